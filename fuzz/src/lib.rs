@@ -1,0 +1,1 @@
+//! Fuzz targets over every parser and state machine.
