@@ -42,7 +42,10 @@ impl fmt::Display for DecodeError {
         match *self {
             Self::Truncated => f.write_str("the bytes end inside a field"),
             Self::TooLong { len, max } => {
-                write!(f, "a field of {len} bytes is longer than the {max} allowed here")
+                write!(
+                    f,
+                    "a field of {len} bytes is longer than the {max} allowed here"
+                )
             }
             Self::Trailing { len } => write!(f, "{len} bytes are left over after the last field"),
             Self::BadName => f.write_str("a name-list holds a name that is no name"),

@@ -30,7 +30,14 @@
 //! assert_eq!(r.finish(), Ok(()));
 //! ```
 #![forbid(unsafe_code)]
-#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod error;
 mod mpint;
@@ -40,6 +47,6 @@ mod writer;
 
 pub use error::DecodeError;
 pub use mpint::Mpint;
-pub use name_list::{NAMES_MAX, NAME_LEN_MAX, NAME_LIST_LEN_MAX, NameList};
+pub use name_list::{NAME_LEN_MAX, NAME_LIST_LEN_MAX, NAMES_MAX, NameList};
 pub use reader::Reader;
 pub use writer::Writer;

@@ -12,14 +12,16 @@ impl<'a> Mpint<'a> {
     /// Takes the content of an `mpint` field.
     pub(crate) fn from_wire(content: &'a [u8], max: usize) -> Result<Self, DecodeError> {
         let magnitude = match content {
-            [] => content,
             // A zero byte is there only to keep the next one's high bit from meaning "negative".
             [0, rest @ ..] if rest.first().is_some_and(|&byte| byte >= 0x80) => rest,
             [first, ..] if *first == 0 || *first >= 0x80 => return Err(DecodeError::BadMpint),
             _ => content,
         };
         if magnitude.len() > max {
-            return Err(DecodeError::TooLong { len: magnitude.len(), max });
+            return Err(DecodeError::TooLong {
+                len: magnitude.len(),
+                max,
+            });
         }
         Ok(Self { magnitude })
     }
@@ -38,10 +40,20 @@ mod tests {
 
     #[test]
     fn negative_and_padded_numbers_are_refused() {
-        for content in [&[0x80_u8][..], &[0xff, 0x01], &[0], &[0, 0x7f], &[0, 0, 0x80]] {
+        for content in [
+            &[0x80_u8][..],
+            &[0xff, 0x01],
+            &[0],
+            &[0, 0x7f],
+            &[0, 0, 0x80],
+        ] {
             let mut bytes = Vec::new();
             Writer::new(&mut bytes).string(content);
-            assert_eq!(Reader::new(&bytes).mpint(8), Err(DecodeError::BadMpint), "{content:x?}");
+            assert_eq!(
+                Reader::new(&bytes).mpint(8),
+                Err(DecodeError::BadMpint),
+                "{content:x?}"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ impl<'a> NameList<'a> {
     pub(crate) fn from_wire(content: &'a [u8]) -> Result<Self, DecodeError> {
         let joined = std::str::from_utf8(content).map_err(|_| DecodeError::BadName)?;
         if content.len() > NAME_LIST_LEN_MAX {
-            return Err(DecodeError::TooLong { len: content.len(), max: NAME_LIST_LEN_MAX });
+            return Err(DecodeError::TooLong {
+                len: content.len(),
+                max: NAME_LIST_LEN_MAX,
+            });
         }
         let list = Self { joined };
         let is_name = |name: &str| {
@@ -48,7 +51,11 @@ impl<'a> NameList<'a> {
     /// The names, in the order of preference in which they stand.
     pub fn iter(self) -> impl Iterator<Item = &'a str> {
         // `"".split(',')` yields one empty name; an empty list has none.
-        self.joined.split(',').take(if self.joined.is_empty() { 0 } else { usize::MAX })
+        self.joined.split(',').take(if self.joined.is_empty() {
+            0
+        } else {
+            usize::MAX
+        })
     }
 
     /// Whether `name` is in the list, letter for letter.
@@ -99,7 +106,17 @@ mod tests {
     fn what_is_no_name_is_refused() {
         let long = "a".repeat(NAME_LEN_MAX + 1);
         let many = vec!["a"; NAMES_MAX + 1].join(",");
-        for bad in [",", "a,", ",a", "a,,b", "a b", "a\n", "caf\u{e9}", &long, &many] {
+        for bad in [
+            ",",
+            "a,",
+            ",a",
+            "a,,b",
+            "a b",
+            "a\n",
+            "caf\u{e9}",
+            &long,
+            &many,
+        ] {
             assert_eq!(NameList::new(bad), Err(DecodeError::BadName), "{bad:?}");
         }
         assert!(NameList::new(&vec!["a"; NAMES_MAX].join(",")).is_ok());

@@ -1,0 +1,694 @@
+//! One SSH connection as a machine, client or server: bytes and facts in, bytes and events out.
+//!
+//! It composes the packet layer, the [handshake](crate::handshake), [authentication](crate::auth)
+//! and the [channels](crate::mux), and decides in one place which message may come when. It has no
+//! socket, clock or task: bytes come in through [`Connection::next`], leave through
+//! [`Connection::output`], and time is an argument.
+//!
+//! After any call, [`Connection::flush`] turns what channels have to send into packets.
+
+use std::time::Instant;
+
+use ketch_wire::Reader;
+
+use crate::auth::Credential;
+use crate::auth::client::{self, ClientAuth};
+use crate::auth::server::{self, ServerAuth};
+use crate::channel::{ChannelId, QueueFull};
+use crate::config::{ClientConfig, CommonConfig, ServerConfig};
+use crate::crypto::Random;
+use crate::error::{ConnectionError, PeerMisbehaved};
+use crate::event::Event;
+use crate::handshake::{self, Handshake, Side};
+use crate::keeper::Keeper;
+use crate::message::transport::{Disconnect, DisconnectReason, ExtInfo, Unimplemented};
+use crate::message::{Phase, number, phase};
+use crate::mux::{Mux, Sessions};
+use crate::outbox::Outbox;
+use crate::packet::{
+    Identification, IdentificationReader, Input, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH,
+    Packet, Progress, Receiver, Slots,
+};
+use crate::room::Room;
+
+/// Most bytes of a peer's description that are kept.
+const DESCRIPTION_LEN_MAX: usize = 512;
+
+/// One SSH connection.
+pub struct Connection {
+    identification: Ident,
+    receiver: Receiver,
+    pub(crate) outbox: Outbox,
+    handshake: Handshake,
+    auth: Auth,
+    pub(crate) mux: Mux,
+    keeper: Keeper,
+    random: Box<dyn Random>,
+    /// The next packet is the first after the peer's first `NEWKEYS` (RFC 8308 §2.4).
+    first_after_newkeys: bool,
+    ext_info_sent: bool,
+}
+
+/// The peer's identification, or the reader that waits for it.
+#[derive(Debug)]
+enum Ident {
+    Reading(IdentificationReader),
+    Known(Identification),
+}
+
+/// Authentication in either role.
+#[derive(Debug)]
+enum Auth {
+    Client(ClientAuth),
+    Server(ServerAuth),
+}
+
+impl Auth {
+    const fn is_waiting(&self) -> bool {
+        match self {
+            Self::Client(auth) => auth.is_waiting(),
+            Self::Server(auth) => auth.is_waiting(),
+        }
+    }
+
+    const fn is_done(&self) -> bool {
+        match self {
+            Self::Client(auth) => auth.is_done(),
+            Self::Server(auth) => auth.is_done(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("identification", &self.identification)
+            .field("handshake", &self.handshake)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// A client's side; its identification and `KEXINIT` wait in the output at once.
+    ///
+    /// # Errors
+    /// [`ConnectionError::RandomFailed`].
+    pub fn client(
+        config: ClientConfig,
+        random: Box<dyn Random>,
+        now: Instant,
+    ) -> Result<Self, ConnectionError> {
+        let ClientConfig { user, common } = config;
+        Self::new(
+            Side::Client { host_key: None },
+            Auth::Client(ClientAuth::new(user)),
+            IdentificationReader::of_server(),
+            Sessions::Refused,
+            common,
+            random,
+            now,
+        )
+    }
+
+    /// A server's side; its identification and `KEXINIT` wait in the output at once.
+    ///
+    /// # Errors
+    /// [`ConnectionError::RandomFailed`].
+    pub fn server(
+        config: ServerConfig,
+        random: Box<dyn Random>,
+        now: Instant,
+    ) -> Result<Self, ConnectionError> {
+        let ServerConfig {
+            host_key,
+            methods,
+            common,
+        } = config;
+        let auth = Auth::Server(ServerAuth::new(&methods, &common.limits));
+        Self::new(
+            Side::Server { host_key },
+            auth,
+            IdentificationReader::of_client(),
+            Sessions::Accepted,
+            common,
+            random,
+            now,
+        )
+    }
+
+    fn new(
+        side: Side,
+        auth: Auth,
+        reader: IdentificationReader,
+        sessions: Sessions,
+        common: CommonConfig,
+        mut random: Box<dyn Random>,
+        now: Instant,
+    ) -> Result<Self, ConnectionError> {
+        let CommonConfig {
+            preferences,
+            limits,
+            timers,
+            rekey,
+        } = common;
+        let ours = Identification::ketch();
+        let mut outbox = Outbox::default();
+        outbox.sender.send_clear_line(ours.as_str());
+        let mut handshake = Handshake::new(side, preferences, ours.as_str().to_owned());
+        outbox.sender.refill_padding(&mut *random)?;
+        handshake.start(&mut *random, &mut outbox)?;
+        Ok(Self {
+            identification: Ident::Reading(reader),
+            receiver: Receiver::new(PACKET_LEN_MAX_BEFORE_AUTH),
+            outbox,
+            handshake,
+            auth,
+            mux: Mux::new(sessions, limits),
+            keeper: Keeper::new(timers, rekey, now),
+            random,
+            first_after_newkeys: false,
+            ext_info_sent: false,
+        })
+    }
+
+    /// Takes the next packet from `input` and says what it means.
+    ///
+    /// Call it until it returns `None`: then `input` holds no whole packet any more, or an answer is
+    /// awaited ([`Connection::is_waiting`]). What is left has to be in front of the next input.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] ends the connection; [`Connection::output`] may hold a last word.
+    pub fn next<'a>(
+        &mut self,
+        input: &mut Input<'a>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        match self.next_event(input, now) {
+            Err(error) => {
+                self.say_why(&error);
+                Err(error)
+            }
+            ok => ok,
+        }
+    }
+
+    fn next_event<'a>(
+        &mut self,
+        input: &mut Input<'a>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        loop {
+            if self.is_waiting() {
+                return Ok(None);
+            }
+            if let Ident::Reading(reader) = &mut self.identification {
+                match reader
+                    .read(input)
+                    .map_err(ConnectionError::Identification)?
+                {
+                    Progress::Incomplete => return Ok(None),
+                    Progress::Complete(theirs) => {
+                        self.handshake.on_identification(theirs.as_str().to_owned());
+                        self.identification = Ident::Known(theirs);
+                    }
+                }
+            }
+            let Some(packet) = self.receiver.next(input)? else {
+                return Ok(None);
+            };
+            self.keeper.on_packet(now, packet.payload.bytes.len());
+            if let Some(event) = self.on_packet(packet, now)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// Whether an answer is awaited, before which no packet is taken.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.handshake.awaits_verdict() || self.auth.is_waiting()
+    }
+
+    fn on_packet<'a>(
+        &mut self,
+        packet: Packet<'a>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        let payload = packet.payload;
+        let number = payload.bytes.first().copied().unwrap_or_default();
+        let fields = Reader::new(payload.bytes.get(1..).unwrap_or_default());
+        let first_after_newkeys = std::mem::take(&mut self.first_after_newkeys);
+        self.admit(number)?;
+        match phase(number) {
+            Phase::Connection => self.mux.on_message(number, payload, &mut self.outbox),
+            Phase::Always => self.on_any_time(number, fields),
+            Phase::Kex => self.on_kex(packet, now),
+            Phase::Service if number == number::EXT_INFO => {
+                self.on_ext_info(fields, first_after_newkeys)
+            }
+            Phase::Service | Phase::Auth => self.on_auth(number, fields, now),
+            Phase::Unknown => {
+                let sequence = packet.sequence;
+                self.outbox
+                    .message(|w| Unimplemented { sequence }.encode(w))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The one place that says which message may come now.
+    fn admit(&self, number: u8) -> Result<(), PeerMisbehaved> {
+        let unexpected = |state| Err(PeerMisbehaved::Unexpected { number, state });
+        let phase = phase(number);
+        // A last word is heard at any time.
+        if number == number::DISCONNECT {
+            return Ok(());
+        }
+        if self.handshake.forbids_optional() && phase != Phase::Kex {
+            return unexpected("in a strict first key exchange");
+        }
+        if self.handshake.session_id().is_none() || self.handshake.expects_kex_only() {
+            return match phase {
+                Phase::Always | Phase::Kex => Ok(()),
+                _ => unexpected("in a key exchange"),
+            };
+        }
+        if phase == Phase::Connection && !self.auth.is_done() {
+            return unexpected("before authentication");
+        }
+        Ok(())
+    }
+
+    fn on_any_time<'a>(
+        &mut self,
+        number: u8,
+        fields: Reader<'a>,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        if number == number::DISCONNECT {
+            let message = Disconnect::decode(fields)
+                .map_err(|source| PeerMisbehaved::Malformed { number, source })?;
+            let kept = message.description.len().min(DESCRIPTION_LEN_MAX);
+            return Err(ConnectionError::Disconnected {
+                reason: DisconnectReason(message.reason),
+                description: message.description[..kept].to_vec(),
+            });
+        }
+        Ok(None) // IGNORE, DEBUG, UNIMPLEMENTED; some peers send them without their fields
+    }
+
+    fn on_kex<'a>(
+        &mut self,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        if !self.handshake.is_active() {
+            self.keeper.on_peer_rekey()?;
+        }
+        let outcome = self.handshake.on_packet(
+            packet,
+            &mut *self.random,
+            &mut self.outbox,
+            &mut self.receiver,
+        )?;
+        self.send_ext_info()?;
+        match outcome {
+            handshake::Outcome::Going => {
+                self.keeper.on_kex_active(now);
+                Ok(None)
+            }
+            handshake::Outcome::HostKey(key) => Ok(Some(Event::HostKey(key))),
+            handshake::Outcome::Done { first } => {
+                self.keeper.on_kex_done(now, first);
+                if !first {
+                    return Ok(None);
+                }
+                self.first_after_newkeys = true;
+                let Auth::Client(auth) = &mut self.auth else {
+                    return Ok(None);
+                };
+                auth.start();
+                Ok(Some(Event::AuthWanted {
+                    methods: None,
+                    partial: false,
+                }))
+            }
+        }
+    }
+
+    /// Server: tells, right after its first `NEWKEYS`, which signatures it verifies (RFC 8308 §2.4).
+    fn send_ext_info(&mut self) -> Result<(), ConnectionError> {
+        let wants = self
+            .handshake
+            .negotiated()
+            .is_some_and(|agreed| agreed.client_reads_ext_info);
+        if wants && !self.ext_info_sent && matches!(self.auth, Auth::Server(_)) {
+            self.ext_info_sent = true;
+            let names: Vec<_> = crate::algorithm::SignatureAlgorithm::ALL
+                .iter()
+                .map(|algorithm| algorithm.name())
+                .collect();
+            let names = names.join(",");
+            let message = ExtInfo {
+                server_sig_algs: Some(names.as_bytes()),
+            };
+            self.outbox.message(|w| message.encode(w))?;
+        }
+        Ok(())
+    }
+
+    fn on_ext_info<'a>(
+        &mut self,
+        fields: Reader<'_>,
+        first_after_newkeys: bool,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        let number = number::EXT_INFO;
+        // A server may send it once more just before it lets the user in (RFC 8308 §2.4).
+        let second_chance = matches!(&self.auth, Auth::Client(auth) if !auth.is_done());
+        if !first_after_newkeys && !second_chance {
+            let state = "but right after NEWKEYS";
+            return Err(PeerMisbehaved::Unexpected { number, state }.into());
+        }
+        ExtInfo::decode(fields).map_err(|source| PeerMisbehaved::Malformed { number, source })?;
+        Ok(None)
+    }
+
+    fn on_auth<'a>(
+        &mut self,
+        number: u8,
+        fields: Reader<'a>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        let Some(session_id) = self.handshake.session_id() else {
+            let state = "before keys";
+            return Err(PeerMisbehaved::Unexpected { number, state }.into());
+        };
+        match &mut self.auth {
+            Auth::Client(auth) => match auth.on_message(number, fields)? {
+                client::Outcome::Going => Ok(None),
+                client::Outcome::Banner(text) => Ok(Some(Event::Banner(text))),
+                client::Outcome::Wanted { failure } => {
+                    let methods = failure.methods.iter().map(str::to_owned).collect();
+                    let partial = failure.partial_success;
+                    Ok(Some(Event::AuthWanted {
+                        methods: Some(methods),
+                        partial,
+                    }))
+                }
+                client::Outcome::Authenticated => {
+                    self.on_authenticated(now);
+                    Ok(Some(Event::Authenticated))
+                }
+            },
+            Auth::Server(auth) => {
+                match auth.on_message(number, fields, session_id, &mut self.outbox)? {
+                    server::Outcome::Going => Ok(None),
+                    server::Outcome::Attempt(attempt) => Ok(Some(Event::Attempt(attempt))),
+                }
+            }
+        }
+    }
+
+    fn on_authenticated(&mut self, now: Instant) {
+        self.receiver.set_len_max(PACKET_LEN_MAX);
+        self.keeper.on_authenticated(now);
+    }
+
+    /// Client: the host key is trusted, the handshake goes on.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn accept_host_key(&mut self) -> Result<(), ConnectionError> {
+        self.handshake.accept_host_key(&mut self.outbox)
+    }
+
+    /// Client: tries a credential; returns what is to be signed if a signature is needed, which is
+    /// then handed to [`Connection::signature`].
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn authenticate(
+        &mut self,
+        credential: &Credential,
+    ) -> Result<Option<Vec<u8>>, ConnectionError> {
+        match (&mut self.auth, self.handshake.session_id()) {
+            (Auth::Client(auth), Some(session_id)) => {
+                auth.authenticate(credential, session_id, &mut self.outbox)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Client: a raw signature (64 bytes for Ed25519) over what was to be signed.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn signature(&mut self, raw: &[u8]) -> Result<(), ConnectionError> {
+        match &mut self.auth {
+            Auth::Client(auth) => auth.signature(raw, &mut self.outbox),
+            Auth::Server(_) => Ok(()),
+        }
+    }
+
+    /// Server: the attempt is right. Returns whether somebody is in now.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn accept_auth(&mut self, now: Instant) -> Result<bool, ConnectionError> {
+        let Auth::Server(auth) = &mut self.auth else {
+            return Ok(false);
+        };
+        let done = auth.accept(&mut self.outbox)?;
+        if done {
+            self.on_authenticated(now);
+        }
+        Ok(done)
+    }
+
+    /// Server: the attempt is wrong.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TooManyAttempts`] when there were enough of them.
+    pub fn reject_auth(&mut self) -> Result<(), ConnectionError> {
+        let outcome = match &mut self.auth {
+            Auth::Server(auth) => auth.reject(&mut self.outbox),
+            Auth::Client(_) => Ok(()),
+        };
+        outcome.inspect_err(|error| self.say_why(error))
+    }
+
+    /// The user that is logged in, or wants to be.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        match &self.auth {
+            Auth::Client(auth) => auth.user(),
+            Auth::Server(auth) => auth.user(),
+        }
+    }
+
+    /// The peer's identification line, once it is known.
+    #[must_use]
+    pub fn peer_identification(&self) -> Option<&str> {
+        match &self.identification {
+            Ident::Known(identification) => Some(identification.as_str()),
+            Ident::Reading(_) => None,
+        }
+    }
+
+    /// Exchanges keys now, whatever was sent under them so far.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub fn rekey(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        if self.auth.is_done() && !self.handshake.is_active() {
+            self.keeper.on_kex_active(now);
+            self.handshake.start(&mut *self.random, &mut self.outbox)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a channel for a subsystem (RFC 4254 §6.5), with a window of `window` bytes at first.
+    /// `None` if there are too many channels; otherwise [`Event::ChannelReady`] or
+    /// [`Event::ChannelRefused`] follows.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn open_session(
+        &mut self,
+        subsystem: &str,
+        window: u32,
+    ) -> Result<Option<ChannelId>, ConnectionError> {
+        self.mux.open_session(subsystem, window, &mut self.outbox)
+    }
+
+    /// Server: answers [`Event::Subsystem`].
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn answer_subsystem(
+        &mut self,
+        channel: ChannelId,
+        accepted: bool,
+    ) -> Result<(), ConnectionError> {
+        self.mux
+            .answer_subsystem(channel, accepted, &mut self.outbox)
+    }
+
+    /// Tells the peer how the program on a channel ended.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn send_exit_status(
+        &mut self,
+        channel: ChannelId,
+        status: u32,
+    ) -> Result<(), ConnectionError> {
+        self.mux.send_exit_status(channel, status, &mut self.outbox)
+    }
+
+    /// Copies bytes into a channel's queue, all or nothing; they leave with the next
+    /// [`Connection::flush`], as far as the peer's window admits.
+    ///
+    /// # Errors
+    /// [`QueueFull`] if they do not fit.
+    pub fn send(&mut self, channel: ChannelId, bytes: &[u8]) -> Result<(), QueueFull> {
+        self.mux.enqueue(channel, bytes)
+    }
+
+    /// Bytes that [`Connection::room`] would give on a channel now.
+    #[must_use]
+    pub fn sendable(&mut self, channel: ChannelId) -> usize {
+        self.mux.sendable(channel, &self.outbox)
+    }
+
+    /// Bytes that wait in a channel's queue.
+    #[must_use]
+    pub fn queued(&mut self, channel: ChannelId) -> usize {
+        self.mux
+            .get(channel)
+            .map_or(0, |channel| channel.send.queued())
+    }
+
+    /// The largest room that a channel may ever get: the peer's largest window so far.
+    #[must_use]
+    pub fn room_peak(&mut self, channel: ChannelId) -> usize {
+        self.mux.slots_peak(channel)
+    }
+
+    /// Room for `len` bytes on a channel, in the packets in which they will leave. `None` if the
+    /// window, the output buffer or a key exchange does not admit them now.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn room(
+        &mut self,
+        channel: ChannelId,
+        len: usize,
+    ) -> Result<Option<Room<'_>>, ConnectionError> {
+        let granted = self.mux.slots(channel, len, &mut self.outbox)?;
+        Ok(granted.map(|(slots, half): (Slots<'_>, _)| Room::new(slots, half)))
+    }
+
+    /// Received bytes were consumed; the peer may send as many again.
+    pub fn give_credit(&mut self, channel: ChannelId, len: usize) {
+        if let Some(channel) = self.mux.get(channel) {
+            channel.recv.give_credit(len);
+        }
+    }
+
+    /// No more data follows on a channel, once its queue is empty.
+    pub fn send_eof(&mut self, channel: ChannelId) {
+        self.end(channel, crate::channel::End::Eof);
+    }
+
+    /// Closes a channel, once its queue is empty.
+    pub fn close(&mut self, channel: ChannelId) {
+        self.end(channel, crate::channel::End::Closed);
+    }
+
+    fn end(&mut self, channel: ChannelId, end: crate::channel::End) {
+        if let Some(channel) = self.mux.get(channel) {
+            channel.send.wanted = channel.send.wanted.max(end);
+        }
+    }
+
+    /// Whether any channel exists.
+    #[must_use]
+    pub fn has_channels(&self) -> bool {
+        !self.mux.is_empty()
+    }
+
+    /// Turns what the channels have to send into packets, and starts a key exchange if one is due.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub fn flush(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        self.outbox.sender.refill_padding(&mut *self.random)?;
+        self.mux.flush(&mut self.outbox)?;
+        let used = [
+            (self.outbox.sender.used(), self.outbox.sender.rekey_bytes()),
+            (self.receiver.used(), self.receiver.rekey_bytes()),
+        ];
+        if self.keeper.rekey_is_due(used, now) {
+            self.rekey(now)?;
+        }
+        Ok(())
+    }
+
+    /// Sealed bytes that wait to be written to the stream.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.outbox.sender.output()
+    }
+
+    /// The stream took the first `len` bytes of [`Connection::output`].
+    pub fn output_taken(&mut self, len: usize) {
+        self.outbox.sender.consume(len);
+    }
+
+    /// When [`Connection::handle_timeout`] should be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.keeper.deadline(self.auth.is_done(), self.is_waiting())
+    }
+
+    /// The clock has passed [`Connection::poll_timeout`].
+    ///
+    /// # Errors
+    /// [`ConnectionError::TimedOut`] if a deadline passed.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        let outcome = self
+            .keeper
+            .handle_timeout(now, self.auth.is_done(), self.is_waiting());
+        match outcome {
+            Ok(true) => self.mux.send_keepalive(&mut self.outbox),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                self.say_why(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// An answer from outside came: the time it took is not the peer's.
+    pub fn resume_clock(&mut self, now: Instant) {
+        self.keeper.on_answer(now);
+    }
+
+    /// Puts `DISCONNECT` behind what waits to be written.
+    pub fn disconnect(&mut self, reason: DisconnectReason, description: &str) {
+        let message = Disconnect {
+            reason: reason.0,
+            description: description.as_bytes(),
+        };
+        // Nothing can be done if not even this fits: the connection ends all the same.
+        let _ = self.outbox.now(|w| message.encode(w));
+    }
+
+    /// Tells the peer why, as far as it should know.
+    fn say_why(&mut self, error: &ConnectionError) {
+        if let Some(reason) = error.reason() {
+            self.disconnect(reason, &error.to_string());
+        }
+    }
+}

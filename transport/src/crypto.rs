@@ -1,0 +1,331 @@
+//! The only place that names a cryptography crate: ciphers, key agreement, signatures, derivation.
+//!
+//! Everything here is a small enum or struct around [`ring`] or [`x25519_dalek`]; state machines see
+//! [`Opening`], [`Sealing`], [`Ephemeral`](ecdh::Ephemeral), [`PublicKey`](hostkey::PublicKey) and
+//! [`Random`], never a crate's types.
+
+use std::fmt;
+
+use crate::algorithm::CipherName;
+
+mod chacha20;
+pub(crate) mod derive;
+pub(crate) mod ecdh;
+mod gcm;
+pub mod hostkey;
+
+/// Length of the tag behind a packet, the same for every cipher.
+pub(crate) const TAG_LEN: usize = 16;
+/// Length of `packet_length` in front of a packet (RFC 4253 §6).
+pub(crate) const LENGTH_LEN: usize = 4;
+
+/// A packet's tag is wrong: its bytes were changed on the way, or the keys differ.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct BadTag;
+
+/// Where unpredictable bytes come from: passed into every machine, so that tests can fix them.
+pub trait Random: Send {
+    /// Fills `out` with unpredictable bytes.
+    ///
+    /// # Errors
+    /// [`RandomFailed`] if the system has none; then no key may be made.
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), RandomFailed>;
+}
+
+/// The system has no randomness to give.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RandomFailed;
+
+impl fmt::Display for RandomFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the system's random number generator failed")
+    }
+}
+
+impl std::error::Error for RandomFailed {}
+
+/// The operating system's generator, through `ring`.
+#[derive(Debug)]
+pub struct SystemRandom(ring::rand::SystemRandom);
+
+impl SystemRandom {
+    /// A handle on the system's generator.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(ring::rand::SystemRandom::new())
+    }
+}
+
+impl Default for SystemRandom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Random for SystemRandom {
+    fn fill(&mut self, out: &mut [u8]) -> Result<(), RandomFailed> {
+        ring::rand::SecureRandom::fill(&self.0, out).map_err(|_| RandomFailed)
+    }
+}
+
+/// Key material that a cipher needs, in the order of RFC 4253 §7.2.
+pub(crate) struct KeyMaterial {
+    /// Encryption key, [`key_len`] bytes.
+    pub(crate) key: zeroize::Zeroizing<Vec<u8>>,
+    /// Initial IV, [`iv_len`] bytes.
+    pub(crate) iv: zeroize::Zeroizing<Vec<u8>>,
+}
+
+/// Bytes of key that a cipher needs.
+pub(crate) const fn key_len(cipher: CipherName) -> usize {
+    match cipher {
+        CipherName::Aes128Gcm => 16,
+        CipherName::Aes256Gcm => 32,
+        CipherName::ChaCha20Poly1305 => 64,
+    }
+}
+
+/// Bytes of initial IV that a cipher needs.
+pub(crate) const fn iv_len(cipher: CipherName) -> usize {
+    match cipher {
+        CipherName::Aes128Gcm | CipherName::Aes256Gcm => 12,
+        CipherName::ChaCha20Poly1305 => 0,
+    }
+}
+
+/// Bytes that may go under one set of keys before it is exchanged (RFC 4344 §3.2, RFC 5647).
+const fn rekey_bytes(cipher: CipherName) -> u64 {
+    match cipher {
+        CipherName::Aes128Gcm | CipherName::Aes256Gcm => 64 << 30,
+        CipherName::ChaCha20Poly1305 => 1 << 30,
+    }
+}
+
+/// How the bytes of a packet are laid out under a cipher (RFC 4253 §6).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// What the padded part is a multiple of.
+    pub(crate) block: usize,
+    /// Whether `packet_length` counts towards that multiple.
+    pub(crate) length_is_padded: bool,
+    /// Bytes of tag behind the packet.
+    pub(crate) tag: usize,
+}
+
+/// Seals outgoing packets.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of each a connection; a pointer would cost on every packet"
+)]
+pub(crate) enum Sealing {
+    /// Before the first keys: as they are.
+    Clear,
+    /// AES-GCM.
+    Gcm(gcm::GcmKey),
+    /// ChaCha20-Poly1305.
+    ChaCha20(chacha20::SealingKey),
+}
+
+/// Opens incoming packets.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of each a connection; a pointer would cost on every packet"
+)]
+pub(crate) enum Opening {
+    /// Before the first keys: as they are.
+    Clear,
+    /// AES-GCM.
+    Gcm(gcm::GcmKey),
+    /// ChaCha20-Poly1305.
+    ChaCha20(chacha20::OpeningKey),
+}
+
+const CLEAR_SHAPE: Shape = Shape {
+    block: 8,
+    length_is_padded: true,
+    tag: 0,
+};
+const GCM_SHAPE: Shape = Shape {
+    block: 16,
+    length_is_padded: false,
+    tag: TAG_LEN,
+};
+const CHACHA20_SHAPE: Shape = Shape {
+    block: 8,
+    length_is_padded: false,
+    tag: TAG_LEN,
+};
+
+impl Sealing {
+    pub(crate) fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
+        match cipher {
+            CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
+                Self::Gcm(gcm::GcmKey::new(cipher, material))
+            }
+            CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::SealingKey::new(material)),
+        }
+    }
+
+    pub(crate) const fn shape(&self) -> Shape {
+        match self {
+            Self::Clear => CLEAR_SHAPE,
+            Self::Gcm(_) => GCM_SHAPE,
+            Self::ChaCha20(_) => CHACHA20_SHAPE,
+        }
+    }
+
+    /// Seals a packet in place: `packet` starts with its length and ends before its tag.
+    pub(crate) fn seal(&mut self, sequence: u32, packet: &mut [u8], tag: &mut [u8; TAG_LEN]) {
+        match self {
+            Self::Clear => {}
+            Self::Gcm(key) => key.seal(packet, tag),
+            Self::ChaCha20(key) => key.seal(sequence, packet, tag),
+        }
+    }
+
+    /// Bytes after which these keys should be exchanged.
+    pub(crate) const fn rekey_bytes(&self) -> u64 {
+        match self {
+            Self::Clear => u64::MAX,
+            Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
+            Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
+        }
+    }
+}
+
+impl Opening {
+    pub(crate) fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
+        match cipher {
+            CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
+                Self::Gcm(gcm::GcmKey::new(cipher, material))
+            }
+            CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::OpeningKey::new(material)),
+        }
+    }
+
+    pub(crate) const fn shape(&self) -> Shape {
+        match self {
+            Self::Clear => CLEAR_SHAPE,
+            Self::Gcm(_) => GCM_SHAPE,
+            Self::ChaCha20(_) => CHACHA20_SHAPE,
+        }
+    }
+
+    /// The length that a packet's first four bytes name, before it is known to be authentic.
+    pub(crate) fn packet_len(&self, sequence: u32, first: [u8; LENGTH_LEN]) -> u32 {
+        u32::from_be_bytes(match self {
+            Self::Clear | Self::Gcm(_) => first,
+            Self::ChaCha20(key) => key.packet_len(sequence, first),
+        })
+    }
+
+    /// Opens a packet in place: `sealed` starts with its length and ends with its tag. Returns the
+    /// part between: padding length, payload and padding.
+    pub(crate) fn open<'a>(
+        &mut self,
+        sequence: u32,
+        sealed: &'a mut [u8],
+    ) -> Result<&'a [u8], BadTag> {
+        match self {
+            Self::Clear => sealed.get(LENGTH_LEN..).ok_or(BadTag),
+            Self::Gcm(key) => key.open(sealed),
+            Self::ChaCha20(key) => key.open(sequence, sealed),
+        }
+    }
+
+    /// Bytes after which these keys should be exchanged.
+    pub(crate) const fn rekey_bytes(&self) -> u64 {
+        match self {
+            Self::Clear => u64::MAX,
+            Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
+            Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
+        }
+    }
+}
+
+impl fmt::Debug for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealing")
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opening")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn material(cipher: CipherName) -> KeyMaterial {
+        KeyMaterial {
+            key: (0..key_len(cipher))
+                .map(|i| u8::try_from(i).unwrap())
+                .collect::<Vec<_>>()
+                .into(),
+            iv: vec![7; iv_len(cipher)].into(),
+        }
+    }
+
+    fn sealed(cipher: CipherName, sequence: u32) -> (Vec<u8>, Vec<u8>) {
+        let mut sealing = Sealing::new(cipher, &material(cipher));
+        let mut packet = vec![0, 0, 0, 32];
+        packet.extend((0..32).map(|i| i * 3));
+        let plain = packet[4..].to_vec();
+        let mut tag = [0; TAG_LEN];
+        sealing.seal(sequence, &mut packet, &mut tag);
+        packet.extend_from_slice(&tag);
+        (packet, plain)
+    }
+
+    #[test]
+    fn what_is_sealed_opens() {
+        for &cipher in CipherName::ALL {
+            let (mut packet, plain) = sealed(cipher, 5);
+            let mut opening = Opening::new(cipher, &material(cipher));
+            let first = *packet.first_chunk().unwrap();
+            assert_eq!(opening.packet_len(5, first), 32);
+            assert_eq!(opening.open(5, &mut packet), Ok(&plain[..]), "{cipher}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused_and_no_plaintext_is_left() {
+        for &cipher in CipherName::ALL {
+            let (packet, plain) = sealed(cipher, 5);
+            for bit in 0..packet.len() * 8 {
+                let mut packet = packet.clone();
+                packet[bit / 8] ^= 1 << (bit % 8);
+                let mut opening = Opening::new(cipher, &material(cipher));
+                assert_eq!(
+                    opening.open(5, &mut packet),
+                    Err(BadTag),
+                    "{cipher}, bit {bit}"
+                );
+                assert!(
+                    !packet
+                        .windows(8)
+                        .any(|seen| plain.windows(8).any(|part| part == seen))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ring_and_aes_gcm_agree() {
+        use aes_gcm::aead::{AeadInOut, KeyInit};
+        let cipher = CipherName::Aes256Gcm;
+        let (packet, plain) = sealed(cipher, 0);
+        let key = material(cipher);
+        let other = aes_gcm::Aes256Gcm::new_from_slice(&key.key).unwrap();
+        let mut body = plain;
+        let nonce: [u8; 12] = key.iv[..].try_into().unwrap();
+        let tag = other
+            .encrypt_inout_detached(&nonce.into(), &packet[..4], (&mut body[..]).into())
+            .unwrap();
+        assert_eq!(&packet[4..36], &body[..]);
+        assert_eq!(&packet[36..], &tag[..]);
+    }
+}

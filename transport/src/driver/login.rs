@@ -1,0 +1,290 @@
+//! From a fresh stream to a user who is in: linear code asks for the next event and answers it.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
+
+use super::handle::{CloseReason, ConnectionHandle, Shared};
+use super::link::Link;
+use super::router::Acceptor;
+use super::task::{Lifetime, Task};
+use crate::auth::{AuthAttempt, Credential};
+use crate::config::{ClientConfig, ServerConfig, Timers};
+use crate::connection::Connection;
+use crate::crypto::SystemRandom;
+use crate::crypto::hostkey::PublicKey;
+use crate::error::ConnectionError;
+use crate::event::Event;
+use crate::message::transport::DisconnectReason;
+use crate::packet::Input;
+
+/// A connection on which nobody is logged in yet.
+///
+/// Call [`Login::next`], answer what it asks, and go on until [`LoginEvent::Authenticated`]; then
+/// [`Login::run`]. Dropping it closes the stream.
+pub struct Login<S> {
+    link: Link<S>,
+    timers: Timers,
+    lifetime: Lifetime,
+    /// An event that an answer led to, without a packet in between.
+    sign: Option<Vec<u8>>,
+    authenticated: bool,
+}
+
+impl<S> std::fmt::Debug for Login<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login")
+            .field("connection", &self.link.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a login asks or tells.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoginEvent {
+    /// Client: is this host key trusted? Answer with [`Login::accept_host_key`], or with
+    /// [`Login::give_up`].
+    HostKey(PublicKey),
+    /// Client: a credential is wanted. Answer with [`Login::authenticate`], or with
+    /// [`Login::give_up`].
+    AuthWanted {
+        /// Methods that may go on, as the server names them; `None` before it said anything.
+        methods: Option<Vec<String>>,
+        /// What was tried last was right, but more is wanted.
+        partial: bool,
+    },
+    /// Client: these bytes are to be signed with the key just tried. Answer with
+    /// [`Login::signature`].
+    Sign(Vec<u8>),
+    /// Client: a text for the user. The peer's bytes: escape before showing.
+    Banner(Vec<u8>),
+    /// Server: somebody wants in. Answer with [`Login::accept_auth`] or [`Login::reject_auth`].
+    Attempt(AuthAttempt),
+    /// The user is in.
+    Authenticated {
+        /// Who.
+        user: String,
+    },
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
+    /// A client on a fresh stream.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`] if the system has no randomness.
+    pub fn client(stream: S, config: ClientConfig) -> Result<Self, CloseReason> {
+        let timers = config.common.timers.clone();
+        let random = Box::new(SystemRandom::new());
+        let connection = Connection::client(config, random, Instant::now())?;
+        Ok(Self::new(
+            stream,
+            connection,
+            timers,
+            Lifetime::WhileHandled,
+        ))
+    }
+
+    /// A server on a fresh stream.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`] if the system has no randomness.
+    pub fn server(stream: S, config: ServerConfig) -> Result<Self, CloseReason> {
+        let timers = config.common.timers.clone();
+        let random = Box::new(SystemRandom::new());
+        let connection = Connection::server(config, random, Instant::now())?;
+        Ok(Self::new(
+            stream,
+            connection,
+            timers,
+            Lifetime::WhilePeerStays,
+        ))
+    }
+
+    const fn new(stream: S, connection: Connection, timers: Timers, lifetime: Lifetime) -> Self {
+        let link = Link::new(stream, connection);
+        Self {
+            link,
+            timers,
+            lifetime,
+            sign: None,
+            authenticated: false,
+        }
+    }
+
+    /// Waits for the next event. Safe to drop and call again.
+    ///
+    /// # Errors
+    /// [`CloseReason`]: the peer left, broke the protocol, or a deadline passed.
+    pub async fn next(&mut self) -> Result<LoginEvent, CloseReason> {
+        if let Some(data) = self.sign.take() {
+            return Ok(LoginEvent::Sign(data));
+        }
+        loop {
+            let event = self.take_event();
+            if let Err(error) = event {
+                // A last word, if the stream takes it at once.
+                let _ = poll_fn(|cx| Poll::Ready(self.link.poll_write(cx))).await;
+                return Err(error.into());
+            }
+            if let Ok(Some(event)) = event {
+                return Ok(event);
+            }
+            let deadline = self.link.connection.poll_timeout();
+            let mut sleep = deadline.map(|at| Box::pin(sleep_until(at.into())));
+            let mut read = false;
+            poll_fn(|cx| self.poll_io(cx, sleep.as_mut().map(|s| s.as_mut()), &mut read)).await?;
+            if !read {
+                self.link.connection.handle_timeout(Instant::now())?;
+            }
+        }
+    }
+
+    /// Writes all there is and reads once, or until the deadline.
+    fn poll_io(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        sleep: Option<std::pin::Pin<&mut Sleep>>,
+        read: &mut bool,
+    ) -> Poll<Result<(), CloseReason>> {
+        while let Poll::Ready(len) = self.link.poll_write(cx)? {
+            if len == 0 {
+                break;
+            }
+        }
+        if let Poll::Ready(len) = self.link.poll_read(cx)? {
+            *read = true;
+            return Poll::Ready(if len == 0 {
+                Err(CloseReason::Eof)
+            } else {
+                Ok(())
+            });
+        }
+        self.link.return_buffers();
+        match sleep {
+            Some(sleep) => sleep.poll(cx).map(Ok),
+            None => Poll::Pending,
+        }
+    }
+
+    fn take_event(&mut self) -> Result<Option<LoginEvent>, ConnectionError> {
+        if self.authenticated {
+            let user = self.link.connection.user().to_owned();
+            return Ok(Some(LoginEvent::Authenticated { user }));
+        }
+        let (connection, filled) = self.link.input();
+        let mut input = Input::new(filled);
+        let event = connection.next(&mut input, Instant::now());
+        let taken = input.position();
+        let event = event.map(|event| {
+            event.and_then(|event| {
+                Some(match event {
+                    Event::HostKey(key) => LoginEvent::HostKey(key),
+                    Event::AuthWanted { methods, partial } => {
+                        LoginEvent::AuthWanted { methods, partial }
+                    }
+                    Event::Banner(text) => LoginEvent::Banner(text.to_vec()),
+                    Event::Attempt(attempt) => LoginEvent::Attempt(attempt),
+                    Event::Authenticated => LoginEvent::Authenticated {
+                        user: connection.user().to_owned(),
+                    },
+                    _ => return None, // channels come after authentication
+                })
+            })
+        });
+        self.link.taken(taken);
+        event
+    }
+
+    /// Client: the host key is trusted.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn accept_host_key(&mut self) -> Result<(), CloseReason> {
+        self.link.connection.resume_clock(Instant::now());
+        Ok(self.link.connection.accept_host_key()?)
+    }
+
+    /// Client: tries a credential. For a key, [`LoginEvent::Sign`] comes next.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn authenticate(&mut self, credential: &Credential) -> Result<(), CloseReason> {
+        self.link.connection.resume_clock(Instant::now());
+        self.sign = self.link.connection.authenticate(credential)?;
+        Ok(())
+    }
+
+    /// Client: the raw signature (64 bytes for Ed25519) of what was to be signed.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn signature(&mut self, raw: &[u8]) -> Result<(), CloseReason> {
+        self.link.connection.resume_clock(Instant::now());
+        Ok(self.link.connection.signature(raw)?)
+    }
+
+    /// Server: the attempt is right.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn accept_auth(&mut self) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        self.link.connection.resume_clock(now);
+        self.authenticated = self.link.connection.accept_auth(now)?;
+        Ok(())
+    }
+
+    /// Server: the attempt is wrong.
+    ///
+    /// # Errors
+    /// [`ConnectionError::TooManyAttempts`] when there were enough of them; the next call of
+    /// [`Login::next`] would fail, so drop the login then.
+    pub fn reject_auth(&mut self) -> Result<(), CloseReason> {
+        Ok(self.link.connection.reject_auth()?)
+    }
+
+    /// Ends the login with a word to the peer, waiting as long as a graceful end may take.
+    pub async fn give_up(mut self, reason: DisconnectReason, description: &str) {
+        self.link.connection.disconnect(reason, description);
+        let flush = poll_fn(|cx| {
+            loop {
+                match self.link.poll_write(cx) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        let _ = tokio::time::timeout(self.timers.close, flush).await;
+    }
+
+    /// The peer's identification line, once it is known.
+    #[must_use]
+    pub fn peer_identification(&self) -> Option<&str> {
+        self.link.connection.peer_identification()
+    }
+
+    /// After [`LoginEvent::Authenticated`]: the connection in use. Spawn the future; it ends with
+    /// the connection. A server's subsystems come from `acceptor`; a client passes
+    /// [`RefuseAll`](super::RefuseAll).
+    pub fn run(
+        self,
+        acceptor: Box<dyn Acceptor>,
+    ) -> (ConnectionHandle, impl Future<Output = ()> + Send + use<S>) {
+        let shared = Shared::new(self.peer_identification().unwrap_or_default().to_owned());
+        let handle = ConnectionHandle::new(Arc::clone(&shared));
+        let task = Task::new(
+            self.link,
+            shared,
+            acceptor,
+            self.lifetime,
+            self.timers.close,
+        );
+        (handle, task)
+    }
+}

@@ -1,0 +1,236 @@
+//! The task of a connection in use: turns of reading, dealing out, driving and writing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep_until};
+
+use super::handle::{CloseReason, Command, DriverWaker, Shared};
+use super::link::Link;
+use super::router::{Acceptor, Router};
+use crate::error::ConnectionError;
+use crate::message::transport::DisconnectReason;
+use crate::packet::Input;
+
+/// Turns without a break before other tasks get theirs.
+const TURNS_MAX: u32 = 32;
+
+/// How long a connection lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Lifetime {
+    /// A client's: as long as somebody holds a handle.
+    WhileHandled,
+    /// A server's: as long as the peer stays.
+    WhilePeerStays,
+}
+
+/// The future that runs a connection; it ends with it.
+pub(super) struct Task<S> {
+    link: Link<S>,
+    shared: Arc<Shared>,
+    router: Router,
+    lifetime: Lifetime,
+    close_time: Duration,
+    sleep: Pin<Box<Sleep>>,
+    state: State,
+}
+
+enum State {
+    Running,
+    /// A last word is on its way.
+    Ending {
+        why: Arc<CloseReason>,
+        until: Instant,
+    },
+    Ended,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
+    pub(super) fn new(
+        link: Link<S>,
+        shared: Arc<Shared>,
+        acceptor: Box<dyn Acceptor>,
+        lifetime: Lifetime,
+        close_time: Duration,
+    ) -> Self {
+        let router = Router::new(acceptor, DriverWaker(Arc::clone(&shared)));
+        let sleep = Box::pin(sleep_until(Instant::now().into()));
+        Self {
+            link,
+            shared,
+            router,
+            lifetime,
+            close_time,
+            sleep,
+            state: State::Running,
+        }
+    }
+
+    /// One turn; says whether anything moved.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        let now = Instant::now();
+        let mut moved = self.shared.take_wake();
+        self.link.borrow_buffers();
+        if self
+            .link
+            .connection
+            .poll_timeout()
+            .is_some_and(|at| at <= now)
+        {
+            self.link.connection.handle_timeout(now)?;
+            moved = true;
+        }
+        self.take_commands(now)?;
+        let read = match self.link.poll_read(cx)? {
+            Poll::Ready(0) => return Err(CloseReason::Eof),
+            Poll::Ready(_) => true,
+            Poll::Pending => false,
+        };
+        let taken = self.deal_out(now)?;
+        let (connection, arena) = self.link.parts();
+        self.router.end_turn(arena, connection, now)?;
+        self.link.taken(taken);
+        self.link.connection.flush(now)?;
+        moved |= read;
+        while let Poll::Ready(len) = self.link.poll_write(cx)? {
+            if len == 0 {
+                break;
+            }
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Hands every packet that was read to its application; says how many bytes they were.
+    fn deal_out(&mut self, now: Instant) -> Result<usize, ConnectionError> {
+        let (connection, filled) = self.link.input();
+        let mut input = Input::new(filled);
+        while let Some(event) = connection.next(&mut input, now)? {
+            self.router.on_event(event, connection, now)?;
+        }
+        Ok(input.position())
+    }
+
+    fn take_commands(&mut self, now: Instant) -> Result<(), CloseReason> {
+        while let Some(command) = self.shared.next_command() {
+            match command {
+                Command::Open {
+                    subsystem,
+                    window,
+                    application,
+                    reply,
+                } => {
+                    let connection = &mut self.link.connection;
+                    self.router
+                        .open(connection, &subsystem, window, application, reply)?;
+                }
+                Command::Rekey => self.link.connection.rekey(now)?,
+                Command::Disconnect => return Err(CloseReason::Requested),
+            }
+        }
+        if self.lifetime == Lifetime::WhileHandled && self.shared.is_abandoned() {
+            return Err(CloseReason::Requested);
+        }
+        Ok(())
+    }
+
+    /// Everybody learns why; a last word leaves if the stream takes it in time.
+    fn begin_end(&mut self, why: CloseReason) {
+        tracing::debug!(%why, "connection ends");
+        let now = Instant::now();
+        if matches!(why, CloseReason::Requested) {
+            // What applications queued before goes first.
+            let _ = self.link.connection.flush(now);
+            self.link
+                .connection
+                .disconnect(DisconnectReason::BY_APPLICATION, "");
+        }
+        let why = Arc::new(why);
+        self.router.close(&why);
+        self.state = State::Ending {
+            why,
+            until: now + self.close_time,
+        };
+    }
+
+    /// Writes what is left and shuts the stream down, within the time for it.
+    fn poll_end(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        loop {
+            match self.link.poll_write(cx) {
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return self.poll_sleep(cx, until),
+            }
+        }
+        match Pin::new(&mut self.link.stream).poll_shutdown(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.poll_sleep(cx, until),
+        }
+    }
+
+    fn poll_sleep(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let until = until.into();
+        if self.sleep.deadline() != until {
+            self.sleep.as_mut().reset(until);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shared.register(cx.waker());
+        let mut turns = 0;
+        while matches!(this.state, State::Running) {
+            match this.turn(cx) {
+                Err(why) => this.begin_end(why),
+                Ok(true) => {
+                    turns += 1;
+                    if turns == TURNS_MAX {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                Ok(false) => {
+                    this.link.return_buffers();
+                    let deadlines = [this.link.connection.poll_timeout(), this.router.deadline()];
+                    let Some(until) = deadlines.into_iter().flatten().min() else {
+                        return Poll::Pending;
+                    };
+                    if this.poll_sleep(cx, until).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        if let State::Ending { why, until } = &this.state {
+            let (why, until) = (Arc::clone(why), *until);
+            if this.poll_end(cx, until).is_pending() {
+                return Poll::Pending;
+            }
+            this.state = State::Ended;
+            this.shared.close(why);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S> Drop for Task<S> {
+    /// A task that is dropped unfinished leaves nobody waiting.
+    fn drop(&mut self) {
+        let why = match &self.state {
+            State::Ending { why, .. } => Arc::clone(why),
+            State::Running | State::Ended => Arc::new(CloseReason::Requested),
+        };
+        self.router.close(&why);
+        self.shared.close(why);
+    }
+}

@@ -1,0 +1,227 @@
+//! Why a connection ends: our limits, the peer's misbehaviour, or its own word.
+
+use std::fmt;
+
+use ketch_wire::DecodeError;
+
+use crate::algorithm::NoCommonAlgorithm;
+use crate::crypto::RandomFailed;
+use crate::message::transport::DisconnectReason;
+use crate::packet::{IdentificationError, OutputFull, PacketError};
+
+/// Why a [`Connection`](crate::connection::Connection) is of no use any more.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The peer's first line is not that of SSH 2.0.
+    #[error("the peer does not speak SSH 2.0")]
+    Identification(#[source] IdentificationError),
+    /// Bytes are not a packet.
+    #[error("the packet layer failed")]
+    Packet(#[source] PacketError),
+    /// The two sides share no algorithm.
+    #[error("the peer and this side have no algorithm in common")]
+    NoCommonAlgorithm(#[source] NoCommonAlgorithm),
+    /// The peer broke the protocol.
+    #[error("the peer broke the SSH protocol")]
+    Misbehaved(#[source] PeerMisbehaved),
+    /// The peer ended the connection and said why.
+    #[error("the peer disconnected: {} (reason {})", Escaped(.description), .reason.0)]
+    Disconnected {
+        /// Its reason, as a number of RFC 4250 §4.2.2.
+        reason: DisconnectReason,
+        /// Its words, at most 512 bytes of them, as they came.
+        description: Vec<u8>,
+    },
+    /// The host key was not accepted.
+    #[error("the host key was not accepted")]
+    HostKeyRefused,
+    /// A deadline passed.
+    #[error("{0}")]
+    TimedOut(Deadline),
+    /// Too many attempts to authenticate failed.
+    #[error("too many failed attempts to authenticate")]
+    TooManyAttempts,
+    /// The peer takes nothing, and the answers to what it sends have filled the output buffer.
+    #[error("the peer reads nothing of what it asks for")]
+    OutputFull(#[source] OutputFull),
+    /// The system has no randomness to give.
+    #[error("no randomness for keys")]
+    RandomFailed(#[source] RandomFailed),
+}
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// Identification and first key exchange.
+    Handshake,
+    /// Authentication.
+    Authentication,
+    /// A key exchange on a connection in use.
+    Rekey,
+    /// Keepalive requests were not answered.
+    Keepalive,
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshake => "the handshake was not finished in time",
+            Self::Authentication => "authentication was not finished in time",
+            Self::Rekey => "the exchange of new keys was not finished in time",
+            Self::Keepalive => "the peer answers no keepalives any more",
+        })
+    }
+}
+
+/// What the peer did that the RFCs forbid; one name for each violation.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerMisbehaved {
+    /// A message cannot be decoded.
+    #[error("message {number} is malformed")]
+    Malformed {
+        /// Its number.
+        number: u8,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+    /// A message that may not come now (RFC 4253 §7.1, §10; RFC 4252 §6; strict key exchange).
+    #[error("message {number} may not come {state}")]
+    Unexpected {
+        /// Its number.
+        number: u8,
+        /// What was going on.
+        state: &'static str,
+    },
+    /// A public value that no honest peer sends (RFC 8731 §3).
+    #[error("its public value for the key exchange is impossible")]
+    BadPublicValue,
+    /// The signature of the exchange hash does not fit the host key (RFC 4253 §8).
+    #[error("its signature of the key exchange is wrong")]
+    BadHostSignature,
+    /// The host key is of another type than agreed, or changed in a later exchange.
+    #[error("its host key is not the agreed one")]
+    BadHostKey,
+    /// ChaCha20-Poly1305 without strict key exchange (CVE-2023-48795).
+    #[error("it has no strict key exchange, and no cipher that is safe without")]
+    NotStrict,
+    /// Key exchange after key exchange without anything in between.
+    #[error("it exchanges keys again and again")]
+    RekeyStorm,
+    /// A message names a channel that does not exist (RFC 4254 §5).
+    #[error("message {number} names channel {channel}, which does not exist")]
+    NoSuchChannel {
+        /// The message's number.
+        number: u8,
+        /// The channel it names.
+        channel: u32,
+    },
+    /// Data beyond the window, or in larger pieces than allowed (RFC 4254 §5.2).
+    #[error("it sent {len} bytes where {allowed} were allowed")]
+    WindowExceeded {
+        /// Bytes in the message.
+        len: usize,
+        /// Bytes that were allowed.
+        allowed: usize,
+    },
+    /// A window larger than 2^32 - 1 bytes (RFC 4254 §5.2).
+    #[error("it adjusted a window past 2^32 - 1 bytes")]
+    WindowOverflow,
+    /// A channel with packets so small that nothing can be sent (RFC 4254 §5.1).
+    #[error("it accepts no packets of a useful size on a channel")]
+    PacketsTooSmall,
+    /// Replies to requests that were never made.
+    #[error("it answers what was not asked")]
+    Unsolicited,
+    /// A service other than authentication (RFC 4253 §10).
+    #[error("it asks for a service that does not exist")]
+    NoSuchService,
+}
+
+impl ConnectionError {
+    /// The reason to send to the peer; `None` if there is nobody to send it to.
+    pub(crate) const fn reason(&self) -> Option<DisconnectReason> {
+        match self {
+            Self::Identification(_) => Some(DisconnectReason::PROTOCOL_VERSION_NOT_SUPPORTED),
+            Self::Packet(_) => Some(DisconnectReason::MAC_ERROR),
+            Self::NoCommonAlgorithm(_) | Self::RandomFailed(_) => {
+                Some(DisconnectReason::KEY_EXCHANGE_FAILED)
+            }
+            Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
+            Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
+            Self::TimedOut(_) => Some(DisconnectReason::CONNECTION_LOST),
+            Self::TooManyAttempts => Some(DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE),
+            Self::Disconnected { .. } | Self::OutputFull(_) => None,
+        }
+    }
+}
+
+impl From<PeerMisbehaved> for ConnectionError {
+    fn from(misbehaved: PeerMisbehaved) -> Self {
+        Self::Misbehaved(misbehaved)
+    }
+}
+
+impl From<PacketError> for ConnectionError {
+    fn from(error: PacketError) -> Self {
+        Self::Packet(error)
+    }
+}
+
+impl From<OutputFull> for ConnectionError {
+    fn from(error: OutputFull) -> Self {
+        Self::OutputFull(error)
+    }
+}
+
+impl From<RandomFailed> for ConnectionError {
+    fn from(error: RandomFailed) -> Self {
+        Self::RandomFailed(error)
+    }
+}
+
+/// A peer's bytes, shown so that they move no cursor and end no line.
+pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                // Beyond ASCII there are characters that turn the order of a line around.
+                if c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric() {
+                    write!(f, "{c}")?;
+                } else {
+                    write!(f, "{}", c.escape_default())?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_moves_no_cursor() {
+        let description = b"\x1b[2Jbye\r\n\xff\xe2\x80\xae".to_vec();
+        let reason = DisconnectReason::BY_APPLICATION;
+        let shown = ConnectionError::Disconnected {
+            reason,
+            description,
+        }
+        .to_string();
+        assert!(
+            shown.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
+            "{shown:?}"
+        );
+        assert!(shown.contains("bye"));
+    }
+}

@@ -1,0 +1,160 @@
+//! The clockwork of a connection: deadlines, keepalives, and when keys are due to be exchanged.
+//!
+//! Time is passed in; nothing here waits.
+
+use std::time::Instant;
+
+use crate::config::{RekeyPolicy, Timers};
+use crate::error::{ConnectionError, Deadline, PeerMisbehaved};
+
+/// Key exchanges that a peer may start in a row without a mebibyte of anything else in between.
+const PEER_REKEYS_MAX: u32 = 200;
+/// What counts as something in between, in bytes.
+const PEER_REKEYS_BYTES: u64 = 1 << 20;
+
+/// Deadlines and counters of one connection.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    timers: Timers,
+    rekey: RekeyPolicy,
+    /// When the exchange going on has to be done.
+    kex_deadline: Option<Instant>,
+    kex_is_first: bool,
+    auth_deadline: Option<Instant>,
+    keys_since: Instant,
+    last_packet: Instant,
+    keepalives: u32,
+    peer_rekeys: u32,
+    bytes_since_rekeys: u64,
+}
+
+impl Keeper {
+    pub(crate) fn new(timers: Timers, rekey: RekeyPolicy, now: Instant) -> Self {
+        Self {
+            kex_deadline: Some(now + timers.handshake),
+            kex_is_first: true,
+            auth_deadline: None,
+            keys_since: now,
+            last_packet: now,
+            keepalives: 0,
+            peer_rekeys: 0,
+            bytes_since_rekeys: 0,
+            timers,
+            rekey,
+        }
+    }
+
+    pub(crate) fn on_packet(&mut self, now: Instant, len: usize) {
+        self.last_packet = now;
+        self.keepalives = 0;
+        self.bytes_since_rekeys = self
+            .bytes_since_rekeys
+            .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+    }
+
+    /// The peer starts an exchange.
+    pub(crate) fn on_peer_rekey(&mut self) -> Result<(), PeerMisbehaved> {
+        if self.bytes_since_rekeys > PEER_REKEYS_BYTES {
+            self.bytes_since_rekeys = 0;
+            self.peer_rekeys = 0;
+        }
+        self.peer_rekeys += 1;
+        if self.peer_rekeys > PEER_REKEYS_MAX {
+            return Err(PeerMisbehaved::RekeyStorm);
+        }
+        Ok(())
+    }
+
+    /// An exchange is going on.
+    pub(crate) fn on_kex_active(&mut self, now: Instant) {
+        self.kex_deadline.get_or_insert(now + self.timers.handshake);
+    }
+
+    /// Keys of both directions are new.
+    pub(crate) fn on_kex_done(&mut self, now: Instant, first: bool) {
+        self.kex_deadline = None;
+        self.kex_is_first = false;
+        self.keys_since = now;
+        if first {
+            self.auth_deadline = Some(now + self.timers.authentication);
+        }
+    }
+
+    /// An answer from outside came: authentication gets its whole time again.
+    pub(crate) fn on_answer(&mut self, now: Instant) {
+        if self.auth_deadline.is_some() {
+            self.auth_deadline = Some(now + self.timers.authentication);
+        }
+        if self.kex_is_first {
+            self.kex_deadline = Some(now + self.timers.handshake);
+        }
+    }
+
+    pub(crate) fn on_authenticated(&mut self, now: Instant) {
+        self.auth_deadline = None;
+        self.last_packet = now;
+    }
+
+    /// Whether keys should be exchanged, given what each direction used and what its cipher bears.
+    pub(crate) fn rekey_is_due(&self, used: [((u64, u64), u64); 2], now: Instant) -> bool {
+        self.kex_deadline.is_none()
+            && (now.saturating_duration_since(self.keys_since) >= self.rekey.interval
+                || used.iter().any(|&((packets, bytes), cipher_bytes)| {
+                    packets >= self.rekey.packets
+                        || bytes
+                            >= self
+                                .rekey
+                                .bytes
+                                .map_or(cipher_bytes, |max| max.min(cipher_bytes))
+                }))
+    }
+
+    /// When the next deadline is. While an answer from outside is awaited the clock of the login
+    /// stands still.
+    pub(crate) fn deadline(&self, authenticated: bool, waiting: bool) -> Option<Instant> {
+        let login = if waiting {
+            None
+        } else {
+            self.kex_deadline.or(self.auth_deadline)
+        };
+        let keepalive = self.keepalive_at().filter(|_| authenticated);
+        let rekey = authenticated.then(|| self.keys_since + self.rekey.interval);
+        let rekey = rekey.filter(|_| self.kex_deadline.is_none());
+        [login, keepalive, rekey].into_iter().flatten().min()
+    }
+
+    fn keepalive_at(&self) -> Option<Instant> {
+        let interval = self.timers.keepalive?;
+        Some(self.last_packet + interval * (self.keepalives + 1))
+    }
+
+    /// Says whether a keepalive is due.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        authenticated: bool,
+        waiting: bool,
+    ) -> Result<bool, ConnectionError> {
+        let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if !waiting && passed(self.kex_deadline) {
+            let first = self.kex_is_first;
+            let which = if first {
+                Deadline::Handshake
+            } else {
+                Deadline::Rekey
+            };
+            return Err(ConnectionError::TimedOut(which));
+        }
+        if !waiting && passed(self.auth_deadline) {
+            return Err(ConnectionError::TimedOut(Deadline::Authentication));
+        }
+        if !authenticated || !passed(self.keepalive_at()) {
+            return Ok(false);
+        }
+        if self.keepalives >= self.timers.keepalives_max {
+            return Err(ConnectionError::TimedOut(Deadline::Keepalive));
+        }
+        self.keepalives += 1;
+        Ok(true)
+    }
+}

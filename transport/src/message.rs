@@ -1,0 +1,75 @@
+//! SSH messages: one struct each, between primitive types ([`ketch_wire`]) and state machines.
+//!
+//! A message is the payload of a packet, its number first (RFC 4250 §4.1). Structs borrow what they
+//! read; decoding reads the fields in wire order and ends with `finish`. Which message may come when
+//! is decided by [`phase`] and by the machine that receives it, not here.
+
+pub mod auth;
+pub mod connection;
+pub mod kex;
+pub mod transport;
+
+/// Message numbers (RFC 4250 §4.1.2, RFC 5656 §7.1, RFC 8308 §2.3).
+pub mod number {
+    #![expect(missing_docs, reason = "the names are those of RFC 4250 §4.1.2")]
+    pub const DISCONNECT: u8 = 1;
+    pub const IGNORE: u8 = 2;
+    pub const UNIMPLEMENTED: u8 = 3;
+    pub const DEBUG: u8 = 4;
+    pub const SERVICE_REQUEST: u8 = 5;
+    pub const SERVICE_ACCEPT: u8 = 6;
+    pub const EXT_INFO: u8 = 7;
+    pub const KEXINIT: u8 = 20;
+    pub const NEWKEYS: u8 = 21;
+    pub const KEX_ECDH_INIT: u8 = 30;
+    pub const KEX_ECDH_REPLY: u8 = 31;
+    pub const USERAUTH_REQUEST: u8 = 50;
+    pub const USERAUTH_FAILURE: u8 = 51;
+    pub const USERAUTH_SUCCESS: u8 = 52;
+    pub const USERAUTH_BANNER: u8 = 53;
+    pub const USERAUTH_PK_OK: u8 = 60;
+    pub const GLOBAL_REQUEST: u8 = 80;
+    pub const REQUEST_SUCCESS: u8 = 81;
+    pub const REQUEST_FAILURE: u8 = 82;
+    pub const CHANNEL_OPEN: u8 = 90;
+    pub const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
+    pub const CHANNEL_OPEN_FAILURE: u8 = 92;
+    pub const CHANNEL_WINDOW_ADJUST: u8 = 93;
+    pub const CHANNEL_DATA: u8 = 94;
+    pub const CHANNEL_EXTENDED_DATA: u8 = 95;
+    pub const CHANNEL_EOF: u8 = 96;
+    pub const CHANNEL_CLOSE: u8 = 97;
+    pub const CHANNEL_REQUEST: u8 = 98;
+    pub const CHANNEL_SUCCESS: u8 = 99;
+    pub const CHANNEL_FAILURE: u8 = 100;
+}
+
+/// The part of the protocol that a message number belongs to (RFC 4250 §4.1.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// 1 to 4: may come at any time, but not inside a strict first key exchange.
+    Always,
+    /// 5 to 7: services and extension information.
+    Service,
+    /// 20 to 49: key exchange.
+    Kex,
+    /// 50 to 79: authentication.
+    Auth,
+    /// 80 to 127: connection protocol, only after authentication.
+    Connection,
+    /// No message has this number: `UNIMPLEMENTED` is the answer (RFC 4253 §11.4).
+    Unknown,
+}
+
+/// Says which part of the protocol a message number belongs to.
+#[must_use]
+pub const fn phase(number: u8) -> Phase {
+    match number {
+        1..=4 => Phase::Always,
+        5..=7 => Phase::Service,
+        20..=49 => Phase::Kex,
+        50..=79 => Phase::Auth,
+        80..=127 => Phase::Connection,
+        _ => Phase::Unknown,
+    }
+}

@@ -1,0 +1,225 @@
+//! Messages of the key exchange (RFC 4253 §7.1, RFC 5656 §4).
+
+use ketch_wire::{DecodeError, NameList, Reader, Writer};
+
+use super::number;
+
+/// Longest public value of a key exchange that is read, in bytes.
+pub const PUBLIC_VALUE_LEN_MAX: usize = 8 * 1024;
+/// Longest host key that is read, in bytes.
+pub const HOST_KEY_LEN_MAX: usize = 8 * 1024;
+/// Longest signature that is read, in bytes.
+pub const SIGNATURE_LEN_MAX: usize = 4 * 1024;
+
+/// `SSH_MSG_KEXINIT`: what a side offers (RFC 4253 §7.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KexInit<'a> {
+    /// Random bytes that make the exchange hash unlike any other.
+    pub cookie: [u8; 16],
+    /// Key exchange methods, and [markers](crate::algorithm::marker).
+    pub kex: NameList<'a>,
+    /// Host key algorithms.
+    pub host_key: NameList<'a>,
+    /// Ciphers from client to server.
+    pub cipher_client_to_server: NameList<'a>,
+    /// Ciphers from server to client.
+    pub cipher_server_to_client: NameList<'a>,
+    /// MACs from client to server.
+    pub mac_client_to_server: NameList<'a>,
+    /// MACs from server to client.
+    pub mac_server_to_client: NameList<'a>,
+    /// Compression from client to server.
+    pub compression_client_to_server: NameList<'a>,
+    /// Compression from server to client.
+    pub compression_server_to_client: NameList<'a>,
+    /// Languages from client to server; of no use.
+    pub languages_client_to_server: NameList<'a>,
+    /// Languages from server to client; of no use.
+    pub languages_server_to_client: NameList<'a>,
+    /// The next packet is a guess, made before the peer's offer was seen (RFC 4253 §7).
+    pub first_kex_packet_follows: bool,
+}
+
+impl<'a> KexInit<'a> {
+    /// Decodes the fields after the message number.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them.
+    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
+        let message = Self {
+            cookie: r.array()?,
+            kex: r.name_list()?,
+            host_key: r.name_list()?,
+            cipher_client_to_server: r.name_list()?,
+            cipher_server_to_client: r.name_list()?,
+            mac_client_to_server: r.name_list()?,
+            mac_server_to_client: r.name_list()?,
+            compression_client_to_server: r.name_list()?,
+            compression_server_to_client: r.name_list()?,
+            languages_client_to_server: r.name_list()?,
+            languages_server_to_client: r.name_list()?,
+            first_kex_packet_follows: r.bool()?,
+        };
+        r.u32()?; // reserved
+        r.finish()?;
+        Ok(message)
+    }
+
+    /// Appends the whole payload.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self {
+            cookie,
+            kex,
+            host_key,
+            cipher_client_to_server,
+            cipher_server_to_client,
+            mac_client_to_server,
+            mac_server_to_client,
+            compression_client_to_server,
+            compression_server_to_client,
+            languages_client_to_server,
+            languages_server_to_client,
+            first_kex_packet_follows,
+        } = *self;
+        w.u8(number::KEXINIT);
+        w.bytes(&cookie);
+        w.name_list(kex);
+        w.name_list(host_key);
+        w.name_list(cipher_client_to_server);
+        w.name_list(cipher_server_to_client);
+        w.name_list(mac_client_to_server);
+        w.name_list(mac_server_to_client);
+        w.name_list(compression_client_to_server);
+        w.name_list(compression_server_to_client);
+        w.name_list(languages_client_to_server);
+        w.name_list(languages_server_to_client);
+        w.bool(first_kex_packet_follows);
+        w.u32(0);
+    }
+}
+
+/// `SSH_MSG_KEX_ECDH_INIT`: the client's ephemeral public value (RFC 5656 §4, RFC 8731 §3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EcdhInit<'a> {
+    /// Q_C; 32 bytes for X25519.
+    pub public: &'a [u8],
+}
+
+impl<'a> EcdhInit<'a> {
+    /// Decodes the fields after the message number.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them.
+    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
+        let message = Self {
+            public: r.string(PUBLIC_VALUE_LEN_MAX)?,
+        };
+        r.finish()?;
+        Ok(message)
+    }
+
+    /// Appends the whole payload.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self { public } = *self;
+        w.u8(number::KEX_ECDH_INIT);
+        w.string(public);
+    }
+}
+
+/// `SSH_MSG_KEX_ECDH_REPLY`: the server's half and its proof (RFC 5656 §4).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EcdhReply<'a> {
+    /// K_S: the server's public host key, as a blob.
+    pub host_key: &'a [u8],
+    /// Q_S; 32 bytes for X25519.
+    pub public: &'a [u8],
+    /// The signature of the exchange hash, as a blob.
+    pub signature: &'a [u8],
+}
+
+impl<'a> EcdhReply<'a> {
+    /// Decodes the fields after the message number.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them.
+    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
+        let message = Self {
+            host_key: r.string(HOST_KEY_LEN_MAX)?,
+            public: r.string(PUBLIC_VALUE_LEN_MAX)?,
+            signature: r.string(SIGNATURE_LEN_MAX)?,
+        };
+        r.finish()?;
+        Ok(message)
+    }
+
+    /// Appends the whole payload.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self {
+            host_key,
+            public,
+            signature,
+        } = *self;
+        w.u8(number::KEX_ECDH_REPLY);
+        w.string(host_key);
+        w.string(public);
+        w.string(signature);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn names() -> impl Strategy<Value = String> {
+        vec("[a-z0-9@.-]{1,20}", 0..4).prop_map(|names| names.join(","))
+    }
+
+    proptest! {
+        #[test]
+        fn every_kexinit_survives_the_wire(
+            cookie in any::<[u8; 16]>(), lists in vec(names(), 10), follows in any::<bool>(),
+        ) {
+            let list = |index: usize| NameList::new(&lists[index]).unwrap();
+            let message = KexInit {
+                cookie,
+                kex: list(0),
+                host_key: list(1),
+                cipher_client_to_server: list(2),
+                cipher_server_to_client: list(3),
+                mac_client_to_server: list(4),
+                mac_server_to_client: list(5),
+                compression_client_to_server: list(6),
+                compression_server_to_client: list(7),
+                languages_client_to_server: list(8),
+                languages_server_to_client: list(9),
+                first_kex_packet_follows: follows,
+            };
+            let mut bytes = Vec::new();
+            message.encode(&mut Writer::new(&mut bytes));
+            prop_assert_eq!(KexInit::decode(Reader::new(&bytes[1..])), Ok(message));
+            for cut in 1..bytes.len() {
+                prop_assert!(KexInit::decode(Reader::new(&bytes[1..cut])).is_err());
+            }
+        }
+
+        #[test]
+        fn every_half_of_the_exchange_survives_the_wire(
+            host_key in vec(any::<u8>(), 0..80), public in vec(any::<u8>(), 0..40),
+            signature in vec(any::<u8>(), 0..90),
+        ) {
+            let message = EcdhReply { host_key: &host_key, public: &public, signature: &signature };
+            let mut bytes = Vec::new();
+            message.encode(&mut Writer::new(&mut bytes));
+            prop_assert_eq!(EcdhReply::decode(Reader::new(&bytes[1..])), Ok(message));
+            let message = EcdhInit { public: &public };
+            let mut bytes = Vec::new();
+            message.encode(&mut Writer::new(&mut bytes));
+            prop_assert_eq!(EcdhInit::decode(Reader::new(&bytes[1..])), Ok(message));
+            for cut in 1..bytes.len() {
+                prop_assert!(EcdhInit::decode(Reader::new(&bytes[1..cut])).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where every outgoing message passes: the gate of the key exchange, then the [`Sender`].
+//!
+//! From our `KEXINIT` to our `NEWKEYS` only messages of the key exchange may leave (RFC 4253 §7.1);
+//! peers have begun to enforce it. Control messages that arise in between wait here, channel data
+//! waits in its channel.
+
+use std::collections::VecDeque;
+
+use ketch_wire::Writer;
+
+use crate::packet::{OutputFull, Sender};
+
+/// Most control messages that wait for a key exchange to end.
+const DEFERRED_MAX: usize = 1024;
+
+/// The sender, and what waits before it.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) sender: Sender,
+    gate: Gate,
+    deferred: VecDeque<Vec<u8>>,
+    scratch: Vec<u8>,
+}
+
+/// Whether anything but the key exchange may leave.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Gate {
+    #[default]
+    Open,
+    KexOnly,
+}
+
+impl Outbox {
+    /// Whether anything but the key exchange may leave.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gate == Gate::Open
+    }
+
+    /// Our `KEXINIT` leaves next.
+    pub(crate) const fn shut(&mut self) {
+        self.gate = Gate::KexOnly;
+    }
+
+    /// Our `NEWKEYS` has left: what waited follows.
+    pub(crate) fn open(&mut self) -> Result<(), OutputFull> {
+        self.gate = Gate::Open;
+        while let Some(payload) = self.deferred.pop_front() {
+            self.sender.send(&payload)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message, or keeps it until the key exchange is done.
+    pub(crate) fn message(
+        &mut self,
+        encode: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<(), OutputFull> {
+        if self.is_open() {
+            return self.now(encode);
+        }
+        if self.deferred.len() == DEFERRED_MAX {
+            return Err(OutputFull);
+        }
+        let mut payload = Vec::new();
+        encode(&mut Writer::new(&mut payload));
+        self.deferred.push_back(payload);
+        Ok(())
+    }
+
+    /// Sends a message that may leave at any time: of the key exchange, or `DISCONNECT`.
+    pub(crate) fn now(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(), OutputFull> {
+        self.scratch.clear();
+        encode(&mut Writer::new(&mut self.scratch));
+        self.sender.send(&self.scratch)
+    }
+}

@@ -1,0 +1,449 @@
+//! Outgoing packets (RFC 4253 §6): framed, padded and sealed in one buffer, which the driver writes
+//! to the stream in one call.
+//!
+//! Bulk data is produced where it is sealed: [`Slots`] are the data fields of all the packets that a
+//! run of bytes spans, at their final offsets. A byte read from a file into a slot is encrypted
+//! there and copied once more, by the kernel.
+
+use std::fmt;
+use std::io::IoSliceMut;
+
+use crate::algorithm::CipherName;
+use crate::crypto::{KeyMaterial, LENGTH_LEN, Random, RandomFailed, Sealing, TAG_LEN};
+use crate::message::connection::{ChannelData, DATA_HEADER_LEN};
+
+/// Most unsent bytes that the buffer holds.
+const OUTPUT_MAX: usize = 1024 * 1024;
+/// What bulk data leaves free for control messages.
+const CONTROL_RESERVE: usize = 128 * 1024;
+/// Most data bytes that are put in one channel packet, whatever the peer accepts: RFC 4253 §6.1
+/// promises no more, and larger ones are no faster.
+pub const PACKET_DATA_MAX: usize = 32 * 1024;
+/// Most packets that one run of slots spans.
+pub const SLOTS_MAX: usize = 16;
+/// Bytes of a channel packet before its data.
+const SLOT_HEADER_LEN: usize = LENGTH_LEN + 1 + DATA_HEADER_LEN;
+/// Random bytes that are drawn at once for padding.
+const PADDING_POOL_LEN: usize = 2048;
+
+/// No more fits into the output buffer until the stream took some of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OutputFull;
+
+impl fmt::Display for OutputFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the output buffer is full")
+    }
+}
+
+impl std::error::Error for OutputFull {}
+
+/// Seals the packets of one direction.
+pub struct Sender {
+    sealing: Sealing,
+    sequence: u32,
+    packets: u64,
+    bytes: u64,
+    /// Zeroed once and written over again and again; `head..tail` is sealed and unsent.
+    buffer: Vec<u8>,
+    head: usize,
+    tail: usize,
+    padding: PaddingPool,
+}
+
+impl Sender {
+    /// Before the first keys: packets in clear.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            sealing: Sealing::Clear,
+            sequence: 0,
+            packets: 0,
+            bytes: 0,
+            buffer: Vec::new(),
+            head: 0,
+            tail: 0,
+            padding: PaddingPool {
+                bytes: Vec::new(),
+                used: 0,
+            },
+        }
+    }
+
+    /// A sender with keys made from fixed bytes: for tests, fuzzing and measurements only.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_test_keys(cipher: CipherName) -> Self {
+        let mut sender = Self::new();
+        sender.install(cipher, &super::recv::test_keys(cipher), false);
+        sender
+    }
+
+    /// Packets from now on are sealed with these keys (RFC 4253 §7.3).
+    pub(crate) fn install(&mut self, cipher: CipherName, keys: &KeyMaterial, reset: bool) {
+        self.sealing = Sealing::new(cipher, keys);
+        self.packets = 0;
+        self.bytes = 0;
+        if reset {
+            self.sequence = 0;
+        }
+    }
+
+    /// Draws fresh bytes for padding when they run out; call it now and then.
+    pub(crate) fn refill_padding(&mut self, random: &mut dyn Random) -> Result<(), RandomFailed> {
+        if self.padding.used >= self.padding.bytes.len() {
+            self.padding.bytes.resize(PADDING_POOL_LEN, 0);
+            random.fill(&mut self.padding.bytes)?;
+            self.padding.used = 0;
+        }
+        Ok(())
+    }
+
+    /// Packets and bytes that went under these keys.
+    #[must_use]
+    pub const fn used(&self) -> (u64, u64) {
+        (self.packets, self.bytes)
+    }
+
+    pub(crate) const fn rekey_bytes(&self) -> u64 {
+        self.sealing.rekey_bytes()
+    }
+
+    /// How many packets were sent, modulo 2^32, or since the last reset.
+    #[must_use]
+    pub const fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Sealed bytes that the stream has not taken yet.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.buffer[self.head..self.tail]
+    }
+
+    /// The stream took the first `len` bytes of [`Sender::output`].
+    pub fn consume(&mut self, len: usize) {
+        self.head = self.head.saturating_add(len).min(self.tail);
+        if self.head == self.tail {
+            self.head = 0;
+            self.tail = 0;
+        }
+    }
+
+    /// Bytes of bulk data that may be added now.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        (OUTPUT_MAX - CONTROL_RESERVE).saturating_sub(self.tail - self.head)
+    }
+
+    /// Gives the buffer away if nothing waits in it, so that an idle connection holds none.
+    pub fn take_buffer(&mut self) -> Option<Vec<u8>> {
+        (self.head == self.tail && self.buffer.capacity() > 0)
+            .then(|| std::mem::take(&mut self.buffer))
+    }
+
+    /// Takes a buffer to work in, if it has none.
+    pub fn give_buffer(&mut self, buffer: Vec<u8>) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = buffer;
+        }
+    }
+
+    /// Whether there is no buffer to work in.
+    #[must_use]
+    pub const fn lacks_buffer(&self) -> bool {
+        self.buffer.capacity() == 0
+    }
+
+    /// Appends bytes that are no packet: the identification line.
+    pub(crate) fn send_clear_line(&mut self, line: &str) {
+        let end = self.reserve(line.len() + 2);
+        self.buffer[self.tail..end - 2].copy_from_slice(line.as_bytes());
+        self.buffer[end - 2..end].copy_from_slice(b"\r\n");
+        self.tail = end;
+    }
+
+    /// Seals a packet with that payload.
+    ///
+    /// # Errors
+    /// [`OutputFull`] if the peer takes nothing and control messages alone have filled the buffer.
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), OutputFull> {
+        let (padding, total) = self.layout(payload.len());
+        if self.tail - self.head + total > OUTPUT_MAX {
+            return Err(OutputFull);
+        }
+        self.reserve(total);
+        let start = self.tail + LENGTH_LEN + 1;
+        self.buffer[start..start + payload.len()].copy_from_slice(payload);
+        self.seal(self.tail, payload.len(), padding);
+        self.tail += total;
+        Ok(())
+    }
+
+    /// Room for `len` bytes of channel data in packets of at most `data_max` bytes; `None` if the
+    /// buffer is too full now, or they span more than [`SLOTS_MAX`] packets.
+    pub fn slots(&mut self, channel: u32, len: usize, data_max: usize) -> Option<Slots<'_>> {
+        if len == 0 || len > data_max.saturating_mul(SLOTS_MAX) || len > self.free() {
+            return None;
+        }
+        let stride = self.layout(DATA_HEADER_LEN + data_max).1;
+        let count = len.div_ceil(data_max);
+        let last = len - (count - 1) * data_max;
+        let total = stride * (count - 1) + self.layout(DATA_HEADER_LEN + last).1;
+        self.reserve(total);
+        Some(Slots {
+            sender: self,
+            channel,
+            len,
+            data_max,
+            stride,
+        })
+    }
+
+    /// Padding of a packet with that much payload, and its whole length with tag.
+    const fn layout(&self, payload_len: usize) -> (usize, usize) {
+        let shape = self.sealing.shape();
+        let padded = if shape.length_is_padded {
+            LENGTH_LEN
+        } else {
+            0
+        } + 1
+            + payload_len;
+        let short = shape.block - padded % shape.block;
+        let padding = if short < 4 {
+            short + shape.block
+        } else {
+            short
+        };
+        (padding, LENGTH_LEN + 1 + payload_len + padding + shape.tag)
+    }
+
+    /// Makes `len` bytes behind `tail` writable; returns where they end.
+    fn reserve(&mut self, len: usize) -> usize {
+        if self.tail + len > self.buffer.len() {
+            if self.head > 0 {
+                self.buffer.copy_within(self.head..self.tail, 0);
+                self.tail -= self.head;
+                self.head = 0;
+            }
+            if self.tail + len > self.buffer.len() {
+                self.buffer.resize(self.tail + len, 0);
+            }
+        }
+        self.tail + len
+    }
+
+    /// Frames and seals the packet that starts at `start`, whose payload is in place.
+    fn seal(&mut self, start: usize, payload_len: usize, padding: usize) {
+        let len = 1 + payload_len + padding;
+        let body_end = start + LENGTH_LEN + len;
+        let wire_len = u32::try_from(len).expect("a packet is shorter than 4 GiB");
+        self.buffer[start..start + LENGTH_LEN].copy_from_slice(&wire_len.to_be_bytes());
+        self.buffer[start + LENGTH_LEN] =
+            u8::try_from(padding).expect("padding is shorter than two blocks");
+        self.padding
+            .fill(&mut self.buffer[body_end - padding..body_end]);
+        let tag_len = self.sealing.shape().tag;
+        let (packet, behind) = self.buffer[start..].split_at_mut(body_end - start);
+        let mut tag = [0; TAG_LEN];
+        self.sealing.seal(self.sequence, packet, &mut tag);
+        behind[..tag_len].copy_from_slice(&tag[..tag_len]);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.packets += 1;
+        self.bytes += u64::try_from(LENGTH_LEN + len + tag_len).unwrap_or(u64::MAX);
+    }
+}
+
+impl Default for Sender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unsent = self.tail - self.head;
+        f.debug_struct("Sender")
+            .field("sequence", &self.sequence)
+            .field("unsent", &unsent)
+            .finish()
+    }
+}
+
+/// The data fields of the packets that a run of channel data spans, not sealed yet.
+///
+/// Fill them, then [`commit`](Slots::commit); dropping them sends nothing.
+#[derive(Debug)]
+pub struct Slots<'a> {
+    sender: &'a mut Sender,
+    channel: u32,
+    len: usize,
+    data_max: usize,
+    /// From one packet to the next.
+    stride: usize,
+}
+
+impl Slots<'_> {
+    /// Bytes of data in all slots together.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies a few bytes, such as a header, to position `at` of the data; what lies beyond the end
+    /// is dropped.
+    pub fn write_at(&mut self, mut at: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() && at < self.len {
+            let (slot, within) = (at / self.data_max, at % self.data_max);
+            let take = bytes.len().min(self.data_max - within).min(self.len - at);
+            let start = self.sender.tail + slot * self.stride + SLOT_HEADER_LEN + within;
+            self.sender.buffer[start..start + take].copy_from_slice(&bytes[..take]);
+            at += take;
+            bytes = &bytes[take..];
+        }
+    }
+
+    /// Lends the slots from byte `from` on, in order, as a vectored read wants them.
+    pub fn fill<R>(&mut self, from: usize, read: impl FnOnce(&mut [IoSliceMut<'_>]) -> R) -> R {
+        let mut pieces: [IoSliceMut<'_>; SLOTS_MAX] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut count = 0;
+        let mut rest = &mut self.sender.buffer[self.sender.tail..];
+        let mut at = 0; // position of `rest` in the data
+        while at < self.len {
+            let len = self.data_max.min(self.len - at);
+            let (packet, behind) = if rest.len() > self.stride {
+                rest.split_at_mut(self.stride)
+            } else {
+                (rest, &mut [][..])
+            };
+            let slot = &mut packet[SLOT_HEADER_LEN..SLOT_HEADER_LEN + len];
+            if from < at + len {
+                pieces[count] = IoSliceMut::new(&mut slot[from.saturating_sub(at)..]);
+                count += 1;
+            }
+            at += len;
+            rest = behind;
+        }
+        read(&mut pieces[..count])
+    }
+
+    /// Seals the packets that hold the first `len` bytes; slots behind them are dropped.
+    pub fn commit(self, len: usize) {
+        let Self {
+            sender,
+            channel,
+            data_max,
+            ..
+        } = self;
+        let mut left = len.min(self.len);
+        while left > 0 {
+            let data = left.min(data_max);
+            let start = sender.tail;
+            let wire_len = u32::try_from(data).expect("data of a packet is shorter than 4 GiB");
+            let header = ChannelData::header(channel, wire_len);
+            let at = start + LENGTH_LEN + 1;
+            sender.buffer[at..at + DATA_HEADER_LEN].copy_from_slice(&header);
+            let (padding, total) = sender.layout(DATA_HEADER_LEN + data);
+            sender.seal(start, DATA_HEADER_LEN + data, padding);
+            sender.tail += total;
+            left -= data;
+        }
+    }
+}
+
+/// Random bytes for padding, drawn many at a time: a system call a packet is what costs.
+#[derive(Debug)]
+struct PaddingPool {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl PaddingPool {
+    /// Fills `out`; with zeros once the pool is used up, which RFC 4253 §6 allows (its SHOULD is for
+    /// ciphers that leak equal blocks, which none of ours do).
+    fn fill(&mut self, out: &mut [u8]) {
+        let end = self.used.saturating_add(out.len());
+        match self.bytes.get(self.used..end) {
+            Some(fresh) => out.copy_from_slice(fresh),
+            None => out.fill(0),
+        }
+        self.used = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Input, PACKET_LEN_MAX, Receiver};
+    use ketch_wire::Reader;
+    use proptest::prelude::*;
+
+    fn data_of(bytes: &[u8], cipher: CipherName) -> Vec<(u32, Vec<u8>)> {
+        let mut arena = bytes.to_vec();
+        let mut input = Input::new(&mut arena);
+        let mut receiver = Receiver::with_test_keys(cipher, PACKET_LEN_MAX);
+        let mut seen = Vec::new();
+        while let Some(packet) = receiver.next(&mut input).unwrap() {
+            let message = ChannelData::decode(Reader::new(&packet.payload.bytes[1..])).unwrap();
+            seen.push((message.recipient, message.data.to_vec()));
+        }
+        assert_eq!(input.remaining(), 0);
+        seen
+    }
+
+    #[test]
+    fn dropped_slots_send_nothing() {
+        let mut sender = Sender::with_test_keys(CipherName::Aes128Gcm);
+        assert!(sender.slots(1, 100, 10).is_some());
+        assert!(sender.output().is_empty());
+    }
+
+    #[test]
+    fn a_full_buffer_has_no_slots_and_takes_control_messages() {
+        let mut sender = Sender::with_test_keys(CipherName::Aes128Gcm);
+        while let Some(slots) = sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX) {
+            slots.commit(PACKET_DATA_MAX);
+        }
+        assert!(sender.output().len() > OUTPUT_MAX / 2);
+        assert!(sender.send(b"control").is_ok());
+        assert_eq!(
+            std::iter::repeat_with(|| sender.send(&[0; 1024])).find(Result::is_err),
+            Some(Err(OutputFull))
+        );
+        sender.consume(sender.output().len());
+        assert!(sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn slots_carry_what_is_written_to_them(
+            len in 1_usize..200, data_max in 20_usize..70, committed in 0_usize..220,
+            header in 0_usize..40, which in 0_usize..3,
+        ) {
+            let cipher = CipherName::ALL[which];
+            let expected: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let mut sender = Sender::with_test_keys(cipher);
+            let header = header.min(len);
+            let mut slots = sender.slots(7, len, data_max).unwrap();
+            let filled = slots.fill(header, |pieces| {
+                let mut at = header;
+                for piece in pieces {
+                    let end = at + piece.len();
+                    piece.copy_from_slice(&expected[at..end]);
+                    at = end;
+                }
+                at
+            });
+            prop_assert_eq!(filled, len);
+            slots.write_at(0, &expected[..header]);
+            let committed = committed.min(len);
+            slots.commit(committed);
+            let seen = data_of(sender.output(), cipher);
+            prop_assert!(seen.iter().all(|(channel, data)| *channel == 7 && data.len() <= data_max));
+            let seen: Vec<u8> = seen.into_iter().flat_map(|(_, data)| data).collect();
+            prop_assert_eq!(&seen[..], &expected[..committed]);
+        }
+    }
+}
