@@ -1,1 +1,72 @@
-//! stub
+//! SFTP client: connections, who the hosts are, who we are, requests and transfers.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`destination`] | `[user@]host:path` and `sftp://…`: where the user wants to go |
+//! | [`connect`] | [`Connect`]: name, TCP, handshake, host key, authentication |
+//! | [`hostkey`] | `known_hosts`: which keys belong to which host |
+//! | [`identity`] | the user's private keys |
+//! | [`session`] | [`Session`]: a connection on which the user is logged in |
+//! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
+//! | `requests` | the application on the channel: requests under way, replies, credit |
+//! | `transfer` | the engine: plans, ranges, pace, atomic files |
+//! | `platform` | what differs between operating systems |
+//! | [`error`] | what every error answers: kind, transience, outcome |
+//!
+//! A connection runs on a task of its own (`ketch_transport::driver`); handles on it can be cloned
+//! and used from any task.
+//!
+//! ```no_run
+//! use ketch_client::identity::Identity;
+//! use ketch_client::{Connect, GetOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Hosts that are not in known_hosts are refused; see `hostkey` for other policies.
+//! let session = Connect::to("sftp.example.com")
+//!     .user("ann")
+//!     .identity(Identity::from_file("/home/ann/.ssh/id_ed25519")?)
+//!     .connect()
+//!     .await?;
+//! let sftp = session.sftp().await?;
+//! let report = sftp.get("in/a.csv", "a.csv", GetOptions::new()).await?;
+//! println!("{} bytes", report.bytes);
+//! session.disconnect().await;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod connect;
+pub mod destination;
+mod dir;
+pub mod error;
+mod file;
+pub mod hostkey;
+pub mod identity;
+mod platform;
+mod progress;
+mod requests;
+pub mod session;
+mod sftp;
+mod transfer;
+
+pub use connect::{Connect, ConnectError, Timeouts};
+pub use destination::Destination;
+pub use dir::{DirEntry, ReadDir};
+pub use error::{Failure, Kind, Outcome};
+pub use file::{File, OpenOptions};
+pub use ketch_protocol::{
+    Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
+};
+pub use ketch_transport::algorithm::CipherName;
+pub use ketch_transport::crypto::hostkey::PublicKey;
+pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
+pub use progress::Progress;
+pub use requests::PeerMisbehaved;
+pub use session::Session;
+pub use sftp::{Operation, Sftp, SftpError, UserNames};
+pub use transfer::{
+    Durability, Failed, GetOptions, HELD_MAX, LocalAction, NameFault, Overwrite, Place, PutOptions,
+    REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Sink, Skipped, Source, SourceShrank,
+    TransferError,
+};

@@ -1,0 +1,80 @@
+//! Local files: all that differs between operating systems, and nothing else.
+//!
+//! The engine creates, writes, reads, renames and removes files beneath a directory that the user
+//! named. On Unix this is done relative to open directories and without following links, so that
+//! nobody who can write there turns a transfer aside; elsewhere by path. Calls block: the engine
+//! decides which thread they run on.
+
+pub(crate) mod account;
+pub(crate) mod tcp;
+pub(crate) mod user_files;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::{
+    Dir, file_type, local_name, mode_of, open_source, read_slots, remote_name, write_run,
+};
+
+#[cfg(not(unix))]
+mod portable;
+#[cfg(not(unix))]
+pub(crate) use portable::{
+    Dir, file_type, local_name, mode_of, open_source, read_slots, remote_name, write_run,
+};
+
+use std::{
+    ffi::OsString,
+    fs::{File, FileTimes, Metadata},
+    io,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// One entry of a local directory.
+#[derive(Debug)]
+pub(crate) struct LocalEntry {
+    pub name: OsString,
+    /// Of the entry itself, a link not followed.
+    pub metadata: Metadata,
+}
+
+/// Sets the times of an open file, in seconds since 1970.
+pub(crate) fn set_times(file: &File, accessed: u32, modified: u32) -> io::Result<()> {
+    let time = |seconds: u32| UNIX_EPOCH + Duration::from_secs(u64::from(seconds));
+    file.set_times(
+        FileTimes::new()
+            .set_accessed(time(accessed))
+            .set_modified(time(modified)),
+    )
+}
+
+/// Seconds since 1970 as SFTP has them, which counts neither before nor after 32 bits.
+pub(crate) fn seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Reads what `bufs` take, from `offset` on, with one positioned call after the other.
+#[cfg(not(target_os = "linux"))]
+fn read_each(
+    bufs: &mut [io::IoSliceMut<'_>],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut total = 0;
+    for buf in bufs {
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match read(rest, offset.saturating_add(total as u64)) {
+                Ok(0) => return Ok(total),
+                Ok(n) => {
+                    filled += n;
+                    total += n;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,215 @@
+//! Elsewhere: directories are paths, and every name below them was checked to be one component.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, IoSlice, IoSliceMut},
+    path::{Path, PathBuf},
+};
+
+use ketch_protocol::FileType;
+
+use super::LocalEntry;
+
+/// A directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Finds the directory that the user named; links in this path are the user's own.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        if !fs::metadata(path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where the directory is, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Finds a directory in this one; a link is an error.
+    pub(crate) fn child(&self, name: &OsStr) -> io::Result<Self> {
+        let path = self.path.join(name);
+        if !fs::symlink_metadata(&path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { path })
+    }
+
+    /// Finds a directory in this one, creating it if it is not there.
+    pub(crate) fn make_child(&self, name: &OsStr) -> io::Result<Self> {
+        match fs::create_dir(self.path.join(name)) {
+            Ok(()) => self.child(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.child(name),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a file that was not there, and opens it for reading and writing.
+    pub(crate) fn create_new(&self, name: &OsStr, _mode: u32) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(self.path.join(name))
+    }
+
+    /// Opens a file in this directory for reading; a link is an error.
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<File> {
+        let path = self.path.join(name);
+        if fs::symlink_metadata(&path)?.is_symlink() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        File::open(path)
+    }
+
+    /// Whether there is something of this name.
+    pub(crate) fn exists(&self, name: &OsStr) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path.join(name)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames within the directory, in place of what has the new name.
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    /// Renames within the directory; fails with `AlreadyExists` if the new name is taken.
+    pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        match fs::hard_link(self.path.join(from), self.path.join(to)) {
+            Ok(()) => self.remove(from),
+            Err(_) if self.exists(to)? => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => self.rename(from, to),
+        }
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    /// Makes renames in the directory last: such systems have no call for it.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "Unix has more to do"
+    )]
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What is in the directory.
+    pub(crate) fn list(&self) -> io::Result<Vec<LocalEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let metadata = fs::symlink_metadata(entry.path())?;
+            entries.push(LocalEntry {
+                name: entry.file_name(),
+                metadata,
+            });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// A number for the file system that the directory is on: its first component will do.
+    pub(crate) fn file_system(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.components().next().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Opens a file that the user named.
+pub(crate) fn open_source(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, offset)
+}
+
+/// Writes all of `bufs` from `offset` on.
+pub(crate) fn write_run(file: &File, bufs: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    for buf in bufs {
+        let mut rest: &[u8] = buf;
+        while !rest.is_empty() {
+            match write_at(file, rest, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset = offset.saturating_add(written as u64);
+                    rest = rest.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads into `bufs` from `offset` on until they are full or the file ends, and says how much.
+pub(crate) fn read_slots(
+    file: &File,
+    bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+    _cached_only: bool,
+) -> io::Result<usize> {
+    super::read_each(bufs, offset, |buf, at| match read_at(file, buf, at) {
+        // Windows reports the end of the file as an error of its own where others say zero.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        result => result,
+    })
+}
+
+/// The local form of a name that passed the check.
+pub(crate) fn local_name(name: &[u8]) -> Option<OsString> {
+    std::str::from_utf8(name).ok().map(OsString::from)
+}
+
+/// The form of a local name that goes over the wire: UTF-8.
+pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
+    name.to_str().map(|name| name.as_bytes().to_vec())
+}
+
+/// Permission bits of a local file: such systems have none.
+pub(crate) const fn mode_of(_metadata: &Metadata) -> Option<u32> {
+    None
+}
+
+/// What kind of file it is.
+pub(crate) fn file_type(metadata: &Metadata) -> FileType {
+    let file_type = metadata.file_type();
+    if file_type.is_symlink() {
+        FileType::Symlink
+    } else if file_type.is_dir() {
+        FileType::Directory
+    } else if file_type.is_file() {
+        FileType::Regular
+    } else {
+        FileType::Unknown
+    }
+}

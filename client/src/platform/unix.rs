@@ -1,0 +1,246 @@
+//! Unix: directories are descriptors, and no link below them is followed.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{File, Metadata},
+    io::{self, IoSlice, IoSliceMut},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::{MetadataExt, PermissionsExt},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use ketch_protocol::FileType;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::LocalEntry;
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens the directory that the user named; links in this path are the user's own.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let fd = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where the directory was when it was opened, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a directory in this one; a link is an error.
+    pub(crate) fn child(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: self.path.join(name),
+        })
+    }
+
+    /// Opens a directory in this one, creating it if it is not there.
+    pub(crate) fn make_child(&self, name: &OsStr) -> io::Result<Self> {
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => self.child(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Creates a file that was not there, and opens it for reading and writing.
+    pub(crate) fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600));
+        Ok(rustix::fs::openat(&self.fd, name, flags, mode)?.into())
+    }
+
+    /// Opens a file in this directory for reading; a link is an error.
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<File> {
+        // Without NONBLOCK, opening a named pipe would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// Whether there is something of this name.
+    pub(crate) fn exists(&self, name: &OsStr) -> io::Result<bool> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Renames within the directory, in place of what has the new name.
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Renames within the directory; fails with `AlreadyExists` if the new name is taken.
+    pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        // A second name for the file, then the first removed: atomic wherever links are.
+        match rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty()) {
+            Ok(()) => self.remove(from),
+            Err(rustix::io::Errno::EXIST) => Err(rustix::io::Errno::EXIST.into()),
+            Err(_) if self.exists(to)? => Err(rustix::io::Errno::EXIST.into()),
+            Err(_) => self.rename(from, to),
+        }
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Makes renames in the directory last.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// What is in the directory, `.` and `..` left out.
+    pub(crate) fn list(&self) -> io::Result<Vec<LocalEntry>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+            if name == "." || name == ".." {
+                continue;
+            }
+            // By path: the standard library's metadata has no other way. The type is looked at
+            // again when the file is opened.
+            match std::fs::symlink_metadata(self.path.join(&name)) {
+                Ok(metadata) => entries.push(LocalEntry { name, metadata }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // gone meanwhile
+                Err(error) => return Err(error),
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// A number for the file system that the directory is on.
+    pub(crate) fn file_system(&self) -> u64 {
+        rustix::fs::fstat(&self.fd).map_or(0, |stat| u64::from(stat.st_dev))
+    }
+}
+
+/// Opens a file that the user named; links in this path are the user's own.
+pub(crate) fn open_source(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?.into())
+}
+
+/// Writes all of `bufs` from `offset` on; adjacent pieces leave in one call.
+pub(crate) fn write_run(
+    file: &File,
+    mut bufs: &mut [IoSlice<'_>],
+    mut offset: u64,
+) -> io::Result<()> {
+    while bufs.iter().any(|buf| !buf.is_empty()) {
+        match rustix::io::pwritev(file, bufs, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset = offset.saturating_add(written as u64);
+                IoSlice::advance_slices(&mut bufs, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads into `bufs` from `offset` on until they are full or the file ends, and says how much.
+///
+/// With `cached_only`, `WouldBlock` means that the bytes are not in memory; where the system
+/// cannot tell, they are read all the same.
+#[cfg(target_os = "linux")]
+pub(crate) fn read_slots(
+    file: &File,
+    mut bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+    cached_only: bool,
+) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags};
+    let mut total = 0_usize;
+    let mut flags = if cached_only {
+        ReadWriteFlags::NOWAIT
+    } else {
+        ReadWriteFlags::empty()
+    };
+    while bufs.iter().any(|buf| !buf.is_empty()) {
+        let at = offset.saturating_add(total as u64);
+        let read = if flags.is_empty() {
+            rustix::io::preadv(file, bufs, at)
+        } else {
+            rustix::io::preadv2(file, bufs, at, flags)
+        };
+        match read {
+            Ok(0) => break,
+            Ok(n) => {
+                total += n;
+                IoSliceMut::advance_slices(&mut bufs, n);
+            }
+            Err(Errno::INTR) => {}
+            // tmpfs and others do not know the flag: they are memory, or as slow as they are.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if !flags.is_empty() => {
+                flags = ReadWriteFlags::empty();
+            }
+            Err(Errno::AGAIN) if total > 0 => flags = ReadWriteFlags::empty(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(total)
+}
+
+/// Reads into `bufs` from `offset` on until they are full or the file ends, and says how much.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn read_slots(
+    file: &File,
+    bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+    _cached_only: bool,
+) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    super::read_each(bufs, offset, |buf, at| file.read_at(buf, at))
+}
+
+/// The local form of a name that passed the check.
+pub(crate) fn local_name(name: &[u8]) -> Option<OsString> {
+    Some(OsString::from_vec(name.to_vec()))
+}
+
+/// The form of a local name that goes over the wire.
+pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
+    Some(name.as_bytes().to_vec())
+}
+
+/// Permission bits of a local file, as SFTP has them.
+pub(crate) fn mode_of(metadata: &Metadata) -> Option<u32> {
+    Some(metadata.permissions().mode() & 0o7777)
+}
+
+/// What kind of file it is.
+pub(crate) fn file_type(metadata: &Metadata) -> FileType {
+    FileType::from_mode(metadata.mode())
+}

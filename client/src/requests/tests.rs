@@ -1,0 +1,8 @@
+//! Requests and transfers against a simulated server.
+
+pub(crate) mod server;
+pub(crate) mod sim;
+
+mod calls;
+mod get;
+mod put;

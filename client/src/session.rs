@@ -1,0 +1,103 @@
+//! A connection on which the user is logged in: where channels are opened.
+//!
+//! [`Session`] is a handle on the task that runs the connection (`ketch_transport::driver`); it
+//! can be cloned and used from many tasks at once. SFTP and byte streams of other subsystems are
+//! applications beside each other on one connection.
+
+use std::sync::Arc;
+
+use ketch_transport::driver::{
+    ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, RefuseAll, stream,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::Timeouts;
+use crate::destination::Host;
+
+/// Window of a byte stream, in bytes; the transport lets it grow while it is kept full.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// A connection on which the user is logged in.
+///
+/// Clones are handles on the same connection. It ends when [`Session::disconnect`] is called, when
+/// the server ends it, or when it fails; what is open on it then ends with it.
+#[derive(Clone, Debug)]
+pub struct Session {
+    connection: ConnectionHandle,
+    host: Host,
+    timeouts: Arc<Timeouts>,
+}
+
+impl Session {
+    /// Runs the connection on a task of its own.
+    pub(crate) fn start<S>(login: Login<S>, host: Host, timeouts: Timeouts) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (connection, run) = login.run(Box::new(RefuseAll));
+        spawn(run);
+        Self {
+            connection,
+            host,
+            timeouts: Arc::new(timeouts),
+        }
+    }
+
+    /// Opens a channel, starts the subsystem `name` on it, and gives it as a stream of bytes.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the server refused, or the connection is gone.
+    pub async fn open_subsystem(&self, name: &str) -> Result<ChannelStream, OpenError> {
+        let (stream, application) = stream();
+        self.connection
+            .open_session(name, STREAM_WINDOW, application)
+            .await?;
+        Ok(stream)
+    }
+
+    /// Ends the connection and waits until it has ended: what was handed over leaves first, if it
+    /// can within [`Timeouts::close`].
+    pub async fn disconnect(&self) {
+        self.connection.disconnect();
+        self.connection.closed().await;
+    }
+
+    /// Waits until the connection has ended, and says why.
+    pub async fn closed(&self) -> Arc<CloseReason> {
+        self.connection.closed().await
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// The server that was connected to, as it was named.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// How the server introduced itself (RFC 4253 §4.2), such as `SSH-2.0-OpenSSH_9.2`.
+    #[must_use]
+    pub fn peer_identification(&self) -> &str {
+        self.connection.peer_identification()
+    }
+
+    /// The deadlines that the connection was made with.
+    #[must_use]
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// The handle on which applications are put.
+    pub(crate) const fn connection(&self) -> &ConnectionHandle {
+        &self.connection
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
+fn spawn(run: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(run);
+}

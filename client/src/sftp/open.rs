@@ -1,0 +1,48 @@
+//! SFTP on a session: the channel is opened, the subsystem started, the greeting sent.
+
+use std::sync::Arc;
+
+use ketch_protocol::RemotePath;
+
+use super::{Operation, Sftp, SftpError};
+use crate::{
+    requests::{Settings, calls::Shared, channel::SftpChannel},
+    session::Session,
+};
+
+/// Bytes that the server may send ahead: all that is ever asked for at a time (64 MiB for
+/// downloads, 16 MiB for calls), and what is around it. So the window is never the limit.
+const WINDOW: u32 = 96 * 1024 * 1024;
+
+/// Servers that take requests behind `INIT`, before they have answered it: seen with OpenSSH 9.2,
+/// and ours.
+const EARLY_SERVERS: [&str; 2] = ["SSH-2.0-OpenSSH_", "SSH-2.0-ketch"];
+
+impl Session {
+    /// Starts SFTP on a channel of its own.
+    ///
+    /// Sessions on one connection take turns; one is enough for any number of callers. With a
+    /// server that is known to take requests early, this does not wait for its greeting: what is
+    /// wrong with it comes with the first request.
+    ///
+    /// # Errors
+    /// [`SftpError::NotOpened`] if the server refused the channel or has no SFTP; others if the
+    /// greeting went wrong.
+    pub async fn sftp(&self) -> Result<Sftp, SftpError> {
+        let server = self.peer_identification();
+        let early = EARLY_SERVERS.iter().any(|known| server.starts_with(known));
+        let settings = Settings { stall: self.timeouts().stall, early };
+        let shared = Shared::new();
+        let runtime = tokio::runtime::Handle::current();
+        let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
+        let opened = self.connection().open_session("sftp", WINDOW, Box::new(channel)).await;
+        opened.map_err(SftpError::NotOpened)?;
+        let sftp = Sftp::new(Arc::clone(&shared), self.clone());
+        if !early {
+            shared.server().await.map_err(|ended| {
+                SftpError::ended(Operation::Begin, &RemotePath::from(""), &ended)
+            })?;
+        }
+        Ok(sftp)
+    }
+}

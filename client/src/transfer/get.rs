@@ -1,0 +1,399 @@
+//! Downloads: works a plan of remote files off over one SFTP channel.
+//!
+//! Opens, reads, local creations and names of different files overlap; bytes in flight follow the
+//! pace of the connection. What happens to one file is in `get/file.rs`, to one directory in
+//! `get/directory.rs`; here is what they share: who is begun when, who may read, how all ends.
+
+mod directory;
+mod file;
+
+use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
+
+use ketch_protocol::{Attrs, Close, FileType, RemotePath, Request};
+
+use self::{
+    directory::{DirScan, DirTask},
+    file::{GetFile, Target},
+};
+use super::{
+    chunk::Chunk,
+    disk::{Disk, Done, HELD_MAX},
+    error::{Place, TransferError},
+    local::Tree,
+    options::GetOptions,
+    pace::FAR,
+    plan::{Outcome, Plan},
+    sink::Sink,
+};
+use crate::{
+    error,
+    requests::{
+        calls::{Ended, Shared, Submission},
+        job::{Answer, Cx, Job, Progress},
+        slots::{Key, Slots},
+        table::{Step, What},
+    },
+};
+
+/// Files under way at a time on a short path, and on a long one.
+const FILES_MAX: usize = 128;
+const FILES_MAX_FAR: usize = 512;
+/// Directories being read at a time on a short path, and on a long one.
+const DIRS_MAX: usize = 8;
+const DIRS_MAX_FAR: usize = 64;
+/// READs are asked for when so much of the budget is free, not for every answer one by one.
+const REFILL_LOT: usize = 256 * 1024;
+/// READs in a row for one file before the next has its turn.
+const READS_IN_A_ROW: usize = 8;
+
+type GetPlan = Plan<FileTask, DirTask>;
+
+/// A download under way.
+pub(crate) struct Get {
+    plan: Arc<GetPlan>,
+    options: GetOptions,
+    shared: Arc<Shared>,
+    items: Slots<Item>,
+    /// Files and directories under way.
+    files: usize,
+    dirs: usize,
+    /// The slot whose turn it is to read.
+    turn: usize,
+    /// What the server was seen to answer whole.
+    chunk: Option<Chunk>,
+    /// Handles that are no longer needed.
+    closing: VecDeque<Box<[u8]>>,
+    /// Pieces of work on threads.
+    at_disk: usize,
+}
+
+enum Item {
+    File(Box<GetFile>),
+    Dir(Box<DirScan>),
+}
+
+/// A file to download.
+pub(crate) struct FileTask {
+    path: RemotePath,
+    known: Known,
+    local: Local,
+}
+
+/// What is known of a remote file before it is opened.
+enum Known {
+    /// Nothing, and the user named it: links in its path are the user's business.
+    Nothing,
+    /// That it was listed, and not as what.
+    Listed,
+    /// What a listing said.
+    Attrs(Attrs),
+}
+
+/// Where a file goes.
+enum Local {
+    /// To a path that the user named, whose directory is being opened.
+    Named(PathBuf),
+    /// Into a directory.
+    In(Arc<Tree>, std::ffi::OsString),
+    /// To the embedder.
+    Sink(Arc<dyn Sink>),
+}
+
+/// Starts the download of `path` to `local`, and returns what to wait for.
+pub(crate) fn start_to_path(
+    shared: &Arc<Shared>,
+    path: RemotePath,
+    local: PathBuf,
+    options: GetOptions,
+) -> Outcome<FileTask, DirTask> {
+    start(shared, FileTask { path, known: Known::Nothing, local: Local::Named(local) }, options)
+}
+
+/// Starts the download of `path` into `sink`, and returns what to wait for.
+pub(crate) fn start_to_sink(
+    shared: &Arc<Shared>,
+    path: RemotePath,
+    sink: Arc<dyn Sink>,
+    options: GetOptions,
+) -> Outcome<FileTask, DirTask> {
+    let options = options.recursive(false);
+    start(shared, FileTask { path, known: Known::Nothing, local: Local::Sink(sink) }, options)
+}
+
+fn start(shared: &Arc<Shared>, task: FileTask, options: GetOptions) -> Outcome<FileTask, DirTask> {
+    let plan = Plan::new(options.progress.clone());
+    plan.add_file(task, 0);
+    let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
+    shared.submit(Submission::Job(Box::new(Get {
+        plan,
+        options,
+        shared: Arc::clone(shared),
+        items: Slots::new(),
+        files: 0,
+        dirs: 0,
+        turn: 0,
+        chunk: None,
+        closing: VecDeque::new(),
+        at_disk: 0,
+    })));
+    outcome
+}
+
+impl Get {
+    /// Begins files as long as the bytes they hold do not fill the budget.
+    fn begin_files(&mut self, cx: &mut Cx<'_>) {
+        let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
+        let files_max = cx.core.open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
+        let budget = cx.core.down.budget() as u64;
+        let mut backlog: u64 = self.files().map(|file| file.left_to_ask()).sum();
+        while self.files < files_max && backlog < budget && cx.can_ask() {
+            let Some(task) = self.plan.take_file() else { return };
+            let file = GetFile::new(task);
+            backlog = backlog.saturating_add(file.left_to_ask());
+            if let Some(key) = self.items.insert(Item::File(Box::new(file))) {
+                self.files += 1;
+                self.begin_local(key, cx);
+            }
+        }
+    }
+
+    fn files(&self) -> impl Iterator<Item = &GetFile> {
+        self.items.iter().filter_map(|item| match item {
+            Item::File(file) => Some(&**file),
+            Item::Dir(_) => None,
+        })
+    }
+
+    /// Moves every file and directory on as far as it goes.
+    fn advance(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.items.span() {
+            let Some(key) = self.items.key_at(index) else { continue };
+            match self.items.get_mut(key) {
+                Some(Item::File(_)) => self.advance_file(key, cx),
+                Some(Item::Dir(_)) => self.advance_dir(key, cx),
+                None => {}
+            }
+        }
+    }
+
+    /// Asks for bytes, file by file in turn, as long as the budget lasts.
+    fn read(&mut self, cx: &mut Cx<'_>) {
+        let lot = REFILL_LOT.min(cx.core.down.budget() / 4);
+        if cx.core.down.available() < lot && cx.core.down.in_flight() > 0 {
+            cx.core.down.on_limited();
+            return;
+        }
+        let span = self.items.span();
+        let mut idle = 0; // slots in a row that wanted nothing
+        while idle < span {
+            let index = self.turn % span;
+            let mut asked = 0;
+            if let Some(key) = self.items.key_at(index) {
+                while asked < READS_IN_A_ROW {
+                    if cx.core.down.available() == 0 {
+                        cx.core.down.on_limited();
+                        return;
+                    }
+                    if !cx.can_ask() {
+                        return;
+                    }
+                    if !self.read_once(key, cx) {
+                        break;
+                    }
+                    asked += 1;
+                }
+            }
+            // A file that has had its turn and wants more comes round again.
+            idle = if asked == 0 { idle + 1 } else { 0 };
+            self.turn = index + 1;
+        }
+    }
+
+    /// Sends one READ for a file, if it wants one.
+    fn read_once(&mut self, key: Key, cx: &mut Cx<'_>) -> bool {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return false };
+        match file.next_read(cx, key) {
+            Ok(asked) => asked,
+            Err(error) => {
+                self.fail_file(key, error, cx);
+                false
+            }
+        }
+    }
+
+    /// Ends one file that cannot be had; the others go on, unless they would fail the same way.
+    fn fail_file(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        self.files -= 1;
+        let path = file.path.clone();
+        self.discard(key, *file, cx);
+        if error.ends_everything() {
+            self.stop(Some(error), cx);
+        } else {
+            self.plan.fail(Place::Remote(path), error);
+        }
+    }
+
+    /// Takes back what was done for a file that will not be whole.
+    fn discard(&mut self, key: Key, file: GetFile, cx: &mut Cx<'_>) {
+        match file.handle {
+            Some(handle) => self.closing.push_back(handle),
+            None => cx.orphan(key, None),
+        }
+        match file.target {
+            Some(Target::File(created, tree)) => {
+                let work = move || {
+                    drop(created);
+                    Done::Removed
+                };
+                if cx.core.disk.run(tree.speed(), (cx.job, key), work).is_none() {
+                    self.at_disk += 1;
+                }
+            }
+            Some(Target::Sink(sink)) => {
+                self.at_disk += 1;
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                    sink.abort();
+                    Done::Removed
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Ends everything that is under way.
+    fn stop(&mut self, error: Option<TransferError>, cx: &mut Cx<'_>) {
+        self.plan.stop(error);
+        for index in 0..self.items.span() {
+            let Some(key) = self.items.key_at(index) else { continue };
+            match self.items.remove(key) {
+                Some(Item::File(file)) => self.discard(key, *file, cx),
+                Some(Item::Dir(dir)) => match dir.into_handle() {
+                    Some(handle) => self.closing.push_back(handle),
+                    None => cx.orphan(key, None),
+                },
+                None => {}
+            }
+        }
+        self.files = 0;
+        self.dirs = 0;
+    }
+
+    /// What the server answered is an end for this item.
+    fn fail_item(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
+        match self.items.get_mut(key) {
+            Some(Item::File(_)) => self.fail_file(key, error, cx),
+            Some(Item::Dir(_)) => self.fail_dir(key, error, cx),
+            None => {}
+        }
+    }
+}
+
+impl Job for Get {
+    fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        let result = match self.items.get_mut(item) {
+            Some(Item::File(file)) => file.on_answer(what, answer),
+            Some(Item::Dir(_)) => {
+                self.on_dir_answer(item, what, answer, cx);
+                Ok(())
+            }
+            None => {
+                // Too late for anybody: a handle is closed all the same.
+                if let (What::Step(Step::Open | Step::OpenDir), Answer::Handle(handle)) = (what, answer) {
+                    self.closing.push_back(handle.into());
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.fail_item(item, error, cx);
+        }
+    }
+
+    fn on_run(&mut self, item: Key, offset: u64, run: &mut [IoSlice<'_>], len: usize, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(item) else { return };
+        match file.write(offset, run, len, item, cx) {
+            Ok(0) => self.at_disk += 1,
+            Ok(written) => self.plan.progress.add_bytes(written as u64),
+            Err(error) => self.fail_file(item, error, cx),
+        }
+    }
+
+    fn on_disk(&mut self, item: Key, done: Done, cx: &mut Cx<'_>) {
+        self.at_disk = self.at_disk.saturating_sub(1);
+        self.on_done(item, done, cx);
+    }
+
+    fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if self.plan.is_given_up() {
+            self.stop(None, cx);
+        }
+        while let Some(handle) = self.closing.pop_front() {
+            if !cx.can_ask() || cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
+                self.closing.push_front(handle);
+                break;
+            }
+        }
+        self.begin_dirs(cx);
+        self.begin_files(cx);
+        self.advance(cx);
+        self.read(cx);
+        // What was finished on the way made room, and leaves handles to close.
+        if self.files < FILES_MAX && !self.plan.is_empty() {
+            self.begin_files(cx);
+            self.advance(cx);
+        }
+        if self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0 {
+            while let Some(handle) = self.closing.pop_front() {
+                if cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
+                    self.closing.push_front(handle);
+                    return Progress::Working;
+                }
+            }
+            self.plan.finish();
+            return Progress::Finished;
+        }
+        Progress::Working
+    }
+
+    fn on_stalled(&mut self, cx: &mut Cx<'_>) {
+        let error = TransferError::ended(&Ended::Stalled, error::Outcome::NotDone);
+        self.stop(Some(error), cx);
+    }
+
+    fn on_ended(&mut self, ended: &Ended, disk: Option<&mut Disk>) {
+        self.plan.stop(Some(TransferError::ended(ended, error::Outcome::NotDone)));
+        let mut quick = true;
+        let mut targets = Vec::new();
+        for item in self.items.drain() {
+            if let Item::File(file) = item
+                && let Some(target) = file.target
+            {
+                quick &= matches!(&target, Target::File(_, tree) if tree.speed().is_quick());
+                targets.push(target);
+            }
+        }
+        let plan = Arc::clone(&self.plan);
+        let work = move || {
+            targets.into_iter().for_each(Target::remove);
+            plan.finish();
+            Done::Removed
+        };
+        match disk {
+            Some(disk) if !quick => disk.run_on_thread((0, 0), 0, work),
+            _ => drop(work()),
+        }
+    }
+}
+
+/// Whether data for `target` may be asked for: what a slow disk holds has a bound.
+fn may_ask(target: Option<&Target>, cx: &Cx<'_>, len: usize) -> bool {
+    let quick = matches!(target, Some(Target::File(_, tree)) if tree.speed().is_quick());
+    let coming = cx.core.disk.held().saturating_add(cx.core.down.in_flight());
+    quick || coming.saturating_add(len) <= HELD_MAX
+}
+
+/// What is not a plain file and not followed.
+fn is_left_out(file_type: FileType) -> bool {
+    !matches!(file_type, FileType::Regular | FileType::Directory | FileType::Unknown)
+}

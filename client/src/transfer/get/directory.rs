@@ -1,0 +1,312 @@
+//! One remote directory being read: opened, listed with several requests in flight, closed.
+//!
+//! What a listing says is not believed (THREATS: CVE-2019-6111 and relatives): every name is
+//! checked before it becomes a local one, links are not followed, and there are limits on depth
+//! and number.
+
+use std::sync::Arc;
+
+use ketch_protocol::{
+    FileType, NameEntry, Names, Opendir, Readdir, RemotePath, Request, StatusCode,
+};
+
+use super::{DIRS_MAX, DIRS_MAX_FAR, FileTask, Get, Item, Known, Local, is_left_out};
+use crate::{
+    platform,
+    requests::{
+        calls::message_of,
+        job::{Answer, Cx},
+        slots::Key,
+        table::{Expect, Step, What},
+    },
+    sftp::Operation,
+    transfer::{
+        disk::Done,
+        error::{Place, TransferError},
+        local::Tree,
+        names::{self, NameFault},
+        pace::FAR,
+        plan::DEPTH_MAX,
+    },
+};
+
+/// READDIRs in flight for one directory: at first, and at most on a short and on a long path.
+const READDIRS_MIN: usize = 2;
+const READDIRS_MAX: usize = 8;
+const READDIRS_MAX_FAR: usize = 64;
+/// Answers without entries, which some servers give in place of `EOF`, that are borne.
+const EMPTY_ANSWERS_MAX: u8 = 1;
+
+/// A directory to read.
+pub(crate) struct DirTask {
+    path: RemotePath,
+    tree: Arc<Tree>,
+    depth: u8,
+}
+
+/// A directory being read.
+pub(super) struct DirScan {
+    path: RemotePath,
+    tree: Option<Arc<Tree>>,
+    depth: u8,
+    state: Scan,
+}
+
+enum Scan {
+    /// The local directory, which the user named, is being created.
+    Rooting,
+    /// Nothing was asked yet.
+    New,
+    /// OPENDIR was sent.
+    Opening,
+    /// READDIRs are sent.
+    Reading(Reading),
+}
+
+struct Reading {
+    handle: Box<[u8]>,
+    in_flight: usize,
+    /// READDIRs to have in flight.
+    depth: usize,
+    /// READDIRs sent so far.
+    turns: u32,
+    /// The first of them that was answered with the end.
+    end: Option<u32>,
+    empty: u8,
+}
+
+impl DirScan {
+    pub(super) fn into_handle(self) -> Option<Box<[u8]>> {
+        match self.state {
+            Scan::Reading(reading) => Some(reading.handle),
+            Scan::Rooting | Scan::New | Scan::Opening => None,
+        }
+    }
+}
+
+impl Get {
+    /// The directory that the user named turned out to be one: it gets its local counterpart.
+    pub(super) fn found_dir(&mut self, path: RemotePath, local: Local, cx: &mut Cx<'_>) {
+        let (tree, named) = match local {
+            Local::In(tree, name) => (Some(tree.child(name)), None),
+            Local::Named(named) => (None, Some(named)),
+            Local::Sink(_) => {
+                let file_type = FileType::Directory;
+                let error = TransferError::NotAFile { path: path.clone(), file_type };
+                return self.plan.fail(Place::Remote(path), error);
+            }
+        };
+        let state = if tree.is_some() { Scan::New } else { Scan::Rooting };
+        let scan = DirScan { path, tree, depth: 0, state };
+        let Some(key) = self.items.insert(Item::Dir(Box::new(scan))) else { return };
+        self.dirs += 1;
+        if let Some(named) = named {
+            let shared = Arc::clone(&self.shared);
+            self.at_disk += 1;
+            cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                Done::Rooted(Tree::make_root(&named, &shared.speeds))
+            });
+        }
+    }
+
+    /// Begins directories as long as there is room for what they hold.
+    pub(super) fn begin_dirs(&mut self, cx: &mut Cx<'_>) {
+        let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
+        let dirs_max = cx.core.open_max(if far { DIRS_MAX_FAR } else { DIRS_MAX });
+        while self.dirs < dirs_max && cx.can_ask() {
+            let Some(DirTask { path, tree, depth }) = self.plan.take_dir() else { return };
+            let scan = DirScan { path, tree: Some(tree), depth, state: Scan::New };
+            if self.items.insert(Item::Dir(Box::new(scan))).is_some() {
+                self.dirs += 1;
+            }
+        }
+    }
+
+    /// Asks for what a directory needs next.
+    pub(super) fn advance_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
+        let readdirs_max = if far { READDIRS_MAX_FAR } else { READDIRS_MAX };
+        let full = self.plan.is_full();
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+        match &mut scan.state {
+            Scan::Rooting | Scan::Opening => {}
+            Scan::New => {
+                let request = Request::Opendir(Opendir { path: scan.path.as_bytes() });
+                if cx.can_ask() && cx.ask(key, Step::OpenDir, &request, Expect::Handle).is_ok() {
+                    scan.state = Scan::Opening;
+                }
+            }
+            Scan::Reading(reading) => {
+                let wanted = if reading.end.is_some() || full { 0 } else { reading.depth };
+                while reading.in_flight < wanted.min(readdirs_max) && cx.can_ask() {
+                    let request = Request::Readdir(Readdir { handle: &reading.handle });
+                    let what = What::ReadDir { turn: reading.turns };
+                    if cx.ask_for(key, what, &request, Expect::Name).is_err() {
+                        return;
+                    }
+                    reading.turns = reading.turns.wrapping_add(1);
+                    reading.in_flight += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes what the server answered about a directory.
+    pub(super) fn on_dir_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+        let refused = |path: &RemotePath, status, message| TransferError::Refused {
+            operation: Operation::ReadDir,
+            path: path.clone(),
+            status,
+            message: message_of(message),
+        };
+        match (what, answer) {
+            (What::Step(Step::OpenDir), Answer::Handle(handle)) => {
+                scan.state = Scan::Reading(Reading {
+                    handle: handle.into(),
+                    in_flight: 0,
+                    depth: READDIRS_MIN,
+                    turns: 0,
+                    end: None,
+                    empty: 0,
+                });
+                let Some(tree) = scan.tree.clone() else { return };
+                self.plan.report(|report| report.directories += 1);
+                let at = Arc::clone(&tree);
+                let make = move || Done::DirMade(at.dir().map(drop));
+                match cx.core.disk.run(tree.speed(), (cx.job, key), make) {
+                    Some(done) => self.on_dir_done(key, done, cx),
+                    None => self.at_disk += 1,
+                }
+            }
+            (What::ReadDir { turn }, answer) => {
+                let Scan::Reading(reading) = &mut scan.state else { return };
+                reading.in_flight = reading.in_flight.saturating_sub(1);
+                let beyond = reading.end.is_some_and(|end| end < turn);
+                match answer {
+                    // What was asked beyond the end may be answered with anything: some servers
+                    // begin again.
+                    _ if beyond => {}
+                    Answer::Names(names) => {
+                        reading.depth = reading.depth.saturating_mul(2).min(READDIRS_MAX_FAR);
+                        if names.is_empty() {
+                            reading.empty += 1;
+                            if reading.empty > EMPTY_ANSWERS_MAX {
+                                reading.end = Some(turn);
+                            }
+                        }
+                        let (path, depth) = (scan.path.clone(), scan.depth + 1);
+                        if let Some(tree) = scan.tree.clone() {
+                            self.on_names(&path, &tree, depth, names, cx);
+                        }
+                    }
+                    // Answers come in any order: what was asked before may still bring entries.
+                    Answer::Status(StatusCode::EOF, _) => reading.end = Some(turn),
+                    Answer::Status(status, message) => {
+                        let error = refused(&scan.path, status, message);
+                        return self.fail_dir(key, error, cx);
+                    }
+                    _ => {}
+                }
+                if let Some(Item::Dir(scan)) = self.items.get_mut(key)
+                    && let Scan::Reading(Reading { in_flight: 0, end: Some(_), .. }) = scan.state
+                {
+                    self.dir_done(key);
+                }
+            }
+            (_, Answer::Status(status, message)) => {
+                let error = refused(&scan.path, status, message);
+                self.fail_dir(key, error, cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sorts what a listing holds.
+    fn on_names(&mut self, path: &RemotePath, tree: &Arc<Tree>, depth: u8, names: Names<'_>, cx: &mut Cx<'_>) {
+        for entry in names {
+            if matches!(entry.filename, b"." | b"..") {
+                continue; // every listing has them
+            }
+            if !self.plan.count_entry() {
+                let limit = "ten million entries";
+                let error = TransferError::TooMuch { path: path.clone(), limit };
+                return self.stop(Some(error), cx);
+            }
+            self.on_name(path, tree, depth, &entry);
+        }
+    }
+
+    fn on_name(&mut self, path: &RemotePath, tree: &Arc<Tree>, depth: u8, entry: &NameEntry<'_>) {
+        let path = path.join(entry.filename);
+        let name = names::check(entry.filename)
+            .and_then(|()| platform::local_name(entry.filename).ok_or(NameFault::NotHere));
+        let name = match name {
+            Ok(name) => name,
+            Err(fault) => {
+                let error = TransferError::Name { path: path.clone(), fault };
+                return self.plan.fail(Place::Remote(path), error);
+            }
+        };
+        let attrs = entry.attrs.attrs;
+        match entry.file_type() {
+            FileType::Directory if depth > DEPTH_MAX => {
+                let limit = "64 directories below each other";
+                let error = TransferError::TooMuch { path: path.clone(), limit };
+                self.plan.fail(Place::Remote(path), error);
+            }
+            FileType::Directory => {
+                self.plan.add_dir(DirTask { path, tree: tree.child(name), depth });
+            }
+            file_type if is_left_out(file_type) => {
+                self.plan.report(|report| report.skip(Place::Remote(path), file_type));
+            }
+            file_type => {
+                let known = if file_type == FileType::Regular {
+                    Known::Attrs(attrs)
+                } else {
+                    Known::Listed
+                };
+                let local = Local::In(Arc::clone(tree), name);
+                self.plan.add_file(FileTask { path, known, local }, attrs.size.unwrap_or(0));
+            }
+        }
+    }
+
+    fn dir_done(&mut self, key: Key) {
+        let Some(Item::Dir(scan)) = self.items.remove(key) else { return };
+        self.dirs -= 1;
+        self.closing.extend(scan.into_handle());
+    }
+
+    /// Ends a directory that cannot be read; the others go on, unless they would fail as well.
+    pub(super) fn fail_dir(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(scan)) = self.items.remove(key) else { return };
+        self.dirs -= 1;
+        let place = Place::Remote(scan.path.clone());
+        match scan.into_handle() {
+            Some(handle) => self.closing.push_back(handle),
+            None => cx.orphan(key, None),
+        }
+        if error.ends_everything() {
+            self.stop(Some(error), cx);
+        } else {
+            self.plan.fail(place, error);
+        }
+    }
+
+    /// Takes what came of work on the disk for a directory.
+    pub(super) fn on_dir_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+        match done {
+            Done::Rooted(Ok(tree)) => {
+                scan.tree = Some(tree);
+                scan.state = Scan::New;
+            }
+            Done::Rooted(Err(fault)) | Done::DirMade(Err(fault)) => {
+                self.fail_dir(key, fault.into(), cx);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Names that a server lists, before they become local ones; names of files that are not whole.
+//!
+//! A listing is what the server says (CVE-2019-6111 and its many relatives): a name becomes part
+//! of a local path only if it is one single component on every platform ketch runs on.
+
+use std::fmt;
+
+use ring::digest;
+
+/// Longest name of a file, in bytes: what nearly every file system allows.
+pub(crate) const NAME_LEN_MAX: usize = 255;
+
+/// Why a listed name is not used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum NameFault {
+    /// No name at all.
+    Empty,
+    /// `.` or `..`: not a file of this directory.
+    Dots,
+    /// A `/`, a `\`, or a byte of zero: more than one component, on some platform.
+    Separator,
+    /// Longer than [`NAME_LEN_MAX`] bytes.
+    TooLong,
+    /// This platform has no such name: a device, a drive, a stream, or not Unicode.
+    NotHere,
+}
+
+impl fmt::Display for NameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "it has no name",
+            Self::Dots => "its name leads out of the directory",
+            Self::Separator => "its name holds a separator",
+            Self::TooLong => "its name is too long",
+            Self::NotHere => "its name is not possible on this platform",
+        })
+    }
+}
+
+/// Accepts a listed name as one component of a local path.
+///
+/// # Errors
+/// What is wrong with it. `.` and `..`, which every listing holds, are `Dots`.
+pub(crate) fn check(name: &[u8]) -> Result<(), NameFault> {
+    match name {
+        b"" => return Err(NameFault::Empty),
+        b"." | b".." => return Err(NameFault::Dots),
+        _ => {}
+    }
+    if name.iter().any(|byte| matches!(byte, b'/' | b'\\' | 0)) {
+        return Err(NameFault::Separator);
+    }
+    if name.len() > NAME_LEN_MAX {
+        return Err(NameFault::TooLong);
+    }
+    if !cfg!(unix) && !is_windows_name(name) {
+        return Err(NameFault::NotHere);
+    }
+    Ok(())
+}
+
+/// Whether Windows takes `name` for a plain file: no device, no stream, nothing it would trim.
+fn is_windows_name(name: &[u8]) -> bool {
+    const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
+    let Ok(name) = std::str::from_utf8(name) else { return false };
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = |prefix: &str| {
+        stem.strip_prefix(prefix).is_some_and(|n| {
+            let mut n = n.chars();
+            matches!((n.next(), n.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
+        })
+    };
+    !name.chars().any(|c| c.is_control() || r#"<>:"|?*"#.contains(c))
+        && !name.ends_with(['.', ' '])
+        && !DEVICES.contains(&stem.as_str())
+        && !numbered("COM")
+        && !numbered("LPT")
+}
+
+/// What tells one source from another, or from a later version of itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Identity {
+    /// Bytes of the source, where known.
+    pub size: Option<u64>,
+    /// When it was last changed, in seconds since 1970, where known.
+    pub modified: Option<u64>,
+}
+
+/// The name under which `name` is kept until it is whole: `.NAME.ketch-` and 16 hex digits.
+///
+/// The digits are a hash of destination and source: the same source finds its part again,
+/// another does not. `attempt` counts names that were found taken.
+pub(crate) fn temporary(destination: &[u8], name: &[u8], source: Identity, attempt: u8) -> Vec<u8> {
+    const MARK: &[u8] = b".ketch-";
+    const DIGITS: usize = 16;
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&(destination.len() as u64).to_be_bytes());
+    hash.update(destination);
+    for part in [source.size, source.modified] {
+        hash.update(&[u8::from(part.is_some())]);
+        hash.update(&part.unwrap_or(0).to_be_bytes());
+    }
+    hash.update(&[attempt]);
+    let hash = hash.finish();
+
+    let keep = name.len().min(NAME_LEN_MAX - 1 - MARK.len() - DIGITS);
+    // A name that is Unicode stays Unicode when it is cut.
+    let keep = std::str::from_utf8(name).map_or(keep, |text| text.floor_char_boundary(keep));
+    let mut temporary = Vec::with_capacity(NAME_LEN_MAX);
+    temporary.push(b'.');
+    temporary.extend_from_slice(name.get(..keep).unwrap_or(name));
+    temporary.extend_from_slice(MARK);
+    for byte in hash.as_ref().iter().take(DIGITS / 2) {
+        for digit in [byte >> 4, byte & 15] {
+            temporary.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+        }
+    }
+    temporary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let evil: [(&[u8], NameFault); 12] = [
+            (b"", NameFault::Empty),
+            (b".", NameFault::Dots),
+            (b"..", NameFault::Dots),
+            (b"/etc/passwd", NameFault::Separator),
+            (b"../x", NameFault::Separator),
+            (b"a/b", NameFault::Separator),
+            (b"a/", NameFault::Separator),
+            (b"a\0b", NameFault::Separator),
+            (br"..\x", NameFault::Separator),
+            (br"C:\x", NameFault::Separator),
+            (br"\\host\share", NameFault::Separator),
+            (&[b'x'; 256], NameFault::TooLong),
+        ];
+        for (name, fault) in evil {
+            assert_eq!(check(name), Err(fault), "{name:?}");
+        }
+        for name in [&b"a"[..], b"...", b".hidden", b"a b", b"\xff\xfe", b"-rf", b"..a"] {
+            if cfg!(unix) {
+                assert_eq!(check(name), Ok(()), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn devices_and_streams_of_windows_are_told_apart() {
+        for name in ["CON", "con.txt", "nul", "COM1", "lpt9.log", "a:b", "C:", "x.", "x ", "a\tb", "COM²"] {
+            assert!(!is_windows_name(name.as_bytes()), "{name}");
+        }
+        for name in ["console", "COM10", "common", "a.b.c", "LPTX"] {
+            assert!(is_windows_name(name.as_bytes()), "{name}");
+        }
+        assert!(!is_windows_name(b"\xff"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_temporary_name_is_a_possible_name_and_its_own(
+            name in proptest::collection::vec(1..=255_u8, 1..=255), size in any::<u64>(), attempt in any::<u8>(),
+        ) {
+            prop_assume!(check(&name).is_ok());
+            let source = Identity { size: Some(size), modified: Some(7) };
+            let first = temporary(b"/in/x", &name, source, attempt);
+            prop_assert_eq!(check(&first), Ok(()));
+            prop_assert_eq!(&first, &temporary(b"/in/x", &name, source, attempt));
+            let other = Identity { size: Some(size ^ 1), ..source };
+            prop_assert_ne!(&first, &temporary(b"/in/x", &name, other, attempt));
+            prop_assert_ne!(&first, &temporary(b"/in/y", &name, source, attempt));
+            prop_assert_ne!(first, temporary(b"/in/x", &name, source, attempt ^ 1));
+        }
+
+        #[test]
+        fn a_name_in_unicode_stays_unicode(name in "[äöü€a]{1,85}") {
+            let cut = temporary(b"x", name.as_bytes(), Identity::default(), 0);
+            prop_assert!(String::from_utf8(cut).is_ok());
+        }
+    }
+}

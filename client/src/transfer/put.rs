@@ -1,0 +1,331 @@
+//! Uploads: works a plan of local files off over one SFTP channel.
+//!
+//! Local opens, creations, writes, closes and renames of different files overlap; bytes without an
+//! answer follow the pace of the connection, which keeps them few: what waits inside sshd costs it
+//! more than it brings. What happens to one file is in `put/file.rs`, to one directory in
+//! `put/directory.rs`; here is what they share: who is begun when, who may send, how all ends.
+
+mod directory;
+mod file;
+
+use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
+
+use ketch_protocol::{Close, RemotePath, Remove, Request};
+
+use self::{
+    directory::{DirTask, PutDir},
+    file::{From, PutFile, Sending},
+};
+use super::{
+    disk::{Disk, Done},
+    error::{Place, TransferError},
+    local::SourceFile,
+    options::PutOptions,
+    pace::FAR,
+    plan::{Outcome, Plan},
+    sink::Source,
+};
+use crate::{
+    error,
+    requests::{
+        calls::{Ended, Shared, Submission},
+        job::{Answer, Cx, Job, Progress},
+        slots::{Key, Slots},
+        table::{Expect, Step, What},
+    },
+};
+
+/// Files under way at a time on a short path, and on a long one.
+const FILES_MAX: usize = 128;
+const FILES_MAX_FAR: usize = 512;
+/// Directories under way at a time.
+const DIRS_MAX: usize = 8;
+/// WRITEs in a row for one file before the next has its turn.
+const WRITES_IN_A_ROW: usize = 8;
+
+type PutPlan = Plan<FileTask, DirTask>;
+
+/// An upload under way.
+pub(crate) struct Put {
+    plan: Arc<PutPlan>,
+    options: PutOptions,
+    shared: Arc<Shared>,
+    items: Slots<Item>,
+    /// Files and directories under way.
+    files: usize,
+    dirs: usize,
+    /// The slot whose turn it is to send.
+    turn: usize,
+    /// What is still to be taken back on the server.
+    undoing: VecDeque<Undo>,
+    /// Removals on the server that were asked for and not answered.
+    removing: usize,
+    /// Pieces of work on threads.
+    at_disk: usize,
+}
+
+enum Item {
+    File(Box<PutFile>),
+    Dir(Box<PutDir>),
+    /// A temporary file that is being removed.
+    Removing,
+}
+
+/// Something that was done on the server and should not have been.
+enum Undo {
+    Close(Box<[u8]>),
+    Remove(RemotePath),
+}
+
+/// A file to upload.
+pub(crate) struct FileTask {
+    from: From,
+    path: RemotePath,
+}
+
+/// Starts the upload of `local` to `path`, and returns what to wait for.
+pub(crate) fn start_from_path(
+    shared: &Arc<Shared>,
+    local: PathBuf,
+    path: RemotePath,
+    options: PutOptions,
+) -> Outcome<FileTask, DirTask> {
+    let plan = Plan::new(options.progress.clone());
+    if options.recursive {
+        plan.add_dir(DirTask::named(local, path));
+    } else {
+        plan.add_file(FileTask { from: From::File(SourceFile::Named(local)), path }, 0);
+    }
+    start(shared, plan, options)
+}
+
+/// Starts the upload of what `source` gives to `path`, and returns what to wait for.
+pub(crate) fn start_from_source(
+    shared: &Arc<Shared>,
+    source: Arc<dyn Source>,
+    path: RemotePath,
+    options: PutOptions,
+) -> Outcome<FileTask, DirTask> {
+    let plan = Plan::new(options.progress.clone());
+    let bytes = source.size().unwrap_or(0);
+    plan.add_file(FileTask { from: From::Source(source), path }, bytes);
+    start(shared, plan, options)
+}
+
+fn start(shared: &Arc<Shared>, plan: Arc<PutPlan>, options: PutOptions) -> Outcome<FileTask, DirTask> {
+    let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
+    shared.submit(Submission::Job(Box::new(Put {
+        plan,
+        options,
+        shared: Arc::clone(shared),
+        items: Slots::new(),
+        files: 0,
+        dirs: 0,
+        turn: 0,
+        undoing: VecDeque::new(),
+        removing: 0,
+        at_disk: 0,
+    })));
+    outcome
+}
+
+impl Put {
+    /// Begins files as long as the bytes they hold do not fill the budget.
+    fn begin_files(&mut self, cx: &mut Cx<'_>) {
+        let far = cx.core.up.min_rtt().is_some_and(|rtt| rtt >= FAR);
+        let files_max = cx.core.open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
+        let budget = cx.core.up.budget() as u64;
+        let mut backlog: u64 = self.files().map(|file| file.left_to_send()).sum();
+        while self.files < files_max && backlog < budget && cx.can_ask() {
+            let Some(task) = self.plan.take_file() else { return };
+            let file = PutFile::new(task);
+            backlog = backlog.saturating_add(file.left_to_send());
+            if self.items.insert(Item::File(Box::new(file))).is_some() {
+                self.files += 1;
+            }
+        }
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PutFile> {
+        self.items.iter().filter_map(|item| match item {
+            Item::File(file) => Some(&**file),
+            Item::Dir(_) | Item::Removing => None,
+        })
+    }
+
+    /// Moves every file and directory on as far as it goes.
+    fn advance(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.items.span() {
+            let Some(key) = self.items.key_at(index) else { continue };
+            match self.items.get_mut(key) {
+                Some(Item::File(_)) => self.advance_file(key, cx),
+                Some(Item::Dir(_)) => self.advance_dir(key, cx),
+                Some(Item::Removing) | None => {}
+            }
+        }
+    }
+
+    /// Sends data, file by file in turn, as long as budget and room last.
+    fn write(&mut self, cx: &mut Cx<'_>) {
+        let span = self.items.span();
+        let mut idle = 0; // slots in a row that had nothing to send
+        while idle < span {
+            let index = self.turn % span;
+            let mut sent = 0;
+            if let Some(key) = self.items.key_at(index) {
+                while sent < WRITES_IN_A_ROW {
+                    if cx.core.up.available() == 0 {
+                        cx.core.up.on_limited();
+                        return;
+                    }
+                    match self.write_once(key, cx) {
+                        Sending::Sent => sent += 1,
+                        Sending::Nothing => break,
+                        // The window or the output buffer is full: nobody else fits either.
+                        Sending::NoRoom => return,
+                    }
+                }
+            }
+            idle = if sent == 0 { idle + 1 } else { 0 };
+            self.turn = index + 1;
+        }
+    }
+
+    /// Ends one file that cannot be sent; the others go on, unless they would fail the same way.
+    fn fail_file(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        self.files -= 1;
+        let place = match &file.from {
+            From::File(source) => Place::Local(source.path()),
+            From::Source(_) => Place::Remote(file.path.clone()),
+        };
+        self.discard(key, *file, cx);
+        if error.ends_everything() {
+            self.stop(Some(error), cx);
+        } else {
+            self.plan.fail(place, error);
+        }
+    }
+
+    /// Takes back what was done on the server for a file that will not be whole.
+    fn discard(&mut self, key: Key, file: PutFile, cx: &mut Cx<'_>) {
+        cx.orphan(key, Some(&file.temporary));
+        if let Some(handle) = file.handle {
+            self.undoing.push_back(Undo::Close(handle));
+        }
+        if file.created {
+            self.undoing.push_back(Undo::Remove(file.temporary));
+        }
+    }
+
+    /// Sends what takes back what was done; false if there is no room for all of it.
+    fn undo(&mut self, cx: &mut Cx<'_>) -> bool {
+        while let Some(undo) = self.undoing.pop_front() {
+            let sent = cx.can_ask()
+                && match &undo {
+                    Undo::Close(handle) => cx.tell(&Request::Close(Close { handle })).is_ok(),
+                    Undo::Remove(path) => self.items.insert(Item::Removing).is_some_and(|key| {
+                        let request = Request::Remove(Remove { path: path.as_bytes() });
+                        let sent = cx.ask(key, Step::RemoveOld, &request, Expect::Status).is_ok();
+                        if sent {
+                            self.removing += 1;
+                        } else {
+                            self.items.remove(key);
+                        }
+                        sent
+                    }),
+                };
+            if !sent {
+                self.undoing.push_front(undo);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends everything that is under way.
+    fn stop(&mut self, error: Option<TransferError>, cx: &mut Cx<'_>) {
+        self.plan.stop(error);
+        for index in 0..self.items.span() {
+            let Some(key) = self.items.key_at(index) else { continue };
+            if matches!(self.items.get_mut(key), Some(Item::Removing)) {
+                continue; // this is to be waited for
+            }
+            if let Some(Item::File(file)) = self.items.remove(key) {
+                self.discard(key, *file, cx);
+            }
+        }
+        self.files = 0;
+        self.dirs = 0;
+    }
+}
+
+impl Job for Put {
+    fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        match self.items.get_mut(item) {
+            Some(Item::File(_)) => self.on_file_answer(item, what, answer, cx),
+            Some(Item::Dir(_)) => self.on_dir_answer(item, what, answer, cx),
+            Some(Item::Removing) => {
+                self.items.remove(item);
+                self.removing -= 1;
+            }
+            None => {}
+        }
+    }
+
+    fn on_run(&mut self, _: Key, _: u64, _: &mut [IoSlice<'_>], _: usize, _: &mut Cx<'_>) {
+        // An upload asks for no data.
+    }
+
+    fn on_disk(&mut self, item: Key, done: Done, cx: &mut Cx<'_>) {
+        self.at_disk = self.at_disk.saturating_sub(1);
+        match self.items.get_mut(item) {
+            Some(Item::File(_)) => self.on_file_done(item, done, cx),
+            Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),
+            Some(Item::Removing) | None => {}
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if self.plan.is_given_up() {
+            self.stop(None, cx);
+        }
+        let undone = self.undo(cx);
+        self.begin_dirs(cx);
+        self.begin_files(cx);
+        self.advance(cx);
+        self.write(cx);
+        // Behind the last data of a file, its attributes and its close leave at once.
+        self.advance(cx);
+        let idle = self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0;
+        if idle && undone && self.undoing.is_empty() && self.removing == 0 {
+            self.plan.finish();
+            return Progress::Finished;
+        }
+        Progress::Working
+    }
+
+    fn on_stalled(&mut self, cx: &mut Cx<'_>) {
+        let outcome = self.outcome();
+        self.stop(Some(TransferError::ended(&Ended::Stalled, outcome)), cx);
+    }
+
+    fn on_ended(&mut self, ended: &Ended, _disk: Option<&mut Disk>) {
+        // What is on the server stays there: nobody can reach it any more.
+        let outcome = self.outcome();
+        self.plan.stop(Some(TransferError::ended(ended, outcome)));
+        self.items.drain().for_each(drop);
+        self.plan.finish();
+    }
+}
+
+impl Put {
+    /// What became of the upload if nothing more is answered: a rename may have been done.
+    fn outcome(&self) -> error::Outcome {
+        if self.files().any(PutFile::is_renaming) {
+            error::Outcome::Unknown
+        } else {
+            error::Outcome::NotDone
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! One directory being uploaded: created there, listed here.
+//!
+//! What is below it is begun when the server has said that it is there: requests about different
+//! paths may be carried out in any order.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ketch_protocol::{FileType, Mkdir, RemotePath, Request, Stat, StatusCode, WireAttrs};
+
+use super::{DIRS_MAX, FileTask, Item, Put, file::From};
+use crate::{
+    platform::{self, LocalEntry},
+    requests::{
+        calls::message_of,
+        job::{Answer, Cx},
+        slots::Key,
+        table::{Expect, Step, What},
+    },
+    sftp::Operation,
+    transfer::{
+        disk::Done,
+        error::{Place, TransferError},
+        local::{SourceFile, Tree},
+        names::NameFault,
+        plan::DEPTH_MAX,
+    },
+};
+
+/// A directory to upload.
+pub(crate) struct DirTask {
+    from: Root,
+    path: RemotePath,
+    depth: u8,
+}
+
+enum Root {
+    /// The user named it; it may turn out to be a file.
+    Named(PathBuf),
+    Found(Arc<Tree>),
+}
+
+impl DirTask {
+    /// The directory that the user named.
+    pub(crate) const fn named(local: PathBuf, path: RemotePath) -> Self {
+        Self { from: Root::Named(local), path, depth: 0 }
+    }
+}
+
+/// A directory being uploaded.
+pub(super) struct PutDir {
+    from: Root,
+    path: RemotePath,
+    depth: u8,
+    state: State,
+}
+
+enum State {
+    /// The local directory is to be opened.
+    New,
+    Opening,
+    /// The remote directory is to be created.
+    Making,
+    MakingAsked,
+    /// Something has its name; is it a directory?
+    Looking { status: StatusCode },
+    LookingAsked { status: StatusCode },
+    /// The local directory is to be listed.
+    There,
+    Listing,
+}
+
+impl Put {
+    /// Begins directories as long as there is room for what they hold.
+    pub(super) fn begin_dirs(&mut self, cx: &mut Cx<'_>) {
+        while self.dirs < DIRS_MAX && cx.can_ask() {
+            let Some(DirTask { from, path, depth }) = self.plan.take_dir() else { return };
+            let state = match from {
+                Root::Named(_) => State::New,
+                Root::Found(_) => State::Making,
+            };
+            let dir = PutDir { from, path, depth, state };
+            if self.items.insert(Item::Dir(Box::new(dir))).is_some() {
+                self.dirs += 1;
+            }
+        }
+    }
+
+    /// Does what a directory needs next.
+    pub(super) fn advance_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+        match (&dir.state, &dir.from) {
+            (State::New, Root::Named(path)) => {
+                let (path, shared) = (path.clone(), Arc::clone(&self.shared));
+                self.at_disk += 1;
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                    Done::Rooted(Tree::open_root(&path, &shared.speeds))
+                });
+                dir.state = State::Opening;
+            }
+            (State::Making, _) => {
+                let attrs = WireAttrs::default();
+                let request = Request::Mkdir(Mkdir { path: dir.path.as_bytes(), attrs });
+                if cx.can_ask() && cx.ask(key, Step::MakeDir, &request, Expect::Status).is_ok() {
+                    dir.state = State::MakingAsked;
+                }
+            }
+            (&State::Looking { status }, _) => {
+                let request = Request::Stat(Stat { path: dir.path.as_bytes() });
+                if cx.can_ask() && cx.ask(key, Step::Stat, &request, Expect::Attrs).is_ok() {
+                    dir.state = State::LookingAsked { status };
+                }
+            }
+            (State::There, Root::Found(tree)) => {
+                let tree = Arc::clone(tree);
+                self.at_disk += 1;
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list()));
+                dir.state = State::Listing;
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what the server answered about a directory.
+    pub(super) fn on_dir_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+        let refused = |path: &RemotePath, status, message| TransferError::Refused {
+            operation: Operation::CreateDir,
+            path: path.clone(),
+            status,
+            message: message_of(message),
+        };
+        match (what, answer, &dir.state) {
+            (What::Step(Step::MakeDir), Answer::Status(StatusCode::OK, _), _) => {
+                dir.state = State::There;
+            }
+            // Version 3 has no status for a name that is taken; some servers check permissions
+            // first.
+            (What::Step(Step::MakeDir), Answer::Status(status, _), _) => {
+                dir.state = State::Looking { status };
+            }
+            (What::Step(Step::Stat), Answer::Attrs(attrs), &State::LookingAsked { status }) => {
+                if matches!(attrs.file_type(), FileType::Directory | FileType::Unknown) {
+                    dir.state = State::There;
+                } else {
+                    let error = refused(&dir.path, status, b"something else has its name");
+                    self.fail_dir(key, error, cx);
+                }
+            }
+            (What::Step(Step::Stat), Answer::Status(_, message), &State::LookingAsked { status }) => {
+                let error = refused(&dir.path, status, message);
+                self.fail_dir(key, error, cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn fail_dir(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+        self.dirs -= 1;
+        let place = match &dir.from {
+            Root::Named(path) => Place::Local(path.clone()),
+            Root::Found(tree) => Place::Local(tree.path().to_owned()),
+        };
+        if error.ends_everything() {
+            self.stop(Some(error), cx);
+        } else {
+            self.plan.fail(place, error);
+        }
+    }
+
+    /// Takes what came of work on the disk for a directory.
+    pub(super) fn on_dir_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+        match done {
+            Done::Rooted(Ok(tree)) => {
+                dir.from = Root::Found(tree);
+                dir.state = State::Making;
+            }
+            Done::Rooted(Err(fault)) if fault.source.kind() == std::io::ErrorKind::NotADirectory => {
+                // A plain file after all.
+                let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+                self.dirs -= 1;
+                if let Root::Named(local) = dir.from {
+                    let from = From::File(SourceFile::Named(local));
+                    self.plan.add_file(FileTask { from, path: dir.path }, 0);
+                }
+            }
+            Done::Listed(Ok(entries)) => {
+                let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+                self.dirs -= 1;
+                self.plan.report(|report| report.directories += 1);
+                if let Root::Found(tree) = &dir.from {
+                    for entry in entries {
+                        if !self.plan.count_entry() {
+                            let (path, limit) = (dir.path.clone(), "ten million entries");
+                            return self.stop(Some(TransferError::TooMuch { path, limit }), cx);
+                        }
+                        self.on_entry(tree, &dir.path, dir.depth + 1, entry);
+                    }
+                }
+            }
+            Done::Rooted(Err(fault)) | Done::Listed(Err(fault)) => {
+                self.fail_dir(key, fault.into(), cx);
+            }
+            Done::Panicked => self.fail_dir(key, TransferError::Panicked, cx),
+            _ => {}
+        }
+    }
+
+    fn on_entry(&mut self, tree: &Arc<Tree>, above: &RemotePath, depth: u8, entry: LocalEntry) {
+        let place = Place::Local(tree.path().join(&entry.name));
+        let Some(name) = platform::remote_name(&entry.name) else {
+            let fault = NameFault::NotHere;
+            return self.plan.fail(place, TransferError::Name { path: above.clone(), fault });
+        };
+        let path = above.join(name);
+        match platform::file_type(&entry.metadata) {
+            FileType::Directory if depth > DEPTH_MAX => {
+                let limit = "64 directories below each other";
+                self.plan.fail(place, TransferError::TooMuch { path, limit });
+            }
+            FileType::Directory => {
+                let from = Root::Found(tree.child(entry.name));
+                self.plan.add_dir(DirTask { from, path, depth });
+            }
+            FileType::Regular => {
+                let from = From::File(SourceFile::Found(Arc::clone(tree), entry.name));
+                self.plan.add_file(FileTask { from, path }, entry.metadata.len());
+            }
+            file_type => self.plan.report(|report| report.skip(place, file_type)),
+        }
+    }
+}

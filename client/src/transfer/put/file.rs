@@ -1,0 +1,551 @@
+//! One file being uploaded: opened here, created there under a temporary name, written, closed,
+//! renamed.
+//!
+//! Attributes, fsync, a look at the size and the close follow the last data without waiting; the
+//! rename waits for the answers to all of them (draft-02 §3: requests about one file are carried
+//! out in the order sent, but the rename names no handle).
+
+use std::sync::{Arc, Mutex};
+
+use ketch_protocol::{
+    Attrs, Close, Extension, ExtensionName, FileType, Fsetstat, Fstat, Fsync, Lstat, Open,
+    OpenFlags, PosixRename, RemotePath, Remove, Rename, Request, StatusCode, WireAttrs,
+};
+
+use super::{FileTask, Put, Item};
+use crate::{
+    error::Kind,
+    requests::{
+        calls::message_of,
+        job::{Answer, Cx},
+        slots::Key,
+        table::{Expect, Step, What},
+    },
+    sftp::{Operation, kind_of_status},
+    transfer::{
+        disk::Done,
+        error::{Place, TransferError},
+        local::{ATTEMPTS_MAX, Opened, SourceFile},
+        names::{self, Identity},
+        options::{Durability, Overwrite},
+        ranges::Ranges,
+        report::Remarkable,
+        sink::Source,
+        upload::{self, Upload},
+    },
+};
+
+mod sending;
+
+pub(super) use self::sending::Sending;
+use self::sending::Block;
+
+/// What a file of unknown size counts as, among the bytes that are to be sent.
+const SIZE_GUESS: u64 = 64 * 1024;
+/// The least that a file counts as: opening, closing and renaming cost something too.
+const SIZE_MIN: u64 = 4 * 1024;
+
+/// One file being uploaded.
+pub(super) struct PutFile {
+    pub from: From,
+    pub path: RemotePath,
+    pub temporary: RemotePath,
+    attempt: u8,
+    pub state: State,
+    opened: Option<Opened>,
+    /// The temporary file is on the server, and ours.
+    pub created: bool,
+    pub handle: Option<Box<[u8]>>,
+    /// The ranges of the file: the plan's, not this channel's.
+    ranges: Arc<Mutex<Ranges>>,
+    upload: Option<Upload>,
+    /// Data that a thread read.
+    block: Option<Block>,
+    /// Bytes that a thread is reading.
+    reading: usize,
+    /// Answers to wait for, those to writes not counted.
+    waiting: u32,
+    /// Something to know about it in the end.
+    remark: Option<Remarkable>,
+    size: u64,
+}
+
+/// Where the bytes come from.
+pub(super) enum From {
+    /// A local file.
+    File(SourceFile),
+    /// The embedder.
+    Source(Arc<dyn Source>),
+}
+
+/// How far a file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// Nothing was done yet.
+    New,
+    /// The local file is being opened.
+    Opening,
+    /// The local file is open. With [`Overwrite::Never`], the server is to be asked first.
+    Opened,
+    /// The server was asked whether there is such a file.
+    Looking,
+    /// The temporary file is to be created.
+    Creating,
+    /// OPEN was sent.
+    Asked,
+    /// Data flows.
+    Writing,
+    /// All data is sent; these requests follow it.
+    SettingAttrs,
+    Syncing,
+    Measuring,
+    Closing,
+    /// All is sent; the answers are awaited.
+    Settling,
+    /// All is well on the server: the file is to be given its name.
+    Naming,
+    /// A rename was sent.
+    Renaming,
+    /// The server does not replace: the old file is to be removed.
+    Clearing,
+    ClearingAsked,
+    /// The old file is gone: the rename is to be sent again.
+    NamingAgain,
+    RenamingAgain,
+    /// The rename failed; does the name exist?
+    Checking { status: StatusCode },
+    CheckingAsked { status: StatusCode },
+}
+
+impl PutFile {
+    pub(super) fn new(task: FileTask) -> Self {
+        Self {
+            from: task.from,
+            temporary: RemotePath::from(""),
+            path: task.path,
+            attempt: 0,
+            state: State::New,
+            opened: None,
+            created: false,
+            handle: None,
+            ranges: Arc::new(Mutex::new(Ranges::new(None))),
+            upload: None,
+            block: None,
+            reading: 0,
+            waiting: 0,
+            remark: None,
+            size: 0,
+        }
+    }
+
+    /// Bytes that are still to be sent, about.
+    pub(super) fn left_to_send(&self) -> u64 {
+        match self.state {
+            State::New | State::Opening => SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS)),
+            State::Opened | State::Looking | State::Creating | State::Asked | State::Writing => {
+                let size = self.announced().map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
+                size.saturating_sub(self.upload.as_ref().map_or(0, Upload::sent))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether its last step may be done without anybody knowing.
+    pub(super) const fn is_renaming(&self) -> bool {
+        matches!(self.state, State::Renaming | State::RenamingAgain | State::ClearingAsked)
+    }
+
+    /// Bytes that the source says it has.
+    fn announced(&self) -> Option<u64> {
+        match (&self.from, &self.opened) {
+            (From::Source(source), _) => source.size(),
+            (From::File(_), opened) => opened.as_ref().map(|opened| opened.size),
+        }
+    }
+
+    fn refused(&self, operation: Operation, status: StatusCode, message: &[u8]) -> TransferError {
+        TransferError::Refused {
+            operation,
+            path: self.path.clone(),
+            status,
+            message: message_of(message),
+        }
+    }
+
+    /// The next temporary name.
+    fn name_temporary(&mut self) -> Result<(), TransferError> {
+        let Some((directory, name)) = self.path.parent().zip(self.path.file_name()) else {
+            let file_type = FileType::Directory;
+            return Err(TransferError::NotAFile { path: self.path.clone(), file_type });
+        };
+        let source = Identity {
+            size: self.announced(),
+            modified: self.opened.as_ref().map(|opened| u64::from(opened.times.mtime)),
+        };
+        let name = names::temporary(self.path.as_bytes(), name, source, self.attempt);
+        // A name alone stays one: what `.` is need not be said.
+        let alone = !self.path.as_bytes().contains(&b'/');
+        self.temporary = if alone { RemotePath::from(name) } else { directory.join(name) };
+        Ok(())
+    }
+}
+
+impl Put {
+    /// Moves a file on as far as it goes without sending data.
+    pub(super) fn advance_file(&mut self, key: Key, cx: &mut Cx<'_>) {
+        loop {
+            let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+            let before = file.state;
+            match file.state {
+                State::New => self.open_source(key, cx),
+                State::Opened => self.look_first(key, cx),
+                State::Creating => self.create(key, cx),
+                State::Writing => self.see_whether_sent(key, cx),
+                State::SettingAttrs | State::Syncing | State::Measuring | State::Closing => {
+                    self.send_what_follows(key, cx);
+                }
+                State::Settling => self.see_whether_settled(key, cx),
+                State::Naming | State::NamingAgain => self.rename(key, cx),
+                State::Clearing => self.clear(key, cx),
+                State::Checking { status } => self.check(key, status, cx),
+                State::Opening
+                | State::Looking
+                | State::Asked
+                | State::Renaming
+                | State::ClearingAsked
+                | State::RenamingAgain
+                | State::CheckingAsked { .. } => {}
+            }
+            match self.items.get_mut(key) {
+                Some(Item::File(file)) if file.state != before => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn open_source(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        file.state = State::Opening;
+        let source = match &file.from {
+            From::File(source) => source.clone(),
+            From::Source(_) => {
+                file.state = State::Opened;
+                return;
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let open = move |source: &SourceFile| Done::Opened(source.open(&shared.speeds));
+        let done = match &source {
+            SourceFile::Found(tree, _) => {
+                let (source, speed) = (source.clone(), Arc::clone(tree.speed()));
+                cx.core.disk.run(&speed, (cx.job, key), move || open(&source))
+            }
+            SourceFile::Named(_) => {
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || open(&source));
+                None
+            }
+        };
+        match done {
+            Some(done) => self.on_file_done(key, done, cx),
+            None => self.at_disk += 1,
+        }
+    }
+
+    /// Takes what came of work on the disk.
+    pub(super) fn on_file_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let result = match done {
+            Done::Opened(Ok(opened)) => {
+                // What was found by listing was counted then.
+                if matches!(file.from, From::File(SourceFile::Named(_))) {
+                    self.plan.progress.correct_total(0, opened.size);
+                }
+                file.opened = Some(opened);
+                file.state = State::Opened;
+                Ok(())
+            }
+            Done::Read { offset, result: Ok(bytes) } => {
+                file.block = Some(Block { offset, at_end: bytes.len() < file.reading, bytes });
+                file.reading = 0;
+                Ok(())
+            }
+            Done::Opened(Err(fault)) | Done::Read { result: Err(fault), .. } => {
+                Err(TransferError::from(fault))
+            }
+            Done::Panicked => Err(TransferError::Panicked),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.fail_file(key, error, cx);
+        }
+    }
+
+    /// Where nothing is to be replaced, looks before anything is sent.
+    fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        if let Err(error) = file.name_temporary() {
+            return self.fail_file(key, error, cx);
+        }
+        if self.options.overwrite == Overwrite::Replace {
+            file.state = State::Creating;
+            return;
+        }
+        let request = Request::Lstat(Lstat { path: file.path.as_bytes() });
+        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+            file.state = State::Looking;
+        }
+    }
+
+    fn create(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let mode = file.opened.as_ref().and_then(|opened| opened.mode);
+        let request = Open {
+            path: file.temporary.as_bytes(),
+            flags: OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
+            // Whoever uploads may write on, whatever the local file says.
+            attrs: WireAttrs::from(Attrs {
+                permissions: mode.map(|mode| mode & 0o777 | 0o600),
+                ..Attrs::NONE
+            }),
+        };
+        if cx.can_ask() && cx.ask(key, Step::Open, &Request::Open(request), Expect::Handle).is_ok() {
+            file.state = State::Asked;
+        }
+    }
+
+    /// Takes what the server answered about a file.
+    pub(super) fn on_file_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let result = match (what, answer) {
+            (What::Write { len, .. }, Answer::Status(status, message)) => {
+                if status == StatusCode::OK {
+                    self.plan.progress.add_bytes(u64::from(len));
+                }
+                if let Some(upload) = &mut file.upload {
+                    upload.on_status(len, status);
+                }
+                if status == StatusCode::OK { Ok(()) } else { Err(file.refused(Operation::Write, status, message)) }
+            }
+            (What::Step(Step::Open), Answer::Handle(handle)) => {
+                file.handle = Some(handle.into());
+                file.created = true;
+                self.start_writing(key, cx)
+            }
+            (What::Step(Step::Open), Answer::Status(status, message)) => {
+                let taken = matches!(status, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS);
+                if taken && file.attempt + 1 < ATTEMPTS_MAX {
+                    // Perhaps left by somebody who was killed: not ours, so another name.
+                    file.attempt += 1;
+                    file.state = State::Creating;
+                    file.name_temporary()
+                } else {
+                    Err(file.refused(Operation::Create, status, message))
+                }
+            }
+            (What::Step(Step::Look), answer) => file.on_looked(answer),
+            (What::Step(Step::Fstat), answer) => {
+                file.waiting = file.waiting.saturating_sub(1);
+                match answer {
+                    Answer::Attrs(Attrs { size: Some(found), .. }) if found != file.size => {
+                        let (path, sent) = (file.path.clone(), file.size);
+                        Err(TransferError::WrongSize { path, sent, found })
+                    }
+                    // Servers that do not tell sizes have to be believed.
+                    _ => Ok(()),
+                }
+            }
+            (What::Step(Step::SetAttrs), Answer::Status(status, _)) => {
+                file.waiting = file.waiting.saturating_sub(1);
+                if status != StatusCode::OK {
+                    file.remark.get_or_insert(Remarkable::AttributesNotSet);
+                }
+                Ok(())
+            }
+            (What::Step(step @ (Step::Fsync | Step::Close)), Answer::Status(status, message)) => {
+                file.waiting = file.waiting.saturating_sub(1);
+                let operation = if step == Step::Fsync { Operation::Sync } else { Operation::Close };
+                if status == StatusCode::OK { Ok(()) } else { Err(file.refused(operation, status, message)) }
+            }
+            (What::Step(step), Answer::Status(status, message)) => {
+                return self.on_named(key, step, status, message, cx);
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.fail_file(key, error, cx);
+        }
+    }
+
+    fn start_writing(&mut self, key: Key, cx: &mut Cx<'_>) -> Result<(), TransferError> {
+        let durable = self.options.durability != Durability::None;
+        if durable && !cx.core.server.extensions.contains(ExtensionName::Fsync) {
+            let extension = ExtensionName::Fsync.as_str();
+            return Err(TransferError::Unsupported { extension, purpose: "bring a file to its disk" });
+        }
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return Ok(()) };
+        let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
+        let chunk = cx.core.write_len(handle_len, cx.link);
+        file.ranges = Arc::new(Mutex::new(Ranges::new(file.announced())));
+        file.upload = Some(Upload::new(file.announced(), chunk));
+        file.state = State::Writing;
+        Ok(())
+    }
+
+    /// When all data is sent, what follows it goes out at once.
+    fn see_whether_sent(&mut self, key: Key, _cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(upload) = &file.upload else { return };
+        if let (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) = (upload.poll(), upload.end()) {
+            file.size = end;
+            file.block = None;
+            file.state = State::SettingAttrs;
+        }
+    }
+
+    /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
+    fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let (preserve, durability) = (self.options.preserve_times, self.options.durability);
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(handle) = file.handle.as_deref() else { return };
+        let times = file.opened.as_ref().map(|opened| opened.times).filter(|_| preserve);
+        let attrs = Attrs { times, ..Attrs::NONE };
+        let (step, request, expect, next) = match file.state {
+            State::SettingAttrs => (
+                Step::SetAttrs,
+                times.map(|_| Request::Fsetstat(Fsetstat { handle, attrs: attrs.into() })),
+                Expect::Status,
+                State::Syncing,
+            ),
+            State::Syncing => (
+                Step::Fsync,
+                (durability != Durability::None)
+                    .then_some(Request::Extended(Extension::Fsync(Fsync { handle }))),
+                Expect::Status,
+                State::Measuring,
+            ),
+            State::Measuring => {
+                (Step::Fstat, Some(Request::Fstat(Fstat { handle })), Expect::Attrs, State::Closing)
+            }
+            _ => (Step::Close, Some(Request::Close(Close { handle })), Expect::Status, State::Settling),
+        };
+        if let Some(request) = request {
+            if !cx.can_ask() || cx.ask(key, step, &request, expect).is_err() {
+                return;
+            }
+            file.waiting += 1;
+        }
+        file.state = next;
+        if next == State::Settling {
+            file.handle = None;
+        }
+    }
+
+    fn see_whether_settled(&mut self, key: Key, _cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let written = file.upload.as_ref().map(Upload::poll);
+        if file.waiting == 0 && matches!(written, Some(upload::Step::Done { .. })) {
+            file.state = State::Naming;
+        }
+    }
+
+    /// Gives the file its name: in place of the old one if that is wanted and the server can.
+    fn rename(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let overwrite = self.options.overwrite;
+        let posix = cx.core.server.extensions.contains(ExtensionName::PosixRename);
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let (from, to) = (file.temporary.as_bytes(), file.path.as_bytes());
+        let again = file.state == State::NamingAgain;
+        let request = if posix && overwrite == Overwrite::Replace {
+            Request::Extended(Extension::PosixRename(PosixRename { from, to }))
+        } else {
+            Request::Rename(Rename { from, to })
+        };
+        let step = if again { Step::RenameAgain } else { Step::Rename };
+        if cx.can_ask() && cx.ask(key, step, &request, Expect::Status).is_ok() {
+            file.state = if again { State::RenamingAgain } else { State::Renaming };
+        }
+    }
+
+    /// Removes the old file for a server that cannot replace it.
+    fn clear(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let request = Request::Remove(Remove { path: file.path.as_bytes() });
+        if cx.can_ask() && cx.ask(key, Step::RemoveOld, &request, Expect::Status).is_ok() {
+            file.state = State::ClearingAsked;
+        }
+    }
+
+    /// Asks whether the name is taken, after a rename that was to take a free one failed.
+    fn check(&mut self, key: Key, status: StatusCode, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let request = Request::Lstat(Lstat { path: file.path.as_bytes() });
+        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+            file.state = State::CheckingAsked { status };
+        }
+    }
+
+    /// Takes the answer to a rename, or to the removal before the second one.
+    fn on_named(&mut self, key: Key, step: Step, status: StatusCode, message: &[u8], cx: &mut Cx<'_>) {
+        let overwrite = self.options.overwrite;
+        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let posix = cx.core.server.extensions.contains(ExtensionName::PosixRename);
+        match (step, status) {
+            (Step::Rename, StatusCode::OK) => self.file_done(key),
+            (Step::RenameAgain, StatusCode::OK) => {
+                file.remark = Some(Remarkable::NotReplacedAtomically);
+                self.file_done(key);
+            }
+            // Version 3 has no status for a name that is taken; these are what servers say.
+            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS) if overwrite == Overwrite::Never => {
+                file.state = State::Checking { status };
+            }
+            (Step::Rename, status) if overwrite == Overwrite::Replace && !posix && kind_of_status(status) != Kind::NotFound => {
+                file.state = State::Clearing;
+            }
+            (Step::RemoveOld, StatusCode::OK) => file.state = State::NamingAgain,
+            (Step::RenameAgain, status) => {
+                // The old file is gone: what was sent is all there is, and stays.
+                file.created = false;
+                let (path, temporary) = (file.path.clone(), file.temporary.clone());
+                let error = TransferError::LeftAs { path, temporary, status };
+                self.fail_file(key, error, cx);
+            }
+            (_, status) => {
+                let error = file.refused(Operation::Rename, status, message);
+                self.fail_file(key, error, cx);
+            }
+        }
+    }
+
+    fn file_done(&mut self, key: Key) {
+        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        self.files -= 1;
+        self.plan.progress.correct_total(file.announced().unwrap_or(0), file.size);
+        self.plan.progress.finish_file();
+        self.plan.report(|report| {
+            report.files += 1;
+            report.bytes += file.size;
+            if let Some(remark) = file.remark {
+                report.remark(Place::Remote(file.path.clone()), remark);
+            }
+        });
+    }
+}
+
+impl PutFile {
+    /// Takes the answer to a look at the final name, before or after.
+    fn on_looked(&mut self, answer: Answer<'_>) -> Result<(), TransferError> {
+        let there = matches!(answer, Answer::Attrs(_));
+        match self.state {
+            State::Looking | State::CheckingAsked { .. } if there => {
+                Err(TransferError::Exists { path: self.path.clone() })
+            }
+            State::CheckingAsked { status } => Err(self.refused(Operation::Rename, status, b"")),
+            State::Looking => {
+                self.state = State::Creating;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

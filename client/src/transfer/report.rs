@@ -1,0 +1,103 @@
+//! What a transfer did.
+
+use std::fmt;
+
+use ketch_protocol::FileType;
+
+pub(crate) use super::error::Place;
+use super::error::TransferError;
+
+/// Entries of each list in a [`Report`] at most; what is beyond is only counted.
+pub const REPORTED_MAX: usize = 1000;
+
+/// What a transfer did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Files that were transferred.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Directories that were created or found, the topmost included.
+    pub directories: u64,
+    /// What was left out on purpose: the first [`REPORTED_MAX`].
+    pub skipped: Vec<Skipped>,
+    /// How many were left out on purpose.
+    pub skipped_count: u64,
+    /// What could not be transferred: the first [`REPORTED_MAX`].
+    pub failed: Vec<Failed>,
+    /// How many could not be transferred.
+    pub failed_count: u64,
+    /// Files that were transferred, but not quite as asked: the first [`REPORTED_MAX`].
+    pub remarks: Vec<Remark>,
+}
+
+/// Something that was left out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Skipped {
+    /// What it is called.
+    pub place: Place,
+    /// What it is: symbolic links are not followed, devices and pipes not read.
+    pub file_type: FileType,
+}
+
+/// A file or directory that could not be transferred.
+#[derive(Debug)]
+pub struct Failed {
+    /// What it is called.
+    pub place: Place,
+    /// Why not.
+    pub error: TransferError,
+}
+
+/// Something to know about a file that was transferred.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remark {
+    /// Which file.
+    pub place: Place,
+    /// What.
+    pub what: Remarkable,
+}
+
+/// What there may be to know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Remarkable {
+    /// The server can only rename to a free name: the old file was removed first, so for a moment
+    /// there was none.
+    NotReplacedAtomically,
+    /// The server did not set times or permissions.
+    AttributesNotSet,
+}
+
+impl fmt::Display for Remarkable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotReplacedAtomically => {
+                "the old file was removed before the new one got its name"
+            }
+            Self::AttributesNotSet => "the server did not set its times or permissions",
+        })
+    }
+}
+
+impl Report {
+    pub(crate) fn skip(&mut self, place: Place, file_type: FileType) {
+        self.skipped_count += 1;
+        if self.skipped.len() < REPORTED_MAX {
+            self.skipped.push(Skipped { place, file_type });
+        }
+    }
+
+    pub(crate) fn fail(&mut self, place: Place, error: TransferError) {
+        self.failed_count += 1;
+        if self.failed.len() < REPORTED_MAX {
+            self.failed.push(Failed { place, error });
+        }
+    }
+
+    pub(crate) fn remark(&mut self, place: Place, what: Remarkable) {
+        if self.remarks.len() < REPORTED_MAX {
+            self.remarks.push(Remark { place, what });
+        }
+    }
+}
