@@ -1,1 +1,77 @@
-//! stub
+//! An SFTP server to embed: users, roots, and nothing else. No shell, no exec, no forwarding.
+//!
+//! ```no_run
+//! use ketch_server::{Server, User, generate_host_key, read_public_key};
+//! use tokio::net::TcpListener;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let anna = User::new("anna", "/srv/anna").authorized_key(read_public_key("ssh-ed25519 AAAA…")?);
+//! let bob = User::new("bob", "/srv/bob").password("correct horse").read_only();
+//! let server =
+//!     Server::builder().host_key(generate_host_key()?).user(anna).user(bob).build()?;
+//! server.serve(TcpListener::bind("0.0.0.0:2222").await?).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//!
+//! ```text
+//!   socket -> accept -> login (users) -> transport's driver -> channel -> engine <-> session
+//!             admission                                                     |  ^
+//!                                                                          fs (local, memory, yours)
+//! ```
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `config`, `users`, `keys`, `subsystems` | what an embedding program says |
+//! | `accept`, `admission` | connections, logins, the server's end |
+//! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
+//! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
+//! | `session` | the machine: request in, job out; completion in, reply out |
+//! | `policy`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
+//! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours |
+//!
+//! # A file system of your own
+//!
+//! Implement [`FileSystem`], [`File`] and [`Directory`], and give it to
+//! [`User::with_file_system`]. Only the calls that return futures are needed; the `try_` calls are
+//! for what can answer without waiting.
+//!
+//! The crate is empty on systems that are not Unix.
+#![forbid(unsafe_code)]
+#![cfg(unix)]
+
+mod accept;
+mod admission;
+mod channel;
+mod config;
+mod engine;
+mod fs;
+mod handles;
+mod keys;
+mod longname;
+mod path;
+mod policy;
+mod refusal;
+mod root;
+mod session;
+mod subsystems;
+mod users;
+
+pub use accept::{ServeError, Server};
+pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
+pub use fs::{
+    Answer, BATCH_ENTRIES_MAX, Batch, Block, Call, Change, Create, Directory, DirectoryEntry, File,
+    FileCall, FileSystem, Links, LocalDirectory, MEMORY_FILE_LEN_MAX, MemoryFileSystem, Metadata,
+    OpenHow, TYPE_BITS, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work, blocking,
+};
+pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
+pub use ketch_protocol::StatVfs;
+pub use ketch_transport::config::CommonConfig;
+pub use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
+pub use ketch_transport::driver::{Application, ChannelStream, stream};
+pub use keys::{KeyError, generate_host_key, read_host_key, read_public_key, write_host_key};
+pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
+pub use policy::Access;
+pub use users::{PASSWORD_LEN_MAX, USER_NAME_LEN_MAX, User};

@@ -1,0 +1,358 @@
+//! The server: connections in, logins, sessions, and a graceful end.
+#![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
+
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ketch_protocol::Escaped;
+use ketch_transport::config::ServerConfig;
+use ketch_transport::crypto::hostkey::PublicKey;
+use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use crate::admission::{Admission, AdmissionLimits, Admitted};
+use crate::channel::{Account, SftpChannel};
+use crate::config::ServerBuilder;
+use crate::subsystems::Subsystems;
+use crate::users::{Users, Verdict};
+
+/// How long the accept loop pauses when the system has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An SFTP server. Clones are handles of the same one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use ketch_server::{MemoryFileSystem, Server, User, generate_host_key};
+///
+/// let files = Arc::new(MemoryFileSystem::new());
+/// let server = Server::builder()
+///     .host_key(generate_host_key()?)
+///     .user(User::with_file_system("anna", files).password("open sesame"))
+///     .build()?;
+/// // server.serve(TcpListener::bind("127.0.0.1:2222").await?).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ServerConfig,
+    users: Users,
+    subsystems: Subsystems,
+    admission: Arc<Admission>,
+    shutdown_time: Duration,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far the server's end has come.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Phase {
+    Running,
+    /// Nobody new comes in; who is there may finish.
+    Stopping,
+    /// Who is still there is disconnected.
+    Ending,
+}
+
+impl Server {
+    /// Starts to put a server together.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    pub(crate) fn new(
+        config: ServerConfig,
+        users: Users,
+        subsystems: Subsystems,
+        admission: AdmissionLimits,
+        shutdown_time: Duration,
+    ) -> Self {
+        let admission = Admission::new(admission);
+        let phase = watch::Sender::new(Phase::Running);
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                users,
+                subsystems,
+                admission,
+                shutdown_time,
+                phase,
+            }),
+        }
+    }
+
+    /// The key by which clients know this server.
+    #[must_use]
+    pub fn host_key(&self) -> &PublicKey {
+        self.inner.config.host_key.public_key()
+    }
+
+    /// Accepts connections until [`Server::shutdown`] is called and all of them have ended.
+    ///
+    /// # Errors
+    /// What `accept` says if the listener itself is broken. A connection that fails is logged and
+    /// does not end the loop.
+    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
+        let mut phase = self.inner.phase.subscribe();
+        let mut connections = JoinSet::new();
+        let result = loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        let Some(admitted) = self.inner.admission.admit(Some(peer.ip())) else {
+                            debug!(%peer, "connection refused: too many");
+                            continue;
+                        };
+                        // Small packets must not wait for the peer's delayed acknowledgement.
+                        if let Err(error) = stream.set_nodelay(true) {
+                            debug!(%peer, %error, "no TCP_NODELAY");
+                        }
+                        let server = self.clone();
+                        connections.spawn(async move {
+                            server.run(stream, &peer, admitted).await;
+                        });
+                    }
+                    Err(error) if is_about_connection(&error) => debug!(%error, "accept"),
+                    Err(error) if is_exhaustion(&error) => {
+                        warn!(%error, "no new connections for a moment");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                    Err(error) => break Err(error),
+                },
+                Some(_) = connections.join_next() => {}
+                () = reached(&mut phase, Phase::Stopping) => break Ok(()),
+            }
+        };
+        drop(listener);
+        let all_gone = async { while connections.join_next().await.is_some() {} };
+        if timeout(self.inner.shutdown_time, all_gone).await.is_err() {
+            self.inner.phase.send_replace(Phase::Ending);
+            // Each has its own time to say good-bye; what is left after that is dropped.
+            let all_gone = async { while connections.join_next().await.is_some() {} };
+            let _ = timeout(self.inner.config.common.timers.close, all_gone).await;
+        }
+        result
+    }
+
+    /// Serves one connection on any stream until it ends. `peer` is shown in logs.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve_stream<S>(&self, stream: S, peer: impl Display) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let admitted = self
+            .inner
+            .admission
+            .admit(None::<IpAddr>)
+            .ok_or(ServeError::TooMany)?;
+        if *self.inner.phase.borrow() > Phase::Running {
+            return Err(ServeError::Stopped);
+        }
+        Ok(self.connection(stream, &peer.to_string(), admitted).await?)
+    }
+
+    /// Stops to accept connections; those that are there have
+    /// [`Timeouts::shutdown`](crate::Timeouts::shutdown) to end before they are disconnected.
+    /// [`Server::serve`] returns after that.
+    pub fn shutdown(&self) {
+        let go_on = |phase: &mut Phase| {
+            let is_running = *phase == Phase::Running;
+            *phase = Phase::Stopping.max(*phase);
+            is_running
+        };
+        self.inner.phase.send_if_modified(go_on);
+    }
+
+    async fn run<S>(&self, stream: S, peer: &SocketAddr, admitted: Admitted)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Err(why) = self.connection(stream, &peer.to_string(), admitted).await {
+            debug!(%peer, %why, "connection ended before login");
+        }
+    }
+
+    /// Login and use of one connection.
+    async fn connection<S>(
+        &self,
+        stream: S,
+        peer: &str,
+        mut admitted: Admitted,
+    ) -> Result<(), CloseReason>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let login = Login::server(stream, self.inner.config.clone())?;
+        let mut phase = self.inner.phase.subscribe();
+        let (login, account) = tokio::select! {
+            result = self.login(login, peer) => result?,
+            () = reached(&mut phase, Phase::Stopping) => return Err(CloseReason::Requested),
+        };
+        admitted.established();
+        info!(peer, user = %account.policy.user, "logged in");
+        let subsystems = self.inner.subsystems.clone();
+        let (handle, connection) = login.run(Box::new(Offer {
+            account,
+            subsystems,
+        }));
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            () = &mut connection => {}
+            () = reached(&mut phase, Phase::Ending) => {
+                handle.disconnect();
+                connection.await;
+            }
+        }
+        debug!(peer, why = ?handle.close_reason(), "connection is over");
+        Ok(())
+    }
+
+    /// Answers attempts until one is right.
+    async fn login<S>(
+        &self,
+        mut login: Login<S>,
+        peer: &str,
+    ) -> Result<(Login<S>, Arc<Account>), CloseReason>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut accepted = None;
+        loop {
+            match login.next().await? {
+                LoginEvent::Attempt(attempt) => {
+                    let came = Instant::now();
+                    match self.inner.users.check(&attempt.user, &attempt.method) {
+                        Verdict::Accepted(account) => {
+                            accepted = Some(account);
+                            login.accept_auth()?;
+                        }
+                        Verdict::Acceptable => login.accept_auth()?,
+                        Verdict::Rejected(floor) => {
+                            sleep_until(answer_time(came, floor, Instant::now()).into()).await;
+                            info!(
+                                peer,
+                                user = %Escaped(attempt.user.as_bytes()),
+                                method = method_name(&attempt.method),
+                                "login refused"
+                            );
+                            login.reject_auth()?;
+                        }
+                    }
+                }
+                // Who is in was decided with the proof, not by the name that is told again.
+                LoginEvent::Authenticated { .. } => {
+                    return accepted
+                        .map(|account| (login, account))
+                        .ok_or(CloseReason::Requested);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Waits until the server's end has come so far.
+async fn reached(phase: &mut watch::Receiver<Phase>, least: Phase) {
+    // The sender lives as long as the server, of which whoever waits has a clone.
+    let _ = phase.wait_for(|phase| *phase >= least).await;
+}
+
+/// When to answer an attempt: after `floor`, or if deciding took longer, after the next power of two
+/// times it, so that the time tells little of how long it was.
+fn answer_time(came: Instant, floor: Duration, now: Instant) -> Instant {
+    let mut wait = floor;
+    while !wait.is_zero() && came + wait < now {
+        wait = wait.saturating_mul(2);
+    }
+    came + wait
+}
+
+const fn method_name(method: &ketch_transport::auth::Method) -> &'static str {
+    use ketch_transport::auth::Method;
+    match method {
+        Method::Password(_) => "password",
+        Method::PublicKeyQuery(_) | Method::PublicKey(_) => "publickey",
+        _ => "none",
+    }
+}
+
+/// What a user may start on a channel: the subsystem `sftp`, and what the embedding program adds.
+struct Offer {
+    account: Arc<Account>,
+    subsystems: Subsystems,
+}
+
+impl Acceptor for Offer {
+    fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        if name == "sftp" {
+            return Some(Box::new(SftpChannel::new(Arc::clone(&self.account))));
+        }
+        self.subsystems.start(name, &self.account.policy.user)
+    }
+}
+
+/// The connection was gone before it was accepted (accept(2)).
+fn is_about_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// There is no descriptor or memory for another one, for now.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Why a stream was not served, or its login did not come about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// There are as many connections as are allowed at a time.
+    #[error("too many connections")]
+    TooMany,
+    /// The server was shut down.
+    #[error("the server was shut down")]
+    Stopped,
+    /// The connection ended before anybody was logged in.
+    #[error("the connection ended before login")]
+    Login(#[from] CloseReason),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_comes_at_the_floor_or_at_its_doubles() {
+        let came = Instant::now();
+        let (floor, ms) = (Duration::from_millis(100), Duration::from_millis);
+        assert_eq!(answer_time(came, floor, came + ms(1)), came + ms(100));
+        assert_eq!(answer_time(came, floor, came + ms(150)), came + ms(200));
+        assert_eq!(answer_time(came, floor, came + ms(401)), came + ms(800));
+        assert_eq!(answer_time(came, Duration::ZERO, came + ms(5)), came);
+    }
+}

@@ -1,0 +1,300 @@
+//! An [`Engine`] on an SSH channel: the server's [`Application`].
+//!
+//! This file and `accept.rs` are the ones that own time and tasks; all under them is told the time
+//! and asks for tasks.
+#![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
+
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ketch_protocol::{DATA_HEADER_LEN, Data, RequestId};
+use ketch_transport::driver::{Application, Arena, ChannelIo, CloseReason, Lent, Place};
+use tracing::{debug, warn};
+
+use crate::engine::{Broken, Engine, Host, Mailbox, Outlet, Places};
+use crate::handles::HandleBudget;
+use crate::policy::Policy;
+use crate::root::Root;
+
+/// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
+/// session, which takes no new requests while it is much.
+const QUEUED_MAX: usize = 256 * 1024;
+/// How long a reply waits for room in place before it goes through the channel's queue. It is
+/// waiting for the client's window, then, of which a part is left that no room fits into; a client
+/// may well give no more before that part is used up.
+const ROOM_PATIENCE: Duration = Duration::from_millis(10);
+
+/// What the sessions of one user have in common.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) root: Arc<Root>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) budget: Arc<HandleBudget>,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// The subsystem `sftp` on one channel.
+#[derive(Debug)]
+pub(crate) struct SftpChannel {
+    account: Arc<Account>,
+    state: State,
+    room: RoomState,
+    /// When the client last sent something.
+    last_heard: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The channel is not open yet.
+    New,
+    Running(Box<Engine<TokioHost>>),
+    /// The client will send nothing more: what it asked for is still answered.
+    Draining(Box<Engine<TokioHost>>),
+    /// Closed by us; what still comes is passed over.
+    Over,
+}
+
+impl SftpChannel {
+    pub(crate) fn new(account: Arc<Account>) -> Self {
+        let last_heard = Instant::now();
+        Self {
+            account,
+            state: State::New,
+            room: RoomState::default(),
+            last_heard,
+        }
+    }
+
+    /// Does something with the engine and closes the channel if that breaks it.
+    fn with_engine<R>(
+        &mut self,
+        io: &mut ChannelIo<'_>,
+        call: impl FnOnce(&mut Engine<TokioHost>, &mut Channel<'_, '_>) -> Result<R, Broken>,
+    ) -> Option<R> {
+        let (State::Running(engine) | State::Draining(engine)) = &mut self.state else {
+            return None;
+        };
+        let mut channel = Channel {
+            io,
+            room: &mut self.room,
+        };
+        match call(engine, &mut channel) {
+            Ok(result) => Some(result),
+            Err(why) => {
+                warn!(user = %self.account.policy.user, %why, "sftp session closed");
+                self.end(io, 1);
+                None
+            }
+        }
+    }
+
+    fn end(&mut self, io: &mut ChannelIo<'_>, exit_status: u32) {
+        self.state = State::Over;
+        io.send_eof();
+        io.send_exit_status(exit_status);
+        io.close();
+    }
+}
+
+impl Application for SftpChannel {
+    fn on_open(&mut self, io: &mut ChannelIo<'_>) {
+        let waker = io.waker();
+        let mailbox = Mailbox::new(move || waker.wake());
+        let Account {
+            root,
+            policy,
+            budget,
+            ..
+        } = &*self.account;
+        let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
+        let engine = Engine::new(TokioHost, root, policy, budget, mailbox);
+        self.state = State::Running(Box::new(engine));
+        self.last_heard = io.now();
+        debug!(user = %self.account.policy.user, "sftp session begins");
+    }
+
+    fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
+        self.last_heard = io.now();
+        let len = data.bytes.len();
+        let taken = self.with_engine(io, |engine, out| engine.on_data(data.bytes, data.at, out));
+        if taken.is_none() {
+            io.give_credit(len);
+        }
+    }
+
+    fn on_eof(&mut self, _: &mut ChannelIo<'_>) {
+        self.state = match std::mem::replace(&mut self.state, State::Over) {
+            State::Running(engine) => State::Draining(engine),
+            state => state,
+        };
+    }
+
+    fn end_of_turn(&mut self, arena: &Arena, io: &mut ChannelIo<'_>) {
+        self.with_engine(io, |engine, out| {
+            engine.end_of_turn(arena, out);
+            Ok(())
+        });
+    }
+
+    fn drive(&mut self, io: &mut ChannelIo<'_>) {
+        self.room.waited = self
+            .room
+            .since
+            .is_some_and(|since| io.now() >= since + ROOM_PATIENCE);
+        if self.with_engine(io, |engine, out| engine.drive(out)) == Some(true) {
+            io.waker().wake();
+        }
+        if self.room.waited {
+            // Nothing made use of it: what waits now waits from now on.
+            (self.room.since, self.room.waited) = (None, false);
+        }
+        if let State::Draining(engine) = &self.state
+            && engine.is_idle()
+        {
+            self.end(io, 0);
+        }
+        if let State::Running(engine) = &self.state
+            && engine.is_idle()
+            && io.now() >= self.last_heard + self.account.idle_timeout
+        {
+            debug!(user = %self.account.policy.user, "sftp session was idle for too long");
+            self.end(io, 0);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let State::Running(engine) = &self.state else {
+            return self.room.since.map(|since| since + ROOM_PATIENCE);
+        };
+        let idle = engine
+            .is_idle()
+            .then(|| self.last_heard + self.account.idle_timeout);
+        let room = self.room.since.map(|since| since + ROOM_PATIENCE);
+        idle.into_iter().chain(room).min()
+    }
+
+    fn on_closed(&mut self, why: &Arc<CloseReason>) {
+        debug!(user = %self.account.policy.user, %why, "sftp session is over");
+        self.state = State::Over;
+    }
+}
+
+/// The wait of the first reply in line for room.
+#[derive(Debug, Default)]
+struct RoomState {
+    /// Since when, if less than it needs could be sent.
+    since: Option<Instant>,
+    /// It was long enough.
+    waited: bool,
+    /// Where a reply is put together that goes through the queue.
+    scratch: Vec<u8>,
+}
+
+/// The channel as the engine sees it.
+struct Channel<'c, 'io> {
+    io: &'c mut ChannelIo<'io>,
+    room: &'c mut RoomState,
+}
+
+impl Outlet for Channel<'_, '_> {
+    fn space(&mut self) -> usize {
+        QUEUED_MAX.saturating_sub(self.io.queued())
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        // The queue holds twice of what is ever put in; a full one would be our own mistake, which
+        // the client sees as a reply that does not come.
+        if let Err(full) = self.io.send(bytes) {
+            warn!(%full, "replies do not fit into the queue of their channel");
+        }
+    }
+
+    fn data(
+        &mut self,
+        id: RequestId,
+        len: u32,
+        read: &mut dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let len = usize::try_from(len).unwrap_or_default();
+        let total = DATA_HEADER_LEN.saturating_add(len);
+        if let Some(mut room) = self.io.room(total) {
+            (self.room.since, self.room.waited) = (None, false);
+            let result = room.fill(DATA_HEADER_LEN, read);
+            if let Ok(got @ 1..) = result {
+                room.write_at(0, &Data::header(id, u32::try_from(got).unwrap_or(u32::MAX)));
+                room.commit(DATA_HEADER_LEN.saturating_add(got));
+            }
+            return Some(result);
+        }
+        if self.io.sendable() == 0 || self.io.queued() > 0 {
+            // There is a turn when that changes.
+            self.room.since = None;
+            return None;
+        }
+        if self.room.waited || total > self.io.window_peak() {
+            (self.room.since, self.room.waited) = (None, false);
+            return Some(self.data_through_queue(id, total, read));
+        }
+        let now = self.io.now();
+        self.room.since.get_or_insert(now);
+        None
+    }
+
+    fn give_credit(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.io.give_credit(bytes);
+        }
+    }
+}
+
+impl Channel<'_, '_> {
+    fn data_through_queue(
+        &mut self,
+        id: RequestId,
+        total: usize,
+        read: &mut dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut scratch = std::mem::take(&mut self.room.scratch);
+        scratch.resize(total, 0);
+        let body = scratch.get_mut(DATA_HEADER_LEN..).unwrap_or_default();
+        let result = read(&mut [IoSliceMut::new(body)]);
+        if let Ok(got @ 1..) = result {
+            let head = Data::header(id, u32::try_from(got).unwrap_or(u32::MAX));
+            if let Some(place) = scratch.first_chunk_mut() {
+                *place = head;
+            }
+            let end = DATA_HEADER_LEN.saturating_add(got);
+            self.send(scratch.get(..end).unwrap_or_default());
+        }
+        self.room.scratch = scratch;
+        result
+    }
+}
+
+impl Places for Arena {
+    fn bytes(&self, start: usize, len: usize) -> &[u8] {
+        self.bytes(Place { start, len })
+    }
+}
+
+/// The clocks of this machine and the tasks of its runtime.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokioHost;
+
+impl Host for TokioHost {
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        drop(tokio::spawn(work));
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn unix_time(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+}

@@ -1,0 +1,220 @@
+//! What an embedding program may set of a server, with safe defaults.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_transport::config::{CommonConfig, ServerConfig};
+use ketch_transport::crypto::hostkey::HostKeyPair;
+use ketch_transport::driver::Application;
+
+use crate::accept::Server;
+use crate::admission::AdmissionLimits;
+use crate::handles::SERVER_HANDLES_MAX;
+use crate::subsystems::Subsystems;
+use crate::users::{User, Users};
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Identification and key exchange. Default: 30 s.
+    pub handshake: Duration,
+    /// Authentication. Default: 60 s.
+    pub authentication: Duration,
+    /// A session in which nothing is asked for so long is closed. Default: 10 min.
+    pub idle: Duration,
+    /// A stopped server's connections have so long to end by themselves. Default: 5 s.
+    pub shutdown: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(30),
+            authentication: Duration::from_secs(60),
+            idle: Duration::from_secs(600),
+            shutdown: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Bounds on what all clients together may take.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ServerLimits {
+    /// Connections at a time. Default: 512.
+    pub connections_max: usize,
+    /// Connections at a time on which nobody is logged in. Default: 100.
+    pub half_open_max: usize,
+    /// The same from one address (IPv6: one /64). Default: 20.
+    pub half_open_per_source_max: usize,
+    /// Open files and directories of all sessions. Default: 4096.
+    pub handles_max: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 512,
+            half_open_max: 100,
+            half_open_per_source_max: 20,
+            handles_max: SERVER_HANDLES_MAX,
+        }
+    }
+}
+
+/// Puts a [`Server`] together; see [`Server::builder`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct ServerBuilder {
+    host_key: Option<HostKeyPair>,
+    users: Vec<User>,
+    timeouts: Timeouts,
+    limits: ServerLimits,
+    transport: CommonConfig,
+    subsystems: Subsystems,
+}
+
+impl ServerBuilder {
+    /// The key by which clients know this server. There is no default.
+    pub fn host_key(mut self, key: HostKeyPair) -> Self {
+        self.host_key = Some(key);
+        self
+    }
+
+    /// Adds a user. There has to be one.
+    pub fn user(mut self, user: User) -> Self {
+        self.users.push(user);
+        self
+    }
+
+    /// How long things may take.
+    pub const fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// What all clients together may take.
+    pub const fn limits(mut self, limits: ServerLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Algorithms, windows and re-keying of the transport. Its timers for handshake and
+    /// authentication are set by [`ServerBuilder::timeouts`].
+    pub fn transport(mut self, transport: CommonConfig) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Offers one more subsystem beside `sftp`, to every user. `start` makes the application for each
+    /// channel on which it is asked for, and is told who asks; it must not block. A second one of
+    /// the same name replaces the first, and `sftp` is always the server's own.
+    ///
+    /// [`stream`](crate::stream) gives an application that is a stream of bytes on this side:
+    ///
+    /// ```
+    /// use ketch_server::{Server, stream};
+    ///
+    /// let builder = Server::builder().subsystem("echo", |_user| {
+    ///     let (channel, application) = stream();
+    ///     tokio::task::spawn(async move {
+    ///         let (mut from, mut to) = tokio::io::split(channel);
+    ///         tokio::io::copy(&mut from, &mut to).await
+    ///     });
+    ///     application
+    /// });
+    /// ```
+    pub fn subsystem<F>(mut self, name: impl Into<String>, start: F) -> Self
+    where
+        F: Fn(&str) -> Box<dyn Application> + Send + Sync + 'static,
+    {
+        self.subsystems.add(name.into(), Arc::new(start));
+        self
+    }
+
+    /// Opens the users' roots and checks that everything is there.
+    ///
+    /// # Errors
+    /// [`BuildError`] for what is missing or makes no sense: a server that would let nobody in, or
+    /// anybody, does not start.
+    pub fn build(self) -> Result<Server, BuildError> {
+        let Self {
+            host_key,
+            users,
+            timeouts,
+            limits,
+            mut transport,
+            subsystems,
+        } = self;
+        let host_key = host_key.ok_or(BuildError::NoHostKey)?;
+        let users = Users::new(users, limits.handles_max, timeouts.idle)?;
+        transport.timers.handshake = timeouts.handshake;
+        transport.timers.authentication = timeouts.authentication;
+        let mut config = ServerConfig::new(Arc::new(host_key));
+        config.methods = users.methods();
+        config.common = transport;
+        let admission = AdmissionLimits {
+            connections: limits.connections_max,
+            half_open: limits.half_open_max,
+            half_open_per_source: limits.half_open_per_source_max,
+        };
+        Ok(Server::new(
+            config,
+            users,
+            subsystems,
+            admission,
+            timeouts.shutdown,
+        ))
+    }
+}
+
+/// Why a server cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No host key was given.
+    #[error("the server has no host key")]
+    NoHostKey,
+    /// No user was given.
+    #[error("the server has no users")]
+    NoUsers,
+    /// Two users have one name.
+    #[error("the user {user:?} is there twice")]
+    DuplicateUser {
+        /// The name.
+        user: String,
+    },
+    /// A name is empty, too long, or holds control characters.
+    #[error("{user:?} is no name for a user")]
+    BadUserName {
+        /// The name.
+        user: String,
+    },
+    /// A user has neither a password nor a key.
+    #[error("the user {user:?} has no way to log in")]
+    NoCredential {
+        /// The name.
+        user: String,
+    },
+    /// A password is empty or too long.
+    #[error("the password of {user:?} is empty or too long")]
+    BadPassword {
+        /// The name.
+        user: String,
+    },
+    /// A root cannot be opened.
+    #[error("the root {} of {user:?} cannot be opened", path.display())]
+    Root {
+        /// The name.
+        user: String,
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system has no randomness.
+    #[error("the system gives no random bytes")]
+    Random,
+}

@@ -1,0 +1,133 @@
+//! Jobs that were handed to threads, and their way back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::fs::{Answer, Batch, Block, Directory};
+use crate::session::{CopiedWrite, ReadJob, Ticket};
+
+/// Results of jobs, put in by any thread and taken out by the connection's task.
+pub(crate) struct Mailbox {
+    completions: Mutex<Vec<Returned>>,
+    is_abandoned: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A job's result, and when the job was handed away, if that tells how fast the root is.
+pub(super) type Returned = (Option<Instant>, Completion);
+
+/// What became of a job.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    Answered {
+        ticket: Ticket,
+        result: io::Result<Answer>,
+    },
+    Written {
+        ticket: Ticket,
+        write: CopiedWrite,
+        len: usize,
+        result: io::Result<()>,
+    },
+    Listed {
+        ticket: Ticket,
+        result: io::Result<(Box<dyn Directory>, Batch)>,
+    },
+    Read {
+        read: ReadJob,
+        result: io::Result<Block>,
+    },
+}
+
+impl Mailbox {
+    /// `wake` brings about a turn of the connection's task; it is called from any thread.
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            completions: Mutex::default(),
+            is_abandoned: AtomicBool::new(false),
+            wake: Box::new(wake),
+        })
+    }
+
+    fn put(&self, completion: Returned) {
+        let mut completions = self
+            .completions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        completions.push(completion);
+        // One wake-up a batch: whoever finds it empty gives it.
+        let is_first = completions.len() == 1;
+        drop(completions);
+        if is_first {
+            (self.wake)();
+        }
+    }
+
+    /// Takes everything out; `empty` is put in its place.
+    pub(super) fn take(&self, empty: Vec<Returned>) -> Vec<Returned> {
+        let mut completions = self
+            .completions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if completions.is_empty() {
+            empty
+        } else {
+            std::mem::replace(&mut *completions, empty)
+        }
+    }
+
+    /// Nobody takes anything out any more.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("is_abandoned", &self.is_abandoned())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts a result into the mailbox; or an error if it is dropped without one, as when the work
+/// panicked: every request is answered.
+pub(super) struct Delivery<T, F: FnOnce(io::Result<T>) -> Completion> {
+    mailbox: Arc<Mailbox>,
+    since: Option<Instant>,
+    done: Option<F>,
+    result: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T, F: FnOnce(io::Result<T>) -> Completion> Delivery<T, F> {
+    pub(super) const fn new(mailbox: Arc<Mailbox>, since: Option<Instant>, done: F) -> Self {
+        Self {
+            mailbox,
+            since,
+            done: Some(done),
+            result: std::marker::PhantomData,
+        }
+    }
+
+    pub(super) fn deliver(mut self, result: io::Result<T>) {
+        if let Some(done) = self.done.take() {
+            self.mailbox.put((self.since, done(result)));
+        }
+    }
+}
+
+impl<T, F: FnOnce(io::Result<T>) -> Completion> Drop for Delivery<T, F> {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            self.mailbox
+                .put((None, done(Err(io::ErrorKind::Interrupted.into()))));
+        }
+    }
+}

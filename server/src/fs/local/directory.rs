@@ -1,0 +1,172 @@
+//! [`LocalDirectory`]: each [`Call`] to its system calls.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::beneath::Root;
+use super::listing::Listing;
+use super::opened::{NoWait, OpenedFile};
+use super::{attributes, names};
+use crate::fs::{Answer, Call, Create, FileSystem, Links, OpenHow, Work, blocking};
+use crate::path::VPath;
+
+/// A directory of this machine that a user sees as `/`.
+///
+/// The calls of the first tier are made in place: they are short while names and pages are in
+/// the kernel's caches. The session measures them and turns to the second tier where they are not.
+#[derive(Debug)]
+pub struct LocalDirectory {
+    root: Root,
+    nowait: Arc<NoWait>,
+}
+
+impl LocalDirectory {
+    /// Opens `path`, which must be a directory. It stays open: renaming it later does not matter.
+    ///
+    /// # Errors
+    /// What opening says, and `Unsupported` where the kernel cannot confine a path.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            root: Root::open(path)?,
+            nowait: Arc::default(),
+        })
+    }
+
+    fn perform(&self, call: &Call) -> io::Result<Answer> {
+        match call {
+            Call::Open { path, how } => {
+                let file = self.open_file(path, how)?;
+                Ok(Answer::File(Arc::new(file)))
+            }
+            Call::OpenDirectory { path } => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let fd = self.root.open_at(path, flags, Mode::empty())?;
+                Ok(Answer::Directory(Box::new(Listing::new(fd)?)))
+            }
+            Call::Metadata {
+                path,
+                links: Links::Follow,
+            } => {
+                let fd = self.root.locate(path, OFlags::empty())?;
+                Ok(Answer::Metadata(attributes::from_stat(&rustix::fs::fstat(
+                    fd,
+                )?)))
+            }
+            Call::Metadata {
+                path,
+                links: Links::Stay,
+            } if path.is_root() => {
+                let fd = self.root.locate(path, OFlags::NOFOLLOW)?;
+                Ok(Answer::Metadata(attributes::from_stat(&rustix::fs::fstat(
+                    fd,
+                )?)))
+            }
+            Call::Metadata {
+                path,
+                links: Links::Stay,
+            } => {
+                let (parent, name) = self.root.parent(path)?;
+                let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok(Answer::Metadata(attributes::from_stat(&stat)))
+            }
+            Call::Change {
+                path,
+                links,
+                change,
+            } => {
+                attributes::change_at(&self.root, path, *links, change)?;
+                Ok(Answer::Done)
+            }
+            Call::Remove { path } => {
+                let (parent, name) = self.root.parent(path)?;
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+                Ok(Answer::Done)
+            }
+            Call::RemoveDirectory { path } => {
+                let (parent, name) = self.root.parent(path)?;
+                rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+                Ok(Answer::Done)
+            }
+            Call::CreateDirectory { path, mode } => {
+                // The root exists: a client that makes a whole way wants to hear that.
+                if path.is_root() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                let (parent, name) = self.root.parent(path)?;
+                rustix::fs::mkdirat(parent, name, attributes::permissions(*mode))?;
+                Ok(Answer::Done)
+            }
+            Call::Rename { from, to, target } => {
+                names::rename(&self.root, from, to, *target)?;
+                Ok(Answer::Done)
+            }
+            Call::ReadLink { path } => {
+                let (parent, name) = self.root.parent(path)?;
+                let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
+                Ok(Answer::Target(target.into_bytes()))
+            }
+            Call::Symlink { target, link } => {
+                let (parent, name) = self.root.parent(link)?;
+                rustix::fs::symlinkat(target.as_slice(), parent, name)?;
+                Ok(Answer::Done)
+            }
+            Call::HardLink { from, to } => {
+                names::hard_link(&self.root, from, to)?;
+                Ok(Answer::Done)
+            }
+            Call::Space { path } => {
+                let fd = self.root.locate(path, OFlags::empty())?;
+                Ok(Answer::Space(attributes::space(&rustix::fs::fstatvfs(fd)?)))
+            }
+        }
+    }
+
+    fn open_file(&self, path: &VPath, how: &OpenHow) -> io::Result<OpenedFile> {
+        let mut flags = match (how.read, how.write) {
+            (true, true) => OFlags::RDWR,
+            (false, true) => OFlags::WRONLY,
+            _ => OFlags::RDONLY,
+        };
+        // A FIFO or a device must neither block this thread nor become its terminal; that it is
+        // none is seen after opening, when nobody can swap it any more.
+        flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+        flags.set(OFlags::APPEND, how.append);
+        flags.set(OFlags::TRUNC, how.truncate && how.write);
+        let fd = match how.create {
+            Create::Never => self.root.open_at(path, flags, Mode::empty()),
+            Create::New { mode } => {
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                self.root
+                    .open_at(path, flags, attributes::permissions(mode))
+            }
+            Create::IfMissing { mode } => {
+                // Nothing is made through a link. One that leads to a file is followed to it.
+                let making = flags | OFlags::CREATE | OFlags::NOFOLLOW;
+                match self
+                    .root
+                    .open_at(path, making, attributes::permissions(mode))
+                {
+                    Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                        self.root.open_at(path, flags, Mode::empty())
+                    }
+                    result => result,
+                }
+            }
+        }?;
+        OpenedFile::new(fd, &self.nowait)
+    }
+}
+
+impl FileSystem for LocalDirectory {
+    fn try_call(&self, call: &Call) -> io::Result<Answer> {
+        self.perform(call)
+    }
+
+    fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
+        blocking(move || self.perform(&call))
+    }
+}

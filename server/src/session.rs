@@ -1,0 +1,497 @@
+//! The SFTP session as a machine: a request in gives a job or a reply, a job's result in gives a
+//! reply.
+//!
+//! No socket, no clock, no task and no file call in here: [`crate::engine`] feeds it decoded
+//! requests, does its jobs (in place or on a thread) and sends its replies. What it decides is
+//! who may do what (`requests`), in which order (`lane`), and what the answer is.
+//!
+//! Order: work on one handle gives the results that it would give one after the other; so does
+//! work on paths among itself, and work on a path and on a handle of that same path. All else
+//! may be done, and answered, in any order. A handle that is closed lives until the work before
+//! its `CLOSE` is done.
+
+mod job;
+mod lane;
+mod replies;
+mod requests;
+mod writes;
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::io;
+use std::sync::Arc;
+
+use ketch_protocol::{ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, Version};
+
+use crate::fs::{Answer, Batch, Call, Directory, File};
+use crate::handles::{HandleBudget, Handles, SlotId};
+use crate::path::VPath;
+use crate::policy::Policy;
+use crate::refusal::Refusal;
+
+pub(crate) use job::{CopyPlan, Job, ReadJob, Ticket};
+use job::{FileWork, PathWork, Place, Work};
+use lane::{Arrival, Lane, Mode, Waiting};
+pub(crate) use replies::Replies;
+use writes::Incoming;
+pub(crate) use writes::{CopiedWrite, Piece, WriteEnd};
+
+/// Most requests of one session that were taken and not answered; what comes after them waits as
+/// bytes, for which the client gets no new window.
+pub(crate) const REQUESTS_MAX: usize = 256;
+/// No new requests are taken while this many bytes of replies have not left.
+pub(crate) const REPLIES_LEN_MAX: usize = 256 * 1024;
+/// Longest `READ` that is answered in full, and longest `WRITE` that is asked for, in bytes
+/// (`limits@openssh.com` tells it; OpenSSH's server has the same).
+pub(crate) const DATA_LEN_MAX: u32 = ketch_protocol::limits::DATA_LEN_MAX;
+
+/// One session: its handles, what waits, what is ready to be done, and the replies.
+#[derive(Debug)]
+pub(crate) struct Session {
+    policy: Arc<Policy>,
+    /// Whether `INIT` was answered.
+    is_open: bool,
+    handles: Handles<Entry>,
+    paths: Lane<PathWork>,
+    /// Running work on paths of which handles are open.
+    touching: Vec<Touch>,
+    /// Some work waits for work of another lane.
+    is_held: bool,
+    arrivals: Arrival,
+    /// The `WRITE` that is being taken in.
+    incoming: Option<Incoming>,
+    /// Requests taken and not answered.
+    outstanding: usize,
+    jobs: VecDeque<Job>,
+    reads: VecDeque<ReadJob>,
+    pub(crate) replies: Replies,
+}
+
+/// What a handle stands for.
+#[derive(Debug)]
+struct Entry {
+    opened: Opened,
+    path: VPath,
+    may_read: bool,
+    may_write: bool,
+    /// Its `CLOSE` was taken: it is there only for the work before that.
+    is_closing: bool,
+    lane: Lane<FileWork>,
+}
+
+/// Work on a path is running while a handle of the same path is open.
+#[derive(Debug)]
+struct Touch {
+    arrival: Arrival,
+    path: VPath,
+    /// Whether it may change what is read.
+    alters: bool,
+}
+
+#[derive(Debug)]
+enum Opened {
+    /// The client does not know the handle yet.
+    Opening,
+    File(Arc<dyn File>),
+    /// Away while it is being read; lost if that failed.
+    Directory(Option<Box<dyn Directory>>),
+}
+
+/// The client did what ends a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Misuse {
+    /// It speaks no version that we do.
+    Version(u32),
+    /// It greeted twice, or asked before it greeted.
+    OutOfTurn,
+}
+
+impl Session {
+    /// `key` makes the handles of this session its own.
+    pub(crate) fn new(policy: Arc<Policy>, key: RandomState, budget: Arc<HandleBudget>) -> Self {
+        Self {
+            policy,
+            is_open: false,
+            handles: Handles::new(key, budget),
+            paths: Lane::new(),
+            touching: Vec::new(),
+            is_held: false,
+            arrivals: 0,
+            incoming: None,
+            outstanding: 0,
+            jobs: VecDeque::new(),
+            reads: VecDeque::new(),
+            replies: Replies::default(),
+        }
+    }
+
+    /// Takes the greeting and answers it.
+    ///
+    /// # Errors
+    /// [`Misuse`] for a version below ours, and for a second greeting: a session has one.
+    pub(crate) fn on_init(&mut self, init: &Init<'_>) -> Result<(), Misuse> {
+        if self.is_open {
+            return Err(Misuse::OutOfTurn);
+        }
+        if init.version < PROTOCOL_VERSION {
+            return Err(Misuse::Version(init.version));
+        }
+        self.is_open = true;
+        let all: Vec<Pair<'_>> = ExtensionName::ALL
+            .iter()
+            .filter(|&&name| name != ExtensionName::Hardlink || self.policy.hard_links)
+            .map(|name| name.pair())
+            .collect();
+        let extensions = Pairs::new(&all);
+        self.replies.version(&Version {
+            version: PROTOCOL_VERSION,
+            extensions,
+        });
+        Ok(())
+    }
+
+    /// Whether no further request should be taken for now. One that has begun goes on.
+    pub(crate) fn is_full(&self) -> bool {
+        self.incoming.is_none()
+            && (self.outstanding >= REQUESTS_MAX || self.replies.unsent().len() >= REPLIES_LEN_MAX)
+    }
+
+    /// Whether nothing is asked that is not answered.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// The next job that may be done now, beside all that are being done.
+    pub(crate) fn next_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    /// The read that is to be answered next, with its file. It stays until
+    /// [`take_read`](Self::take_read).
+    pub(crate) fn next_read(&self) -> Option<(ReadJob, &Arc<dyn File>)> {
+        let read = *self.reads.front()?;
+        match &self.handles.get(read.slot)?.opened {
+            Opened::File(file) => Some((read, file)),
+            _ => None, // reads are taken for files only
+        }
+    }
+
+    /// Takes the read that [`next_read`](Self::next_read) showed; its end is told by
+    /// [`read_done`](Self::read_done).
+    pub(crate) fn take_read(&mut self) {
+        self.reads.pop_front();
+    }
+
+    /// A read was answered by `DATA`, or could not be.
+    pub(crate) fn read_done(&mut self, read: ReadJob, result: Result<(), Refusal>) {
+        if let Err(why) = result {
+            self.replies.refuse(read.id, why);
+        }
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.finish(Place::Handle(read.slot), Mode::Shared);
+    }
+
+    /// A call was answered.
+    pub(crate) fn complete(&mut self, ticket: Ticket, result: io::Result<Answer>) {
+        let Ticket {
+            id,
+            place,
+            mode,
+            opens,
+            source,
+        } = ticket;
+        let answer = result.map_err(|error| Refusal::from(&error));
+        match (answer, opens) {
+            (Ok(Answer::File(file)), Some(slot)) => self.opened(id, slot, Opened::File(file)),
+            (Ok(Answer::Directory(directory)), Some(slot)) => {
+                self.opened(id, slot, Opened::Directory(Some(directory)));
+            }
+            (answer, opens) => {
+                if let Some(slot) = opens {
+                    self.handles.remove(slot);
+                }
+                match answer {
+                    Ok(Answer::Done) => self.replies.ok(id),
+                    Ok(Answer::Metadata(metadata)) => self.replies.attrs(id, &metadata),
+                    Ok(Answer::Target(target)) => self.replies.name(id, &target),
+                    Ok(Answer::Space(space)) => self.replies.space(id, &space),
+                    Ok(Answer::File(_) | Answer::Directory(_)) => {
+                        self.replies.refuse(id, Refusal::CONFUSED);
+                    }
+                    Err(why) => self.replies.refuse(id, why),
+                }
+            }
+        }
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if let Some(source) = source {
+            self.finish(Place::Handle(source), Mode::Shared);
+        }
+        self.finish(place, mode);
+    }
+
+    fn opened(&mut self, id: RequestId, slot: SlotId, opened: Opened) {
+        if let Some(entry) = self.handles.get_mut(slot) {
+            entry.opened = opened;
+            let handle = self.handles.handle(slot);
+            self.replies.handle(id, &handle);
+        }
+    }
+
+    /// Part of a directory was read. `now` is in seconds since 1970.
+    pub(crate) fn listed(
+        &mut self,
+        ticket: Ticket,
+        result: io::Result<(Box<dyn Directory>, Batch)>,
+        now: u64,
+    ) -> Option<Batch> {
+        let Ticket {
+            id, place, mode, ..
+        } = ticket;
+        let batch = match result {
+            Ok((directory, batch)) => {
+                self.replies.entries(id, &batch, now);
+                if let Place::Handle(slot) = place
+                    && let Some(entry) = self.handles.get_mut(slot)
+                {
+                    entry.opened = Opened::Directory(Some(directory));
+                }
+                Some(batch)
+            }
+            Err(error) => {
+                self.replies.refuse(id, Refusal::from(&error));
+                None
+            }
+        };
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.finish(place, mode);
+        batch
+    }
+
+    /// Says that work of a lane ended, and starts what that lets start.
+    fn finish(&mut self, place: Place, mode: Mode) {
+        match place {
+            Place::Paths(arrival) => {
+                self.paths.finish(mode);
+                self.touching.retain(|touch| touch.arrival != arrival);
+            }
+            Place::Handle(slot) => {
+                if let Some(entry) = self.handles.get_mut(slot) {
+                    entry.lane.finish(mode);
+                }
+            }
+        }
+        self.pump(place);
+    }
+
+    /// Starts what may start at `place`, and everywhere else if work waits for another lane's.
+    fn pump(&mut self, place: Place) {
+        match place {
+            Place::Paths(_) => self.pump_paths(),
+            Place::Handle(slot) => self.pump_handle(slot),
+        };
+        // Each round but the last starts something, so the rounds come to an end. Where work still
+        // waits for another lane's, it has set the flag again, for the next end of any work.
+        while self.is_held {
+            self.is_held = false;
+            let mut progress = self.pump_paths();
+            for slot in self.handles.slots() {
+                progress |= self.pump_handle(slot);
+            }
+            if !progress {
+                break;
+            }
+        }
+    }
+
+    /// Starts work on paths; says whether any was.
+    fn pump_paths(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(front) = self.paths.ready() {
+            // Looking waits for what changes the file; altering it waits for readers, too.
+            let must_wait = |entry: &Entry| {
+                let (lane, work) = (&entry.lane, &front.work);
+                let is_earlier = |arrival: Arrival| arrival < front.arrival;
+                (lane.oldest_exclusive().is_some_and(is_earlier) && work.names(&entry.path))
+                    || (job::altered(&work.call) == Some(&entry.path)
+                        && lane.is_busy_before(front.arrival))
+            };
+            if self.handles.iter().any(must_wait) {
+                self.is_held = true;
+                break;
+            }
+            let Some(waiting) = self.paths.start() else {
+                break;
+            };
+            progress = true;
+            let (work, arrival, mode) = (waiting.work, waiting.arrival, waiting.mode);
+            let named = |entry: &&Entry| {
+                !matches!(entry.opened, Opened::Opening) && work.names(&entry.path)
+            };
+            let touches = self.handles.iter().filter(named).map(|entry| {
+                let alters = job::altered(&work.call) == Some(&entry.path);
+                Touch {
+                    arrival,
+                    path: entry.path.clone(),
+                    alters,
+                }
+            });
+            self.touching.extend(touches);
+            let PathWork { id, call, opens } = work;
+            let place = Place::Paths(arrival);
+            let ticket = Ticket {
+                id,
+                place,
+                mode,
+                opens,
+                source: None,
+            };
+            self.jobs.push_back(Job::Path { ticket, call });
+        }
+        progress
+    }
+
+    /// Whether work on a handle of `path` that came as `arrival` has to wait for work on the path
+    /// itself that came before it.
+    fn is_touched(&self, path: &VPath, arrival: Arrival, mode: Mode) -> bool {
+        let must_wait = |alters: bool| alters || mode == Mode::Exclusive;
+        let by_running = |touch: &Touch| {
+            touch.arrival < arrival && touch.path == *path && must_wait(touch.alters)
+        };
+        self.touching.iter().any(by_running)
+            || self.paths.waiting().any(
+                |Waiting {
+                     arrival: came,
+                     work,
+                     ..
+                 }| {
+                    *came < arrival
+                        && work.names(path)
+                        && must_wait(job::altered(&work.call) == Some(path))
+                },
+            )
+    }
+
+    /// Starts work on a handle; says whether any was, or whether the handle is gone.
+    fn pump_handle(&mut self, slot: SlotId) -> bool {
+        let mut progress = false;
+        while let Some(entry) = self.handles.get(slot)
+            && let Some(front) = entry.lane.ready()
+        {
+            let must_wait = match &front.work.work {
+                // Not all of it is here; its end pumps again.
+                Work::Write(write) if write.is_open => break,
+                Work::Copy(plan) => self.source_is_being_written(slot, plan, front.arrival),
+                _ => false,
+            };
+            if must_wait || self.is_touched(&entry.path, front.arrival, front.mode) {
+                self.is_held = true;
+                break;
+            }
+            if !self.start(slot) {
+                break;
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    /// Starts the work in front of a handle's lane.
+    fn start(&mut self, slot: SlotId) -> bool {
+        let Some(entry) = self.handles.get_mut(slot) else {
+            return false;
+        };
+        let Some(waiting) = entry.lane.start() else {
+            return false;
+        };
+        let (FileWork { id, work }, mode) = (waiting.work, waiting.mode);
+        let mut ticket = Ticket {
+            id,
+            place: Place::Handle(slot),
+            mode,
+            opens: None,
+            source: None,
+        };
+        match (work, &mut entry.opened) {
+            (Work::Close, _) => {
+                self.handles.remove(slot);
+                self.replies.ok(id);
+                self.outstanding = self.outstanding.saturating_sub(1);
+            }
+            (Work::Read { offset, len }, _) => {
+                self.reads.push_back(ReadJob {
+                    slot,
+                    id,
+                    offset,
+                    len,
+                });
+            }
+            (Work::Ask(call), Opened::File(file)) => {
+                self.jobs.push_back(Job::File {
+                    ticket,
+                    file: Arc::clone(file),
+                    call,
+                });
+            }
+            (Work::Write(write), Opened::File(file)) => {
+                self.jobs.push_back(Job::Write {
+                    ticket,
+                    file: Arc::clone(file),
+                    write,
+                });
+            }
+            (Work::Copy(plan), _) => {
+                if let Some(source) = self.handles.get_mut(plan.source) {
+                    source.lane.share();
+                    ticket.source = Some(plan.source);
+                }
+                self.jobs.push_back(Job::Copy { ticket, plan });
+            }
+            (Work::List, Opened::Directory(directory)) if directory.is_some() => {
+                if let Some(directory) = directory.take() {
+                    self.jobs.push_back(Job::List { ticket, directory });
+                }
+            }
+            // A directory that could not be read on. What else a handle is open for was looked at
+            // when the request came.
+            (_, _) => {
+                entry.lane.finish(mode);
+                self.replies.refuse(id, Refusal::WRONG_HANDLE);
+                self.outstanding = self.outstanding.saturating_sub(1);
+            }
+        }
+        true
+    }
+
+    /// Whether the file that is copied from has writes before the copy that are not done.
+    fn source_is_being_written(&self, target: SlotId, plan: &CopyPlan, arrival: Arrival) -> bool {
+        plan.source != target
+            && self.handles.get(plan.source).is_some_and(|entry| {
+                entry
+                    .lane
+                    .oldest_exclusive()
+                    .is_some_and(|written| written < arrival)
+            })
+    }
+
+    fn arrival(&mut self) -> Arrival {
+        self.arrivals = self.arrivals.saturating_add(1);
+        self.arrivals
+    }
+
+    /// Puts work on a path into its place.
+    fn push_path(&mut self, id: RequestId, call: Call, opens: Option<SlotId>) {
+        let arrival = self.arrival();
+        let mode = job::path_mode(&call);
+        self.paths.push(arrival, mode, PathWork { id, call, opens });
+        self.pump(Place::Paths(arrival));
+    }
+
+    /// Puts work on a handle into its place.
+    fn push_file(&mut self, id: RequestId, slot: SlotId, mode: Mode, work: Work) {
+        let arrival = self.arrival();
+        if let Some(entry) = self.handles.get_mut(slot) {
+            entry.lane.push(arrival, mode, FileWork { id, work });
+        }
+        self.pump(Place::Handle(slot));
+    }
+}

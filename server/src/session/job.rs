@@ -1,0 +1,148 @@
+//! What a session asks to be done, and what it keeps of it until it is.
+
+use std::sync::Arc;
+
+use ketch_protocol::RequestId;
+
+use super::lane::{Arrival, Mode};
+use super::writes::CopiedWrite;
+use crate::fs::{Call, Create, Directory, File, FileCall};
+use crate::handles::SlotId;
+use crate::path::VPath;
+
+/// Something to do. Jobs that a session has handed out may be done side by side and in any order.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// The result goes to `complete`.
+    Path { ticket: Ticket, call: Call },
+    /// The result goes to `complete`.
+    File {
+        ticket: Ticket,
+        file: Arc<dyn File>,
+        call: FileCall,
+    },
+    /// The result goes to `write_done`.
+    Write {
+        ticket: Ticket,
+        file: Arc<dyn File>,
+        write: CopiedWrite,
+    },
+    /// The result goes to `listed`.
+    List {
+        ticket: Ticket,
+        directory: Box<dyn Directory>,
+    },
+    /// Never to be done in place. The result goes to `complete`.
+    Copy { ticket: Ticket, plan: Box<CopyPlan> },
+}
+
+/// What comes back with a job's result.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(super) id: RequestId,
+    pub(super) place: Place,
+    pub(super) mode: Mode,
+    /// The slot that was taken for what is being opened.
+    pub(super) opens: Option<SlotId>,
+    /// The handle that is copied from.
+    pub(super) source: Option<SlotId>,
+}
+
+/// Where work belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// As the work that came so.
+    Paths(Arrival),
+    Handle(SlotId),
+}
+
+/// A `READ` whose turn it is. It is small and is copied about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadJob {
+    pub(super) slot: SlotId,
+    pub(crate) id: RequestId,
+    pub(crate) offset: u64,
+    /// At most `DATA_LEN_MAX`.
+    pub(crate) len: u32,
+}
+
+/// What `copy-data` asks for.
+#[derive(Debug)]
+pub(crate) struct CopyPlan {
+    pub(super) source: SlotId,
+    pub(crate) from: Arc<dyn File>,
+    pub(crate) from_offset: u64,
+    /// Bytes to copy; `None` for all up to the end.
+    pub(crate) len: Option<u64>,
+    pub(crate) to: Arc<dyn File>,
+    pub(crate) to_offset: u64,
+}
+
+/// Work on a path, on its way.
+#[derive(Debug)]
+pub(super) struct PathWork {
+    pub(super) id: RequestId,
+    pub(super) call: Call,
+    pub(super) opens: Option<SlotId>,
+}
+
+impl PathWork {
+    /// Whether it is about `path`.
+    pub(super) fn names(&self, path: &VPath) -> bool {
+        match &self.call {
+            Call::Open { path: named, .. }
+            | Call::OpenDirectory { path: named }
+            | Call::Metadata { path: named, .. }
+            | Call::Change { path: named, .. }
+            | Call::Remove { path: named }
+            | Call::RemoveDirectory { path: named }
+            | Call::CreateDirectory { path: named, .. }
+            | Call::ReadLink { path: named }
+            | Call::Symlink { link: named, .. }
+            | Call::Space { path: named } => named == path,
+            Call::Rename { from, to, .. } | Call::HardLink { from, to } => {
+                from == path || to == path
+            }
+        }
+    }
+}
+
+/// The path of the file whose content or attributes a call changes, as a handle would see it.
+pub(super) const fn altered(call: &Call) -> Option<&VPath> {
+    match call {
+        Call::Change { path, .. } => Some(path),
+        Call::Open { path, how } if how.truncate => Some(path),
+        _ => None,
+    }
+}
+
+/// Whether a call only looks.
+pub(super) const fn path_mode(call: &Call) -> Mode {
+    match call {
+        Call::Metadata { .. }
+        | Call::OpenDirectory { .. }
+        | Call::ReadLink { .. }
+        | Call::Space { .. } => Mode::Shared,
+        Call::Open { how, .. } if !how.truncate && matches!(how.create, Create::Never) => {
+            Mode::Shared
+        }
+        _ => Mode::Exclusive,
+    }
+}
+
+/// Work on a handle, on its way.
+#[derive(Debug)]
+pub(super) struct FileWork {
+    pub(super) id: RequestId,
+    pub(super) work: Work,
+}
+
+#[derive(Debug)]
+pub(super) enum Work {
+    Read { offset: u64, len: u32 },
+    Ask(FileCall),
+    Write(CopiedWrite),
+    List,
+    Copy(Box<CopyPlan>),
+    Close,
+}

@@ -1,0 +1,459 @@
+//! Each request: is it allowed, and what has to be done?
+
+use std::sync::Arc;
+
+use ketch_protocol::limits::PACKET_LEN_MAX;
+use ketch_protocol::{
+    Attrs, CopyData, Extension, OpenFlags, Refusal as Undecodable, Request, RequestId,
+    ServerLimits, UsersGroupsById,
+};
+
+use super::job::{CopyPlan, Work};
+use super::lane::{Lane, Mode};
+use super::{DATA_LEN_MAX, Entry, Opened, Session};
+use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
+use crate::handles::{SESSION_HANDLES_MAX, SlotId};
+use crate::path::VPath;
+use crate::policy::Effect;
+use crate::refusal::Refusal;
+
+/// Permission bits of a file or directory that is made without any being named, before the
+/// process's own mask.
+const FILE_MODE: u32 = 0o666;
+const DIRECTORY_MODE: u32 = 0o777;
+/// Permission bits that a client may set: no setuid, setgid or sticky.
+const MODE_MASK: u32 = 0o777;
+
+impl Session {
+    /// Takes a request: every kind but `WRITE`.
+    pub(crate) fn on_request(&mut self, id: RequestId, request: &Request<'_>) {
+        self.outstanding = self.outstanding.saturating_add(1);
+        match self.dispatch(id, request) {
+            Ok(Taken::Pending) => {}
+            Ok(Taken::Answered) => self.outstanding = self.outstanding.saturating_sub(1),
+            Err(why) => {
+                self.replies.refuse(id, why);
+                self.outstanding = self.outstanding.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A request came that cannot be decoded.
+    pub(crate) fn on_undecodable(&mut self, id: RequestId, why: Undecodable) {
+        let why = match why {
+            Undecodable::UnknownType => Refusal::UNSUPPORTED,
+            Undecodable::Malformed(_) => Refusal::BAD_MESSAGE,
+        };
+        self.replies.refuse(id, why);
+    }
+
+    fn dispatch(&mut self, id: RequestId, request: &Request<'_>) -> Result<Taken, Refusal> {
+        match request {
+            Request::Open(open) => self.open(
+                id,
+                VPath::resolve(open.path)?,
+                open.flags,
+                &open.attrs.attrs,
+            ),
+            Request::Opendir(opendir) => {
+                self.policy.allow(Effect::Look)?;
+                let path = VPath::resolve(opendir.path)?;
+                let slot = self.reserve(path.clone(), true, false)?;
+                self.push_path(id, Call::OpenDirectory { path }, Some(slot));
+                Ok(Taken::Pending)
+            }
+            Request::Close(close) => {
+                let slot = self.slot(close.handle)?;
+                if let Some(entry) = self.handles.get_mut(slot) {
+                    entry.is_closing = true;
+                }
+                self.file(id, slot, Mode::Exclusive, Work::Close)
+            }
+            Request::Read(read) => {
+                let slot = self.slot(read.handle)?;
+                match self.handles.get(slot) {
+                    Some(entry) if entry.may_read && matches!(entry.opened, Opened::File(_)) => {}
+                    _ => return Err(Refusal::WRONG_HANDLE),
+                }
+                let len = read.len.min(DATA_LEN_MAX);
+                // Nothing is where no file reaches: the end, not an error of the system call.
+                if self
+                    .policy
+                    .check_range(read.offset, u64::from(len))
+                    .is_err()
+                {
+                    return Err(Refusal::END_OF_FILE);
+                }
+                let work = Work::Read {
+                    offset: read.offset,
+                    len,
+                };
+                self.file(id, slot, Mode::Shared, work)
+            }
+            Request::Readdir(readdir) => {
+                let slot = self.slot(readdir.handle)?;
+                match self.handles.get(slot).map(|entry| &entry.opened) {
+                    Some(Opened::Directory(_)) => self.file(id, slot, Mode::Exclusive, Work::List),
+                    _ => Err(Refusal::WRONG_HANDLE),
+                }
+            }
+            Request::Stat(stat) => self.look(id, stat.path, Links::Follow),
+            Request::Lstat(lstat) => self.look(id, lstat.path, Links::Stay),
+            Request::Fstat(fstat) => {
+                let (slot, _) = self.open_file(fstat.handle, |_| true)?;
+                self.file(id, slot, Mode::Shared, Work::Ask(FileCall::Metadata))
+            }
+            Request::Setstat(set) => self.change(id, set.path, Links::Follow, &set.attrs.attrs),
+            Request::Fsetstat(set) => {
+                self.policy.allow(Effect::Change)?;
+                let change = self.permitted_change(&set.attrs.attrs)?;
+                let needs_write = change.size.is_some();
+                let (slot, _) =
+                    self.open_file(set.handle, |entry| entry.may_write || !needs_write)?;
+                self.file(
+                    id,
+                    slot,
+                    Mode::Exclusive,
+                    Work::Ask(FileCall::Change(change)),
+                )
+            }
+            Request::Remove(remove) => {
+                self.policy.allow(Effect::Remove)?;
+                self.path(
+                    id,
+                    Call::Remove {
+                        path: VPath::resolve(remove.path)?,
+                    },
+                )
+            }
+            Request::Rmdir(rmdir) => {
+                self.policy.allow(Effect::Remove)?;
+                self.path(
+                    id,
+                    Call::RemoveDirectory {
+                        path: VPath::resolve(rmdir.path)?,
+                    },
+                )
+            }
+            Request::Mkdir(mkdir) => {
+                self.policy.allow(Effect::MakeDirectory)?;
+                let path = VPath::resolve(mkdir.path)?;
+                let mode = mkdir.attrs.attrs.permissions.unwrap_or(DIRECTORY_MODE) & MODE_MASK;
+                self.path(id, Call::CreateDirectory { path, mode })
+            }
+            Request::Rename(rename) => {
+                self.rename(id, rename.from, rename.to, Target::MustNotExist)
+            }
+            // Lexical, on the tree that the user sees: it tells nothing of what is there.
+            Request::Realpath(realpath) => self.name(id, &VPath::resolve(realpath.path)?),
+            Request::Readlink(readlink) => {
+                self.policy.allow(Effect::Look)?;
+                self.path(
+                    id,
+                    Call::ReadLink {
+                        path: VPath::resolve(readlink.path)?,
+                    },
+                )
+            }
+            Request::Symlink(symlink) => {
+                self.policy.allow(Effect::SymbolicLink)?;
+                // Target first, as OpenSSH's clients and servers have it, against the draft
+                // (OpenSSH's PROTOCOL §4.1): the decoder reads it so.
+                let link = VPath::resolve(symlink.link)?;
+                if !link.keeps_link_beneath(symlink.target) {
+                    return Err(Refusal::LINK_LEAVES);
+                }
+                self.path(
+                    id,
+                    Call::Symlink {
+                        target: symlink.target.to_vec(),
+                        link,
+                    },
+                )
+            }
+            Request::Extended(extension) => self.extended(id, extension),
+            // A decoder hands it on in pieces; whole ones come from nowhere.
+            Request::Write(_) => Err(Refusal::BAD_MESSAGE),
+        }
+    }
+
+    fn extended(&mut self, id: RequestId, extension: &Extension<'_>) -> Result<Taken, Refusal> {
+        match extension {
+            Extension::PosixRename(rename) => {
+                self.rename(id, rename.from, rename.to, Target::MayExist)
+            }
+            Extension::Statvfs(statvfs) => {
+                self.policy.allow(Effect::Look)?;
+                self.path(
+                    id,
+                    Call::Space {
+                        path: VPath::resolve(statvfs.path)?,
+                    },
+                )
+            }
+            Extension::Fstatvfs(fstatvfs) => {
+                let (slot, _) = self.open_file(fstatvfs.handle, |_| true)?;
+                self.file(id, slot, Mode::Shared, Work::Ask(FileCall::Space))
+            }
+            Extension::Hardlink(hardlink) => {
+                self.policy.allow(Effect::HardLink)?;
+                let from = VPath::resolve(hardlink.from)?;
+                self.path(
+                    id,
+                    Call::HardLink {
+                        from,
+                        to: VPath::resolve(hardlink.to)?,
+                    },
+                )
+            }
+            Extension::Fsync(fsync) => {
+                let (slot, _) = self.open_file(fsync.handle, |_| true)?;
+                self.file(id, slot, Mode::Exclusive, Work::Ask(FileCall::Sync))
+            }
+            Extension::Lsetstat(set) => self.change(id, set.path, Links::Stay, &set.attrs.attrs),
+            Extension::Limits => {
+                let limits = ServerLimits {
+                    packet_len: PACKET_LEN_MAX as u64,
+                    read_len: u64::from(DATA_LEN_MAX),
+                    write_len: u64::from(DATA_LEN_MAX),
+                    open_handles: SESSION_HANDLES_MAX as u64,
+                };
+                self.replies.extended(id, |w| limits.encode(w));
+                Ok(Taken::Answered)
+            }
+            Extension::ExpandPath(expand) => {
+                // The home directory is the root; nobody else's is known.
+                let path = match expand.path {
+                    b"~" => b"/",
+                    [b'~', rest @ ..] if rest.starts_with(b"/") => rest,
+                    [b'~', ..] => return Err(Refusal::NO_SUCH_USER),
+                    path => path,
+                };
+                self.name(id, &VPath::resolve(path)?)
+            }
+            Extension::CopyData(copy) => self.copy_data(id, copy),
+            Extension::HomeDirectory(home) => {
+                if !home.user.is_empty() && home.user != self.policy.user.as_bytes() {
+                    return Err(Refusal::NO_SUCH_USER);
+                }
+                self.name(id, &VPath::root())
+            }
+            Extension::UsersGroupsById(UsersGroupsById { uids, gids }) => {
+                // Numbers only: whose they are on this machine is not told. Each gets its empty
+                // name, so the reply is as long as the request was.
+                self.replies.extended(id, |w| {
+                    for count in [uids.len(), gids.len()] {
+                        w.scope(|w| (0..count).for_each(|_| w.string(b"")));
+                    }
+                });
+                Ok(Taken::Answered)
+            }
+            Extension::Unknown { .. } => Err(Refusal::UNSUPPORTED),
+        }
+    }
+
+    fn open(
+        &mut self,
+        id: RequestId,
+        path: VPath,
+        flags: OpenFlags,
+        attrs: &Attrs,
+    ) -> Result<Taken, Refusal> {
+        let mode = attrs.permissions.unwrap_or(FILE_MODE) & MODE_MASK;
+        let write = flags.contains(OpenFlags::WRITE);
+        let how = OpenHow {
+            // OpenSSH's server takes a file that is opened for nothing as opened to read.
+            read: flags.contains(OpenFlags::READ) || !write,
+            write,
+            append: flags.contains(OpenFlags::APPEND),
+            truncate: flags.contains(OpenFlags::TRUNCATE),
+            create: match flags.contains(OpenFlags::CREATE) {
+                false => Create::Never,
+                true if flags.contains(OpenFlags::EXCLUSIVE) => Create::New { mode },
+                true => Create::IfMissing { mode },
+            },
+        };
+        let effects = [
+            (true, Effect::Look),
+            (how.write || how.append, Effect::Write),
+            (how.truncate, Effect::Truncate),
+            (how.create != Create::Never, Effect::Create),
+        ];
+        for (has, effect) in effects {
+            if has {
+                self.policy.allow(effect)?;
+            }
+        }
+        if how.truncate && !how.write {
+            return Err(Refusal::TRUNCATES_UNWRITTEN);
+        }
+        let slot = self.reserve(path.clone(), how.read, how.write)?;
+        self.push_path(id, Call::Open { path, how }, Some(slot));
+        Ok(Taken::Pending)
+    }
+
+    fn look(&mut self, id: RequestId, path: &[u8], links: Links) -> Result<Taken, Refusal> {
+        self.policy.allow(Effect::Look)?;
+        self.path(
+            id,
+            Call::Metadata {
+                path: VPath::resolve(path)?,
+                links,
+            },
+        )
+    }
+
+    fn change(
+        &mut self,
+        id: RequestId,
+        path: &[u8],
+        links: Links,
+        attrs: &Attrs,
+    ) -> Result<Taken, Refusal> {
+        self.policy.allow(Effect::Change)?;
+        let change = self.permitted_change(attrs)?;
+        self.path(
+            id,
+            Call::Change {
+                path: VPath::resolve(path)?,
+                links,
+                change,
+            },
+        )
+    }
+
+    /// What may be changed of what a client asks for. Nothing is changed if a part is refused.
+    fn permitted_change(&self, attrs: &Attrs) -> Result<Change, Refusal> {
+        let Attrs {
+            size,
+            owner,
+            permissions,
+            times,
+        } = *attrs;
+        if owner.is_some() {
+            return Err(Refusal::OWNER);
+        }
+        if let Some(size) = size {
+            self.policy.check_range(0, size)?;
+        }
+        Ok(Change {
+            size,
+            mode: permissions.map(|mode| mode & MODE_MASK),
+            times: times.map(|times| (times.atime, times.mtime)),
+        })
+    }
+
+    fn rename(
+        &mut self,
+        id: RequestId,
+        from: &[u8],
+        to: &[u8],
+        target: Target,
+    ) -> Result<Taken, Refusal> {
+        self.policy.allow(Effect::Rename)?;
+        self.path(
+            id,
+            Call::Rename {
+                from: VPath::resolve(from)?,
+                to: VPath::resolve(to)?,
+                target,
+            },
+        )
+    }
+
+    fn copy_data(&mut self, id: RequestId, copy: &CopyData<'_>) -> Result<Taken, Refusal> {
+        self.policy.allow(Effect::Write)?;
+        let (source, from) = self.open_file(copy.from, |entry| entry.may_read)?;
+        let (target, to) = self.open_file(copy.to, |entry| entry.may_write)?;
+        self.policy.check_range(copy.from_offset, copy.len)?;
+        self.policy.check_range(copy.to_offset, copy.len)?;
+        // A file copied into itself could grow for ever.
+        let is_same = from
+            .identity()
+            .is_some_and(|identity| Some(identity) == to.identity());
+        if source == target || is_same {
+            return Err(Refusal::SAME_FILE);
+        }
+        let plan = CopyPlan {
+            source,
+            from,
+            from_offset: copy.from_offset,
+            len: (copy.len != 0).then_some(copy.len),
+            to,
+            to_offset: copy.to_offset,
+        };
+        self.file(id, target, Mode::Exclusive, Work::Copy(Box::new(plan)))
+    }
+
+    fn name(&mut self, id: RequestId, path: &VPath) -> Result<Taken, Refusal> {
+        self.replies.name(id, path.as_bytes());
+        Ok(Taken::Answered)
+    }
+
+    fn path(&mut self, id: RequestId, call: Call) -> Result<Taken, Refusal> {
+        self.push_path(id, call, None);
+        Ok(Taken::Pending)
+    }
+
+    fn file(
+        &mut self,
+        id: RequestId,
+        slot: SlotId,
+        mode: Mode,
+        work: Work,
+    ) -> Result<Taken, Refusal> {
+        self.push_file(id, slot, mode, work);
+        Ok(Taken::Pending)
+    }
+
+    /// The slot of a handle that is open and whose `CLOSE` has not come.
+    pub(super) fn slot(&self, handle: &[u8]) -> Result<SlotId, Refusal> {
+        let slot = self.handles.find(handle).ok_or(Refusal::BAD_HANDLE)?;
+        match self.handles.get(slot) {
+            Some(Entry {
+                is_closing: false,
+                opened,
+                ..
+            }) if !matches!(opened, Opened::Opening) => Ok(slot),
+            _ => Err(Refusal::BAD_HANDLE),
+        }
+    }
+
+    /// The slot and file of a handle that is open for what `may` says.
+    fn open_file(
+        &self,
+        handle: &[u8],
+        may: impl FnOnce(&Entry) -> bool,
+    ) -> Result<(SlotId, Arc<dyn File>), Refusal> {
+        let slot = self.slot(handle)?;
+        match self.handles.get(slot) {
+            Some(entry) if may(entry) => match &entry.opened {
+                Opened::File(file) => Ok((slot, Arc::clone(file))),
+                _ => Err(Refusal::WRONG_HANDLE),
+            },
+            _ => Err(Refusal::WRONG_HANDLE),
+        }
+    }
+
+    /// Takes a slot for what is to be opened.
+    fn reserve(&mut self, path: VPath, may_read: bool, may_write: bool) -> Result<SlotId, Refusal> {
+        let (opened, is_closing, lane) = (Opened::Opening, false, Lane::new());
+        let entry = Entry {
+            opened,
+            path,
+            may_read,
+            may_write,
+            is_closing,
+            lane,
+        };
+        self.handles.insert(entry).ok_or(Refusal::HANDLES)
+    }
+}
+
+/// How far a request has come.
+enum Taken {
+    /// Its reply was written.
+    Answered,
+    /// Its reply comes with a job's result.
+    Pending,
+}

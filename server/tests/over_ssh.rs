@@ -1,0 +1,508 @@
+//! The whole server through the whole transport: a client made of the transport's client half and
+//! the SFTP codec, over `tokio::io::duplex` and over a socket.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_protocol::{
+    Attrs, Close, Init, Limits, Open, OpenFlags, PROTOCOL_VERSION, Pairs, Read, ReplyDecoder,
+    ReplyEvent, Request, RequestId, Response, Stat, StatusCode, Write,
+};
+use ketch_server::{
+    Answer, Block, Call, File, FileCall, FileSystem, HostKeyPair, MemoryFileSystem, PublicKey,
+    Server, ServerBuilder, Timeouts, User, VPath, Work, generate_host_key,
+};
+use ketch_transport::auth::Credential;
+use ketch_transport::config::ClientConfig;
+use ketch_transport::driver::{
+    ChannelStream, CloseReason, ConnectionHandle, Login, LoginEvent, OpenError, RefuseAll, stream,
+};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+const PASSWORD: &str = "correct horse";
+
+/// The client's window: smaller than what a few reads ask for.
+const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// How somebody tries to log in.
+enum Try {
+    Password(&'static str),
+    Key(Ed25519KeyPair),
+}
+
+async fn log_in<S>(stream: S, user: &str, tries: Vec<Try>) -> Result<ConnectionHandle, CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut login = Login::client(stream, ClientConfig::new(user))?;
+    let mut tries = tries.into_iter();
+    let mut key = None;
+    loop {
+        match login.next().await? {
+            LoginEvent::HostKey(_) => login.accept_host_key()?,
+            LoginEvent::AuthWanted { .. } => match tries.next() {
+                Some(Try::Password(password)) => {
+                    let password = Zeroizing::new(password.to_owned());
+                    login.authenticate(&Credential::Password(password))?;
+                }
+                Some(Try::Key(pair)) => {
+                    let public = pair.public_key().as_ref().try_into().unwrap();
+                    key = Some(pair);
+                    login.authenticate(&Credential::PublicKey(PublicKey::ed25519(public)))?;
+                }
+                None => return Err(CloseReason::Requested),
+            },
+            LoginEvent::Sign(data) => {
+                let signature = key.as_ref().unwrap().sign(&data);
+                login.signature(signature.as_ref())?;
+            }
+            LoginEvent::Authenticated { .. } => break,
+            _ => {}
+        }
+    }
+    let (handle, connection) = login.run(Box::new(RefuseAll));
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// What came for a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Got {
+    Status(StatusCode),
+    Handle(Vec<u8>),
+    Data(Vec<u8>),
+    Size(u64),
+}
+
+/// SFTP over a channel's byte stream.
+struct Client {
+    stream: ChannelStream,
+    decoder: ReplyDecoder,
+    next_id: RequestId,
+    outgoing: Vec<u8>,
+    /// The part of a `DATA` that has come.
+    body: Vec<u8>,
+    replies: BTreeMap<RequestId, Got>,
+}
+
+impl Client {
+    async fn open(connection: &ConnectionHandle) -> Result<Self, OpenError> {
+        let (stream, application) = stream();
+        connection.open_session("sftp", WINDOW, application).await?;
+        let mut outgoing = Vec::new();
+        let init = Init {
+            version: PROTOCOL_VERSION,
+            extensions: Pairs::EMPTY,
+        };
+        init.encode_packet(&mut outgoing);
+        let decoder = ReplyDecoder::new(Limits::default());
+        Ok(Self {
+            stream,
+            decoder,
+            next_id: 0,
+            outgoing,
+            body: Vec::new(),
+            replies: BTreeMap::new(),
+        })
+    }
+
+    fn request<'a>(&mut self, request: impl Into<Request<'a>>) -> RequestId {
+        self.next_id += 1;
+        request
+            .into()
+            .encode_packet(self.next_id, &mut self.outgoing);
+        self.next_id
+    }
+
+    /// Sends what was asked and waits for one reply.
+    async fn reply(&mut self, id: RequestId) -> Got {
+        // Both directions at once: a server that answers does not wait until all is sent.
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let mut unsent = &outgoing[..];
+        let mut buffer = vec![0; 64 * 1024];
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+        while !unsent.is_empty() || !self.replies.contains_key(&id) {
+            tokio::select! {
+                written = writer.write(unsent), if !unsent.is_empty() => {
+                    unsent = &unsent[written.unwrap()..];
+                }
+                got = reader.read(&mut buffer) => {
+                    let got = got.unwrap();
+                    assert!(got > 0, "the channel ended");
+                    take_replies(&mut self.decoder, &buffer[..got], &mut self.body, &mut self.replies);
+                }
+            }
+        }
+        self.replies.remove(&id).unwrap()
+    }
+
+    async fn ask<'a>(&mut self, request: impl Into<Request<'a>>) -> Got {
+        let id = self.request(request);
+        self.reply(id).await
+    }
+
+    async fn open_file(&mut self, path: &str) -> Vec<u8> {
+        let flags = OpenFlags::READ | OpenFlags::WRITE | OpenFlags::CREATE;
+        let open = Open {
+            path: path.as_bytes(),
+            flags,
+            attrs: Attrs::NONE.into(),
+        };
+        match self.ask(open).await {
+            Got::Handle(handle) => handle,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn take_replies(
+    decoder: &mut ReplyDecoder,
+    mut input: &[u8],
+    body: &mut Vec<u8>,
+    replies: &mut BTreeMap<RequestId, Got>,
+) {
+    loop {
+        let step = decoder.next(input).unwrap();
+        input = &input[step.consumed..];
+        let (id, got) = match step.event {
+            None => return,
+            Some(ReplyEvent::DataPiece { bytes, .. }) => {
+                body.extend_from_slice(bytes);
+                continue;
+            }
+            Some(ReplyEvent::DataEnd { id }) => (id, Got::Data(std::mem::take(body))),
+            Some(ReplyEvent::Reply { id, response }) => {
+                let got = match response {
+                    Response::Status(status) => Got::Status(status.code),
+                    Response::Handle(handle) => Got::Handle(handle.to_vec()),
+                    Response::Attrs(attrs) => Got::Size(attrs.attrs.size.unwrap()),
+                    other => panic!("{other:?}"),
+                };
+                (id, got)
+            }
+            Some(_) => continue,
+        };
+        assert_eq!(replies.insert(id, got), None, "{id} was answered twice");
+    }
+}
+
+fn host_key() -> HostKeyPair {
+    generate_host_key().unwrap()
+}
+
+fn builder(files: &Arc<MemoryFileSystem>) -> ServerBuilder {
+    let anna = User::with_file_system("anna", Arc::clone(files) as _).password(PASSWORD);
+    Server::builder().host_key(host_key()).user(anna)
+}
+
+/// A client that is logged in at a server, over a pipe in memory.
+async fn connected(server: &Server, pipe_len: usize) -> ConnectionHandle {
+    let (ours, theirs) = tokio::io::duplex(pipe_len);
+    let server = server.clone();
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    tokio::spawn(async move { server.serve_stream(theirs, "test").await });
+    log_in(ours, "anna", vec![Try::Password(PASSWORD)])
+        .await
+        .unwrap()
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len)
+        .map(|n| u8::try_from((n * 31 + n / 251 + seed) % 256).unwrap())
+        .collect()
+}
+
+/// Writes a file in pieces, closes it, reads it back with everything in flight at once.
+async fn put_and_get(client: &mut Client, name: &str, content: &[u8], piece: usize) {
+    let len = u32::try_from(piece).unwrap();
+    let handle = client.open_file(name).await;
+    let mut ids = Vec::new();
+    for (n, data) in content.chunks(piece).enumerate() {
+        let offset = (n * piece) as u64;
+        ids.push(client.request(Write {
+            handle: &handle,
+            offset,
+            data,
+        }));
+    }
+    ids.push(client.request(Close { handle: &handle }));
+    let stat = client.request(Stat {
+        path: name.as_bytes(),
+    });
+    for id in ids {
+        assert_eq!(client.reply(id).await, Got::Status(StatusCode::OK));
+    }
+    assert_eq!(client.reply(stat).await, Got::Size(content.len() as u64));
+
+    let handle = client.open_file(name).await;
+    let mut reads = Vec::new();
+    for (n, data) in content.chunks(piece).enumerate() {
+        let read = Read {
+            handle: &handle,
+            offset: (n * piece) as u64,
+            len,
+        };
+        reads.push((client.request(read), data));
+    }
+    let offset = content.len() as u64;
+    let end = client.request(Read {
+        handle: &handle,
+        offset,
+        len,
+    });
+    let close = client.request(Close { handle: &handle });
+    for (id, data) in reads {
+        assert!(client.reply(id).await == Got::Data(data.to_vec()));
+    }
+    assert_eq!(client.reply(end).await, Got::Status(StatusCode::EOF));
+    assert_eq!(client.reply(close).await, Got::Status(StatusCode::OK));
+}
+
+#[tokio::test]
+async fn files_go_up_and_down_over_a_pipe() {
+    let files = Arc::new(MemoryFileSystem::new());
+    let server = builder(&files).build().unwrap();
+    for (pipe_len, piece) in [(1 << 16, 32_768), (1 << 20, 261_120), (2_000, 5_000)] {
+        let connection = connected(&server, pipe_len).await;
+        let mut client = Client::open(&connection).await.unwrap();
+        let content = pattern(7_000_001.min(piece * 200), pipe_len);
+        let name = format!("/file{piece}");
+        put_and_get(&mut client, &name, &content, piece).await;
+        assert!(
+            files
+                .get(&VPath::resolve(name.as_bytes()).unwrap())
+                .unwrap()
+                == content
+        );
+        connection.disconnect();
+    }
+}
+
+#[tokio::test]
+async fn two_channels_share_a_connection_over_a_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let user = User::new("anna", dir.path()).password(PASSWORD);
+    let server = Server::builder()
+        .host_key(host_key())
+        .user(user)
+        .build()
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = {
+        let server = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { server.serve(listener).await })
+    };
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connection = log_in(socket, "anna", vec![Try::Password(PASSWORD)])
+        .await
+        .unwrap();
+    let mut one = Client::open(&connection).await.unwrap();
+    let mut two = Client::open(&connection).await.unwrap();
+    let (a, b) = (pattern(3_000_000, 1), pattern(2_000_000, 2));
+    tokio::join!(
+        put_and_get(&mut one, "/one", &a, 65_536),
+        put_and_get(&mut two, "/two", &b, 32_768)
+    );
+    assert!(std::fs::read(dir.path().join("one")).unwrap() == a);
+    assert!(std::fs::read(dir.path().join("two")).unwrap() == b);
+
+    // A graceful end: nobody new comes in, who is there may finish, and then the loop returns.
+    server.shutdown();
+    put_and_get(&mut one, "/three", &a, 65_536).await;
+    connection.disconnect();
+    serving.await.unwrap().unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn shutdown_ends_connections_that_stay() {
+    let files = Arc::new(MemoryFileSystem::new());
+    let mut timeouts = Timeouts::default();
+    timeouts.shutdown = Duration::from_millis(10);
+    let server = builder(&files).timeouts(timeouts).build().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = {
+        let server = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { server.serve(listener).await })
+    };
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connection = log_in(socket, "anna", vec![Try::Password(PASSWORD)])
+        .await
+        .unwrap();
+    server.shutdown();
+    connection.closed().await;
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_right_proof_lets_in() {
+    let pair = |seed: u8| Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let public = PublicKey::ed25519(pair(1).public_key().as_ref().try_into().unwrap());
+    let files: Arc<dyn FileSystem> = Arc::new(MemoryFileSystem::new());
+    let anna = User::with_file_system("anna", Arc::clone(&files)).password(PASSWORD);
+    let bob = User::with_file_system("bob", files).authorized_key(public);
+    let server = Server::builder()
+        .host_key(host_key())
+        .user(anna)
+        .user(bob)
+        .build()
+        .unwrap();
+    let attempt = |user: &'static str, tries| {
+        let server = server.clone();
+        async move {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+            tokio::spawn(async move { server.serve_stream(theirs, "test").await });
+            log_in(ours, user, tries).await.is_ok()
+        }
+    };
+    let right = || Try::Password(PASSWORD);
+    let wrong = || Try::Password("wrong");
+    assert!(attempt("anna", vec![right()]).await);
+    assert!(attempt("anna", vec![wrong(), wrong(), right()]).await);
+    assert!(!attempt("anna", (0..6).map(|_| wrong()).chain([right()]).collect()).await);
+    assert!(!attempt("bob", vec![right()]).await);
+    assert!(!attempt("eve", vec![right()]).await);
+    assert!(attempt("bob", vec![Try::Key(pair(1))]).await);
+    assert!(attempt("bob", vec![Try::Key(pair(2)), Try::Key(pair(1))]).await);
+    assert!(!attempt("anna", vec![Try::Key(pair(1))]).await);
+}
+
+#[tokio::test]
+async fn nothing_but_the_subsystem_sftp_is_there() {
+    let server = builder(&Arc::new(MemoryFileSystem::new())).build().unwrap();
+    let connection = connected(&server, 1 << 16).await;
+    for name in ["shell", "scp", "", "sftp ", "SFTP", "../sftp"] {
+        let (_stream, application) = stream();
+        let opened = connection.open_session(name, WINDOW, application).await;
+        assert!(matches!(opened, Err(OpenError::Refused(_))), "{name:?}");
+    }
+    let mut client = Client::open(&connection).await.unwrap();
+    assert_eq!(
+        client.ask(Stat { path: b"/none" }).await,
+        Got::Status(StatusCode::NO_SUCH_FILE)
+    );
+}
+
+#[tokio::test]
+async fn a_second_greeting_closes_the_channel_and_not_the_connection() {
+    let server = builder(&Arc::new(MemoryFileSystem::new())).build().unwrap();
+    let connection = connected(&server, 1 << 16).await;
+    let mut client = Client::open(&connection).await.unwrap();
+    let init = Init {
+        version: PROTOCOL_VERSION,
+        extensions: Pairs::EMPTY,
+    };
+    init.encode_packet(&mut client.outgoing);
+    client.stream.write_all(&client.outgoing).await.unwrap();
+    let mut rest = Vec::new();
+    client.stream.read_to_end(&mut rest).await.unwrap();
+    let mut other = Client::open(&connection).await.unwrap();
+    assert_eq!(
+        other.ask(Stat { path: b"/none" }).await,
+        Got::Status(StatusCode::NO_SUCH_FILE)
+    );
+}
+
+/// Writes nothing before it is told to: a disk that hangs.
+#[derive(Debug)]
+struct HangingFiles {
+    files: Arc<MemoryFileSystem>,
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+#[derive(Debug)]
+struct HangingFile {
+    file: Arc<dyn File>,
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+impl FileSystem for HangingFiles {
+    fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
+        Box::pin(async move {
+            Ok(match self.files.try_call(&call)? {
+                Answer::File(file) => Answer::File(Arc::new(HangingFile {
+                    file,
+                    gate: Arc::clone(&self.gate),
+                })),
+                answer => answer,
+            })
+        })
+    }
+}
+
+impl File for HangingFile {
+    fn read_at(self: Arc<Self>, offset: u64, block: Block) -> Work<Block> {
+        Arc::clone(&self.file).read_at(offset, block)
+    }
+
+    fn write_at(self: Arc<Self>, offset: u64, bytes: Vec<u8>) -> Work<()> {
+        Box::pin(async move {
+            let _open = self.gate.acquire().await.unwrap();
+            Arc::clone(&self.file).write_at(offset, bytes).await
+        })
+    }
+
+    fn call(self: Arc<Self>, call: FileCall) -> Work<Answer> {
+        Arc::clone(&self.file).call(call)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_stops_its_channel_and_no_other() {
+    let memory = Arc::new(MemoryFileSystem::new());
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let files = HangingFiles {
+        files: Arc::clone(&memory),
+        gate: Arc::clone(&gate),
+    };
+    let anna = User::with_file_system("anna", Arc::new(files)).password(PASSWORD);
+    let server = Server::builder()
+        .host_key(host_key())
+        .user(anna)
+        .build()
+        .unwrap();
+    let connection = connected(&server, 1 << 20).await;
+    let mut stuck = Client::open(&connection).await.unwrap();
+    let mut other = Client::open(&connection).await.unwrap();
+    let handle = stuck.open_file("/stuck").await;
+    let content = pattern(3_000_000, 3);
+    let ids: Vec<_> = content
+        .chunks(32_768)
+        .enumerate()
+        .map(|(n, data)| {
+            stuck.request(Write {
+                handle: &handle,
+                offset: n as u64 * 32_768,
+                data,
+            })
+        })
+        .collect();
+    {
+        let waiting = stuck.reply(ids[0]);
+        let mut waiting = std::pin::pin!(waiting);
+        for round in 0..50 {
+            tokio::select! {
+                biased;
+                got = &mut waiting => panic!("{got:?}"),
+                got = other.ask(Stat { path: b"/stuck" }) => {
+                    assert_eq!(got, Got::Size(0), "round {round}");
+                }
+            }
+        }
+        gate.add_permits(1);
+        assert_eq!(waiting.await, Got::Status(StatusCode::OK));
+    }
+    for id in &ids[1..] {
+        assert_eq!(stuck.reply(*id).await, Got::Status(StatusCode::OK));
+    }
+    assert!(memory.get(&VPath::resolve(b"/stuck").unwrap()).unwrap() == content);
+}
