@@ -1,2 +1,71 @@
-//! stub
-fn main() {}
+//! The `ketch` command: arguments → plan → one file for each command → exit code.
+//!
+//! | step | module |
+//! | --- | --- |
+//! | what was typed | `args` |
+//! | what it means: host, files, keys, policies | `plan` |
+//! | doing it | `cmd` |
+//! | asking for a password or passphrase | `prompt` |
+//! | lines and progress | `output` |
+//! | what went wrong, and the code to end with | `failed`, `exit` |
+//!
+//! The whole program runs on one thread; only what blocks (questions to the user, slow disks) is
+//! handed to others.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cmd;
+mod exit;
+mod failed;
+mod output;
+mod plan;
+mod prompt;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use args::{Command, Line};
+use failed::Failed;
+
+/// How long the program waits, at its end, for threads that are still in a blocking call.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(Err(Failed::local("cannot start", error))),
+    };
+    let result = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            result = run(line.command) => result,
+            () = interrupt() => Err(Failed::Interrupted),
+        }
+    });
+    runtime.shutdown_timeout(END_TIMEOUT);
+    exit::report(result)
+}
+
+async fn run(command: Command) -> Result<(), Failed> {
+    match command {
+        Command::Get(args) => cmd::get::run(plan::Get::new(args)?).await,
+        Command::Put(args) => cmd::put::run(plan::Put::new(args)?).await,
+        Command::Ls(args) => cmd::ls::run(plan::Ls::new(args)?).await,
+        Command::Listen(args) => cmd::listen::run(plan::Listen::new(args)?).await,
+        Command::Serve(args) => cmd::serve::run(args).await,
+        Command::Demo(args) => cmd::demo::run(args).await,
+    }
+}
+
+/// Waits for Ctrl-C. Where it cannot be waited for, it ends the program by itself.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,13 @@
+//! One file for each command; what they share is how they log in, and
+//! what they say of a transfer.
+
+pub(crate) mod demo;
+pub(crate) mod get;
+#[cfg(unix)]
+mod keys;
+pub(crate) mod listen;
+mod login;
+pub(crate) mod ls;
+pub(crate) mod put;
+pub(crate) mod serve;
+mod transferred;

@@ -1,0 +1,44 @@
+//! `ketch put`: a local file or directory goes to a server.
+
+use std::sync::Arc;
+
+use ketch_client::{Failure, FileType, Kind, Progress, PutOptions, RemotePath, Sftp};
+
+use crate::cmd::{login, transferred};
+use crate::failed::Failed;
+use crate::output;
+use crate::plan::Put;
+
+/// Copies what the plan names.
+pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
+    let session = login::session(&plan.connection).await?;
+    let sftp = session.sftp().await?;
+    let remote = target(&sftp, &plan).await?;
+    let progress = Arc::new(Progress::new());
+    let options = PutOptions::new()
+        .recursive(plan.recursive)
+        .progress(Arc::clone(&progress));
+    let what = plan.local.display().to_string();
+    let work = sftp.put(&plan.local, &remote, options);
+    transferred::tell(output::with_progress(work, &progress, &what, plan.quiet).await)?;
+    session.disconnect().await;
+    Ok(())
+}
+
+/// Where it goes: into `remote` if that is a directory, else to that very name.
+async fn target(sftp: &Sftp, plan: &Put) -> Result<RemotePath, Failed> {
+    let remote = &plan.remote;
+    let is_written_as_one = remote.as_bytes().ends_with(b"/");
+    let is_directory = match sftp.stat(remote).await {
+        Ok(attrs) if attrs.file_type() == FileType::Regular && is_written_as_one => {
+            return Err(Failed::Usage(format!("{remote} is not a directory")));
+        }
+        Ok(attrs) => attrs.file_type() == FileType::Directory,
+        Err(error) if error.kind() == Kind::NotFound => is_written_as_one,
+        Err(error) => return Err(error.into()),
+    };
+    match &plan.name {
+        Some(name) if is_directory => Ok(remote.join(name)),
+        _ => Ok(remote.clone()),
+    }
+}

@@ -1,0 +1,18 @@
+//! `ketch serve`: one user, one directory, over SFTP.
+
+#[cfg(unix)]
+mod authorized_keys;
+#[cfg(unix)]
+mod run;
+
+#[cfg(unix)]
+pub(crate) use run::{cannot_start, run};
+
+#[cfg(not(unix))]
+use crate::{args::ServeArgs, failed::Failed};
+
+/// The embedded server confines its users by means that only Unix has.
+#[cfg(not(unix))]
+pub(crate) async fn run(_: ServeArgs) -> Result<(), Failed> {
+    Err(Failed::UnixOnly("serve"))
+}

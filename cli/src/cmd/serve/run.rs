@@ -1,0 +1,87 @@
+//! What `ketch serve` does: reads the files, listens, and ends in good order.
+
+use ketch_server::{BuildError, Server, User};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::authorized_keys;
+use crate::args::ServeArgs;
+use crate::cmd::keys;
+use crate::failed::Failed;
+use crate::output::{Lines, escaped};
+use crate::prompt;
+
+/// Serves until a signal says to end; connections then have a moment to finish.
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
+    let host_key = args.host_key.or_else(keys::default_path).ok_or_else(|| {
+        Failed::Usage("there is no home directory to keep a host key in: use --host-key".into())
+    })?;
+    let mut user = User::new(&args.user, &args.root);
+    if let Some(file) = &args.password_file {
+        user = user.password(prompt::password_from(file)?.as_str());
+    }
+    if let Some(file) = &args.authorized_keys {
+        for key in authorized_keys::read(file)? {
+            user = user.authorized_key(key);
+        }
+    }
+    if args.read_only {
+        user = user.read_only();
+    }
+    let server = Server::builder()
+        .host_key(keys::load_or_create(&host_key)?)
+        .user(user)
+        .build()
+        .map_err(cannot_start)?;
+    let cannot_listen = |e| Failed::local(format!("cannot listen on {}", args.listen), e);
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let mut terminate = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+
+    let fingerprint = keys::fingerprint(server.host_key());
+    let what = format!(
+        "{} to {}",
+        escaped(args.root.as_os_str().as_encoded_bytes()),
+        args.user
+    );
+    // Whoever started the server may not care to listen: it serves all the same.
+    let _ = say(&[
+        ("listening on", &address.to_string()),
+        ("host key", &fingerprint),
+        ("serving", &what),
+    ]);
+
+    let mut serving = std::pin::pin!(server.serve(listener));
+    tokio::select! {
+        result = &mut serving => return result.map_err(cannot_listen),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.shutdown();
+    serving.await.map_err(cannot_listen)
+}
+
+/// An error in putting the server together; its cause, where it has one, is a file's.
+pub(crate) fn cannot_start(error: BuildError) -> Failed {
+    match error {
+        BuildError::Root { user, path, source } => {
+            Failed::local(format!("cannot serve {} to {user}", path.display()), source)
+        }
+        error => Failed::set_up("cannot start the server", error),
+    }
+}
+
+fn say(lines: &[(&str, &str)]) -> Result<(), Failed> {
+    let mut out = Lines::new();
+    for (name, value) in lines {
+        out.line(&format!("{name} {value}"))?;
+    }
+    out.flush()
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, Failed> {
+    signal(kind).map_err(|error| Failed::local("cannot wait for signals", error))
+}

@@ -1,0 +1,101 @@
+//! Why a command failed: the one error type of the program.
+
+use std::error::Error;
+use std::{fmt, io};
+
+use ketch_client::{Failure, Kind};
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The arguments make no sense together, or name something that cannot be.
+    Usage(String),
+    /// An operation of one of the libraries; it says enough itself.
+    Operation(Box<dyn Failure + Send + Sync>),
+    /// Something on this machine.
+    Local {
+        what: String,
+        source: Box<dyn Error + Send + Sync>,
+        kind: Kind,
+    },
+    /// What came back is not what was sent.
+    Wrong(String),
+    /// This part of the program is for Unix.
+    #[cfg_attr(unix, expect(dead_code, reason = "for the other platforms"))]
+    UnixOnly(&'static str),
+    /// Whoever reads our output has gone.
+    OutputClosed,
+    /// The user pressed Ctrl-C.
+    Interrupted,
+}
+
+impl Failed {
+    pub(crate) fn local(what: impl Into<String>, source: io::Error) -> Self {
+        let kind = Kind::of_local(&source);
+        Self::Local {
+            what: what.into(),
+            source: Box::new(source),
+            kind,
+        }
+    }
+
+    /// Something in the set-up of this machine that makes no sense.
+    #[cfg(unix)]
+    pub(crate) fn set_up(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Local {
+            what: what.into(),
+            source: source.into(),
+            kind: Kind::Local,
+        }
+    }
+
+    /// An error in writing to standard output.
+    pub(crate) fn output(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::local("cannot write the output", source),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Usage(_) | Self::OutputClosed => Kind::Local,
+            Self::Operation(error) => error.kind(),
+            Self::Local { kind, .. } => *kind,
+            Self::Wrong(_) => Kind::Peer,
+            Self::UnixOnly(_) => Kind::Unsupported,
+            Self::Interrupted => Kind::Cancelled,
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(what) | Self::Wrong(what) | Self::Local { what, .. } => f.write_str(what),
+            Self::Operation(error) => error.fmt(f),
+            Self::UnixOnly(command) => write!(f, "`ketch {command}` works on Unix only"),
+            Self::OutputClosed => f.write_str("the output is closed"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl Error for Failed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Operation(error) => error.source(),
+            Self::Local { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+impl<E: Failure + Send + Sync + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Operation(Box::new(error))
+    }
+}
