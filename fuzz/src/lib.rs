@@ -1,1 +1,25 @@
-//! Fuzz targets over every parser and state machine.
+//! The laws that fuzzing checks, one function for each target.
+//!
+//! A target in `fuzz_targets` is three lines that hand libFuzzer's bytes to the function of its
+//! name here. So the laws are ordinary code: they are compiled with the workspace, and their
+//! tests run them on packets that are known to be good, which keeps a law that nothing reaches
+//! from looking like one that holds.
+//!
+//! | module | what is held to it |
+//! | --- | --- |
+//! | [`wire`] | the data types of RFC 4251 §5 |
+//! | [`sftp`] | every SFTP packet, as server and as client read it |
+//! | [`sftp_stream`] | the streaming decoders, with their input cut anywhere |
+//! | [`packet`] | identification lines, and the packet layer under every cipher |
+//! | [`ssh`] | every SSH message, and what two offers agree on |
+//! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
+//! | [`known_hosts`] | files of host keys, and destinations |
+#![forbid(unsafe_code)]
+
+pub mod known_hosts;
+pub mod packet;
+pub mod sftp;
+pub mod sftp_stream;
+pub mod ssh;
+pub mod ssh_session;
+pub mod wire;

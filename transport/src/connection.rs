@@ -644,6 +644,7 @@ impl Connection {
     /// The stream took the first `len` bytes of [`Connection::output`].
     pub fn output_taken(&mut self, len: usize) {
         self.outbox.sender.consume(len);
+        self.keeper.on_output(len);
     }
 
     /// When [`Connection::handle_timeout`] should be called next.

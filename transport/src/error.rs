@@ -150,6 +150,9 @@ impl ConnectionError {
             Self::NoCommonAlgorithm(_) | Self::RandomFailed(_) => {
                 Some(DisconnectReason::KEY_EXCHANGE_FAILED)
             }
+            Self::Misbehaved(PeerMisbehaved::NoSuchService) => {
+                Some(DisconnectReason::SERVICE_NOT_AVAILABLE)
+            }
             Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
             Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
             Self::TimedOut(_) => Some(DisconnectReason::CONNECTION_LOST),

@@ -52,6 +52,13 @@ impl Keeper {
             .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
     }
 
+    /// The stream took bytes of ours: an upload is work between exchanges as much as a download.
+    pub(crate) fn on_output(&mut self, len: usize) {
+        self.bytes_since_rekeys = self
+            .bytes_since_rekeys
+            .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+    }
+
     /// The peer starts an exchange.
     pub(crate) fn on_peer_rekey(&mut self) -> Result<(), PeerMisbehaved> {
         if self.bytes_since_rekeys > PEER_REKEYS_BYTES {

@@ -29,7 +29,11 @@ pub mod event;
 mod handshake;
 mod keeper;
 pub mod message;
+#[cfg(test)]
+mod misbehaving_peer;
 mod mux;
 mod outbox;
 pub mod packet;
+#[cfg(test)]
+mod pair;
 pub mod room;

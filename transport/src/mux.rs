@@ -236,8 +236,13 @@ impl Mux {
     ) -> Result<Option<Event<'a>>, ConnectionError> {
         let (id, channel) = self.named(number::CHANNEL_DATA, message.recipient)?;
         channel.recv.debit(message.data.len())?;
-        // After EOF (RFC 4254 §5.3) and after our CLOSE nobody listens; the window bounds it.
-        if channel.recv.end != End::Open || channel.send.wanted == End::Closed {
+        // After EOF (RFC 4254 §5.3) nobody listens; the window bounds it.
+        if channel.recv.end != End::Open {
+            return Ok(None);
+        }
+        // Nor when we are about to close. But the peer may be too, and its queue has to drain first.
+        if channel.send.wanted == End::Closed {
+            channel.recv.give_credit(message.data.len());
             return Ok(None);
         }
         if !matches!(channel.opening, Opening::Ready) {
@@ -258,6 +263,10 @@ impl Mux {
         let (id, channel) = self.named(number::CHANNEL_EXTENDED_DATA, message.recipient)?;
         channel.recv.debit(message.data.len())?;
         if channel.recv.end != End::Open || !matches!(channel.opening, Opening::Ready) {
+            return Ok(None);
+        }
+        if channel.send.wanted == End::Closed {
+            channel.recv.give_credit(message.data.len());
             return Ok(None);
         }
         Ok(Some(Event::ExtendedData(
@@ -396,7 +405,7 @@ impl Mux {
                 Ok(Some(Event::Exit(id, Exit::Signal(signal.to_owned()))))
             }
             _ => {
-                if want_reply {
+                if want_reply && channel.send.sent != End::Closed {
                     let recipient = channel.send.recipient;
                     outbox.message(|w| {
                         ChannelOnly { recipient }.encode(number::CHANNEL_FAILURE, w);
@@ -488,7 +497,10 @@ impl Mux {
         status: u32,
         outbox: &mut Outbox,
     ) -> Result<(), ConnectionError> {
-        if let Some(channel) = self.get(id) {
+        if let Some(channel) = self.get(id)
+            && matches!(channel.opening, Opening::Ready)
+            && channel.send.sent != End::Closed
+        {
             let recipient = channel.send.recipient;
             let request = Request::ExitStatus(status);
             let message = ChannelRequest {
@@ -599,6 +611,9 @@ impl Mux {
             if matches!(channel.opening, Opening::Asked { .. }) {
                 continue; // the peer has given no number yet
             }
+            if channel.send.sent == End::Closed {
+                continue; // nothing may follow CLOSE: the peer may have forgotten the channel
+            }
             let recipient = channel.send.recipient;
             if let Some(bytes) = channel.recv.take_adjust() {
                 outbox.message(|w| WindowAdjust { recipient, bytes }.encode(w))?;
@@ -610,7 +625,7 @@ impl Mux {
                 channel.send.sent = End::Eof;
                 outbox.message(|w| ChannelOnly { recipient }.encode(number::CHANNEL_EOF, w))?;
             }
-            if channel.send.wanted == End::Closed && channel.send.sent != End::Closed {
+            if channel.send.wanted == End::Closed {
                 channel.send.sent = End::Closed;
                 outbox.message(|w| ChannelOnly { recipient }.encode(number::CHANNEL_CLOSE, w))?;
             }

@@ -3,13 +3,13 @@
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
 use super::handle::{CloseReason, ConnectionHandle, Shared};
 use super::link::Link;
+use super::now;
 use super::router::Acceptor;
 use super::task::{Lifetime, Task};
 use crate::auth::{AuthAttempt, Credential};
@@ -33,6 +33,8 @@ pub struct Login<S> {
     /// An event that an answer led to, without a packet in between.
     sign: Option<Vec<u8>>,
     authenticated: bool,
+    /// What ended the connection while an attempt was answered; told by the next call.
+    failed: Option<ConnectionError>,
 }
 
 impl<S> std::fmt::Debug for Login<S> {
@@ -80,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     pub fn client(stream: S, config: ClientConfig) -> Result<Self, CloseReason> {
         let timers = config.common.timers.clone();
         let random = Box::new(SystemRandom::new());
-        let connection = Connection::client(config, random, Instant::now())?;
+        let connection = Connection::client(config, random, now())?;
         Ok(Self::new(
             stream,
             connection,
@@ -96,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     pub fn server(stream: S, config: ServerConfig) -> Result<Self, CloseReason> {
         let timers = config.common.timers.clone();
         let random = Box::new(SystemRandom::new());
-        let connection = Connection::server(config, random, Instant::now())?;
+        let connection = Connection::server(config, random, now())?;
         Ok(Self::new(
             stream,
             connection,
@@ -113,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             lifetime,
             sign: None,
             authenticated: false,
+            failed: None,
         }
     }
 
@@ -124,23 +127,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         if let Some(data) = self.sign.take() {
             return Ok(LoginEvent::Sign(data));
         }
+        let outcome = self.next_event().await;
+        if outcome.is_err() {
+            // A last word, as far as the stream takes it at once.
+            let _: () = poll_fn(|cx| {
+                while matches!(self.link.poll_write(cx), Poll::Ready(Ok(1..))) {}
+                Poll::Ready(())
+            })
+            .await;
+        }
+        outcome
+    }
+
+    async fn next_event(&mut self) -> Result<LoginEvent, CloseReason> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.into());
+        }
         loop {
-            let event = self.take_event();
-            if let Err(error) = event {
-                // A last word, if the stream takes it at once.
-                let _ = poll_fn(|cx| Poll::Ready(self.link.poll_write(cx))).await;
-                return Err(error.into());
-            }
-            if let Ok(Some(event)) = event {
+            if let Some(event) = self.take_event()? {
                 return Ok(event);
             }
+            // Looked at whenever something came, too: a peer that always has more to say would
+            // otherwise never be out of time.
             let deadline = self.link.connection.poll_timeout();
-            let mut sleep = deadline.map(|at| Box::pin(sleep_until(at.into())));
-            let mut read = false;
-            poll_fn(|cx| self.poll_io(cx, sleep.as_mut().map(|s| s.as_mut()), &mut read)).await?;
-            if !read {
-                self.link.connection.handle_timeout(Instant::now())?;
+            let now = now();
+            if deadline.is_some_and(|at| at <= now) {
+                self.link.connection.handle_timeout(now)?;
             }
+            let mut sleep = deadline.map(|at| Box::pin(sleep_until(at.into())));
+            poll_fn(|cx| self.poll_io(cx, sleep.as_mut().map(|s| s.as_mut()))).await?;
         }
     }
 
@@ -149,7 +164,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         &mut self,
         cx: &mut std::task::Context<'_>,
         sleep: Option<std::pin::Pin<&mut Sleep>>,
-        read: &mut bool,
     ) -> Poll<Result<(), CloseReason>> {
         while let Poll::Ready(len) = self.link.poll_write(cx)? {
             if len == 0 {
@@ -157,7 +171,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             }
         }
         if let Poll::Ready(len) = self.link.poll_read(cx)? {
-            *read = true;
             return Poll::Ready(if len == 0 {
                 Err(CloseReason::Eof)
             } else {
@@ -178,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         }
         let (connection, filled) = self.link.input();
         let mut input = Input::new(filled);
-        let event = connection.next(&mut input, Instant::now());
+        let event = connection.next(&mut input, now());
         let taken = input.position();
         let event = event.map(|event| {
             event.and_then(|event| {
@@ -205,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// # Errors
     /// [`CloseReason::Connection`].
     pub fn accept_host_key(&mut self) -> Result<(), CloseReason> {
-        self.link.connection.resume_clock(Instant::now());
+        self.link.connection.resume_clock(now());
         Ok(self.link.connection.accept_host_key()?)
     }
 
@@ -214,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// # Errors
     /// [`CloseReason::Connection`].
     pub fn authenticate(&mut self, credential: &Credential) -> Result<(), CloseReason> {
-        self.link.connection.resume_clock(Instant::now());
+        self.link.connection.resume_clock(now());
         self.sign = self.link.connection.authenticate(credential)?;
         Ok(())
     }
@@ -224,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// # Errors
     /// [`CloseReason::Connection`].
     pub fn signature(&mut self, raw: &[u8]) -> Result<(), CloseReason> {
-        self.link.connection.resume_clock(Instant::now());
+        self.link.connection.resume_clock(now());
         Ok(self.link.connection.signature(raw)?)
     }
 
@@ -233,19 +246,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// # Errors
     /// [`CloseReason::Connection`].
     pub fn accept_auth(&mut self) -> Result<(), CloseReason> {
-        let now = Instant::now();
-        self.link.connection.resume_clock(now);
-        self.authenticated = self.link.connection.accept_auth(now)?;
+        let at = now();
+        self.link.connection.resume_clock(at);
+        self.authenticated = self.link.connection.accept_auth(at)?;
         Ok(())
     }
 
-    /// Server: the attempt is wrong.
+    /// Server: the attempt is wrong. When there were enough of them, [`Login::next`] tells the peer
+    /// and fails with [`ConnectionError::TooManyAttempts`].
     ///
     /// # Errors
-    /// [`ConnectionError::TooManyAttempts`] when there were enough of them; the next call of
-    /// [`Login::next`] would fail, so drop the login then.
+    /// [`CloseReason::Connection`].
     pub fn reject_auth(&mut self) -> Result<(), CloseReason> {
-        Ok(self.link.connection.reject_auth()?)
+        match self.link.connection.reject_auth() {
+            Err(error @ ConnectionError::TooManyAttempts) => self.failed = Some(error),
+            outcome => outcome?,
+        }
+        Ok(())
     }
 
     /// Ends the login with a word to the peer, waiting as long as a graceful end may take.

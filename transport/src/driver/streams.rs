@@ -34,6 +34,17 @@ struct Queues {
 }
 
 impl Queues {
+    /// What a reader learns of a channel that is gone: a channel that was closed in good order is at
+    /// its end, a connection that was lost is an error.
+    fn lost(&self) -> io::Result<()> {
+        match &self.closed {
+            Some(why) if !matches!(**why, CloseReason::Channel) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, (**why).clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn wake_driver(&self) {
         if let Some(driver) = &self.driver {
             driver.wake();
@@ -71,8 +82,12 @@ impl AsyncRead for ChannelStream {
     ) -> Poll<io::Result<()>> {
         let mut queues = lock(&self.queues);
         if queues.received.is_empty() {
-            if queues.received_end || queues.closed.is_some() {
+            if queues.received_end {
                 return Poll::Ready(Ok(()));
+            }
+            if queues.closed.is_some() {
+                // A connection that was lost is no end of the data.
+                return Poll::Ready(queues.lost());
             }
             queues.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -97,11 +112,8 @@ impl AsyncWrite for ChannelStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut queues = lock(&self.queues);
-        if let Some(why) = &queues.closed {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                (**why).clone(),
-            )));
+        if queues.closed.is_some() {
+            return Poll::Ready(queues.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
         }
         if queues.shutdown {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -119,8 +131,11 @@ impl AsyncWrite for ChannelStream {
     /// Waits until the channel has taken what was written.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut queues = lock(&self.queues);
-        if queues.outgoing.is_empty() || queues.closed.is_some() {
+        if queues.outgoing.is_empty() {
             return Poll::Ready(Ok(()));
+        }
+        if queues.closed.is_some() {
+            return Poll::Ready(queues.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
         }
         queues.writer = Some(cx.waker().clone());
         Poll::Pending

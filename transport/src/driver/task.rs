@@ -11,6 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::handle::{CloseReason, Command, DriverWaker, Shared};
 use super::link::Link;
+use super::now;
 use super::router::{Acceptor, Router};
 use crate::error::ConnectionError;
 use crate::message::transport::DisconnectReason;
@@ -58,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         close_time: Duration,
     ) -> Self {
         let router = Router::new(acceptor, DriverWaker(Arc::clone(&shared)));
-        let sleep = Box::pin(sleep_until(Instant::now().into()));
+        let sleep = Box::pin(sleep_until(now().into()));
         Self {
             link,
             shared,
@@ -72,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
 
     /// One turn; says whether anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
-        let now = Instant::now();
+        let now = now();
         let mut moved = self.shared.take_wake();
         self.link.borrow_buffers();
         if self
@@ -141,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     /// Everybody learns why; a last word leaves if the stream takes it in time.
     fn begin_end(&mut self, why: CloseReason) {
         tracing::debug!(%why, "connection ends");
-        let now = Instant::now();
+        let now = now();
         if matches!(why, CloseReason::Requested) {
             // What applications queued before goes first.
             let _ = self.link.connection.flush(now);

@@ -1,0 +1,196 @@
+//! A server and a client for the tests of the driver: over any stream, with subsystems that echo,
+//! flood, collect or sleep.
+
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
+use std::sync::Arc;
+
+use ketch_transport::auth::{Credential, Method};
+use ketch_transport::config::{ClientConfig, ServerConfig};
+use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
+use ketch_transport::driver::{
+    Acceptor, Application, ChannelStream, CloseReason, ConnectionHandle, Login, LoginEvent,
+    RefuseAll, stream,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+/// First window of the client's channels, in bytes.
+pub(crate) const WINDOW: u32 = 256 * 1024;
+
+/// Bytes that one direction of "flood" carries.
+pub(crate) const FLOOD: usize = 2_000_000;
+
+/// The server's subsystems.
+pub(crate) struct Programs {
+    /// What "collect" received until its channel ended.
+    pub(crate) collected: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl Acceptor for Programs {
+    fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        let (channel, application) = stream();
+        match name {
+            "echo" => drop(tokio::task::spawn(echo(channel))),
+            "flood" => drop(tokio::task::spawn(flood(channel))),
+            "asleep" => drop(tokio::task::spawn(async {
+                let _channel = channel;
+                std::future::pending::<()>().await;
+            })),
+            "collect" => drop(tokio::task::spawn(collect(channel, self.collected.clone()))),
+            _ => return None,
+        }
+        Some(application)
+    }
+}
+
+async fn echo(channel: ChannelStream) {
+    let (mut read, mut write) = tokio::io::split(channel);
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+    let _ = write.shutdown().await;
+}
+
+/// Sends and receives [`FLOOD`] bytes at the same time, waiting for neither.
+pub(crate) async fn flood(channel: ChannelStream) {
+    let (read, mut write) = tokio::io::split(channel);
+    let writer = tokio::task::spawn(async move {
+        let _ = write.write_all(&vec![1; FLOOD]).await;
+        let _ = write.shutdown().await;
+    });
+    let received = tokio::io::copy(&mut read.take(u64::MAX), &mut tokio::io::sink()).await;
+    assert_eq!(received.ok(), u64::try_from(FLOOD).ok());
+    writer.await.unwrap();
+}
+
+async fn collect(mut channel: ChannelStream, collected: mpsc::UnboundedSender<Vec<u8>>) {
+    let mut bytes = Vec::new();
+    let _ = channel.read_to_end(&mut bytes).await;
+    let _ = collected.send(bytes);
+}
+
+pub(crate) fn host_key() -> Arc<HostKeyPair> {
+    Arc::new(HostKeyPair::from_ed25519_seed(&Zeroizing::new([7; 32])))
+}
+
+/// The key pair with which the user may log in.
+pub(crate) fn user_key() -> ring::signature::Ed25519KeyPair {
+    ring::signature::Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap()
+}
+
+pub(crate) fn user_public_key() -> PublicKey {
+    let pair = user_key();
+    let public = ring::signature::KeyPair::public_key(&pair).as_ref();
+    PublicKey::ed25519(public.try_into().unwrap())
+}
+
+/// Lets the user in with the password "secret" or with [`user_key`].
+pub(crate) async fn log_in_server<S>(mut login: Login<S>) -> Result<Login<S>, CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    loop {
+        match login.next().await? {
+            LoginEvent::Attempt(attempt) => match attempt.method {
+                Method::Password(password) if *password == "secret" => login.accept_auth()?,
+                Method::PublicKey(key) | Method::PublicKeyQuery(key)
+                    if key == user_public_key() =>
+                {
+                    login.accept_auth()?;
+                }
+                _ => login.reject_auth()?,
+            },
+            LoginEvent::Authenticated { .. } => return Ok(login),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Asks which methods there are, then gives the password.
+pub(crate) async fn log_in_client<S>(
+    mut login: Login<S>,
+    password: &str,
+) -> Result<Login<S>, CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    loop {
+        match login.next().await? {
+            LoginEvent::HostKey(key) => {
+                assert_eq!(&key, host_key().public_key());
+                login.accept_host_key()?;
+            }
+            LoginEvent::AuthWanted { methods: None, .. } => login.authenticate(&Credential::None)?,
+            LoginEvent::AuthWanted { methods: Some(methods), .. } => {
+                assert_eq!(methods, ["publickey", "password"]);
+                let password = Zeroizing::new(password.to_owned());
+                login.authenticate(&Credential::Password(password))?;
+            }
+            LoginEvent::Authenticated { .. } => return Ok(login),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Both ends of a connection in use.
+pub(crate) struct Ends {
+    pub(crate) client: ConnectionHandle,
+    pub(crate) client_task: JoinHandle<()>,
+    pub(crate) server: ConnectionHandle,
+    pub(crate) server_task: JoinHandle<()>,
+    /// What "collect" received.
+    pub(crate) collected: mpsc::UnboundedReceiver<Vec<u8>>,
+}
+
+/// Joins a client and a server by a pipe that holds `pipe` bytes.
+pub(crate) async fn join(pipe: usize) -> Ends {
+    join_with(pipe, ClientConfig::new("ann"), ServerConfig::new(host_key())).await
+}
+
+pub(crate) async fn join_with(pipe: usize, client: ClientConfig, server: ServerConfig) -> Ends {
+    let (ours, theirs) = tokio::io::duplex(pipe);
+    let (client, server) = log_in_both(ours, theirs, client, server).await;
+    let (sender, collected) = mpsc::unbounded_channel();
+    let (client, client_task) = client.run(Box::new(RefuseAll));
+    let (server, server_task) = server.run(Box::new(Programs { collected: sender }));
+    Ends {
+        client,
+        client_task: tokio::task::spawn(client_task),
+        server,
+        server_task: tokio::task::spawn(server_task),
+        collected,
+    }
+}
+
+pub(crate) async fn log_in_both(
+    ours: DuplexStream,
+    theirs: DuplexStream,
+    client: ClientConfig,
+    server: ServerConfig,
+) -> (Login<DuplexStream>, Login<DuplexStream>) {
+    let client = log_in_client(Login::client(ours, client).unwrap(), "secret");
+    let server = log_in_server(Login::server(theirs, server).unwrap());
+    let (client, server) = tokio::join!(client, server);
+    (client.unwrap(), server.unwrap())
+}
+
+impl Ends {
+    /// Opens a channel and starts a subsystem on it.
+    pub(crate) async fn open(&self, subsystem: &str) -> ChannelStream {
+        let (channel, application) = stream();
+        self.client.open_session(subsystem, WINDOW, application).await.unwrap();
+        channel
+    }
+
+    /// Sends `len` bytes through an echo and takes them back.
+    pub(crate) async fn echoes(channel: &mut ChannelStream, len: usize) {
+        let sent: Vec<u8> = (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let (mut read, mut write) = tokio::io::split(channel);
+        let mut received = vec![0; len];
+        let (wrote, got) = tokio::join!(write.write_all(&sent), read.read_exact(&mut received));
+        wrote.unwrap();
+        got.unwrap();
+        assert!(received == sent);
+    }
+}
