@@ -129,7 +129,7 @@ pub(crate) struct ConnectArgs {
     /// Ask nothing: fail where a password or passphrase would be asked for
     #[arg(long)]
     pub(crate) batch: bool,
-    /// Longest time to reach the server, for each address [default: 10s]
+    /// Longest time to reach an address of the server, and for the handshake [default: 10s, 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) connect_timeout: Option<Duration>,
     /// Longest time without an answer while one is due [default: 60s]

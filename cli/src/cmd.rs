@@ -1,5 +1,5 @@
-//! One file for each command; what they share is how they log in, and
-//! what they say of a transfer.
+//! One file for each command; what they share is how they log in, and how
+//! a transfer is shown.
 
 pub(crate) mod demo;
 pub(crate) mod get;
@@ -10,4 +10,4 @@ mod login;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod serve;
-mod transferred;
+mod transfer;

@@ -18,7 +18,8 @@ pub(crate) enum Failed {
         source: Box<dyn Error + Send + Sync>,
         kind: Kind,
     },
-    /// What came back is not what was sent.
+    /// What the demo saw is not what it expected.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the demo is for Unix"))]
     Wrong(String),
     /// This part of the program is for Unix.
     #[cfg_attr(unix, expect(dead_code, reason = "for the other platforms"))]

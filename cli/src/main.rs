@@ -7,6 +7,7 @@
 //! | doing it | `cmd` |
 //! | asking for a password or passphrase | `prompt` |
 //! | lines and progress | `output` |
+//! | Ctrl-C | `interrupt` |
 //! | what went wrong, and the code to end with | `failed`, `exit` |
 //!
 //! The whole program runs on one thread; only what blocks (questions to the user, slow disks) is
@@ -17,6 +18,7 @@ mod args;
 mod cmd;
 mod exit;
 mod failed;
+mod interrupt;
 mod output;
 mod plan;
 mod prompt;
@@ -41,31 +43,20 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(Err(Failed::local("cannot start", error))),
     };
-    let result = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            result = run(line.command) => result,
-            () = interrupt() => Err(Failed::Interrupted),
-        }
-    });
+    let result = runtime.block_on(run(line.command));
     runtime.shutdown_timeout(END_TIMEOUT);
     exit::report(result)
 }
 
+/// Does what the command says. Transfers and the server end in good order when they are
+/// interrupted; everything else is simply given up.
 async fn run(command: Command) -> Result<(), Failed> {
     match command {
         Command::Get(args) => cmd::get::run(plan::Get::new(args)?).await,
         Command::Put(args) => cmd::put::run(plan::Put::new(args)?).await,
-        Command::Ls(args) => cmd::ls::run(plan::Ls::new(args)?).await,
-        Command::Listen(args) => cmd::listen::run(plan::Listen::new(args)?).await,
+        Command::Ls(args) => interrupt::or(cmd::ls::run(plan::Ls::new(args)?)).await?,
+        Command::Listen(args) => interrupt::or(cmd::listen::run(plan::Listen::new(args)?)).await?,
         Command::Serve(args) => cmd::serve::run(args).await,
-        Command::Demo(args) => cmd::demo::run(args).await,
-    }
-}
-
-/// Waits for Ctrl-C. Where it cannot be waited for, it ends the program by itself.
-async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+        Command::Demo(args) => interrupt::or(cmd::demo::run(args)).await?,
     }
 }

@@ -5,10 +5,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use ketch_client::Progress;
 
 use crate::failed::Failed;
@@ -76,33 +75,49 @@ fn is_deceptive(c: char) -> bool {
         )
 }
 
+/// What happens to the progress bar.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bar {
+    /// There is none.
+    None,
+    /// It stays as a line when the work is done.
+    Stays,
+    /// It makes room for what is said next.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the demo is for Unix"))]
+    Passes,
+}
+
 /// Runs `work` and shows `progress` on the terminal meanwhile. Draws nothing if standard error is
-/// no terminal, or `quiet`.
-pub(crate) async fn with_progress<T>(
-    work: impl Future<Output = T>,
-    progress: &Arc<Progress>,
+/// no terminal. What fails leaves no bar: the error is said in its place.
+pub(crate) async fn with_progress<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    progress: &Progress,
     what: &str,
-    quiet: bool,
-) -> T {
-    if quiet || !io::stderr().is_terminal() {
+    bar: Bar,
+) -> Result<T, E> {
+    if bar == Bar::None || !io::stderr().is_terminal() {
         return work.await;
     }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(style());
-    bar.set_message(escaped(what.as_bytes()));
+    // Also what is interrupted clears it, by dropping it.
+    let drawn = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        .with_style(style())
+        .with_message(escaped(what.as_bytes()))
+        .with_finish(ProgressFinish::AndClear);
     let mut work = std::pin::pin!(work);
     let mut tick = tokio::time::interval(REDRAW);
-    loop {
+    let result = loop {
         tokio::select! {
             biased;
-            result = &mut work => {
-                show(&bar, progress);
-                bar.finish();
-                return result;
-            }
-            _ = tick.tick() => show(&bar, progress),
+            result = &mut work => break result,
+            _ = tick.tick() => show(&drawn, progress),
         }
+    };
+    if bar == Bar::Stays && result.is_ok() {
+        show(&drawn, progress);
+        drawn.finish();
+        eprintln!();
     }
+    result
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ketch_client::{CipherName, Destination, RemotePath};
 
-use crate::args::{ConnectArgs, GetArgs, ListenArgs, LsArgs, PutArgs};
+use crate::args::{ConnectArgs, GetArgs, ListenArgs, LsArgs, PutArgs, TransferArgs};
 use crate::failed::Failed;
+use crate::output::Bar;
 
 /// Everything that is needed to reach a server and log in.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Get {
     /// Where the file or directory will be: its name included.
     pub(crate) local: PathBuf,
     pub(crate) recursive: bool,
-    pub(crate) quiet: bool,
+    pub(crate) bar: Bar,
 }
 
 impl Get {
@@ -60,7 +61,7 @@ impl Get {
             remote,
             local,
             recursive: args.recursive,
-            quiet: args.transfer.quiet,
+            bar: bar(&args.transfer),
         })
     }
 }
@@ -74,7 +75,7 @@ pub(crate) struct Put {
     pub(crate) name: Option<Vec<u8>>,
     pub(crate) remote: RemotePath,
     pub(crate) recursive: bool,
-    pub(crate) quiet: bool,
+    pub(crate) bar: Bar,
 }
 
 impl Put {
@@ -98,7 +99,7 @@ impl Put {
             name,
             remote,
             recursive: args.recursive,
-            quiet: args.transfer.quiet,
+            bar: bar(&args.transfer),
         })
     }
 }
@@ -141,6 +142,10 @@ impl Listen {
             existing: args.existing,
         })
     }
+}
+
+const fn bar(args: &TransferArgs) -> Bar {
+    if args.quiet { Bar::None } else { Bar::Stays }
 }
 
 /// An error of a local file, with what was to be done to it.

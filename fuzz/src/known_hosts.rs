@@ -35,7 +35,13 @@ pub fn known_hosts(data: &[u8]) {
 
 fn file_with(data: &[u8]) -> PathBuf {
     FILE.with_borrow_mut(|file| {
-        let file = file.get_or_insert_with(|| tempfile::NamedTempFile::new().expect("a file"));
+        // In memory where there is such a place: it is written thousands of times a second.
+        let file = file.get_or_insert_with(|| {
+            let in_memory = tempfile::NamedTempFile::new_in("/dev/shm");
+            in_memory
+                .or_else(|_| tempfile::NamedTempFile::new())
+                .expect("a file")
+        });
         fs::write(file.path(), data).expect("a file in the temporary directory can be written");
         file.path().to_owned()
     })

@@ -116,20 +116,64 @@ fn channel_data(fields: &[u8]) {
 
 /// Two offers: both decode to what they were, and what is negotiated stands in both.
 ///
-/// The first two bytes are the length of the first offer.
+/// The first byte says whether the rest is two payloads as they stand, the first as long as the
+/// next two bytes say, or chooses the names in them.
 pub fn kexinit(data: &[u8]) {
-    let Some((len, offers)) = data.split_first_chunk() else {
+    let Some((&[kind, high, low], rest)) = data.split_first_chunk() else {
         return;
     };
-    let (ours, theirs) = offers.split_at(usize::from(u16::from_be_bytes(*len)).min(offers.len()));
-    let ours = KexInit::decode(Reader::new(ours));
-    let theirs = KexInit::decode(Reader::new(theirs));
-    for offer in [&ours, &theirs].into_iter().flatten() {
+    if kind % 2 == 1 {
+        let mut choices = rest.iter().copied();
+        let (client, server) = (chosen_offer(&mut choices), chosen_offer(&mut choices));
+        return two_offers(&client, &server);
+    }
+    let len = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
+    let (client, server) = rest.split_at(len);
+    two_offers(client, server);
+}
+
+/// Names that mean something in an offer, and one that does not.
+const NAMES: [&str; 12] = [
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ext-info-c",
+    "ext-info-s",
+    "kex-strict-c-v00@openssh.com",
+    "kex-strict-s-v00@openssh.com",
+    "ssh-ed25519",
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "none",
+    "no-such-name",
+];
+
+/// The fields of an offer whose ten lists hold up to seven names each.
+fn chosen_offer(choices: &mut impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut fields = vec![7; 16];
+    let mut w = Writer::new(&mut fields);
+    for _ in 0..10 {
+        let count = usize::from(choices.next().unwrap_or(0) % 8);
+        let names: Vec<&str> = choices
+            .take(count)
+            .map(|choice| NAMES[usize::from(choice) % NAMES.len()])
+            .collect();
+        w.names(names);
+    }
+    w.bool(choices.next().unwrap_or(0) % 2 == 1);
+    w.u32(0);
+    fields
+}
+
+fn two_offers(client: &[u8], server: &[u8]) {
+    let client = KexInit::decode(Reader::new(client));
+    let server = KexInit::decode(Reader::new(server));
+    for offer in [&client, &server].into_iter().flatten() {
         let mut payload = Vec::new();
         offer.encode(&mut Writer::new(&mut payload));
         assert_eq!(KexInit::decode(Reader::new(&payload[1..])), Ok(*offer));
     }
-    let (Ok(client), Ok(server)) = (ours, theirs) else {
+    let (Ok(client), Ok(server)) = (client, server) else {
         return;
     };
     let Ok(chosen) = negotiate(&client, &server) else {
@@ -241,6 +285,13 @@ mod tests {
         );
         let (one, two) = (payload(|w| client.encode(w)), payload(|w| server.encode(w)));
         let len = u16::try_from(one.len() - 1).unwrap().to_be_bytes();
-        kexinit(&[&len[..], &one[1..], &two[1..]].concat());
+        kexinit(&[&[0][..], &len, &one[1..], &two[1..]].concat());
+        // One name in each of the first four lists: key exchange, host key, both ciphers.
+        let offer = [1, 0, 1, 6, 1, 7, 1, 7, 0, 0, 0, 0, 0, 0, 0];
+        let mut choices = offer.into_iter();
+        let chosen = chosen_offer(&mut choices);
+        let chosen = KexInit::decode(Reader::new(&chosen)).unwrap();
+        assert!(negotiate(&chosen, &chosen).is_ok(), "{chosen:?}");
+        kexinit(&[&[1, 0, 0][..], &offer, &offer].concat());
     }
 }

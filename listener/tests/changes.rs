@@ -77,10 +77,7 @@ fn watcher(config: WatcherConfig) -> (Watcher, Instant) {
 }
 
 /// Makes the next listing when it is due, and returns what is told and when that was.
-fn step(
-    watcher: &mut Watcher,
-    result: Result<&State, ()>,
-) -> (Instant, Vec<Result<Event, WatchError>>) {
+fn step(watcher: &mut Watcher, state: Option<&State>) -> (Instant, Vec<Result<Event, WatchError>>) {
     let due = watcher.poll_timeout().expect("a listing is due");
     assert!(
         !watcher.start_listing(due - Duration::from_nanos(1)),
@@ -88,7 +85,7 @@ fn step(
     );
     assert!(watcher.start_listing(due));
     assert_eq!(watcher.poll_timeout(), None, "one listing at a time");
-    watcher.handle_listing(due, result.map(listing).map_err(|()| failure()));
+    watcher.handle_listing(due, state.map(listing).ok_or_else(failure));
     (due, std::iter::from_fn(|| watcher.poll_event()).collect())
 }
 
@@ -148,22 +145,22 @@ proptest! {
 
     #[test]
     fn events_turn_each_state_into_the_next_whatever_fails_between(
-        steps in prop::collection::vec(prop_oneof![4 => any_state().prop_map(Ok), 1 => Just(Err(()))], 1..12),
+        steps in prop::collection::vec(prop_oneof![4 => any_state().prop_map(Some), 1 => Just(None)], 1..12),
     ) {
         let first_listing = FirstListing::News;
         let (mut watcher, _) =
             watcher(WatcherConfig { missing_polls: 1, first_listing, ..WatcherConfig::default() });
         let mut seen = BTreeMap::new();
         for now in &steps {
-            let (_, told) = step(&mut watcher, now.as_ref().map_err(|()| ()));
+            let (_, told) = step(&mut watcher, now.as_ref());
             match now {
-                Ok(now) => {
+                Some(now) => {
                     for event in events(told) {
                         apply(&mut seen, &event);
                     }
                     prop_assert_eq!(&seen, &facts(now));
                 }
-                Err(()) => {
+                None => {
                     prop_assert_eq!(told.len(), 1);
                     prop_assert!(told[0].is_err(), "a failure tells of no change");
                 }
@@ -180,7 +177,7 @@ proptest! {
             watcher(WatcherConfig { missing_polls: polls, first_listing, ..WatcherConfig::default() });
         let mut seen = BTreeMap::new();
         for (at, now) in states.iter().enumerate() {
-            for event in events(step(&mut watcher, Ok(now)).1) {
+            for event in events(step(&mut watcher, Some(now)).1) {
                 apply(&mut seen, &event);
             }
             let recent = &states[(at + 1).saturating_sub(usize::from(polls))..=at];
@@ -206,7 +203,7 @@ proptest! {
                 let shifted = state.iter().map(|(name, (kind, size, mtime))| {
                     (name.clone(), (*kind, *size, mtime + shift))
                 });
-                summary(step(&mut watcher, Ok(&shifted.collect())).1)
+                summary(step(&mut watcher, Some(&shifted.collect())).1)
             }).collect::<Vec<_>>()
         };
         prop_assert_eq!(run(0), run(shift));
@@ -217,12 +214,12 @@ proptest! {
 fn the_first_listing_is_the_baseline() {
     let (mut watcher, start) = watcher(WatcherConfig::default());
     let before = state(&[("old", (FILE, 1, 1))]);
-    let (due, told) = step(&mut watcher, Ok(&before));
+    let (due, told) = step(&mut watcher, Some(&before));
     assert_eq!(due, start, "the first listing is made at once");
     assert!(told.is_empty());
 
     let after = state(&[("old", (FILE, 2, 1)), ("new", (FILE, 0, 5))]);
-    let told = summary(step(&mut watcher, Ok(&after)).1);
+    let told = summary(step(&mut watcher, Some(&after)).1);
     assert_eq!(
         told,
         [
@@ -235,9 +232,9 @@ fn the_first_listing_is_the_baseline() {
 #[test]
 fn the_baseline_waits_for_the_first_listing_that_succeeds() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
-    assert!(step(&mut watcher, Err(())).1[0].is_err());
+    assert!(step(&mut watcher, None).1[0].is_err());
     assert!(
-        step(&mut watcher, Ok(&state(&[("old", (FILE, 1, 1))])))
+        step(&mut watcher, Some(&state(&[("old", (FILE, 1, 1))])))
             .1
             .is_empty()
     );
@@ -246,8 +243,8 @@ fn the_baseline_waits_for_the_first_listing_that_succeeds() {
 #[test]
 fn another_kind_under_the_same_name_is_removed_and_created() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
-    step(&mut watcher, Ok(&state(&[("x", (FILE, 1, 1))])));
-    let told = summary(step(&mut watcher, Ok(&state(&[("x", (DIRECTORY, 1, 1))]))).1);
+    step(&mut watcher, Some(&state(&[("x", (FILE, 1, 1))])));
+    let told = summary(step(&mut watcher, Some(&state(&[("x", (DIRECTORY, 1, 1))]))).1);
     assert_eq!(
         told,
         [
@@ -260,9 +257,9 @@ fn another_kind_under_the_same_name_is_removed_and_created() {
 #[test]
 fn what_happens_inside_a_subdirectory_is_not_news_of_this_one() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
-    step(&mut watcher, Ok(&state(&[("sub", (DIRECTORY, 4096, 1))])));
+    step(&mut watcher, Some(&state(&[("sub", (DIRECTORY, 4096, 1))])));
     assert!(
-        step(&mut watcher, Ok(&state(&[("sub", (DIRECTORY, 8192, 2))])))
+        step(&mut watcher, Some(&state(&[("sub", (DIRECTORY, 8192, 2))])))
             .1
             .is_empty()
     );
@@ -273,11 +270,11 @@ fn a_name_that_one_listing_passes_over_was_never_gone() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
     let full = state(&[("a", (FILE, 1, 1)), ("b", (FILE, 1, 1))]);
     let gap = state(&[("b", (FILE, 1, 1))]);
-    step(&mut watcher, Ok(&full));
-    assert!(step(&mut watcher, Ok(&gap)).1.is_empty());
-    assert!(step(&mut watcher, Ok(&full)).1.is_empty());
-    assert!(step(&mut watcher, Ok(&gap)).1.is_empty());
-    let told = summary(step(&mut watcher, Ok(&gap)).1);
+    step(&mut watcher, Some(&full));
+    assert!(step(&mut watcher, Some(&gap)).1.is_empty());
+    assert!(step(&mut watcher, Some(&full)).1.is_empty());
+    assert!(step(&mut watcher, Some(&gap)).1.is_empty());
+    let told = summary(step(&mut watcher, Some(&gap)).1);
     assert_eq!(told, [(EventKind::Removed, "/in/a".into())]);
 }
 
@@ -287,19 +284,19 @@ fn a_failed_listing_between_two_gaps_does_not_count_as_one() {
         missing_polls: 3,
         ..WatcherConfig::default()
     });
-    step(&mut watcher, Ok(&state(&[("a", (FILE, 1, 1))])));
-    assert!(step(&mut watcher, Ok(&State::new())).1.is_empty());
-    assert!(step(&mut watcher, Err(())).1[0].is_err());
-    assert!(step(&mut watcher, Ok(&State::new())).1.is_empty());
-    assert_eq!(step(&mut watcher, Ok(&State::new())).1.len(), 1);
+    step(&mut watcher, Some(&state(&[("a", (FILE, 1, 1))])));
+    assert!(step(&mut watcher, Some(&State::new())).1.is_empty());
+    assert!(step(&mut watcher, None).1[0].is_err());
+    assert!(step(&mut watcher, Some(&State::new())).1.is_empty());
+    assert_eq!(step(&mut watcher, Some(&State::new())).1.len(), 1);
 }
 
 #[test]
 fn a_change_is_seen_within_one_interval() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
-    let mut last = step(&mut watcher, Ok(&State::new())).0;
+    let mut last = step(&mut watcher, Some(&State::new())).0;
     for _ in 0..100 {
-        let now = step(&mut watcher, Ok(&State::new())).0;
+        let now = step(&mut watcher, Some(&State::new())).0;
         assert!(
             now - last <= INTERVAL && now - last >= INTERVAL * 4 / 5,
             "{:?}",
@@ -312,9 +309,9 @@ fn a_change_is_seen_within_one_interval() {
 #[test]
 fn failures_double_the_wait_up_to_a_bound_and_success_ends_that() {
     let (mut watcher, _) = watcher(WatcherConfig::default());
-    let mut last = step(&mut watcher, Err(())).0;
+    let mut last = step(&mut watcher, None).0;
     for doublings in 1..30 {
-        let now = step(&mut watcher, Err(())).0;
+        let now = step(&mut watcher, None).0;
         let longest = (INTERVAL * 2_u32.pow(doublings.min(10))).min(BACK_OFF_MAX);
         assert!(
             now - last <= longest && now - last >= longest * 4 / 5,
@@ -323,7 +320,7 @@ fn failures_double_the_wait_up_to_a_bound_and_success_ends_that() {
         );
         last = now;
     }
-    let recovered = step(&mut watcher, Ok(&State::new())).0;
+    let recovered = step(&mut watcher, Some(&State::new())).0;
     let next = watcher.poll_timeout().unwrap();
     assert!(next - recovered <= INTERVAL);
 }

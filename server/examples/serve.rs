@@ -2,8 +2,10 @@
 //!
 //! The user is `demo`, the password `demo`; the host key is a new one each time.
 
+#[cfg(unix)]
 use ketch_server::{Server, User, generate_host_key};
 
+#[cfg(unix)]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args_os().skip(1);
@@ -20,3 +22,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("sftp -P {} demo@127.0.0.1", listener.local_addr()?.port());
     Ok(server.serve(listener).await?)
 }
+
+#[cfg(not(unix))]
+fn main() {}

@@ -41,8 +41,8 @@ pub(crate) struct SftpChannel {
     account: Arc<Account>,
     state: State,
     room: RoomState,
-    /// When the client last sent something.
-    last_heard: Instant,
+    /// When something last came from the client or went to it.
+    last_moved: Instant,
 }
 
 #[derive(Debug)]
@@ -58,12 +58,23 @@ enum State {
 
 impl SftpChannel {
     pub(crate) fn new(account: Arc<Account>) -> Self {
-        let last_heard = Instant::now();
+        let last_moved = Instant::now();
         Self {
             account,
             state: State::New,
             room: RoomState::default(),
-            last_heard,
+            last_moved,
+        }
+    }
+
+    /// When a session in which nothing moves is closed. One that waits for its own disk is not.
+    fn idle_end(&self) -> Option<Instant> {
+        match &self.state {
+            State::Running(engine) | State::Draining(engine) if !engine.is_working() => {
+                // A time-out too long to be told is none.
+                self.last_moved.checked_add(self.account.idle_timeout)
+            }
+            _ => None,
         }
     }
 
@@ -80,7 +91,11 @@ impl SftpChannel {
             io,
             room: &mut self.room,
         };
-        match call(engine, &mut channel) {
+        let result = call(engine, &mut channel);
+        if std::mem::take(&mut self.room.has_sent) {
+            self.last_moved = io.now();
+        }
+        match result {
             Ok(result) => Some(result),
             Err(why) => {
                 warn!(user = %self.account.policy.user, %why, "sftp session closed");
@@ -111,12 +126,12 @@ impl Application for SftpChannel {
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
         let engine = Engine::new(TokioHost, root, policy, budget, mailbox);
         self.state = State::Running(Box::new(engine));
-        self.last_heard = io.now();
+        self.last_moved = io.now();
         debug!(user = %self.account.policy.user, "sftp session begins");
     }
 
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
-        self.last_heard = io.now();
+        self.last_moved = io.now();
         let len = data.bytes.len();
         let taken = self.with_engine(io, |engine, out| engine.on_data(data.bytes, data.at, out));
         if taken.is_none() {
@@ -155,24 +170,15 @@ impl Application for SftpChannel {
         {
             self.end(io, 0);
         }
-        if let State::Running(engine) = &self.state
-            && engine.is_idle()
-            && io.now() >= self.last_heard + self.account.idle_timeout
-        {
-            debug!(user = %self.account.policy.user, "sftp session was idle for too long");
+        if self.idle_end().is_some_and(|end| io.now() >= end) {
+            debug!(user = %self.account.policy.user, "nothing moved in an sftp session for too long");
             self.end(io, 0);
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let State::Running(engine) = &self.state else {
-            return self.room.since.map(|since| since + ROOM_PATIENCE);
-        };
-        let idle = engine
-            .is_idle()
-            .then(|| self.last_heard + self.account.idle_timeout);
         let room = self.room.since.map(|since| since + ROOM_PATIENCE);
-        idle.into_iter().chain(room).min()
+        self.idle_end().into_iter().chain(room).min()
     }
 
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
@@ -188,6 +194,8 @@ struct RoomState {
     since: Option<Instant>,
     /// It was long enough.
     waited: bool,
+    /// Something was sent.
+    has_sent: bool,
     /// Where a reply is put together that goes through the queue.
     scratch: Vec<u8>,
 }
@@ -206,8 +214,9 @@ impl Outlet for Channel<'_, '_> {
     fn send(&mut self, bytes: &[u8]) {
         // The queue holds twice of what is ever put in; a full one would be our own mistake, which
         // the client sees as a reply that does not come.
-        if let Err(full) = self.io.send(bytes) {
-            warn!(%full, "replies do not fit into the queue of their channel");
+        match self.io.send(bytes) {
+            Ok(()) => self.room.has_sent = true,
+            Err(full) => warn!(%full, "replies do not fit into the queue of their channel"),
         }
     }
 
@@ -225,6 +234,7 @@ impl Outlet for Channel<'_, '_> {
             if let Ok(got @ 1..) = result {
                 room.write_at(0, &Data::header(id, u32::try_from(got).unwrap_or(u32::MAX)));
                 room.commit(DATA_HEADER_LEN.saturating_add(got));
+                self.room.has_sent = true;
             }
             return Some(result);
         }

@@ -22,7 +22,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// Authentication. Default: 60 s.
     pub authentication: Duration,
-    /// A session in which nothing is asked for so long is closed. Default: 10 min.
+    /// A session in which nothing is asked or sent for so long is closed, also one whose client does
+    /// not take its replies. Default: 10 min.
     pub idle: Duration,
     /// A stopped server's connections have so long to end by themselves. Default: 5 s.
     pub shutdown: Duration,

@@ -210,6 +210,11 @@ impl<H: Host> Engine<H> {
             && self.session.replies.unsent().is_empty()
     }
 
+    /// Whether threads work for this session.
+    pub(crate) const fn is_working(&self) -> bool {
+        self.running > 0
+    }
+
     /// Decodes until the input or the session's capacity is used up, or `most` requests were seen;
     /// returns how many bytes were taken.
     fn decode(

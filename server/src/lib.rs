@@ -40,6 +40,10 @@
 //!
 //! The crate is empty on systems that are not Unix.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
+)]
 #![cfg(unix)]
 
 mod accept;

@@ -2,6 +2,7 @@
 //! stack, both ends of the connection included.
 //!
 //! One test in a file of its own: the counts are those of the process.
+#![cfg(unix)]
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The whole server through the whole transport: a client made of the transport's client half and
 //! the SFTP codec, over `tokio::io::duplex` and over a socket.
+#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,28 +2,31 @@
 
 use std::sync::Arc;
 
-use ketch_client::{FileType, GetOptions, Progress, RemotePath, Sftp};
+use ketch_client::{Failure, FileType, GetOptions, Progress, RemotePath, Sftp, TransferError};
 
-use crate::cmd::{login, transferred};
+use crate::cmd::{login, transfer};
 use crate::failed::Failed;
-use crate::output;
+use crate::interrupt;
 use crate::plan::Get;
 
 /// Copies what the plan names.
 pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
-    let session = login::session(&plan.connection).await?;
-    let sftp = session.sftp().await?;
+    let session = interrupt::or(login::session(&plan.connection)).await??;
+    let sftp = interrupt::or(session.sftp()).await??;
     let progress = Arc::new(Progress::new());
     let options = GetOptions::new()
         .recursive(plan.recursive)
         .progress(Arc::clone(&progress));
     let what = plan.remote.to_string();
     let work = sftp.get(&plan.remote, &plan.local, options);
-    let result = output::with_progress(work, &progress, &what, plan.quiet).await;
-    if result.is_err() && !plan.recursive && is_directory(&sftp, &plan.remote).await {
+    let result = transfer::run(&sftp, work, &progress, &what, plan.bar).await?;
+    let may_be_one = |error: &TransferError| !plan.recursive && !error.is_transient();
+    if result.as_ref().is_err_and(may_be_one)
+        && interrupt::or(is_directory(&sftp, &plan.remote)).await?
+    {
         return Err(Failed::Usage(format!("{what} is a directory: use -r")));
     }
-    transferred::tell(result)?;
+    transfer::tell(result)?;
     session.disconnect().await;
     Ok(())
 }

@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use ketch_client::{Failure, FileType, Kind, Progress, PutOptions, RemotePath, Sftp};
 
-use crate::cmd::{login, transferred};
+use crate::cmd::{login, transfer};
 use crate::failed::Failed;
-use crate::output;
+use crate::interrupt;
 use crate::plan::Put;
 
 /// Copies what the plan names.
 pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
-    let session = login::session(&plan.connection).await?;
-    let sftp = session.sftp().await?;
-    let remote = target(&sftp, &plan).await?;
+    let session = interrupt::or(login::session(&plan.connection)).await??;
+    let sftp = interrupt::or(session.sftp()).await??;
+    let remote = interrupt::or(target(&sftp, &plan)).await??;
     let progress = Arc::new(Progress::new());
     let options = PutOptions::new()
         .recursive(plan.recursive)
         .progress(Arc::clone(&progress));
     let what = plan.local.display().to_string();
     let work = sftp.put(&plan.local, &remote, options);
-    transferred::tell(output::with_progress(work, &progress, &what, plan.quiet).await)?;
+    transfer::tell(transfer::run(&sftp, work, &progress, &what, plan.bar).await?)?;
     session.disconnect().await;
     Ok(())
 }

@@ -203,6 +203,45 @@ fn a_server_that_stops_answering_ends_in_a_timeout() {
 }
 
 #[test]
+fn an_interrupted_transfer_leaves_no_temporary_file() {
+    let scene = Scene::trusted();
+    File::create(scene.path("root/large"))
+        .unwrap()
+        .set_len(64 << 30)
+        .unwrap();
+    File::create(scene.path("local/huge"))
+        .unwrap()
+        .set_len(64 << 30)
+        .unwrap();
+    let names = |dir: &str| fs::read_dir(scene.path(dir)).unwrap().count();
+    for (command, dir) in [
+        (["get", &scene.remote("large"), "."], "local"),
+        (["put", "huge", &scene.remote("")], "root"),
+    ] {
+        let mut transfer = scene.command(&command);
+        let transfer = transfer
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while names(dir) < 2 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let id = transfer.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let said = failure(&transfer.wait_with_output().unwrap(), 130);
+        assert_eq!(said, "interrupted");
+        assert_eq!(names(dir), 1, "{command:?}");
+    }
+}
+
+#[test]
 fn nobody_there_is_said() {
     let mut scene = Scene::trusted();
     scene.server.kill().unwrap();

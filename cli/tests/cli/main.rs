@@ -3,4 +3,6 @@
 
 mod commands;
 mod failures;
+#[cfg(target_os = "linux")]
+mod openssh;
 mod scene;

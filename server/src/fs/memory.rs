@@ -1,17 +1,20 @@
 //! A file system in memory: for tests, documentation, and servers that keep nothing.
 
+mod file;
+
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ketch_protocol::StatVfs;
-
 use super::{
-    Answer, Batch, Block, Call, Change, Create, Directory, DirectoryEntry, File, FileCall,
-    FileSystem, Links, Metadata, OpenHow, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work,
+    Answer, Batch, Call, Create, Directory, DirectoryEntry, FileSystem, Links, Metadata, OpenHow,
+    TYPE_DIRECTORY, TYPE_LINK, Target, Work,
 };
-use crate::path::{COMPONENT_LEN_MAX, VPath};
+use crate::path::VPath;
+
+pub use file::MEMORY_FILE_LEN_MAX;
+use file::{MemoryFile, OpenedMemory, space};
 
 /// Files, directories and links in memory. It never waits, and knows neither owners nor a clock.
 ///
@@ -30,8 +33,6 @@ pub struct MemoryFileSystem {
     nodes: Mutex<BTreeMap<VPath, Node>>,
 }
 
-/// Longest that a file may grow, in bytes: a write far behind the end would take all memory.
-pub const MEMORY_FILE_LEN_MAX: u64 = 1 << 30;
 /// How many links one path may lead through (Linux has the same).
 const LINKS_MAX: usize = 40;
 
@@ -40,26 +41,6 @@ enum Node {
     Directory { mode: u32, times: (u32, u32) },
     Link { target: Vec<u8> },
     File(Arc<MemoryFile>),
-}
-
-#[derive(Debug)]
-struct MemoryFile {
-    state: Mutex<FileState>,
-}
-
-#[derive(Debug)]
-struct FileState {
-    bytes: Vec<u8>,
-    mode: u32,
-    times: (u32, u32),
-    links: u64,
-}
-
-/// A file as it was opened.
-#[derive(Debug)]
-struct OpenedMemory {
-    file: Arc<MemoryFile>,
-    appends: bool,
 }
 
 impl Default for MemoryFileSystem {
@@ -426,15 +407,6 @@ fn beneath_or_same(above: &VPath, path: &VPath) -> bool {
             .all(|(a, b)| a == b)
 }
 
-fn space() -> StatVfs {
-    StatVfs {
-        block_size: 4096,
-        fragment_size: 4096,
-        name_max: COMPONENT_LEN_MAX as u64,
-        ..StatVfs::default()
-    }
-}
-
 impl Node {
     fn metadata(&self) -> Metadata {
         match self {
@@ -450,127 +422,6 @@ impl Node {
             }
             Self::File(file) => locked(&file.state).metadata(),
         }
-    }
-}
-
-impl MemoryFile {
-    fn new(mode: u32, bytes: Vec<u8>) -> Self {
-        Self {
-            state: Mutex::new(FileState {
-                bytes,
-                mode,
-                times: (0, 0),
-                links: 1,
-            }),
-        }
-    }
-}
-
-impl FileState {
-    fn metadata(&self) -> Metadata {
-        let mut metadata = Metadata::new(TYPE_FILE | self.mode);
-        metadata.size = self.bytes.len() as u64;
-        (metadata.accessed, metadata.modified) = self.times;
-        metadata.links = self.links;
-        metadata
-    }
-
-    fn change(&mut self, change: &Change) -> io::Result<()> {
-        if let Some(size) = change.size {
-            self.bytes.resize(length(size)?, 0);
-        }
-        self.mode = change.mode.map_or(self.mode, |mode| mode & 0o777);
-        self.times = change.times.unwrap_or(self.times);
-        Ok(())
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let start = length(offset)?;
-        let end = length(offset.saturating_add(bytes.len() as u64))?;
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        if let Some(place) = self.bytes.get_mut(start..end) {
-            place.copy_from_slice(bytes);
-        }
-        Ok(())
-    }
-}
-
-/// A length or offset that a file in memory can have.
-fn length(bytes: u64) -> io::Result<usize> {
-    match usize::try_from(bytes) {
-        Ok(len) if bytes <= MEMORY_FILE_LEN_MAX => Ok(len),
-        _ => Err(ErrorKind::FileTooLarge.into()),
-    }
-}
-
-impl OpenedMemory {
-    fn perform(&self, call: &FileCall) -> io::Result<Answer> {
-        let mut state = locked(&self.file.state);
-        match call {
-            FileCall::Metadata => Ok(Answer::Metadata(state.metadata())),
-            FileCall::Change(change) => state.change(change).map(|()| Answer::Done),
-            FileCall::Sync => Ok(Answer::Done),
-            FileCall::Space => Ok(Answer::Space(space())),
-        }
-    }
-}
-
-impl File for OpenedMemory {
-    fn try_read_at(&self, offset: u64, slots: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let state = locked(&self.file.state);
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let mut rest = state.bytes.get(start..).unwrap_or_default();
-        let there = rest.len();
-        for slot in slots {
-            let (now, later) = rest.split_at(slot.len().min(rest.len()));
-            if let Some(place) = slot.get_mut(..now.len()) {
-                place.copy_from_slice(now);
-            }
-            rest = later;
-        }
-        Ok(there - rest.len())
-    }
-
-    fn try_write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut state = locked(&self.file.state);
-        let mut at = if self.appends {
-            state.bytes.len() as u64
-        } else {
-            offset
-        };
-        let mut written = 0;
-        for slice in slices {
-            state.write(at, slice)?;
-            at = at.saturating_add(slice.len() as u64);
-            written += slice.len();
-        }
-        Ok(written)
-    }
-
-    fn try_call(&self, call: &FileCall) -> io::Result<Answer> {
-        self.perform(call)
-    }
-
-    fn read_at(self: Arc<Self>, offset: u64, mut block: Block) -> Work<Block> {
-        Box::pin(async move {
-            let filled = self.try_read_at(offset, &mut [IoSliceMut::new(block.space())])?;
-            block.set_filled(filled);
-            Ok(block)
-        })
-    }
-
-    fn write_at(self: Arc<Self>, offset: u64, bytes: Vec<u8>) -> Work<()> {
-        Box::pin(async move { self.try_write_at(offset, &[IoSlice::new(&bytes)]).map(drop) })
-    }
-
-    fn call(self: Arc<Self>, call: FileCall) -> Work<Answer> {
-        Box::pin(async move { self.perform(&call) })
-    }
-
-    fn identity(&self) -> Option<(u64, u64)> {
-        Some((0, Arc::as_ptr(&self.file).addr() as u64))
     }
 }
 
@@ -612,6 +463,7 @@ impl FileSystem for MemoryFileSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::Change;
 
     fn path(named: &str) -> VPath {
         VPath::resolve(named.as_bytes()).unwrap()

@@ -16,7 +16,7 @@ use super::files;
 use super::server::{self, USER};
 use crate::args::DemoArgs;
 use crate::failed::Failed;
-use crate::output::{Lines, with_progress};
+use crate::output::{Bar, Lines, with_progress};
 use crate::plan::cannot;
 
 /// How often the demo looks at its own server: often, as it is for show.
@@ -84,7 +84,7 @@ async fn large_file(
         &remote,
         PutOptions::new().progress(Arc::clone(&progress)),
     );
-    let (_, took) = timed(with_progress(put, &progress, "upload", false)).await?;
+    let (_, took) = timed(with_progress(put, &progress, "upload", Bar::Passes)).await?;
     say.line(&format!("upload    {}", rate(len, took)))?;
     say.flush()?;
 
@@ -94,7 +94,7 @@ async fn large_file(
         &down,
         GetOptions::new().progress(Arc::clone(&progress)),
     );
-    let (_, took) = timed(with_progress(get, &progress, "download", false)).await?;
+    let (_, took) = timed(with_progress(get, &progress, "download", Bar::Passes)).await?;
     say.line(&format!("download  {}", rate(len, took)))?;
 
     for (path, what) in [

@@ -26,7 +26,7 @@ pub(super) fn from_stat(stat: &Stat) -> Metadata {
         mode: stat.st_mode,
         accessed: seconds(stat.st_atime),
         modified: seconds(stat.st_mtime),
-        #[expect(clippy::useless_conversion, reason = "32 bits on some architectures")]
+        #[allow(clippy::useless_conversion, reason = "32 bits on some architectures")]
         links: u64::from(stat.st_nlink),
     }
 }

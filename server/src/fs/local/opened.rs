@@ -35,7 +35,7 @@ impl OpenedFile {
             FileType::Directory => return Err(io::ErrorKind::IsADirectory.into()),
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }
-        #[expect(clippy::useless_conversion, reason = "32 bits on some architectures")]
+        #[allow(clippy::useless_conversion, reason = "32 bits on some architectures")]
         let identity = (u64::from(stat.st_dev), u64::from(stat.st_ino));
         Ok(Self {
             fd,

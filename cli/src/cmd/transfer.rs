@@ -1,10 +1,47 @@
-//! What `get` and `put` say at the end of a transfer: nothing, if everything went as asked.
+//! What `get` and `put` share: a transfer that is shown while it runs, can be given up, and says at
+//! its end what was not done as asked.
 
-use ketch_client::{Report, TransferError};
+use std::time::Duration;
+
+use ketch_client::{Progress, Report, Sftp, TransferError};
 
 use crate::exit::sentence;
 use crate::failed::Failed;
-use crate::output::escaped;
+use crate::interrupt;
+use crate::output::{Bar, escaped, with_progress};
+
+/// Longest time for taking back what an interrupted upload began on the server.
+const TAKE_BACK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Round trips in which the client closes and removes what was begun.
+const TAKE_BACK_TRIPS: usize = 4;
+
+/// Waits for `work`, a transfer over `sftp`, and shows `progress` meanwhile.
+///
+/// Ctrl-C gives the transfer up, and leaves the client a moment to remove the temporary files.
+pub(crate) async fn run(
+    sftp: &Sftp,
+    work: impl Future<Output = Result<Report, TransferError>>,
+    progress: &Progress,
+    what: &str,
+    bar: Bar,
+) -> Result<Result<Report, TransferError>, Failed> {
+    let result = interrupt::or(with_progress(work, progress, what, bar)).await;
+    if result.is_err() {
+        let _ = tokio::time::timeout(TAKE_BACK_TIMEOUT, take_back(sftp)).await;
+    }
+    result
+}
+
+/// The client takes back by itself, for as long as the session is there. That a question is
+/// answered shows that the requests before it had their time.
+async fn take_back(sftp: &Sftp) {
+    for _ in 0..TAKE_BACK_TRIPS {
+        if sftp.stat(".").await.is_err() {
+            return;
+        }
+    }
+}
 
 /// Names, on standard error, whatever was left out, is not quite as asked, or failed.
 pub(crate) fn tell(result: Result<Report, TransferError>) -> Result<(), Failed> {

@@ -1,0 +1,179 @@
+//! The same against the real sshd, which words its refusals in its own way.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
+use tempfile::TempDir;
+
+use crate::scene::failure;
+
+/// A running sshd, and a directory on it.
+struct Sshd {
+    server: OpenSshServer,
+    dir: TempDir,
+}
+
+impl Sshd {
+    fn start() -> Self {
+        let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+        Self {
+            server,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn remote(&self, name: &str) -> String {
+        format!("{}@127.0.0.1:{}", self.server.user(), self.path(name))
+    }
+
+    fn command(&self, args: &[&str], key: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
+        command
+            .args(args)
+            .args(["--batch", "-P", &self.server.port().to_string(), "-i"])
+            .arg(key)
+            .env("HOME", self.server.client_home())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ketch(&self, args: &[&str]) -> Output {
+        self.command(args, self.server.identity().private())
+            .output()
+            .unwrap()
+    }
+
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        failure(&self.ketch(args), code)
+    }
+}
+
+#[test]
+fn refusals_of_sshd_get_the_same_codes() {
+    let sshd = Sshd::start();
+    fs::create_dir(sshd.path("in")).unwrap();
+    fs::write(sshd.path("file"), "content").unwrap();
+    let (missing, directory) = (sshd.remote("no-such"), sshd.remote("in"));
+    let target = sshd.path("target");
+    assert!(
+        sshd.fails(&["get", &missing, &target], 3)
+            .contains("no-such")
+    );
+    assert!(sshd.fails(&["ls", &missing], 3).contains("no-such"));
+    assert!(sshd.fails(&["listen", &missing], 3).contains("no-such"));
+    assert!(
+        sshd.fails(&["get", &directory, &target], 2)
+            .contains("use -r")
+    );
+    let into_missing = sshd.remote("no-such/file");
+    assert!(
+        sshd.fails(&["put", &sshd.path("file"), &into_missing], 3)
+            .contains("no-such")
+    );
+    assert!(!Path::new(&target).exists());
+}
+
+#[test]
+fn files_go_into_directories_of_sshd() {
+    let sshd = Sshd::start();
+    fs::create_dir(sshd.path("in")).unwrap();
+    fs::write(sshd.path("file"), "content").unwrap();
+    let output = sshd.ketch(&["put", &sshd.path("file"), &sshd.remote("in")]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(sshd.path("in/file")).unwrap(), b"content");
+    let listed = sshd.ketch(&["ls", "-l", &sshd.remote("in")]).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(
+        listed.starts_with("-rw") && listed.ends_with(" file\n"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn a_key_that_sshd_does_not_know_is_refused_login() {
+    let sshd = Sshd::start();
+    let stranger = KeyPair::generate(&sshd.dir.path().join("stranger"), None).unwrap();
+    let output = sshd
+        .command(&["ls", &sshd.remote("")], stranger.private())
+        .output()
+        .unwrap();
+    failure(&output, 7);
+    let locked = KeyPair::generate(&sshd.dir.path().join("locked"), Some("pass")).unwrap();
+    let output = sshd
+        .command(&["ls", &sshd.remote("")], locked.private())
+        .output()
+        .unwrap();
+    assert!(failure(&output, 7).contains("passphrase"));
+}
+
+#[test]
+fn an_sshd_with_another_key_is_refused() {
+    let sshd = Sshd::start();
+    let other = KeyPair::generate(&sshd.dir.path().join("other"), None).unwrap();
+    let known = sshd.path("known_hosts");
+    let port = sshd.server.port();
+    fs::write(
+        &known,
+        format!("[127.0.0.1]:{port} {}\n", other.public_key()),
+    )
+    .unwrap();
+    let said = sshd.fails(
+        &[
+            "ls",
+            "--accept-new",
+            "--known-hosts",
+            &known,
+            &sshd.remote(""),
+        ],
+        8,
+    );
+    assert!(said.contains(&known), "{said}");
+    let nothing = sshd.path("nothing");
+    sshd.fails(&["ls", "--known-hosts", &nothing, &sshd.remote("")], 8);
+    assert!(!Path::new(&nothing).exists());
+}
+
+#[test]
+fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
+    for (stalls, code) in [(true, 11), (false, 10)] {
+        let sshd = Sshd::start();
+        File::create(sshd.path("large"))
+            .unwrap()
+            .set_len(64 << 30)
+            .unwrap();
+        fs::create_dir(sshd.path("here")).unwrap();
+        let args = [
+            "get",
+            "--timeout",
+            "2s",
+            &sshd.remote("large"),
+            &sshd.path("here"),
+        ];
+        let mut get = sshd.command(&args, sshd.server.identity().private());
+        let get = get
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while fs::read_dir(sshd.path("here")).unwrap().next().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        if stalls {
+            sshd.server.suspend_sftp()
+        } else {
+            sshd.server.kill_connections()
+        }
+        let output = get.wait_with_output().unwrap();
+        if stalls {
+            sshd.server.resume_sftp();
+        }
+        failure(&output, code);
+        assert!(!Path::new(&sshd.path("here/large")).exists());
+    }
+}
