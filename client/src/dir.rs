@@ -70,8 +70,20 @@ impl DirEntry {
 }
 
 impl From<OwnedName> for DirEntry {
-    fn from(OwnedName { filename, longname, attrs, file_type }: OwnedName) -> Self {
-        Self { name: filename, longname, attrs, file_type }
+    fn from(
+        OwnedName {
+            filename,
+            longname,
+            attrs,
+            file_type,
+        }: OwnedName,
+    ) -> Self {
+        Self {
+            name: filename,
+            longname,
+            attrs,
+            file_type,
+        }
     }
 }
 
@@ -98,17 +110,25 @@ enum State {
 struct Reading {
     handle: Vec<u8>,
     /// A request that waits for its turn among the calls.
-    sending: Option<BoxFuture<Call>>,
+    sending: Option<BoxFuture<Queued>>,
     pending: VecDeque<Call>,
     /// Requests to have under way.
     depth: usize,
     empty: u8,
 }
 
+/// A call that has had its turn; its answer is still to come.
+struct Queued(Call);
+
 impl ReadDir {
     pub(crate) fn new(sftp: Sftp, path: RemotePath) -> Self {
         let open = open(sftp.clone(), path.clone());
-        Self { sftp, path, state: State::Opening(Box::pin(open)), ready: VecDeque::new() }
+        Self {
+            sftp,
+            path,
+            state: State::Opening(Box::pin(open)),
+            ready: VecDeque::new(),
+        }
     }
 
     /// The next entry; `None` at the end.
@@ -145,7 +165,9 @@ impl ReadDir {
                 },
                 State::Reading(reading) => {
                     reading.send_ahead(&self.sftp, cx);
-                    let Some(call) = reading.pending.front_mut() else { return Poll::Pending };
+                    let Some(call) = reading.pending.front_mut() else {
+                        return Poll::Pending;
+                    };
                     let answer = match Pin::new(call).poll(cx) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(answer) => answer,
@@ -162,7 +184,9 @@ impl ReadDir {
 
     fn on_answer(&mut self, answer: Answer) -> Result<(), SftpError> {
         let operation = Operation::ReadDir;
-        let State::Reading(reading) = &mut self.state else { return Ok(()) };
+        let State::Reading(reading) = &mut self.state else {
+            return Ok(());
+        };
         match answer {
             Ok(Reply::Names(names)) => {
                 reading.depth = (reading.depth * 2).min(READDIRS_MAX);
@@ -172,7 +196,9 @@ impl ReadDir {
                         self.end();
                     }
                 }
-                let names = names.into_iter().filter(|name| !matches!(&name.filename[..], b"." | b".."));
+                let names = names
+                    .into_iter()
+                    .filter(|name| !matches!(&name.filename[..], b"." | b".."));
                 self.ready.extend(names.map(DirEntry::from));
                 Ok(())
             }
@@ -199,13 +225,16 @@ impl Reading {
         while self.pending.len() < self.depth {
             let sending = self.sending.get_or_insert_with(|| {
                 let mut packet = Vec::new();
-                Request::Readdir(Readdir { handle: &self.handle }).encode_packet(0, &mut packet);
+                Request::Readdir(Readdir {
+                    handle: &self.handle,
+                })
+                .encode_packet(0, &mut packet);
                 let shared = std::sync::Arc::clone(sftp.shared());
-                Box::pin(async move { shared.call(packet, Expect::Name, ANSWER_LEN).await })
+                Box::pin(async move { Queued(shared.call(packet, Expect::Name, ANSWER_LEN).await) })
             });
             match sending.as_mut().poll(cx) {
                 Poll::Pending => return,
-                Poll::Ready(call) => {
+                Poll::Ready(Queued(call)) => {
                     self.sending = None;
                     self.pending.push_back(call);
                 }
@@ -215,7 +244,9 @@ impl Reading {
 }
 
 async fn open(sftp: Sftp, path: RemotePath) -> Result<Vec<u8>, SftpError> {
-    let request = Request::Opendir(Opendir { path: path.as_bytes() });
+    let request = Request::Opendir(Opendir {
+        path: path.as_bytes(),
+    });
     sftp.handle(Operation::ReadDir, &path, &request).await
 }
 
@@ -235,6 +266,8 @@ impl Drop for ReadDir {
 
 impl fmt::Debug for ReadDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadDir").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("ReadDir")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, fmt};
 
 use bytes::{Bytes, BytesMut};
 use ketch_protocol::{
-    Attrs, Close, Fsetstat, Fstat, OpenFlags, Read, RemotePath, Request, StatVfs, StatusCode, Write,
+    Attrs, Close, Fsetstat, Fstat, OpenFlags, Read, RemotePath, Request, StatVfs, StatusCode,
+    Write,
     limits::{DATA_LEN_MAX, DATA_LEN_PORTABLE},
 };
 
@@ -99,7 +100,10 @@ impl OpenOptions {
     }
 
     pub(crate) const fn attrs(self) -> Attrs {
-        Attrs { permissions: self.permissions, ..Attrs::NONE }
+        Attrs {
+            permissions: self.permissions,
+            ..Attrs::NONE
+        }
     }
 }
 
@@ -147,16 +151,24 @@ impl File {
         while all.len() < len {
             while pending.len() < CALLS_AT_ONCE && next < len {
                 let want = piece_len.min(len - next);
-                pending.push_back((want, self.send_read(offset.saturating_add(next as u64), want).await));
+                pending.push_back((
+                    want,
+                    self.send_read(offset.saturating_add(next as u64), want)
+                        .await,
+                ));
                 next += want;
             }
-            let Some((want, call)) = pending.pop_front() else { break };
+            let Some((want, call)) = pending.pop_front() else {
+                break;
+            };
             let mut got = self.take_data(call.await, want)?;
             all.extend_from_slice(&got);
             let mut missing = want - got.len();
             while missing > 0 {
                 // A short answer: the rest of this piece comes before the pieces behind it.
-                got = self.read_some(offset.saturating_add(all.len() as u64), missing).await?;
+                got = self
+                    .read_some(offset.saturating_add(all.len() as u64), missing)
+                    .await?;
                 if got.is_empty() {
                     return Ok(all.freeze()); // what was asked beyond the end is given up
                 }
@@ -180,9 +192,16 @@ impl File {
     async fn send_read(&self, offset: u64, len: usize) -> Call {
         let wanted = u32::try_from(len).unwrap_or(DATA_LEN_PORTABLE);
         let mut packet = Vec::new();
-        let request = Read { handle: &self.handle, offset, len: wanted };
+        let request = Read {
+            handle: &self.handle,
+            offset,
+            len: wanted,
+        };
         Request::Read(request).encode_packet(0, &mut packet);
-        self.sftp.shared().call(packet, Expect::Data(wanted), len).await
+        self.sftp
+            .shared()
+            .call(packet, Expect::Data(wanted), len)
+            .await
     }
 
     fn take_data(
@@ -194,16 +213,22 @@ impl File {
             Ok(Reply::Data(data)) if data.len() <= asked => Ok(data),
             Ok(Reply::Status(StatusCode::EOF, _)) => Ok(Bytes::new()),
             Ok(other) => Err(SftpError::other(Operation::Read, &self.path, other)),
-            Err(unanswered) => Err(SftpError::unanswered(Operation::Read, &self.path, &unanswered)),
+            Err(unanswered) => Err(SftpError::unanswered(
+                Operation::Read,
+                &self.path,
+                &unanswered,
+            )),
         }
     }
 
     /// Bytes of one READ or WRITE.
     fn piece_len(&self) -> usize {
         let limits = self.sftp.shared().server_now().limits;
-        let len = limits.map_or(u64::from(DATA_LEN_PORTABLE), |limits| match limits.read_len.min(limits.write_len) {
-            0 => u64::from(DATA_LEN_PORTABLE),
-            len => len.min(u64::from(DATA_LEN_MAX)),
+        let len = limits.map_or(u64::from(DATA_LEN_PORTABLE), |limits| {
+            match limits.read_len.min(limits.write_len) {
+                0 => u64::from(DATA_LEN_PORTABLE),
+                len => len.min(u64::from(DATA_LEN_MAX)),
+            }
         });
         usize::try_from(len).unwrap_or(DATA_LEN_PORTABLE as usize)
     }
@@ -222,7 +247,11 @@ impl File {
                 self.written(call).await?;
             }
             let mut packet = Vec::new();
-            let request = Write { handle: &self.handle, offset: at, data: piece };
+            let request = Write {
+                handle: &self.handle,
+                offset: at,
+                data: piece,
+            };
             Request::Write(request).encode_packet(0, &mut packet);
             let len = packet.len();
             pending.push_back(self.sftp.shared().call(packet, Expect::Status, len).await);
@@ -238,7 +267,11 @@ impl File {
         match call.await {
             Ok(Reply::Status(StatusCode::OK, _)) => Ok(()),
             Ok(other) => Err(SftpError::other(Operation::Write, &self.path, other)),
-            Err(unanswered) => Err(SftpError::unanswered(Operation::Write, &self.path, &unanswered)),
+            Err(unanswered) => Err(SftpError::unanswered(
+                Operation::Write,
+                &self.path,
+                &unanswered,
+            )),
         }
     }
 
@@ -247,7 +280,9 @@ impl File {
     /// # Errors
     /// See [`Sftp`].
     pub async fn attrs(&self) -> Result<Attrs, SftpError> {
-        let request = Request::Fstat(Fstat { handle: &self.handle });
+        let request = Request::Fstat(Fstat {
+            handle: &self.handle,
+        });
         self.sftp.attrs(Operation::Stat, &self.path, &request).await
     }
 
@@ -256,8 +291,13 @@ impl File {
     /// # Errors
     /// See [`Sftp`].
     pub async fn set_attrs(&self, attrs: Attrs) -> Result<(), SftpError> {
-        let request = Request::Fsetstat(Fsetstat { handle: &self.handle, attrs: attrs.into() });
-        self.sftp.done(Operation::SetAttrs, &self.path, &request).await
+        let request = Request::Fsetstat(Fsetstat {
+            handle: &self.handle,
+            attrs: attrs.into(),
+        });
+        self.sftp
+            .done(Operation::SetAttrs, &self.path, &request)
+            .await
     }
 
     /// How large and how full the file's file system is (`fstatvfs@openssh.com`).
@@ -276,14 +316,29 @@ impl File {
         self.sftp.sync_file(self).await
     }
 
-    /// Closes the file, and waits for the server to say how that went.
+    /// Closes the file, and waits for the server to say how that went. It is closed, too, if the
+    /// future is dropped.
     ///
     /// # Errors
     /// See [`Sftp`].
     pub async fn close(mut self) -> Result<(), SftpError> {
-        let handle = std::mem::take(&mut self.handle);
-        let request = Request::Close(Close { handle: &handle });
-        self.sftp.done(Operation::Close, &self.path, &request).await
+        let mut packet = Vec::new();
+        let handle = &self.handle;
+        Request::Close(Close { handle }).encode_packet(0, &mut packet);
+        let len = packet.len();
+        let call = self.sftp.shared().call(packet, Expect::Status, len).await;
+        // It is queued now, and will be sent: dropping the file must not do it once more, when the
+        // handle may be another file's.
+        self.handle.clear();
+        match call.await {
+            Ok(Reply::Status(StatusCode::OK, _)) => Ok(()),
+            Ok(other) => Err(SftpError::other(Operation::Close, &self.path, other)),
+            Err(unanswered) => Err(SftpError::unanswered(
+                Operation::Close,
+                &self.path,
+                &unanswered,
+            )),
+        }
     }
 }
 
@@ -298,6 +353,8 @@ impl Drop for File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("File")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }

@@ -61,7 +61,8 @@ impl Progress {
 
     /// More came than was announced, or less.
     pub(crate) fn correct_total(&self, announced: u64, found: u64) {
-        self.bytes_total.fetch_add(found.wrapping_sub(announced), Relaxed);
+        self.bytes_total
+            .fetch_add(found.wrapping_sub(announced), Relaxed);
     }
 
     pub(crate) fn add_file(&self, bytes: u64) {

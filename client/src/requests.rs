@@ -15,11 +15,16 @@ pub(crate) mod link;
 pub(crate) mod misbehaved;
 pub(crate) mod slots;
 pub(crate) mod stall;
+mod submissions;
 pub(crate) mod table;
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::Arc,
+    time::Instant,
+};
 
-use bytes::Bytes;
 use ketch_protocol::{
     Extension, ExtensionName, ExtensionSet, Init, Limits, PROTOCOL_VERSION, PacketType, Pairs,
     ReplyDecoder, ReplyEvent, Request, RequestId, Response, ServerLimits, StatusCode,
@@ -28,7 +33,7 @@ use ketch_protocol::{
 
 pub use self::misbehaved::PeerMisbehaved;
 use self::{
-    calls::{Ended, OwnedName, QueuedCall, Reply, Shared, Submission, Unanswered, WaitingCall, message_of},
+    calls::{Ended, Shared, Submission},
     core::Core,
     job::{Answer, Cx, Job, Progress},
     link::{Link, Place, Places},
@@ -53,7 +58,10 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { stall: stall::STALL_TIMEOUT, early: false }
+        Self {
+            stall: stall::STALL_TIMEOUT,
+            early: false,
+        }
     }
 }
 
@@ -68,6 +76,8 @@ struct Inner {
     settings: Settings,
     state: State,
     jobs: Slots<Box<dyn Job>>,
+    /// Nobody holds a handle any more: when the last transfer has cleaned up, the channel goes.
+    leaving: bool,
     /// What was taken from the queue and not begun.
     inbox: VecDeque<Submission>,
     /// The DATA packet that is being received.
@@ -115,6 +125,7 @@ impl Requests {
                 settings,
                 state: State::New,
                 jobs: Slots::new(),
+                leaving: false,
                 inbox: VecDeque::new(),
                 data: None,
                 notes: Vec::new(),
@@ -128,7 +139,11 @@ impl Requests {
         self.inner.core.shared.set_wake(Arc::clone(&wake));
         self.inner.core.disk.set_wake(wake);
         let mut init = Vec::new();
-        Init { version: PROTOCOL_VERSION, extensions: Pairs::EMPTY }.encode_packet(&mut init);
+        Init {
+            version: PROTOCOL_VERSION,
+            extensions: Pairs::EMPTY,
+        }
+        .encode_packet(&mut init);
         // The first bytes of a fresh channel find room.
         let _ = link.send(&init);
         self.inner.core.on_sent(link.now());
@@ -192,11 +207,18 @@ impl Requests {
 
 impl Inner {
     /// Takes one event of the decoder; the bytes of a piece of data end at `end`.
-    fn on_event(&mut self, event: ReplyEvent<'_>, end: usize, link: &mut dyn Link) -> Result<(), PeerMisbehaved> {
+    fn on_event(
+        &mut self,
+        event: ReplyEvent<'_>,
+        end: usize,
+        link: &mut dyn Link,
+    ) -> Result<(), PeerMisbehaved> {
         match event {
             ReplyEvent::Version(version) => {
                 if version.version < PROTOCOL_VERSION {
-                    return Err(PeerMisbehaved::VersionTooLow { version: version.version });
+                    return Err(PeerMisbehaved::VersionTooLow {
+                        version: version.version,
+                    });
                 }
                 self.on_version(ExtensionSet::from_pairs(version.extensions), link);
             }
@@ -222,13 +244,23 @@ impl Inner {
         if extensions.contains(ExtensionName::Limits) {
             let request = Request::Extended(Extension::Limits);
             // Without the answer, what every server takes is asked for.
-            let _ = self.core.ask(link, &request, Owner::Limits, Expect::Extended);
+            let _ = self
+                .core
+                .ask(link, &request, Owner::Limits, Expect::Extended);
         }
     }
 
     /// Finds the request that a reply names, and sees that they fit.
-    fn find(&mut self, id: RequestId, packet_type: PacketType) -> Result<&mut Entry, PeerMisbehaved> {
-        let entry = self.core.table.get_mut(id).ok_or(PeerMisbehaved::Unrequested { id })?;
+    fn find(
+        &mut self,
+        id: RequestId,
+        packet_type: PacketType,
+    ) -> Result<&mut Entry, PeerMisbehaved> {
+        let entry = self
+            .core
+            .table
+            .get_mut(id)
+            .ok_or(PeerMisbehaved::Unrequested { id })?;
         if entry.expect.allows(packet_type) {
             Ok(entry)
         } else {
@@ -236,7 +268,12 @@ impl Inner {
         }
     }
 
-    fn on_reply(&mut self, id: RequestId, response: Response<'_>, link: &mut dyn Link) -> Result<(), PeerMisbehaved> {
+    fn on_reply(
+        &mut self,
+        id: RequestId,
+        response: Response<'_>,
+        link: &mut dyn Link,
+    ) -> Result<(), PeerMisbehaved> {
         let entry = self.find(id, response.packet_type())?;
         let answer = match response {
             Response::Status(status) => {
@@ -254,7 +291,9 @@ impl Inner {
             Response::Name(names) => Answer::Names(names),
             Response::Attrs(attrs) => Answer::Attrs(attrs.attrs),
             Response::ExtendedReply(data) => Answer::Extended(data),
-            Response::Data(data) => Answer::Data(u32::try_from(data.data.len()).unwrap_or(u32::MAX)),
+            Response::Data(data) => {
+                Answer::Data(u32::try_from(data.data.len()).unwrap_or(u32::MAX))
+            }
         };
         self.answered(id, answer, link);
         Ok(())
@@ -268,7 +307,11 @@ impl Inner {
             return Err(PeerMisbehaved::Overlong { asked, got: len });
         }
         let file = match &mut entry.owner {
-            Owner::Job { job, item, what: What::Read(ask, _) } => Some((*job, *item, ask.span.offset)),
+            Owner::Job {
+                job,
+                item,
+                what: What::Read(ask, _),
+            } => Some((*job, *item, ask.span.offset)),
             Owner::Call(waiting) => {
                 // At most what this client asked for.
                 waiting.data.reserve_exact(len as usize);
@@ -283,9 +326,17 @@ impl Inner {
     fn on_piece(&mut self, offset: u32, bytes: &[u8], end: usize) {
         let Some(data) = self.data else { return };
         if let Some((job, item, start)) = data.file {
-            let place = Place { start: end.saturating_sub(bytes.len()), len: bytes.len() };
+            let place = Place {
+                start: end.saturating_sub(bytes.len()),
+                len: bytes.len(),
+            };
             let offset = start.saturating_add(u64::from(offset));
-            self.notes.push(Note { job, item, offset, place });
+            self.notes.push(Note {
+                job,
+                item,
+                offset,
+                place,
+            });
         } else if let Some(entry) = self.core.table.get_mut(data.id)
             && let Owner::Call(waiting) = &mut entry.owner
         {
@@ -295,7 +346,9 @@ impl Inner {
 
     /// Hands an answer to who waits for it.
     fn answered(&mut self, id: RequestId, answer: Answer<'_>, link: &mut dyn Link) {
-        let Some(entry) = self.core.table.remove(id) else { return };
+        let Some(entry) = self.core.table.remove(id) else {
+            return;
+        };
         let now = link.now();
         match entry.owner {
             Owner::Call(waiting) => self.answer_call(*waiting, answer, link),
@@ -310,7 +363,11 @@ impl Inner {
                     }
                 }
                 if let Some(transfer) = self.jobs.get_mut(job) {
-                    let mut cx = Cx { link, core: &mut self.core, job };
+                    let mut cx = Cx {
+                        link,
+                        core: &mut self.core,
+                        job,
+                    };
                     transfer.on_answer(item, what, answer, &mut cx);
                 } else if let Answer::Handle(handle) = answer {
                     self.core.close_orphan(link, handle, None);
@@ -326,23 +383,10 @@ impl Inner {
             }
             Owner::Nobody { remove } => {
                 if let Answer::Handle(handle) = answer {
-                    self.core.close_orphan(link, handle, remove.as_ref().map(AsRef::as_ref));
+                    self.core
+                        .close_orphan(link, handle, remove.as_ref().map(AsRef::as_ref));
                 }
             }
-        }
-    }
-
-    fn answer_call(&mut self, waiting: WaitingCall, answer: Answer<'_>, link: &mut dyn Link) {
-        let reply = match answer {
-            Answer::Status(status, message) => Reply::Status(status, message_of(message)),
-            Answer::Handle(handle) => Reply::Handle(handle.to_vec()),
-            Answer::Data(_) => Reply::Data(Bytes::from(waiting.data)),
-            Answer::Names(names) => Reply::Names(names.iter().map(|entry| OwnedName::from(&entry)).collect()),
-            Answer::Attrs(attrs) => Reply::Attrs(attrs),
-            Answer::Extended(data) => Reply::Extended(data.to_vec()),
-        };
-        if let Some(Reply::Handle(handle)) = waiting.slot.answer(Ok(reply)) {
-            self.core.close_orphan(link, &handle, None);
         }
     }
 
@@ -365,7 +409,11 @@ impl Inner {
             if let Some(job) = self.jobs.get_mut(first.job)
                 && let Some(run) = pieces.get_mut(..count)
             {
-                let mut cx = Cx { link, core: &mut self.core, job: first.job };
+                let mut cx = Cx {
+                    link,
+                    core: &mut self.core,
+                    job: first.job,
+                };
                 job.on_run(first.item, first.offset, run, len, &mut cx);
             }
             rest = rest.get(count.max(1)..).unwrap_or_default();
@@ -393,131 +441,51 @@ impl Inner {
         }
         while let Some(done) = self.core.disk.next_done() {
             if let Some(job) = self.jobs.get_mut(done.job) {
-                let mut cx = Cx { link, core: &mut self.core, job: done.job };
+                let mut cx = Cx {
+                    link,
+                    core: &mut self.core,
+                    job: done.job,
+                };
                 job.on_disk(done.item, done.done, &mut cx);
             }
         }
         for index in 0..self.jobs.span() {
-            let Some(key) = self.jobs.key_at(index) else { continue };
-            let Some(job) = self.jobs.get_mut(key) else { continue };
-            let mut cx = Cx { link, core: &mut self.core, job: key };
+            let Some(key) = self.jobs.key_at(index) else {
+                continue;
+            };
+            let Some(job) = self.jobs.get_mut(key) else {
+                continue;
+            };
+            let mut cx = Cx {
+                link,
+                core: &mut self.core,
+                job: key,
+            };
             if job.drive(&mut cx) == Progress::Finished {
                 self.jobs.remove(key);
             }
         }
+        if self.leaving && self.jobs.is_empty() && self.inbox.is_empty() {
+            link.close();
+        }
         if self.core.table.is_empty() && self.inbox.is_empty() && self.state == State::Ready {
             self.core.stall.on_idle();
+        } else if self.inbox.is_empty() && self.jobs.is_empty() && self.state == State::Ready {
+            // Calls that are waited for started the clock when they were sent.
+            self.core.stall.on_unwanted(link.now());
         } else {
             // What waits to be sent waits for the server too.
             self.core.stall.on_sent(link.now());
         }
     }
+}
 
-    /// Sends the calls of other tasks, and takes their transfers on.
-    fn begin_submissions(&mut self, link: &mut dyn Link) {
-        while let Some(submission) = self.inbox.pop_front() {
-            match submission {
-                Submission::Call(call) => {
-                    if let Err(call) = self.send_call(call, link) {
-                        self.inbox.push_front(Submission::Call(call));
-                        return;
-                    }
-                }
-                Submission::Close(handle) => {
-                    if !self.core.can_ask(link) {
-                        self.inbox.push_front(Submission::Close(handle));
-                        return;
-                    }
-                    self.core.close_orphan(link, &handle, None);
-                }
-                Submission::Job(job) => {
-                    if self.jobs.room() == 0 {
-                        self.inbox.push_front(Submission::Job(job));
-                        return;
-                    }
-                    self.jobs.insert(job);
-                }
-                Submission::Look => {}
-                Submission::Goodbye => link.close(),
-            }
+impl Drop for Requests {
+    fn drop(&mut self) {
+        // A runtime that ends takes its tasks with it: nobody waits for ever all the same.
+        if self.inner.state != State::Over {
+            self.on_closed(Arc::new(io::Error::from(io::ErrorKind::NotConnected)));
         }
-    }
-
-    /// Sends a call, or gives it back if it does not fit now.
-    fn send_call(&mut self, mut call: QueuedCall, link: &mut dyn Link) -> Result<(), QueuedCall> {
-        if call.waiting.slot.is_gone() {
-            return Ok(());
-        }
-        if self.core.table.room() == 0 {
-            return Err(call);
-        }
-        let now = link.now();
-        let owner = Owner::Call(call.waiting);
-        let Some(id) = self.core.enter(now, owner, call.expect) else { return Ok(()) };
-        if let Some(field) = call.packet.get_mut(5..9) {
-            field.copy_from_slice(&id.to_be_bytes());
-        }
-        if link.send(&call.packet).is_ok() {
-            self.core.on_sent(now);
-            return Ok(());
-        }
-        match self.core.table.remove(id) {
-            Some(Entry { owner: Owner::Call(waiting), .. }) => Err(QueuedCall { waiting, ..call }),
-            _ => Ok(()),
-        }
-    }
-
-    /// The server is silent: what waits is given up, and the channel kept for a second try.
-    fn on_stalled(&mut self, link: &mut dyn Link) {
-        for entry in self.core.table.iter_mut() {
-            if let Owner::Call(waiting) = &entry.owner {
-                waiting.slot.answer(Err(Unanswered { ended: Ended::Stalled, sent: true }));
-                entry.owner = Owner::Nobody { remove: None };
-            }
-        }
-        for submission in std::mem::take(&mut self.inbox) {
-            match submission {
-                Submission::Call(call) => {
-                    let unanswered = Unanswered { ended: Ended::Stalled, sent: false };
-                    call.waiting.slot.answer(Err(unanswered));
-                }
-                Submission::Job(mut job) => job.on_ended(&Ended::Stalled, None),
-                other => self.inbox.push_back(other),
-            }
-        }
-        for index in 0..self.jobs.span() {
-            let Some(key) = self.jobs.key_at(index) else { continue };
-            let Some(job) = self.jobs.get_mut(key) else { continue };
-            let mut cx = Cx { link, core: &mut self.core, job: key };
-            job.on_stalled(&mut cx);
-        }
-    }
-
-    fn misbehaved(&mut self, fault: PeerMisbehaved, link: &mut dyn Link) {
-        self.end(&Ended::Misbehaved(Arc::new(fault)));
-        link.close();
-    }
-
-    /// Nothing will be answered any more: everybody who waits is told.
-    fn end(&mut self, ended: &Ended) {
-        self.state = State::Over;
-        self.core.stall.on_idle();
-        self.notes.clear();
-        self.data = None;
-        self.core.shared.end(ended);
-        for entry in self.core.table.drain() {
-            if let Owner::Call(waiting) = entry.owner {
-                waiting.slot.answer(Err(Unanswered { ended: ended.clone(), sent: true }));
-            }
-        }
-        for submission in std::mem::take(&mut self.inbox) {
-            submission.refuse(ended);
-        }
-        for mut job in self.jobs.drain() {
-            job.on_ended(ended, Some(&mut self.core.disk));
-        }
-        // A file that is still being created on a thread goes as soon as it is there.
-        self.core.disk.close();
     }
 }
 

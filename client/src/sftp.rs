@@ -4,29 +4,28 @@
 //! number of callers may use clones of it at the same time: each request goes out when it is
 //! called, none waits for the answer to another.
 
-use std::{any::Any, fmt, path::Path, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use ketch_protocol::{
-    Attrs, CopyData, ExpandPath, Extension, ExtensionName, Fstatvfs, Fsync, Hardlink, HomeDirectory,
-    List, Lsetstat, Lstat, Mkdir, Open, OpenFlags, PosixRename, Reader, Readlink, Realpath,
-    RemotePath, Remove, Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, Statvfs,
-    StatusCode, Symlink, SymlinkOrder, UsersGroups, UsersGroupsById, WireAttrs,
+    Attrs, CopyData, ExpandPath, Extension, ExtensionName, Hardlink, HomeDirectory, List, Lsetstat,
+    Lstat, Mkdir, Open, OpenFlags, PosixRename, Reader, Readlink, Realpath, RemotePath, Remove,
+    Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, Statvfs, Symlink, SymlinkOrder,
+    UsersGroups, UsersGroupsById, WireAttrs,
 };
 
+mod answers;
 mod error;
 mod open;
+mod transfers;
 
-pub use self::error::{Operation, SftpError};
 pub(crate) use self::error::kind_of_status;
+pub use self::error::{Operation, SftpError};
 use crate::{
     dir::ReadDir,
     file::{File, OpenOptions},
     requests::{
-        calls::{OwnedName, Reply, ServerTraits, Shared, Submission},
+        calls::{Shared, Submission},
         table::Expect,
-    },
-    transfer::{
-        GetOptions, PutOptions, Report, Sink, Source, TransferError, get, put,
     },
 };
 
@@ -63,7 +62,12 @@ impl Sftp {
     /// A handle for the session whose requests `shared` leads to; keeps `connection` as long as
     /// there are handles.
     pub(crate) fn new(shared: Arc<Shared>, connection: impl Any + Send + Sync) -> Self {
-        Self { anchor: Arc::new(Anchor { shared, _connection: Box::new(connection) }) }
+        Self {
+            anchor: Arc::new(Anchor {
+                shared,
+                _connection: Box::new(connection),
+            }),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -76,7 +80,9 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn stat(&self, path: impl Into<RemotePath>) -> Result<Attrs, SftpError> {
         let path = path.into();
-        let request = Request::Stat(Stat { path: path.as_bytes() });
+        let request = Request::Stat(Stat {
+            path: path.as_bytes(),
+        });
         self.attrs(Operation::Stat, &path, &request).await
     }
 
@@ -86,7 +92,9 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn lstat(&self, path: impl Into<RemotePath>) -> Result<Attrs, SftpError> {
         let path = path.into();
-        let request = Request::Lstat(Lstat { path: path.as_bytes() });
+        let request = Request::Lstat(Lstat {
+            path: path.as_bytes(),
+        });
         self.attrs(Operation::Stat, &path, &request).await
     }
 
@@ -94,28 +102,48 @@ impl Sftp {
     ///
     /// # Errors
     /// See [`Sftp`].
-    pub async fn set_attrs(&self, path: impl Into<RemotePath>, attrs: Attrs) -> Result<(), SftpError> {
+    pub async fn set_attrs(
+        &self,
+        path: impl Into<RemotePath>,
+        attrs: Attrs,
+    ) -> Result<(), SftpError> {
         let path = path.into();
-        let request = Setstat { path: path.as_bytes(), attrs: attrs.into() };
-        self.done(Operation::SetAttrs, &path, &Request::Setstat(request)).await
+        let request = Setstat {
+            path: path.as_bytes(),
+            attrs: attrs.into(),
+        };
+        self.done(Operation::SetAttrs, &path, &Request::Setstat(request))
+            .await
     }
 
     /// Sets those attributes that are given; of a link itself (`lsetstat@openssh.com`).
     ///
     /// # Errors
     /// See [`Sftp`]; `Unsupported` if the server lacks the extension.
-    pub async fn set_link_attrs(&self, path: impl Into<RemotePath>, attrs: Attrs) -> Result<(), SftpError> {
+    pub async fn set_link_attrs(
+        &self,
+        path: impl Into<RemotePath>,
+        attrs: Attrs,
+    ) -> Result<(), SftpError> {
         let path = path.into();
-        let request = Extension::Lsetstat(Lsetstat { path: path.as_bytes(), attrs: attrs.into() });
+        let request = Extension::Lsetstat(Lsetstat {
+            path: path.as_bytes(),
+            attrs: attrs.into(),
+        });
         self.need(ExtensionName::Lsetstat).await?;
-        self.done(Operation::SetAttrs, &path, &Request::Extended(request)).await
+        self.done(Operation::SetAttrs, &path, &Request::Extended(request))
+            .await
     }
 
     /// Opens or creates a file.
     ///
     /// # Errors
     /// See [`Sftp`].
-    pub async fn open(&self, path: impl Into<RemotePath>, options: OpenOptions) -> Result<File, SftpError> {
+    pub async fn open(
+        &self,
+        path: impl Into<RemotePath>,
+        options: OpenOptions,
+    ) -> Result<File, SftpError> {
         let path = path.into();
         let request = Open {
             path: path.as_bytes(),
@@ -124,8 +152,14 @@ impl Sftp {
         };
         let changes = options.flags().contains(OpenFlags::CREATE)
             || options.flags().contains(OpenFlags::TRUNCATE);
-        let operation = if changes { Operation::Create } else { Operation::Open };
-        let handle = self.handle(operation, &path, &Request::Open(request)).await?;
+        let operation = if changes {
+            Operation::Create
+        } else {
+            Operation::Open
+        };
+        let handle = self
+            .handle(operation, &path, &Request::Open(request))
+            .await?;
         Ok(File::new(self.clone(), path, handle))
     }
 
@@ -143,8 +177,12 @@ impl Sftp {
     /// See [`Sftp`]. Version 3 has no status for a name that is taken: most servers say `FAILURE`.
     pub async fn create_dir(&self, path: impl Into<RemotePath>) -> Result<(), SftpError> {
         let path = path.into();
-        let request = Mkdir { path: path.as_bytes(), attrs: WireAttrs::default() };
-        self.done(Operation::CreateDir, &path, &Request::Mkdir(request)).await
+        let request = Mkdir {
+            path: path.as_bytes(),
+            attrs: WireAttrs::default(),
+        };
+        self.done(Operation::CreateDir, &path, &Request::Mkdir(request))
+            .await
     }
 
     /// Removes a file or a link.
@@ -153,7 +191,9 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn remove_file(&self, path: impl Into<RemotePath>) -> Result<(), SftpError> {
         let path = path.into();
-        let request = Request::Remove(Remove { path: path.as_bytes() });
+        let request = Request::Remove(Remove {
+            path: path.as_bytes(),
+        });
         self.done(Operation::Remove, &path, &request).await
     }
 
@@ -163,7 +203,9 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn remove_dir(&self, path: impl Into<RemotePath>) -> Result<(), SftpError> {
         let path = path.into();
-        let request = Request::Rmdir(Rmdir { path: path.as_bytes() });
+        let request = Request::Rmdir(Rmdir {
+            path: path.as_bytes(),
+        });
         self.done(Operation::RemoveDir, &path, &request).await
     }
 
@@ -171,9 +213,16 @@ impl Sftp {
     ///
     /// # Errors
     /// See [`Sftp`].
-    pub async fn rename(&self, from: impl Into<RemotePath>, to: impl Into<RemotePath>) -> Result<(), SftpError> {
+    pub async fn rename(
+        &self,
+        from: impl Into<RemotePath>,
+        to: impl Into<RemotePath>,
+    ) -> Result<(), SftpError> {
         let (from, to) = (from.into(), to.into());
-        let request = Request::Rename(Rename { from: from.as_bytes(), to: to.as_bytes() });
+        let request = Request::Rename(Rename {
+            from: from.as_bytes(),
+            to: to.as_bytes(),
+        });
         self.done(Operation::Rename, &from, &request).await
     }
 
@@ -189,7 +238,10 @@ impl Sftp {
     ) -> Result<(), SftpError> {
         let (from, to) = (from.into(), to.into());
         self.need(ExtensionName::PosixRename).await?;
-        let request = PosixRename { from: from.as_bytes(), to: to.as_bytes() };
+        let request = PosixRename {
+            from: from.as_bytes(),
+            to: to.as_bytes(),
+        };
         let request = Request::Extended(Extension::PosixRename(request));
         self.done(Operation::Rename, &from, &request).await
     }
@@ -200,8 +252,11 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn read_link(&self, path: impl Into<RemotePath>) -> Result<RemotePath, SftpError> {
         let path = path.into();
-        let request = Request::Readlink(Readlink { path: path.as_bytes() });
-        self.one_name(Operation::ReadLink, &path, &request, Expect::Name).await
+        let request = Request::Readlink(Readlink {
+            path: path.as_bytes(),
+        });
+        self.one_name(Operation::ReadLink, &path, &request, Expect::Name)
+            .await
     }
 
     /// Creates a symbolic link `link` that points to `target`.
@@ -211,21 +266,37 @@ impl Sftp {
     ///
     /// # Errors
     /// See [`Sftp`].
-    pub async fn symlink(&self, target: impl Into<RemotePath>, link: impl Into<RemotePath>) -> Result<(), SftpError> {
+    pub async fn symlink(
+        &self,
+        target: impl Into<RemotePath>,
+        link: impl Into<RemotePath>,
+    ) -> Result<(), SftpError> {
         let (target, link) = (target.into(), link.into());
         let order = SymlinkOrder::OpenSsh;
-        let request = Symlink { target: target.as_bytes(), link: link.as_bytes(), order };
-        self.done(Operation::Link, &link, &Request::Symlink(request)).await
+        let request = Symlink {
+            target: target.as_bytes(),
+            link: link.as_bytes(),
+            order,
+        };
+        self.done(Operation::Link, &link, &Request::Symlink(request))
+            .await
     }
 
     /// Gives a file a second name (`hardlink@openssh.com`).
     ///
     /// # Errors
     /// See [`Sftp`]; `Unsupported` if the server lacks the extension.
-    pub async fn hard_link(&self, from: impl Into<RemotePath>, to: impl Into<RemotePath>) -> Result<(), SftpError> {
+    pub async fn hard_link(
+        &self,
+        from: impl Into<RemotePath>,
+        to: impl Into<RemotePath>,
+    ) -> Result<(), SftpError> {
         let (from, to) = (from.into(), to.into());
         self.need(ExtensionName::Hardlink).await?;
-        let request = Hardlink { from: from.as_bytes(), to: to.as_bytes() };
+        let request = Hardlink {
+            from: from.as_bytes(),
+            to: to.as_bytes(),
+        };
         let request = Request::Extended(Extension::Hardlink(request));
         self.done(Operation::Link, &to, &request).await
     }
@@ -236,8 +307,11 @@ impl Sftp {
     /// See [`Sftp`].
     pub async fn canonicalize(&self, path: impl Into<RemotePath>) -> Result<RemotePath, SftpError> {
         let path = path.into();
-        let request = Request::Realpath(Realpath { path: path.as_bytes() });
-        self.one_name(Operation::Canonicalize, &path, &request, Expect::Name).await
+        let request = Request::Realpath(Realpath {
+            path: path.as_bytes(),
+        });
+        self.one_name(Operation::Canonicalize, &path, &request, Expect::Name)
+            .await
     }
 
     /// The same with `~` and `~user` understood (`expand-path@openssh.com`).
@@ -247,8 +321,16 @@ impl Sftp {
     pub async fn expand_path(&self, path: impl Into<RemotePath>) -> Result<RemotePath, SftpError> {
         let path = path.into();
         self.need(ExtensionName::ExpandPath).await?;
-        let request = Extension::ExpandPath(ExpandPath { path: path.as_bytes() });
-        self.one_name(Operation::Canonicalize, &path, &Request::Extended(request), Expect::Name).await
+        let request = Extension::ExpandPath(ExpandPath {
+            path: path.as_bytes(),
+        });
+        self.one_name(
+            Operation::Canonicalize,
+            &path,
+            &Request::Extended(request),
+            Expect::Name,
+        )
+        .await
     }
 
     /// The home directory of a user; of the session's own for the empty name (`home-directory`).
@@ -257,9 +339,17 @@ impl Sftp {
     /// See [`Sftp`]; `Unsupported` if the server lacks the extension.
     pub async fn home_directory(&self, user: &str) -> Result<RemotePath, SftpError> {
         self.need(ExtensionName::HomeDirectory).await?;
-        let request = Extension::HomeDirectory(HomeDirectory { user: user.as_bytes() });
+        let request = Extension::HomeDirectory(HomeDirectory {
+            user: user.as_bytes(),
+        });
         let path = RemotePath::from(user);
-        self.one_name(Operation::Canonicalize, &path, &Request::Extended(request), Expect::Name).await
+        self.one_name(
+            Operation::Canonicalize,
+            &path,
+            &Request::Extended(request),
+            Expect::Name,
+        )
+        .await
     }
 
     /// How large and how full the file system of `path` is (`statvfs@openssh.com`).
@@ -269,9 +359,14 @@ impl Sftp {
     pub async fn statvfs(&self, path: impl Into<RemotePath>) -> Result<StatVfs, SftpError> {
         let path = path.into();
         self.need(ExtensionName::Statvfs).await?;
-        let request = Extension::Statvfs(Statvfs { path: path.as_bytes() });
-        let data = self.extended(Operation::StatVfs, &path, &Request::Extended(request)).await?;
-        StatVfs::decode(Reader::new(&data)).map_err(|_| SftpError::malformed(Operation::StatVfs, &path))
+        let request = Extension::Statvfs(Statvfs {
+            path: path.as_bytes(),
+        });
+        let data = self
+            .extended(Operation::StatVfs, &path, &Request::Extended(request))
+            .await?;
+        StatVfs::decode(Reader::new(&data))
+            .map_err(|_| SftpError::malformed(Operation::StatVfs, &path))
     }
 
     /// What the server accepts (`limits@openssh.com`). A limit of zero means that it names none.
@@ -301,7 +396,13 @@ impl Sftp {
         len: u64,
     ) -> Result<(), SftpError> {
         self.need(ExtensionName::CopyData).await?;
-        let request = CopyData { from: from.handle(), from_offset, len, to: to.handle(), to_offset };
+        let request = CopyData {
+            from: from.handle(),
+            from_offset,
+            len,
+            to: to.handle(),
+            to_offset,
+        };
         let request = Request::Extended(Extension::CopyData(request));
         self.done(Operation::Write, to.path(), &request).await
     }
@@ -313,77 +414,20 @@ impl Sftp {
     /// See [`Sftp`]; `Unsupported` if the server lacks the extension.
     pub async fn users_groups(&self, uids: &[u32], gids: &[u32]) -> Result<UserNames, SftpError> {
         self.need(ExtensionName::UsersGroupsById).await?;
-        let request = UsersGroupsById { uids: List::new(uids), gids: List::new(gids) };
+        let request = UsersGroupsById {
+            uids: List::new(uids),
+            gids: List::new(gids),
+        };
         let request = Request::Extended(Extension::UsersGroupsById(request));
         let path = RemotePath::from("");
         let data = self.extended(Operation::Users, &path, &request).await?;
         let names = UsersGroups::decode(Reader::new(&data))
             .map_err(|_| SftpError::malformed(Operation::Users, &path))?;
         let own = |list: List<'_, &[u8]>| list.iter().map(<[u8]>::to_vec).collect();
-        Ok(UserNames { users: own(names.users), groups: own(names.groups) })
-    }
-
-    /// Downloads `remote` to the local path `local`: the file itself, or with
-    /// [`GetOptions::recursive`] the directory that becomes its counterpart.
-    ///
-    /// The file appears under its name when it is whole, in place of an older one. Dropping the
-    /// future ends the download and removes what was begun.
-    ///
-    /// # Errors
-    /// [`TransferError`]; of several files the others are transferred, and the error says which
-    /// were not.
-    pub async fn get(
-        &self,
-        remote: impl Into<RemotePath>,
-        local: impl AsRef<Path>,
-        options: GetOptions,
-    ) -> Result<Report, TransferError> {
-        get::start_to_path(self.shared(), remote.into(), local.as_ref().to_owned(), options).await
-    }
-
-    /// Downloads the file `remote` into `sink`.
-    ///
-    /// # Errors
-    /// [`TransferError`].
-    pub async fn get_to(
-        &self,
-        remote: impl Into<RemotePath>,
-        sink: Arc<dyn Sink>,
-        options: GetOptions,
-    ) -> Result<Report, TransferError> {
-        get::start_to_sink(self.shared(), remote.into(), sink, options).await
-    }
-
-    /// Uploads `local` to the path `remote`: the file itself, or with [`PutOptions::recursive`]
-    /// the directory that becomes its counterpart.
-    ///
-    /// The file appears under its name when it is whole, in place of an older one, in one instant
-    /// if the server has `posix-rename@openssh.com`. Dropping the future ends the upload and
-    /// removes what was begun.
-    ///
-    /// # Errors
-    /// [`TransferError`]; of several files the others are transferred, and the error says which
-    /// were not.
-    pub async fn put(
-        &self,
-        local: impl AsRef<Path>,
-        remote: impl Into<RemotePath>,
-        options: PutOptions,
-    ) -> Result<Report, TransferError> {
-        put::start_from_path(self.shared(), local.as_ref().to_owned(), remote.into(), options).await
-    }
-
-    /// Uploads what `source` gives to the file `remote`.
-    ///
-    /// # Errors
-    /// [`TransferError`].
-    pub async fn put_from(
-        &self,
-        source: Arc<dyn Source>,
-        remote: impl Into<RemotePath>,
-        options: PutOptions,
-    ) -> Result<Report, TransferError> {
-        put::start_from_source(self.shared(), source, remote.into(), options).await
+        Ok(UserNames {
+            users: own(names.users),
+            groups: own(names.groups),
+        })
     }
 }
 
@@ -394,120 +438,6 @@ pub struct UserNames {
     pub users: Vec<Vec<u8>>,
     /// Groups, in the order asked.
     pub groups: Vec<Vec<u8>>,
-}
-
-// The forms that answers take.
-impl Sftp {
-    /// What the server said of itself, once it has.
-    pub(crate) async fn server(&self) -> Result<ServerTraits, SftpError> {
-        let server = self.shared().server().await;
-        server.map_err(|ended| SftpError::ended(Operation::Begin, &RemotePath::from(""), &ended))
-    }
-
-    /// Fails if the server lacks an extension.
-    pub(crate) async fn need(&self, extension: ExtensionName) -> Result<(), SftpError> {
-        if self.server().await?.extensions.contains(extension) {
-            Ok(())
-        } else {
-            Err(SftpError::Unsupported { extension: extension.as_str() })
-        }
-    }
-
-    /// Sends a request and returns its answer, a status among others.
-    pub(crate) async fn ask(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-        expect: Expect,
-        answer_len: usize,
-    ) -> Result<Reply, SftpError> {
-        let mut packet = Vec::new();
-        request.encode_packet(0, &mut packet);
-        let bytes = packet.len() + answer_len;
-        let call = self.shared().call(packet, expect, bytes).await;
-        call.await.map_err(|unanswered| SftpError::unanswered(operation, path, &unanswered))
-    }
-
-    pub(crate) async fn done(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-    ) -> Result<(), SftpError> {
-        match self.ask(operation, path, request, Expect::Status, 0).await? {
-            Reply::Status(StatusCode::OK, _) => Ok(()),
-            other => Err(SftpError::other(operation, path, other)),
-        }
-    }
-
-    pub(crate) async fn handle(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-    ) -> Result<Vec<u8>, SftpError> {
-        match self.ask(operation, path, request, Expect::Handle, 0).await? {
-            Reply::Handle(handle) => Ok(handle),
-            other => Err(SftpError::other(operation, path, other)),
-        }
-    }
-
-    pub(crate) async fn attrs(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-    ) -> Result<Attrs, SftpError> {
-        match self.ask(operation, path, request, Expect::Attrs, 0).await? {
-            Reply::Attrs(attrs) => Ok(attrs),
-            other => Err(SftpError::other(operation, path, other)),
-        }
-    }
-
-    async fn extended(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-    ) -> Result<Vec<u8>, SftpError> {
-        match self.ask(operation, path, request, Expect::Extended, SMALL_CALL_LEN).await? {
-            Reply::Extended(data) => Ok(data),
-            other => Err(SftpError::other(operation, path, other)),
-        }
-    }
-
-    /// Asks for one path, which comes as a `NAME` with one entry.
-    async fn one_name(
-        &self,
-        operation: Operation,
-        path: &RemotePath,
-        request: &Request<'_>,
-        expect: Expect,
-    ) -> Result<RemotePath, SftpError> {
-        match self.ask(operation, path, request, expect, SMALL_CALL_LEN).await? {
-            Reply::Names(names) => match <[OwnedName; 1]>::try_from(names) {
-                Ok([name]) => Ok(RemotePath::from(name.filename)),
-                Err(_) => Err(SftpError::malformed(operation, path)),
-            },
-            other => Err(SftpError::other(operation, path, other)),
-        }
-    }
-
-    pub(crate) async fn statvfs_of(&self, file: &File) -> Result<StatVfs, SftpError> {
-        self.need(ExtensionName::Fstatvfs).await?;
-        let request = Extension::Fstatvfs(Fstatvfs { handle: file.handle() });
-        let request = Request::Extended(request);
-        let data = self.extended(Operation::StatVfs, file.path(), &request).await?;
-        StatVfs::decode(Reader::new(&data))
-            .map_err(|_| SftpError::malformed(Operation::StatVfs, file.path()))
-    }
-
-    pub(crate) async fn sync_file(&self, file: &File) -> Result<(), SftpError> {
-        self.need(ExtensionName::Fsync).await?;
-        let request = Request::Extended(Extension::Fsync(Fsync { handle: file.handle() }));
-        self.done(Operation::Sync, file.path(), &request).await
-    }
 }
 
 impl fmt::Debug for Sftp {

@@ -72,7 +72,8 @@ impl Dir {
     pub(crate) fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600));
+        let mode =
+            Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600));
         Ok(rustix::fs::openat(&self.fd, name, flags, mode)?.into())
     }
 
@@ -140,7 +141,7 @@ impl Dir {
 
     /// A number for the file system that the directory is on.
     pub(crate) fn file_system(&self) -> u64 {
-        rustix::fs::fstat(&self.fd).map_or(0, |stat| u64::from(stat.st_dev))
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.dev())
     }
 }
 
@@ -172,8 +173,8 @@ pub(crate) fn write_run(
 
 /// Reads into `bufs` from `offset` on until they are full or the file ends, and says how much.
 ///
-/// With `cached_only`, `WouldBlock` means that the bytes are not in memory; where the system
-/// cannot tell, they are read all the same.
+/// With `cached_only`, `WouldBlock` means that the bytes are not in memory, `Unsupported` that the
+/// file system cannot tell.
 #[cfg(target_os = "linux")]
 pub(crate) fn read_slots(
     file: &File,
@@ -202,9 +203,8 @@ pub(crate) fn read_slots(
                 IoSliceMut::advance_slices(&mut bufs, n);
             }
             Err(Errno::INTR) => {}
-            // tmpfs and others do not know the flag: they are memory, or as slow as they are.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if !flags.is_empty() => {
-                flags = ReadWriteFlags::empty();
+                return Err(io::ErrorKind::Unsupported.into());
             }
             Err(Errno::AGAIN) if total > 0 => flags = ReadWriteFlags::empty(),
             Err(error) => return Err(error.into()),

@@ -15,7 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use ketch_protocol::{Attrs, ExtensionSet, FileType, NameEntry, ServerLimits, StatusCode};
+use ketch_protocol::{
+    Attrs, ExtensionSet, FileType, NameEntry, PacketType, ServerLimits, StatusCode,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{job::Job, misbehaved::PeerMisbehaved, table::Expect};
@@ -79,6 +81,14 @@ pub(crate) struct QueuedCall {
     pub expect: Expect,
     /// Where the answer goes.
     pub waiting: Box<WaitingCall>,
+}
+
+impl QueuedCall {
+    /// Whether it is a `CLOSE`: that is sent even if nobody waits for the answer any more, because
+    /// nobody else has the handle.
+    pub(crate) fn closes(&self) -> bool {
+        self.packet.get(4) == Some(&PacketType::CLOSE.0)
+    }
 }
 
 impl From<&NameEntry<'_>> for OwnedName {
@@ -182,16 +192,32 @@ impl Shared {
     /// Queues a request whose packet and answer hold about `bytes`; the future is its answer.
     ///
     /// Waits while too much is under way already.
-    pub(crate) async fn call(self: &Arc<Self>, packet: Vec<u8>, expect: Expect, bytes: usize) -> Call {
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        packet: Vec<u8>,
+        expect: Expect,
+        bytes: usize,
+    ) -> Call {
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
         let kib = kib.clamp(CALL_KIB_MIN, CALLS_KIB_MAX);
         let permit = Arc::clone(&self.permits).acquire_many_owned(kib).await;
         let slot = Arc::new(CallSlot::default());
         if let Ok(permit) = permit {
-            let waiting = WaitingCall { slot: Arc::clone(&slot), data: Vec::new(), _permit: permit };
-            self.submit(Submission::Call(QueuedCall { packet, expect, waiting: Box::new(waiting) }));
+            let waiting = WaitingCall {
+                slot: Arc::clone(&slot),
+                data: Vec::new(),
+                _permit: permit,
+            };
+            self.submit(Submission::Call(QueuedCall {
+                packet,
+                expect,
+                waiting: Box::new(waiting),
+            }));
         }
-        Call { slot, shared: Arc::clone(self) }
+        Call {
+            slot,
+            shared: Arc::clone(self),
+        }
     }
 
     /// Queues something to do, and wakes the driving task if it does not know yet.
@@ -224,7 +250,11 @@ impl Shared {
             if let Some(ended) = &queue.ended {
                 return Poll::Ready(Err(ended.clone()));
             }
-            if !queue.waiting_for_server.iter().any(|waker| waker.will_wake(cx.waker())) {
+            if !queue
+                .waiting_for_server
+                .iter()
+                .any(|waker| waker.will_wake(cx.waker()))
+            {
                 queue.waiting_for_server.push(cx.waker().clone());
             }
             Poll::Pending
@@ -264,10 +294,11 @@ impl Shared {
         let wakers = std::mem::take(&mut queue.waiting_for_server);
         queue.wake = None;
         drop(queue);
-        submissions.into_iter().for_each(|submission| submission.refuse(ended));
+        submissions
+            .into_iter()
+            .for_each(|submission| submission.refuse(ended));
         wakers.into_iter().for_each(Waker::wake);
     }
-
 }
 
 impl fmt::Debug for Shared {
@@ -281,7 +312,10 @@ impl Submission {
     pub(crate) fn refuse(self, ended: &Ended) {
         match self {
             Self::Call(call) => {
-                call.waiting.slot.answer(Err(Unanswered { ended: ended.clone(), sent: false }));
+                call.waiting.slot.answer(Err(Unanswered {
+                    ended: ended.clone(),
+                    sent: false,
+                }));
             }
             Self::Job(mut job) => job.on_ended(ended, None),
             Self::Close(_) | Self::Look | Self::Goodbye => {}

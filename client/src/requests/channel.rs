@@ -21,16 +21,23 @@ impl SftpChannel {
     /// The application for a channel that is to be opened; `shared` is what its handles hold.
     ///
     /// Work for slow disks goes to the blocking threads of `runtime`.
-    pub(crate) fn new(shared: Arc<Shared>, settings: Settings, runtime: tokio::runtime::Handle) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        settings: Settings,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
         let spawn: Spawn = Arc::new(move |work| drop(runtime.spawn_blocking(work)));
-        Self { requests: Requests::new(shared, Disk::new(spawn), settings) }
+        Self {
+            requests: Requests::new(shared, Disk::new(spawn), settings),
+        }
     }
 }
 
 impl Application for SftpChannel {
     fn on_open(&mut self, io: &mut ChannelIo<'_>) {
         let waker = io.waker();
-        self.requests.on_open(&mut Channel(io), Arc::new(move || waker.wake()));
+        self.requests
+            .on_open(&mut Channel(io), Arc::new(move || waker.wake()));
     }
 
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
@@ -87,7 +94,9 @@ impl Link for Channel<'_, '_> {
     fn send_filled(&mut self, packet: &mut dyn Fill) -> Option<usize> {
         let (header_len, data_len) = packet.len();
         let mut room = self.0.room(header_len + data_len)?;
-        let filled = room.fill(header_len, |slots| packet.fill(slots)).min(data_len);
+        let filled = room
+            .fill(header_len, |slots| packet.fill(slots))
+            .min(data_len);
         if filled > 0 {
             room.write_at(0, packet.header(filled));
             room.commit(header_len + filled);

@@ -73,6 +73,7 @@ impl Core {
         expect: Expect,
     ) -> Result<RequestId, Full> {
         let now = link.now();
+        let is_wanted = !matches!(owner, Owner::Nobody { .. });
         let id = self.enter(now, owner, expect).ok_or(Full)?;
         self.scratch.clear();
         request.encode_packet(id, &mut self.scratch);
@@ -80,13 +81,26 @@ impl Core {
             self.table.remove(id);
             return Err(full);
         }
-        self.on_sent(now);
+        if is_wanted {
+            self.on_sent(now);
+        } else {
+            self.stall.on_unwanted(now);
+        }
         Ok(id)
     }
 
     /// Makes a place in the table for a request that is about to be sent.
-    pub(crate) fn enter(&mut self, now: Instant, owner: Owner, expect: Expect) -> Option<RequestId> {
-        self.table.insert(Entry { owner, expect, sent_at: now })
+    pub(crate) fn enter(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        expect: Expect,
+    ) -> Option<RequestId> {
+        self.table.insert(Entry {
+            owner,
+            expect,
+            sent_at: now,
+        })
     }
 
     /// A request was sent.
@@ -95,12 +109,27 @@ impl Core {
     }
 
     /// Closes a handle that came too late for anybody to take it, and removes the file.
-    pub(crate) fn close_orphan(&mut self, link: &mut dyn Link, handle: &[u8], remove: Option<&[u8]>) {
+    pub(crate) fn close_orphan(
+        &mut self,
+        link: &mut dyn Link,
+        handle: &[u8],
+        remove: Option<&[u8]>,
+    ) {
         // Where even this is not taken the channel is in its last throes.
         let nobody = || Owner::Nobody { remove: None };
-        let _ = self.ask(link, &Request::Close(Close { handle }), nobody(), Expect::Status);
+        let _ = self.ask(
+            link,
+            &Request::Close(Close { handle }),
+            nobody(),
+            Expect::Status,
+        );
         if let Some(path) = remove {
-            let _ = self.ask(link, &Request::Remove(Remove { path }), nobody(), Expect::Status);
+            let _ = self.ask(
+                link,
+                &Request::Remove(Remove { path }),
+                nobody(),
+                Expect::Status,
+            );
         }
     }
 
@@ -108,9 +137,9 @@ impl Core {
     pub(crate) fn read_len(&self) -> u32 {
         match self.server.limits {
             Some(limits) if limits.read_len >= u64::from(READ_LEN) => READ_LEN,
-            Some(limits) if limits.read_len > 0 => {
-                u32::try_from(limits.read_len).unwrap_or(u32::MAX).min(READ_LEN_PORTABLE)
-            }
+            Some(limits) if limits.read_len > 0 => u32::try_from(limits.read_len)
+                .unwrap_or(u32::MAX)
+                .min(READ_LEN_PORTABLE),
             _ => READ_LEN_PORTABLE,
         }
     }

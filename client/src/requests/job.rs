@@ -12,7 +12,10 @@ use super::{
     slots::Key,
     table::{Expect, Owner, Step, What},
 };
-use crate::transfer::{disk::{Disk, Done}, download::Ask};
+use crate::transfer::{
+    disk::{Disk, Done},
+    download::Ask,
+};
 
 /// A transfer, as the requests see it. No method may block.
 pub(crate) trait Job: Send {
@@ -21,7 +24,14 @@ pub(crate) trait Job: Send {
     fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>);
 
     /// Adjacent bytes of a file, `len` in all, are there to be written at `offset`.
-    fn on_run(&mut self, item: Key, offset: u64, run: &mut [IoSlice<'_>], len: usize, cx: &mut Cx<'_>);
+    fn on_run(
+        &mut self,
+        item: Key,
+        offset: u64,
+        run: &mut [IoSlice<'_>],
+        len: usize,
+        cx: &mut Cx<'_>,
+    );
 
     /// Work for the disk was done on another thread.
     fn on_disk(&mut self, item: Key, done: Done, cx: &mut Cx<'_>);
@@ -78,29 +88,55 @@ impl Cx<'_> {
     }
 
     /// Sends a request for one of the transfer's items.
-    pub(crate) fn ask(&mut self, item: Key, step: Step, request: &Request<'_>, expect: Expect) -> Result<(), Full> {
+    pub(crate) fn ask(
+        &mut self,
+        item: Key,
+        step: Step,
+        request: &Request<'_>,
+        expect: Expect,
+    ) -> Result<(), Full> {
         self.ask_for(item, What::Step(step), request, expect)
     }
 
     /// Sends a request for one of the transfer's items.
-    pub(crate) fn ask_for(&mut self, item: Key, what: What, request: &Request<'_>, expect: Expect) -> Result<(), Full> {
-        let owner = Owner::Job { job: self.job, item, what };
+    pub(crate) fn ask_for(
+        &mut self,
+        item: Key,
+        what: What,
+        request: &Request<'_>,
+        expect: Expect,
+    ) -> Result<(), Full> {
+        let owner = Owner::Job {
+            job: self.job,
+            item,
+            what,
+        };
         self.core.ask(self.link, request, owner, expect).map(drop)
     }
 
     /// Sends a request whose answer nobody waits for.
     pub(crate) fn tell(&mut self, request: &Request<'_>) -> Result<(), Full> {
         let owner = Owner::Nobody { remove: None };
-        self.core.ask(self.link, request, owner, Expect::Status).map(drop)
+        self.core
+            .ask(self.link, request, owner, Expect::Status)
+            .map(drop)
     }
 
     /// Sends a READ.
     pub(crate) fn read(&mut self, item: Key, handle: &[u8], ask: Ask) -> Result<(), Full> {
         let now = self.link.now();
         let len = ask.span.len;
-        let request = Request::Read(ketch_protocol::Read { handle, offset: ask.span.offset, len });
+        let request = Request::Read(ketch_protocol::Read {
+            handle,
+            offset: ask.span.offset,
+            len,
+        });
         let sent = self.core.down.on_sent(len as usize, now);
-        let owner = Owner::Job { job: self.job, item, what: What::Read(ask, sent) };
+        let owner = Owner::Job {
+            job: self.job,
+            item,
+            what: What::Read(ask, sent),
+        };
         let result = self.core.ask(self.link, &request, owner, Expect::Data(len));
         if result.is_err() {
             self.core.down.on_answered(sent, now);
@@ -119,11 +155,22 @@ impl Cx<'_> {
         data_len_max: usize,
     ) -> Option<usize> {
         let now = self.link.now();
-        let sent = self.core.up.on_sent(0, now);
-        let owner = Owner::Job { job: self.job, item, what: What::Write { len: 0, sent } };
+        let sent = self.core.up.nothing(now);
+        let owner = Owner::Job {
+            job: self.job,
+            item,
+            what: What::Write { len: 0, sent },
+        };
         let id = self.core.enter(now, owner, Expect::Status)?;
         let mut header = std::mem::take(&mut self.core.scratch);
-        let mut packet = WritePacket { id, handle, offset, source, data_len_max, header: &mut header };
+        let mut packet = WritePacket {
+            id,
+            handle,
+            offset,
+            source,
+            data_len_max,
+            header: &mut header,
+        };
         let filled = self.link.send_filled(&mut packet);
         self.core.scratch = header;
         match filled {
@@ -131,8 +178,11 @@ impl Cx<'_> {
                 let sent = self.core.up.on_sent(len, now);
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 if let Some(entry) = self.core.table.get_mut(id) {
-                    entry.owner =
-                        Owner::Job { job: self.job, item, what: What::Write { len, sent } };
+                    entry.owner = Owner::Job {
+                        job: self.job,
+                        item,
+                        what: What::Write { len, sent },
+                    };
                 }
                 self.core.on_sent(now);
             }
@@ -147,10 +197,16 @@ impl Cx<'_> {
     /// was created.
     pub(crate) fn orphan(&mut self, item: Key, remove: Option<&ketch_protocol::RemotePath>) {
         for entry in self.core.table.iter_mut() {
-            if let Owner::Job { job, item: of, what: What::Step(Step::Open | Step::OpenDir) } = entry.owner
+            if let Owner::Job {
+                job,
+                item: of,
+                what: What::Step(Step::Open | Step::OpenDir),
+            } = entry.owner
                 && (job, of) == (self.job, item)
             {
-                entry.owner = Owner::Nobody { remove: remove.cloned() };
+                entry.owner = Owner::Nobody {
+                    remove: remove.cloned(),
+                };
             }
         }
     }
@@ -168,7 +224,10 @@ struct WritePacket<'a> {
 
 impl Fill for WritePacket<'_> {
     fn len(&self) -> (usize, usize) {
-        (ketch_protocol::Write::header_len(self.handle.len()), self.data_len_max)
+        (
+            ketch_protocol::Write::header_len(self.handle.len()),
+            self.data_len_max,
+        )
     }
 
     fn fill(&mut self, slots: &mut [std::io::IoSliceMut<'_>]) -> usize {
@@ -178,7 +237,13 @@ impl Fill for WritePacket<'_> {
     fn header(&mut self, data_len: usize) -> &[u8] {
         let data_len = u32::try_from(data_len).unwrap_or_default();
         self.header.clear();
-        ketch_protocol::Write::encode_header(self.id, self.handle, self.offset, data_len, self.header);
+        ketch_protocol::Write::encode_header(
+            self.id,
+            self.handle,
+            self.offset,
+            data_len,
+            self.header,
+        );
         self.header
     }
 }

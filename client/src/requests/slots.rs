@@ -27,7 +27,10 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 impl<T> Slots<T> {
     /// No things.
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// How many things there are.
@@ -56,7 +59,10 @@ impl<T> Slots<T> {
             return None;
         }
         let index = u32::try_from(self.slots.len()).ok()?;
-        self.slots.push(Slot { generation: 0, thing: Some(thing) });
+        self.slots.push(Slot {
+            generation: 0,
+            thing: Some(thing),
+        });
         Some(index)
     }
 
@@ -77,7 +83,8 @@ impl<T> Slots<T> {
         }
         let thing = slot.thing.take()?;
         slot.generation = (slot.generation + 1) & (u32::MAX >> INDEX_BITS);
-        self.free.push(u16::try_from(key & INDEX_MASK).unwrap_or_default());
+        self.free
+            .push(u16::try_from(key & INDEX_MASK).unwrap_or_default());
         Some(thing)
     }
 
@@ -105,7 +112,9 @@ impl<T> Slots<T> {
 
     /// Takes all things out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + use<'_, T> {
-        let all: Vec<Key> = (0..self.span()).filter_map(|index| self.key_at(index)).collect();
+        let all: Vec<Key> = (0..self.span())
+            .filter_map(|index| self.key_at(index))
+            .collect();
         all.into_iter().filter_map(|key| self.remove(key))
     }
 }

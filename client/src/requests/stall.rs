@@ -30,13 +30,24 @@ pub(crate) enum Verdict {
 impl Stall {
     /// Allows `after` without a byte.
     pub(crate) const fn new(after: Duration) -> Self {
-        Self { after, since: None, stalled_before: false }
+        Self {
+            after,
+            since: None,
+            stalled_before: false,
+        }
     }
 
     /// A request was sent.
     pub(crate) const fn on_sent(&mut self, now: Instant) {
         if self.since.is_none() {
             self.since = Some(now);
+        }
+    }
+
+    /// Requests are unanswered that nobody waits for: after a stall, that starts no other one.
+    pub(crate) const fn on_unwanted(&mut self, now: Instant) {
+        if !self.stalled_before {
+            self.on_sent(now);
         }
     }
 
@@ -61,7 +72,8 @@ impl Stall {
         if self.deadline()? > now {
             return None;
         }
-        self.since = Some(now);
+        // What is asked next has its whole time again.
+        self.since = None;
         if std::mem::replace(&mut self.stalled_before, true) {
             return Some(Verdict::EndChannel);
         }
@@ -93,6 +105,21 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "an origin of simulated time")]
+    fn what_is_asked_after_a_stall_has_its_whole_time() {
+        let now = Instant::now();
+        let mut stall = Stall::new(60 * SECOND);
+        stall.on_sent(now);
+        assert_eq!(stall.check(now + 60 * SECOND), Some(Verdict::EndOperations));
+        stall.on_unwanted(now + 60 * SECOND);
+        assert_eq!(stall.deadline(), None, "nobody waits");
+        stall.on_sent(now + 110 * SECOND);
+        stall.on_unwanted(now + 115 * SECOND);
+        assert_eq!(stall.check(now + 169 * SECOND), None);
+        assert_eq!(stall.check(now + 170 * SECOND), Some(Verdict::EndChannel));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "an origin of simulated time")]
     fn every_byte_is_a_sign_of_life() {
         let now = Instant::now();
         let mut stall = Stall::new(60 * SECOND);
@@ -100,7 +127,10 @@ mod tests {
         assert_eq!(stall.check(now + 60 * SECOND), Some(Verdict::EndOperations));
         stall.on_bytes(now + 61 * SECOND, true);
         assert_eq!(stall.check(now + 120 * SECOND), None);
-        assert_eq!(stall.check(now + 121 * SECOND), Some(Verdict::EndOperations));
+        assert_eq!(
+            stall.check(now + 121 * SECOND),
+            Some(Verdict::EndOperations)
+        );
         stall.on_bytes(now + 130 * SECOND, false);
         assert_eq!(stall.deadline(), None);
     }

@@ -5,4 +5,7 @@ pub(crate) mod sim;
 
 mod calls;
 mod get;
+#[cfg(unix)]
+mod pipe;
 mod put;
+mod together;

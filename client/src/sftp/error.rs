@@ -173,7 +173,11 @@ impl fmt::Display for Operation {
 }
 
 fn text(status: StatusCode, message: &str) -> String {
-    if message.is_empty() { status.text().to_owned() } else { message.to_owned() }
+    if message.is_empty() {
+        status.text().to_owned()
+    } else {
+        message.to_owned()
+    }
 }
 
 /// The kind of failure that a status means.
@@ -193,12 +197,25 @@ pub(crate) fn kind_of_status(status: StatusCode) -> Kind {
 }
 
 impl SftpError {
-    pub(crate) fn refused(operation: Operation, path: &RemotePath, status: StatusCode, message: String) -> Self {
-        Self::Refused { operation, path: path.clone(), status, message }
+    pub(crate) fn refused(
+        operation: Operation,
+        path: &RemotePath,
+        status: StatusCode,
+        message: String,
+    ) -> Self {
+        Self::Refused {
+            operation,
+            path: path.clone(),
+            status,
+            message,
+        }
     }
 
     pub(crate) fn malformed(operation: Operation, path: &RemotePath) -> Self {
-        Self::Malformed { operation, path: path.clone() }
+        Self::Malformed {
+            operation,
+            path: path.clone(),
+        }
     }
 
     /// An answer that is not the success.
@@ -209,9 +226,16 @@ impl SftpError {
         }
     }
 
-    pub(crate) fn unanswered(operation: Operation, path: &RemotePath, unanswered: &Unanswered) -> Self {
-        let outcome =
-            if unanswered.sent && operation.changes() { Outcome::Unknown } else { Outcome::NotDone };
+    pub(crate) fn unanswered(
+        operation: Operation,
+        path: &RemotePath,
+        unanswered: &Unanswered,
+    ) -> Self {
+        let outcome = if unanswered.sent && operation.changes() {
+            Outcome::Unknown
+        } else {
+            Outcome::NotDone
+        };
         Self::from_end(operation, path, &unanswered.ended, outcome)
     }
 
@@ -222,13 +246,23 @@ impl SftpError {
     fn from_end(operation: Operation, path: &RemotePath, ended: &Ended, outcome: Outcome) -> Self {
         let path = path.clone();
         match ended {
-            Ended::Stalled => Self::TimedOut { operation, path, outcome },
-            Ended::Closed(source) => {
-                Self::Lost { operation, path, outcome, source: Arc::clone(source) }
-            }
-            Ended::Misbehaved(source) => {
-                Self::Misbehaved { operation, path, outcome, source: Arc::clone(source) }
-            }
+            Ended::Stalled => Self::TimedOut {
+                operation,
+                path,
+                outcome,
+            },
+            Ended::Closed(source) => Self::Lost {
+                operation,
+                path,
+                outcome,
+                source: Arc::clone(source),
+            },
+            Ended::Misbehaved(source) => Self::Misbehaved {
+                operation,
+                path,
+                outcome,
+                source: Arc::clone(source),
+            },
         }
     }
 }
@@ -238,11 +272,10 @@ impl Failure for SftpError {
         match self {
             Self::Refused { status, .. } => kind_of_status(*status),
             Self::TimedOut { .. } => Kind::Timeout,
-            Self::Lost { .. } => Kind::Network,
             Self::Misbehaved { .. } | Self::Malformed { .. } => Kind::Peer,
             Self::Unsupported { .. } | Self::NotOpened(OpenError::Refused(_)) => Kind::Unsupported,
             Self::NotOpened(OpenError::TooMany) => Kind::Local,
-            Self::NotOpened(_) => Kind::Network,
+            Self::Lost { .. } | Self::NotOpened(_) => Kind::Network,
         }
     }
 

@@ -31,11 +31,17 @@ impl Session {
     pub async fn sftp(&self) -> Result<Sftp, SftpError> {
         let server = self.peer_identification();
         let early = EARLY_SERVERS.iter().any(|known| server.starts_with(known));
-        let settings = Settings { stall: self.timeouts().stall, early };
+        let settings = Settings {
+            stall: self.timeouts().stall,
+            early,
+        };
         let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
-        let opened = self.connection().open_session("sftp", WINDOW, Box::new(channel)).await;
+        let opened = self
+            .connection()
+            .open_session("sftp", WINDOW, Box::new(channel))
+            .await;
         opened.map_err(SftpError::NotOpened)?;
         let sftp = Sftp::new(Arc::clone(&shared), self.clone());
         if !early {

@@ -23,7 +23,12 @@ impl Chunk {
     /// Starts at `max` bytes, the most that server and limits allow.
     pub(crate) fn new(max: u32) -> Self {
         let max = max.max(CHUNK_MIN);
-        Self { max, len: max, whole: 0, patience: PATIENCE_MIN }
+        Self {
+            max,
+            len: max,
+            whole: 0,
+            patience: PATIENCE_MIN,
+        }
     }
 
     /// Bytes to ask for.

@@ -5,14 +5,17 @@
 //! its first write was seen to be quick, and one that was slow twice goes to a thread until it is
 //! quick again. Never on the driving task: `fsync`, walks, and whatever an embedder brings.
 
-#![expect(clippy::disallowed_methods, reason = "how long a call took cannot be passed in")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how long a call took cannot be passed in"
+)]
 
 use std::{
     collections::VecDeque,
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,7 +31,7 @@ const SLOW: Duration = Duration::from_millis(4);
 /// Slow calls that make a file system slow.
 const SLOW_CALLS_MAX: u8 = 2;
 /// Quick calls in a row that make it quick again.
-const QUICK_CALLS: u8 = 64;
+const QUICK_CALLS: u8 = 16;
 /// Threads that work for one connection at a time.
 const THREADS_MAX: usize = 4;
 /// Bytes of data that wait for slow disks and for [`Sink`](crate::Sink)s, or that were asked for
@@ -92,7 +95,10 @@ pub(crate) enum Done {
     /// A file to read was opened.
     Opened(Result<Opened, LocalFault>),
     /// Bytes were read.
-    Read { offset: u64, result: Result<Vec<u8>, LocalFault> },
+    Read {
+        offset: u64,
+        result: Result<Vec<u8>, LocalFault>,
+    },
     /// A directory was listed.
     Listed(Result<Vec<LocalEntry>, LocalFault>),
     /// A file was removed; nobody can do anything if it was not.
@@ -103,8 +109,14 @@ pub(crate) enum Done {
 
 impl Disk {
     pub(crate) fn new(spawn: Spawn) -> Self {
-        let shared = Arc::new(Threads { state: Mutex::default() });
-        Self { shared, spawn, held: 0 }
+        let shared = Arc::new(Threads {
+            state: Mutex::default(),
+        });
+        Self {
+            shared,
+            spawn,
+            held: 0,
+        }
     }
 
     /// How to tell the driving task that work was done.
@@ -135,7 +147,12 @@ impl Disk {
     ) {
         self.held = self.held.saturating_add(held);
         let mut state = self.shared.lock();
-        state.waiting.push_back(Task { job, item, held, work: Box::new(work) });
+        state.waiting.push_back(Task {
+            job,
+            item,
+            held,
+            work: Box::new(work),
+        });
         if state.running < THREADS_MAX {
             state.running += 1;
             drop(state);
@@ -177,7 +194,13 @@ impl Threads {
     fn work(&self) {
         loop {
             let mut state = self.lock();
-            let Some(Task { job, item, held, work }) = state.waiting.pop_front() else {
+            let Some(Task {
+                job,
+                item,
+                held,
+                work,
+            }) = state.waiting.pop_front()
+            else {
                 state.running -= 1;
                 return;
             };
@@ -191,7 +214,12 @@ impl Threads {
                 continue;
             }
             let first = state.done.is_empty();
-            state.done.push_back(Completion { job, item, done, held });
+            state.done.push_back(Completion {
+                job,
+                item,
+                done,
+                held,
+            });
             let wake = if first { state.wake.clone() } else { None };
             drop(state);
             if let Some(wake) = wake {
@@ -207,6 +235,8 @@ pub(crate) struct Speed {
     kind: AtomicU8,
     slow: AtomicU8,
     quick: AtomicU8,
+    /// It cannot tell whether bytes are in memory.
+    blind: AtomicBool,
 }
 
 const UNPROVEN: u8 = 0;
@@ -217,6 +247,16 @@ impl Speed {
     /// Whether calls may be made on the driving task.
     pub(crate) fn is_quick(&self) -> bool {
         self.kind.load(Ordering::Relaxed) == QUICK
+    }
+
+    /// Whether the file system can tell if bytes are in memory. tmpfs cannot, and need not.
+    pub(crate) fn knows_cache(&self) -> bool {
+        !self.blind.load(Ordering::Relaxed)
+    }
+
+    /// It turned out that it cannot.
+    pub(crate) fn set_blind(&self) {
+        self.blind.store(true, Ordering::Relaxed);
     }
 
     /// Makes a call, and learns from the time it took.

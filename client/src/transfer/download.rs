@@ -105,7 +105,15 @@ impl Download {
             Some(size) => (Size::Expected(size), u32::MAX),
         };
         let range = Span { offset: 0, len: 0 };
-        Self { chunk, range, retry: Vec::new(), in_flight: 0, size, ahead_max, highest: 0 }
+        Self {
+            chunk,
+            range,
+            retry: Vec::new(),
+            in_flight: 0,
+            size,
+            ahead_max,
+            highest: 0,
+        }
     }
 
     /// Adds a range to read. Only after [`Step::Starved`].
@@ -141,7 +149,11 @@ impl Download {
         }
         // The probing byte behind the expected end rides in the last request.
         let len = self.chunk.len();
-        let len = if self.range.len == len.saturating_add(1) { self.range.len } else { len };
+        let len = if self.range.len == len.saturating_add(1) {
+            self.range.len
+        } else {
+            len
+        };
         let span = self.range.split_to(len);
         Ok(self.request(Ask { span, tries: 0 }))
     }
@@ -157,7 +169,10 @@ impl Download {
     pub(crate) fn on_data(&mut self, ask: Ask, got: u32) -> Result<(), ReadFault> {
         let Ask { mut span, tries } = ask;
         if got > span.len {
-            return Err(ReadFault::Overlong { asked: span.len, got });
+            return Err(ReadFault::Overlong {
+                asked: span.len,
+                got,
+            });
         }
         if got == 0 {
             return self.on_eof(ask);
@@ -188,12 +203,24 @@ impl Download {
             Size::Met(_) | Size::Expected(_) | Size::Unknown => {}
         }
         self.chunk.on_short(got);
-        let tries = if got < CHUNK_MIN { tries.saturating_add(1) } else { tries };
+        let tries = if got < CHUNK_MIN {
+            tries.saturating_add(1)
+        } else {
+            tries
+        };
         if tries > SHORT_ANSWERS_MAX {
-            return Err(ReadFault::Crumbs { offset: span.offset });
+            return Err(ReadFault::Crumbs {
+                offset: span.offset,
+            });
         }
         self.retry.push(Ask { span, tries });
         Ok(())
+    }
+
+    /// Takes back a READ that could not be sent.
+    pub(crate) fn on_unsent(&mut self, ask: Ask) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.retry.push(ask);
     }
 
     /// Records that the file ends at or before the start of `ask`.
@@ -219,7 +246,11 @@ impl Download {
     pub(crate) const fn finished(&self) -> Option<Result<u64, ReadFault>> {
         match self.size {
             Size::Met(end) if self.in_flight == 0 && self.retry.is_empty() => {
-                Some(if self.highest > end { Err(ReadFault::Shrank { end }) } else { Ok(end) })
+                Some(if self.highest > end {
+                    Err(ReadFault::Shrank { end })
+                } else {
+                    Ok(end)
+                })
             }
             Size::Met(_) | Size::Unknown | Size::Expected(_) => None,
         }

@@ -153,15 +153,24 @@ pub enum TransferError {
 }
 
 fn status_text(status: StatusCode, message: &str) -> String {
-    if message.is_empty() { status.text().to_owned() } else { message.to_owned() }
+    if message.is_empty() {
+        status.text().to_owned()
+    } else {
+        message.to_owned()
+    }
 }
 
 impl TransferError {
     pub(crate) fn ended(ended: &Ended, outcome: Outcome) -> Self {
         match ended {
-            Ended::Closed(source) => Self::Lost { outcome, source: Arc::clone(source) },
+            Ended::Closed(source) => Self::Lost {
+                outcome,
+                source: Arc::clone(source),
+            },
             Ended::Stalled => Self::TimedOut { outcome },
-            Ended::Misbehaved(source) => Self::Misbehaved { source: Arc::clone(source) },
+            Ended::Misbehaved(source) => Self::Misbehaved {
+                source: Arc::clone(source),
+            },
         }
     }
 
@@ -176,27 +185,40 @@ impl TransferError {
 }
 
 impl From<LocalFault> for TransferError {
-    fn from(LocalFault { action, path, source }: LocalFault) -> Self {
-        Self::Local { action, path, source }
+    fn from(
+        LocalFault {
+            action,
+            path,
+            source,
+        }: LocalFault,
+    ) -> Self {
+        Self::Local {
+            action,
+            path,
+            source,
+        }
     }
 }
 
 impl Failure for TransferError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Refused { status, .. } => kind_of_status(*status),
+            Self::Refused { status, .. } | Self::LeftAs { status, .. } => kind_of_status(*status),
             Self::Local { source, .. } => Kind::of_local(source),
-            Self::Read { .. } | Self::WrongSize { .. } | Self::Misbehaved { .. } => Kind::Peer,
+            Self::Read { .. }
+            | Self::WrongSize { .. }
+            | Self::Misbehaved { .. }
+            | Self::Name { .. }
+            | Self::TooMuch { .. } => Kind::Peer,
             Self::Changed { .. } | Self::Panicked | Self::NotAFile { .. } => Kind::Local,
-            Self::LeftAs { status, .. } => kind_of_status(*status),
             Self::Exists { .. } => Kind::Exists,
-            Self::Name { .. } | Self::TooMuch { .. } => Kind::Peer,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::TimedOut { .. } => Kind::Timeout,
             Self::Lost { .. } => Kind::Network,
-            Self::Incomplete { report } => {
-                report.failed.first().map_or(Kind::Peer, |failed| failed.error.kind())
-            }
+            Self::Incomplete { report } => report
+                .failed
+                .first()
+                .map_or(Kind::Peer, |failed| failed.error.kind()),
         }
     }
 
@@ -205,7 +227,10 @@ impl Failure for TransferError {
             // A file that changes under the reader may hold still next time.
             Self::Changed { .. } => true,
             Self::Read { source, .. } => {
-                matches!(source, ReadFault::Shrank { .. } | ReadFault::Truncated { .. })
+                matches!(
+                    source,
+                    ReadFault::Shrank { .. } | ReadFault::Truncated { .. }
+                )
             }
             Self::Incomplete { report } => {
                 !report.failed.is_empty() && report.failed.iter().all(|f| f.error.is_transient())

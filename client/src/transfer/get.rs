@@ -77,6 +77,8 @@ pub(crate) struct FileTask {
     path: RemotePath,
     known: Known,
     local: Local,
+    /// Directories above it, below the one that the user named.
+    depth: u8,
 }
 
 /// What is known of a remote file before it is opened.
@@ -106,7 +108,16 @@ pub(crate) fn start_to_path(
     local: PathBuf,
     options: GetOptions,
 ) -> Outcome<FileTask, DirTask> {
-    start(shared, FileTask { path, known: Known::Nothing, local: Local::Named(local) }, options)
+    start(
+        shared,
+        FileTask {
+            path,
+            known: Known::Nothing,
+            local: Local::Named(local),
+            depth: 0,
+        },
+        options,
+    )
 }
 
 /// Starts the download of `path` into `sink`, and returns what to wait for.
@@ -117,7 +128,16 @@ pub(crate) fn start_to_sink(
     options: GetOptions,
 ) -> Outcome<FileTask, DirTask> {
     let options = options.recursive(false);
-    start(shared, FileTask { path, known: Known::Nothing, local: Local::Sink(sink) }, options)
+    start(
+        shared,
+        FileTask {
+            path,
+            known: Known::Nothing,
+            local: Local::Sink(sink),
+            depth: 0,
+        },
+        options,
+    )
 }
 
 fn start(shared: &Arc<Shared>, task: FileTask, options: GetOptions) -> Outcome<FileTask, DirTask> {
@@ -143,11 +163,15 @@ impl Get {
     /// Begins files as long as the bytes they hold do not fill the budget.
     fn begin_files(&mut self, cx: &mut Cx<'_>) {
         let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
-        let files_max = cx.core.open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
+        let files_max = cx
+            .core
+            .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
         let budget = cx.core.down.budget() as u64;
         let mut backlog: u64 = self.files().map(|file| file.left_to_ask()).sum();
-        while self.files < files_max && backlog < budget && cx.can_ask() {
-            let Some(task) = self.plan.take_file() else { return };
+        while self.files + self.closing.len() < files_max && backlog < budget && cx.can_ask() {
+            let Some(task) = self.plan.take_file() else {
+                return;
+            };
             let file = GetFile::new(task);
             backlog = backlog.saturating_add(file.left_to_ask());
             if let Some(key) = self.items.insert(Item::File(Box::new(file))) {
@@ -164,10 +188,21 @@ impl Get {
         })
     }
 
+    /// Closes the handles that are no longer needed; nobody waits for the answers.
+    fn close_handles(&mut self, cx: &mut Cx<'_>) {
+        while let Some(handle) = self.closing.pop_front() {
+            if !cx.can_ask() || cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
+                return self.closing.push_front(handle);
+            }
+        }
+    }
+
     /// Moves every file and directory on as far as it goes.
     fn advance(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.items.span() {
-            let Some(key) = self.items.key_at(index) else { continue };
+            let Some(key) = self.items.key_at(index) else {
+                continue;
+            };
             match self.items.get_mut(key) {
                 Some(Item::File(_)) => self.advance_file(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
@@ -211,7 +246,9 @@ impl Get {
 
     /// Sends one READ for a file, if it wants one.
     fn read_once(&mut self, key: Key, cx: &mut Cx<'_>) -> bool {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return false };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return false;
+        };
         match file.next_read(cx, key) {
             Ok(asked) => asked,
             Err(error) => {
@@ -223,7 +260,9 @@ impl Get {
 
     /// Ends one file that cannot be had; the others go on, unless they would fail the same way.
     fn fail_file(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
         self.files -= 1;
         let path = file.path.clone();
         self.discard(key, *file, cx);
@@ -246,7 +285,12 @@ impl Get {
                     drop(created);
                     Done::Removed
                 };
-                if cx.core.disk.run(tree.speed(), (cx.job, key), work).is_none() {
+                if cx
+                    .core
+                    .disk
+                    .run(tree.speed(), (cx.job, key), work)
+                    .is_none()
+                {
                     self.at_disk += 1;
                 }
             }
@@ -265,7 +309,9 @@ impl Get {
     fn stop(&mut self, error: Option<TransferError>, cx: &mut Cx<'_>) {
         self.plan.stop(error);
         for index in 0..self.items.span() {
-            let Some(key) = self.items.key_at(index) else { continue };
+            let Some(key) = self.items.key_at(index) else {
+                continue;
+            };
             match self.items.remove(key) {
                 Some(Item::File(file)) => self.discard(key, *file, cx),
                 Some(Item::Dir(dir)) => match dir.into_handle() {
@@ -299,7 +345,9 @@ impl Job for Get {
             }
             None => {
                 // Too late for anybody: a handle is closed all the same.
-                if let (What::Step(Step::Open | Step::OpenDir), Answer::Handle(handle)) = (what, answer) {
+                if let (What::Step(Step::Open | Step::OpenDir), Answer::Handle(handle)) =
+                    (what, answer)
+                {
                     self.closing.push_back(handle.into());
                 }
                 Ok(())
@@ -310,8 +358,17 @@ impl Job for Get {
         }
     }
 
-    fn on_run(&mut self, item: Key, offset: u64, run: &mut [IoSlice<'_>], len: usize, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(item) else { return };
+    fn on_run(
+        &mut self,
+        item: Key,
+        offset: u64,
+        run: &mut [IoSlice<'_>],
+        len: usize,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(Item::File(file)) = self.items.get_mut(item) else {
+            return;
+        };
         match file.write(offset, run, len, item, cx) {
             Ok(0) => self.at_disk += 1,
             Ok(written) => self.plan.progress.add_bytes(written as u64),
@@ -328,28 +385,19 @@ impl Job for Get {
         if self.plan.is_given_up() {
             self.stop(None, cx);
         }
-        while let Some(handle) = self.closing.pop_front() {
-            if !cx.can_ask() || cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
-                self.closing.push_front(handle);
-                break;
-            }
-        }
+        self.close_handles(cx);
         self.begin_dirs(cx);
         self.begin_files(cx);
         self.advance(cx);
         self.read(cx);
-        // What was finished on the way made room, and leaves handles to close.
+        // What was finished on the way left handles to close, and made room.
+        self.close_handles(cx);
         if self.files < FILES_MAX && !self.plan.is_empty() {
             self.begin_files(cx);
             self.advance(cx);
         }
-        if self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0 {
-            while let Some(handle) = self.closing.pop_front() {
-                if cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
-                    self.closing.push_front(handle);
-                    return Progress::Working;
-                }
-            }
+        let idle = self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0;
+        if idle && self.closing.is_empty() {
             self.plan.finish();
             return Progress::Finished;
         }
@@ -362,7 +410,8 @@ impl Job for Get {
     }
 
     fn on_ended(&mut self, ended: &Ended, disk: Option<&mut Disk>) {
-        self.plan.stop(Some(TransferError::ended(ended, error::Outcome::NotDone)));
+        self.plan
+            .stop(Some(TransferError::ended(ended, error::Outcome::NotDone)));
         let mut quick = true;
         let mut targets = Vec::new();
         for item in self.items.drain() {
@@ -395,5 +444,8 @@ fn may_ask(target: Option<&Target>, cx: &Cx<'_>, len: usize) -> bool {
 
 /// What is not a plain file and not followed.
 fn is_left_out(file_type: FileType) -> bool {
-    !matches!(file_type, FileType::Regular | FileType::Directory | FileType::Unknown)
+    !matches!(
+        file_type,
+        FileType::Regular | FileType::Directory | FileType::Unknown
+    )
 }

@@ -77,7 +77,11 @@ impl fmt::Display for LocalAction {
 impl LocalFault {
     fn of(action: LocalAction, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self { action, path, source }
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
     }
 }
 
@@ -164,11 +168,17 @@ impl Tree {
             return Ok(dir);
         }
         let Some(parent) = &self.parent else {
-            return Err(LocalFault::of(LocalAction::Open, &*self.path)(io::ErrorKind::NotFound.into()));
+            return Err(LocalFault::of(LocalAction::Open, &*self.path)(
+                io::ErrorKind::NotFound.into(),
+            ));
         };
         // As deep as the tree, which has a limit.
         let parent = parent.dir()?;
-        let dir = if self.creates { parent.make_child(&self.name) } else { parent.child(&self.name) };
+        let dir = if self.creates {
+            parent.make_child(&self.name)
+        } else {
+            parent.child(&self.name)
+        };
         let dir = dir.map_err(LocalFault::of(LocalAction::Create, &*self.path))?;
         let dir = Arc::new(dir);
         *open = Arc::downgrade(&dir);
@@ -177,7 +187,9 @@ impl Tree {
 
     /// What is in the directory.
     pub(crate) fn list(&self) -> Result<Vec<platform::LocalEntry>, LocalFault> {
-        self.dir()?.list().map_err(LocalFault::of(LocalAction::List, &*self.path))
+        self.dir()?
+            .list()
+            .map_err(LocalFault::of(LocalAction::List, &*self.path))
     }
 }
 
@@ -227,11 +239,18 @@ impl Created {
                 Ok(file) => {
                     let file = Arc::new(file);
                     let (name, named) = (name.to_owned(), AtomicBool::new(false));
-                    return Ok(Self { dir, named, file, temporary, name });
+                    return Ok(Self {
+                        dir,
+                        named,
+                        file,
+                        temporary,
+                        name,
+                    });
                 }
                 // Left by somebody who was killed, or in use by somebody else: not ours.
                 Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists && attempt + 1 < ATTEMPTS_MAX =>
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && attempt + 1 < ATTEMPTS_MAX =>
                 {
                     attempt += 1;
                 }
@@ -247,13 +266,21 @@ impl Created {
 
     /// Something went wrong with the file.
     pub(crate) fn fault(&self, action: LocalAction, source: io::Error) -> LocalFault {
-        LocalFault { action, path: self.path(), source }
+        LocalFault {
+            action,
+            path: self.path(),
+            source,
+        }
     }
 
     /// Gives the file its times and its name, and brings it to the disk if that is wanted.
     pub(crate) fn finish(&self, how: &Finish) -> Result<(), LocalFault> {
         let fault = |action| move |source| self.fault(action, source);
-        let len = self.file.metadata().map_err(fault(LocalAction::Write))?.len();
+        let len = self
+            .file
+            .metadata()
+            .map_err(fault(LocalAction::Write))?
+            .len();
         if len != how.size {
             let message = format!("it has {len} bytes in place of {}", how.size);
             return Err(fault(LocalAction::Write)(io::Error::other(message)));
@@ -275,7 +302,6 @@ impl Created {
         }
         Ok(())
     }
-
 }
 
 impl Drop for Created {
@@ -350,7 +376,10 @@ impl SourceFile {
         Ok(Opened {
             file: Arc::new(file),
             size: metadata.len(),
-            times: Times { atime: time(metadata.accessed()), mtime: time(metadata.modified()) },
+            times: Times {
+                atime: time(metadata.accessed()),
+                mtime: time(metadata.modified()),
+            },
             mode: platform::mode_of(&metadata),
             path,
             speed,

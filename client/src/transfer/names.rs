@@ -20,7 +20,7 @@ pub enum NameFault {
     Dots,
     /// A `/`, a `\`, or a byte of zero: more than one component, on some platform.
     Separator,
-    /// Longer than [`NAME_LEN_MAX`] bytes.
+    /// Longer than 255 bytes.
     TooLong,
     /// This platform has no such name: a device, a drive, a stream, or not Unicode.
     NotHere,
@@ -63,15 +63,27 @@ pub(crate) fn check(name: &[u8]) -> Result<(), NameFault> {
 /// Whether Windows takes `name` for a plain file: no device, no stream, nothing it would trim.
 fn is_windows_name(name: &[u8]) -> bool {
     const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
-    let Ok(name) = std::str::from_utf8(name) else { return false };
-    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let Ok(name) = std::str::from_utf8(name) else {
+        return false;
+    };
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .trim_end()
+        .to_ascii_uppercase();
     let numbered = |prefix: &str| {
         stem.strip_prefix(prefix).is_some_and(|n| {
             let mut n = n.chars();
-            matches!((n.next(), n.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
+            matches!(
+                (n.next(), n.next()),
+                (Some('0'..='9' | '¹' | '²' | '³'), None)
+            )
         })
     };
-    !name.chars().any(|c| c.is_control() || r#"<>:"|?*"#.contains(c))
+    !name
+        .chars()
+        .any(|c| c.is_control() || r#"<>:"|?*"#.contains(c))
         && !name.ends_with(['.', ' '])
         && !DEVICES.contains(&stem.as_str())
         && !numbered("COM")
@@ -113,7 +125,11 @@ pub(crate) fn temporary(destination: &[u8], name: &[u8], source: Identity, attem
     temporary.extend_from_slice(MARK);
     for byte in hash.as_ref().iter().take(DIGITS / 2) {
         for digit in [byte >> 4, byte & 15] {
-            temporary.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+            temporary.push(if digit < 10 {
+                b'0' + digit
+            } else {
+                b'a' + digit - 10
+            });
         }
     }
     temporary
@@ -143,7 +159,15 @@ mod tests {
         for (name, fault) in evil {
             assert_eq!(check(name), Err(fault), "{name:?}");
         }
-        for name in [&b"a"[..], b"...", b".hidden", b"a b", b"\xff\xfe", b"-rf", b"..a"] {
+        for name in [
+            &b"a"[..],
+            b"...",
+            b".hidden",
+            b"a b",
+            b"\xff\xfe",
+            b"-rf",
+            b"..a",
+        ] {
             if cfg!(unix) {
                 assert_eq!(check(name), Ok(()), "{name:?}");
             }
@@ -152,7 +176,9 @@ mod tests {
 
     #[test]
     fn devices_and_streams_of_windows_are_told_apart() {
-        for name in ["CON", "con.txt", "nul", "COM1", "lpt9.log", "a:b", "C:", "x.", "x ", "a\tb", "COM²"] {
+        for name in [
+            "CON", "con.txt", "nul", "COM1", "lpt9.log", "a:b", "C:", "x.", "x ", "a\tb", "COM²",
+        ] {
             assert!(!is_windows_name(name.as_bytes()), "{name}");
         }
         for name in ["console", "COM10", "common", "a.b.c", "LPTX"] {

@@ -97,7 +97,11 @@ pub(crate) struct Sent {
 impl Pace {
     /// A path about which nothing is known.
     pub(crate) const fn new(knobs: Knobs) -> Self {
-        let round = Round { from: 0, began: None, limited: false };
+        let round = Round {
+            from: 0,
+            began: None,
+            limited: false,
+        };
         Self {
             knobs,
             budget: knobs.floor,
@@ -147,9 +151,26 @@ impl Pace {
     pub(crate) fn on_sent(&mut self, bytes: usize, now: Instant) -> Sent {
         self.in_flight = self.in_flight.saturating_add(bytes);
         if self.round.began.is_none() {
-            self.round = Round { from: self.delivered, began: Some(now), limited: false };
+            self.round = Round {
+                from: self.delivered,
+                began: Some(now),
+                limited: false,
+            };
         }
-        Sent { at: now, delivered: self.delivered, bytes }
+        Sent {
+            at: now,
+            delivered: self.delivered,
+            bytes,
+        }
+    }
+
+    /// What a request carries that asks for nothing, or not yet.
+    pub(crate) const fn nothing(&self, now: Instant) -> Sent {
+        Sent {
+            at: now,
+            delivered: self.delivered,
+            bytes: 0,
+        }
     }
 
     /// Records that a request was answered, or failed, or was given up.
@@ -157,7 +178,9 @@ impl Pace {
         self.in_flight = self.in_flight.saturating_sub(sent.bytes);
         self.delivered = self.delivered.saturating_add(sent.bytes as u64);
         self.on_round_trip(now.saturating_duration_since(sent.at).max(INTERVAL_MIN));
-        let Some(began) = self.round.began else { return };
+        let Some(began) = self.round.began else {
+            return;
+        };
         if sent.delivered < self.round.from {
             return; // asked before the round began
         }
@@ -189,7 +212,9 @@ impl Pace {
             }
             Phase::Growing { flat_rounds } if flat_rounds < FLAT_ROUNDS_MAX => {
                 self.best = self.best.max(rate);
-                self.phase = Phase::Growing { flat_rounds: flat_rounds + 1 };
+                self.phase = Phase::Growing {
+                    flat_rounds: flat_rounds + 1,
+                };
             }
             Phase::Probing if grew => {
                 self.best = rate;

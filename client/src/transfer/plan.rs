@@ -28,7 +28,7 @@ use crate::{
 /// Files that were found and not begun, before no more directories are read.
 pub(crate) const FOUND_MAX: usize = 4096;
 /// Entries of all directories of one plan.
-pub(crate) const ENTRIES_MAX: u64 = 10_000_000;
+pub(crate) const ENTRIES_MAX: u64 = if cfg!(test) { 20_000 } else { 10_000_000 };
 /// Directories below each other.
 pub(crate) const DEPTH_MAX: u8 = 64;
 
@@ -49,6 +49,8 @@ struct State<F, D> {
     /// What ended everything.
     fatal: Option<TransferError>,
     outcome: Option<Result<Report, TransferError>>,
+    /// The outcome was told.
+    finished: bool,
     waker: Option<Waker>,
 }
 
@@ -63,6 +65,7 @@ impl<F, D> Plan<F, D> {
                 report: Report::default(),
                 fatal: None,
                 outcome: None,
+                finished: false,
                 waker: None,
             }),
             given_up: AtomicBool::new(false),
@@ -101,7 +104,11 @@ impl<F, D> Plan<F, D> {
     /// The next directory to read, unless enough files wait already.
     pub(crate) fn take_dir(&self) -> Option<D> {
         let mut state = self.lock();
-        if state.files.len() >= FOUND_MAX { None } else { state.dirs.pop() }
+        if state.files.len() >= FOUND_MAX {
+            None
+        } else {
+            state.dirs.pop()
+        }
     }
 
     /// Whether enough files wait already.
@@ -135,9 +142,12 @@ impl<F, D> Plan<F, D> {
         }
     }
 
-    /// The last word: the caller learns what became of the plan.
+    /// The last word: the caller learns what became of the plan. What is said after it is lost.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
+        if std::mem::replace(&mut state.finished, true) {
+            return;
+        }
         let mut report = std::mem::take(&mut state.report);
         // One file alone fails with its own error.
         let alone = report.failed_count == 1 && report.files == 0 && report.directories == 0;
@@ -146,7 +156,9 @@ impl<F, D> Plan<F, D> {
         } else if alone && let Some(failed) = report.failed.pop() {
             Err(failed.error)
         } else if report.failed_count > 0 {
-            Err(TransferError::Incomplete { report: Box::new(report) })
+            Err(TransferError::Incomplete {
+                report: Box::new(report),
+            })
         } else {
             Ok(report)
         };
@@ -174,7 +186,11 @@ pub(crate) struct Outcome<F, D> {
 impl<F, D> Outcome<F, D> {
     /// Waits for `plan`, which is worked on where `shared` leads.
     pub(crate) const fn new(plan: Arc<Plan<F, D>>, shared: Arc<Shared>) -> Self {
-        Self { plan, shared, over: false }
+        Self {
+            plan,
+            shared,
+            over: false,
+        }
     }
 }
 

@@ -94,7 +94,13 @@ pub(crate) fn start_from_path(
     if options.recursive {
         plan.add_dir(DirTask::named(local, path));
     } else {
-        plan.add_file(FileTask { from: From::File(SourceFile::Named(local)), path }, 0);
+        plan.add_file(
+            FileTask {
+                from: From::File(SourceFile::Named(local)),
+                path,
+            },
+            0,
+        );
     }
     start(shared, plan, options)
 }
@@ -107,12 +113,22 @@ pub(crate) fn start_from_source(
     options: PutOptions,
 ) -> Outcome<FileTask, DirTask> {
     let plan = Plan::new(options.progress.clone());
-    let bytes = source.size().unwrap_or(0);
-    plan.add_file(FileTask { from: From::Source(source), path }, bytes);
+    let size = source.size();
+    plan.add_file(
+        FileTask {
+            from: From::Source(source, size),
+            path,
+        },
+        size.unwrap_or(0),
+    );
     start(shared, plan, options)
 }
 
-fn start(shared: &Arc<Shared>, plan: Arc<PutPlan>, options: PutOptions) -> Outcome<FileTask, DirTask> {
+fn start(
+    shared: &Arc<Shared>,
+    plan: Arc<PutPlan>,
+    options: PutOptions,
+) -> Outcome<FileTask, DirTask> {
     let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
     shared.submit(Submission::Job(Box::new(Put {
         plan,
@@ -133,11 +149,15 @@ impl Put {
     /// Begins files as long as the bytes they hold do not fill the budget.
     fn begin_files(&mut self, cx: &mut Cx<'_>) {
         let far = cx.core.up.min_rtt().is_some_and(|rtt| rtt >= FAR);
-        let files_max = cx.core.open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
+        let files_max = cx
+            .core
+            .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
         let budget = cx.core.up.budget() as u64;
         let mut backlog: u64 = self.files().map(|file| file.left_to_send()).sum();
         while self.files < files_max && backlog < budget && cx.can_ask() {
-            let Some(task) = self.plan.take_file() else { return };
+            let Some(task) = self.plan.take_file() else {
+                return;
+            };
             let file = PutFile::new(task);
             backlog = backlog.saturating_add(file.left_to_send());
             if self.items.insert(Item::File(Box::new(file))).is_some() {
@@ -156,7 +176,9 @@ impl Put {
     /// Moves every file and directory on as far as it goes.
     fn advance(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.items.span() {
-            let Some(key) = self.items.key_at(index) else { continue };
+            let Some(key) = self.items.key_at(index) else {
+                continue;
+            };
             match self.items.get_mut(key) {
                 Some(Item::File(_)) => self.advance_file(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
@@ -193,11 +215,13 @@ impl Put {
 
     /// Ends one file that cannot be sent; the others go on, unless they would fail the same way.
     fn fail_file(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
         self.files -= 1;
         let place = match &file.from {
             From::File(source) => Place::Local(source.path()),
-            From::Source(_) => Place::Remote(file.path.clone()),
+            From::Source(..) => Place::Remote(file.path.clone()),
         };
         self.discard(key, *file, cx);
         if error.ends_everything() {
@@ -225,8 +249,12 @@ impl Put {
                 && match &undo {
                     Undo::Close(handle) => cx.tell(&Request::Close(Close { handle })).is_ok(),
                     Undo::Remove(path) => self.items.insert(Item::Removing).is_some_and(|key| {
-                        let request = Request::Remove(Remove { path: path.as_bytes() });
-                        let sent = cx.ask(key, Step::RemoveOld, &request, Expect::Status).is_ok();
+                        let request = Request::Remove(Remove {
+                            path: path.as_bytes(),
+                        });
+                        let sent = cx
+                            .ask(key, Step::RemoveOld, &request, Expect::Status)
+                            .is_ok();
                         if sent {
                             self.removing += 1;
                         } else {
@@ -247,7 +275,9 @@ impl Put {
     fn stop(&mut self, error: Option<TransferError>, cx: &mut Cx<'_>) {
         self.plan.stop(error);
         for index in 0..self.items.span() {
-            let Some(key) = self.items.key_at(index) else { continue };
+            let Some(key) = self.items.key_at(index) else {
+                continue;
+            };
             if matches!(self.items.get_mut(key), Some(Item::Removing)) {
                 continue; // this is to be waited for
             }
@@ -308,6 +338,8 @@ impl Job for Put {
     fn on_stalled(&mut self, cx: &mut Cx<'_>) {
         let outcome = self.outcome();
         self.stop(Some(TransferError::ended(&Ended::Stalled, outcome)), cx);
+        // The caller does not wait for the server to remove what was begun: it is silent.
+        self.plan.finish();
     }
 
     fn on_ended(&mut self, ended: &Ended, _disk: Option<&mut Disk>) {

@@ -27,7 +27,10 @@ impl Span {
     /// Cuts the first `len` bytes off, leaving the rest in `self`.
     pub(crate) fn split_to(&mut self, len: u32) -> Self {
         let len = len.min(self.len);
-        let first = Self { offset: self.offset, len };
+        let first = Self {
+            offset: self.offset,
+            len,
+        };
         self.offset = self.offset.saturating_add(u64::from(len));
         self.len -= len;
         first
@@ -64,7 +67,11 @@ impl Ranges {
             None | Some(0) => End::Open,
             Some(size) => End::Expected(size),
         };
-        Self { next: 0, end, returned: Vec::new() }
+        Self {
+            next: 0,
+            end,
+            returned: Vec::new(),
+        }
     }
 
     /// The next range to move, or `None` when all have been dealt.
@@ -79,18 +86,28 @@ impl Ranges {
             End::Met(size) => size.saturating_sub(self.next),
         };
         // The probing byte joins the last range rather than making a request of its own.
-        let len = if left <= u64::from(RANGE_LEN) + 1 { left } else { u64::from(RANGE_LEN) };
+        let len = if left <= u64::from(RANGE_LEN) + 1 {
+            left
+        } else {
+            u64::from(RANGE_LEN)
+        };
         let len = u32::try_from(len).unwrap_or(RANGE_LEN);
         if len == 0 || self.next.checked_add(u64::from(len)).is_none() {
             return None;
         }
-        let span = Span { offset: self.next, len };
+        let span = Span {
+            offset: self.next,
+            len,
+        };
         self.next = span.end();
         Some(span)
     }
 
     /// Takes back what was dealt and not moved.
-    #[cfg_attr(not(test), expect(dead_code, reason = "one connection never gives a range back"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "one connection never gives a range back")
+    )]
     pub(crate) fn give_back(&mut self, span: Span) {
         self.returned.push(span);
     }
@@ -142,7 +159,13 @@ mod tests {
             let mut ranges = Ranges::new(expected);
             for n in 0..10 {
                 let span = ranges.deal().expect("open ended");
-                assert_eq!(span, Span { offset: n * u64::from(RANGE_LEN), len: RANGE_LEN });
+                assert_eq!(
+                    span,
+                    Span {
+                        offset: n * u64::from(RANGE_LEN),
+                        len: RANGE_LEN
+                    }
+                );
             }
             ranges.end_met(5);
             assert_eq!(ranges.deal(), None);
@@ -155,7 +178,13 @@ mod tests {
         assert_eq!(ranges.deal(), Some(Span { offset: 0, len: 4 }));
         assert_eq!(ranges.deal(), None);
         ranges.outgrown();
-        assert_eq!(ranges.deal(), Some(Span { offset: 4, len: RANGE_LEN }));
+        assert_eq!(
+            ranges.deal(),
+            Some(Span {
+                offset: 4,
+                len: RANGE_LEN
+            })
+        );
     }
 
     #[test]

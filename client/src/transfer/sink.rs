@@ -29,10 +29,10 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Gives the bytes of an upload.
 ///
-/// Its methods are called on a thread that may block, never on the task that drives the
-/// connection.
+/// It is read on a thread that may block, never on the task that drives the connection.
 pub trait Source: Send + Sync + 'static {
-    /// Bytes there are, if that is known. Default: unknown.
+    /// Bytes there are, if that is known. Default: unknown. Asked once, when the upload is
+    /// started, by the caller's task.
     fn size(&self) -> Option<u64> {
         None
     }

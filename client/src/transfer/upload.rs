@@ -91,7 +91,10 @@ impl Upload {
                 } else {
                     self.range.len.min(self.chunk)
                 };
-                Step::Write(Span { offset: self.range.offset, len })
+                Step::Write(Span {
+                    offset: self.range.offset,
+                    len,
+                })
             }
         }
     }
@@ -114,7 +117,10 @@ impl Upload {
             if let Some(expected) = self.expected
                 && self.sent < expected
             {
-                return Err(SourceShrank { got: self.sent, expected });
+                return Err(SourceShrank {
+                    got: self.sent,
+                    expected,
+                });
             }
         }
         Ok(())
@@ -200,7 +206,14 @@ mod tests {
             let len = open.swap_remove(at);
             let fail = fails == Some(answers);
             answers += 1;
-            upload.on_status(len, if fail { StatusCode::FAILURE } else { StatusCode::OK });
+            upload.on_status(
+                len,
+                if fail {
+                    StatusCode::FAILURE
+                } else {
+                    StatusCode::OK
+                },
+            );
         }
         panic!("no end in sight");
     }
@@ -238,6 +251,12 @@ mod tests {
     #[test]
     fn a_source_that_shrank_is_not_sent_as_if_it_were_whole() {
         let sent = run(&[7; 100], Some(200), 64, None, &[0]);
-        assert_eq!(sent, Err(SourceShrank { got: 100, expected: 200 }));
+        assert_eq!(
+            sent,
+            Err(SourceShrank {
+                got: 100,
+                expected: 200
+            })
+        );
     }
 }

@@ -16,10 +16,16 @@ use crate::{
 #[test]
 fn a_file_is_written_read_and_looked_at() {
     for seed in 0..20 {
-        let habits = Habits { short: seed % 2 == 1, read_max: 40_000, ..Habits::default() };
+        let habits = Habits {
+            short: seed % 2 == 1,
+            read_max: 40_000,
+            ..Habits::default()
+        };
         let mut sim = Sim::new(habits, seed);
         let sftp = sim.sftp.clone();
-        let data: Vec<u8> = (0..600_000).map(|i| u8::try_from(i % 253).unwrap()).collect();
+        let data: Vec<u8> = (0..600_000)
+            .map(|i| u8::try_from(i % 253).unwrap())
+            .collect();
         sim.run(async {
             let file = sftp.open("/a", OpenOptions::writing()).await.unwrap();
             file.write_at(0, &data).await.unwrap();
@@ -49,12 +55,19 @@ fn many_calls_are_under_way_at_once_and_wake_the_driver_once() {
     sim.turn();
     assert_eq!(sim.server.asked(PacketType::STAT), 100, "all in one flight");
     sim.settle();
-    assert!(calls.iter_mut().all(|call| matches!(poll(call.as_mut()), Some(Ok(_)))));
+    assert!(
+        calls
+            .iter_mut()
+            .all(|call| matches!(poll(call.as_mut()), Some(Ok(_))))
+    );
 }
 
 #[test]
 fn requests_may_follow_the_greeting_at_once() {
-    let settings = Settings { early: true, ..Settings::default() };
+    let settings = Settings {
+        early: true,
+        ..Settings::default()
+    };
     let mut sim = Sim::with_settings(Habits::default(), 1, settings);
     sim.server.file("/a", b"x".to_vec());
     let sftp = sim.sftp.clone();
@@ -98,7 +111,13 @@ fn a_dropped_call_gives_its_slot_up_and_a_late_handle_is_closed() {
 
 #[test]
 fn listings_are_read_ahead_and_end_once() {
-    let mut sim = Sim::new(Habits { names_max: 7, ..Habits::default() }, 5);
+    let mut sim = Sim::new(
+        Habits {
+            names_max: 7,
+            ..Habits::default()
+        },
+        5,
+    );
     sim.server.dir("/d");
     for n in 0..100 {
         sim.server.file(&format!("/d/{n:03}"), vec![0; n]);
@@ -122,7 +141,10 @@ fn listings_are_read_ahead_and_end_once() {
 
 #[test]
 fn a_silent_server_ends_the_operation_and_then_the_channel() {
-    let habits = Habits { silent_from: Some((PacketType::REMOVE, 1)), ..Habits::default() };
+    let habits = Habits {
+        silent_from: Some((PacketType::REMOVE, 1)),
+        ..Habits::default()
+    };
     let mut sim = Sim::new(habits, 1);
     sim.settle();
     let sftp = sim.sftp.clone();
@@ -136,7 +158,10 @@ fn a_silent_server_ends_the_operation_and_then_the_channel() {
         sim.turn();
         assert!(deadline <= crate::requests::link::Link::now(&sim.link));
         let error = poll(call.as_mut()).expect("ended").unwrap_err();
-        assert_eq!((error.kind(), error.outcome()), (Kind::Timeout, Outcome::Unknown));
+        assert_eq!(
+            (error.kind(), error.outcome()),
+            (Kind::Timeout, Outcome::Unknown)
+        );
     }
     assert!(!sim.link.closed);
     let mut call = pin!(sftp.remove_file("/b"));
@@ -149,20 +174,64 @@ fn a_silent_server_ends_the_operation_and_then_the_channel() {
 }
 
 #[test]
+fn a_close_that_nobody_waits_for_closes_all_the_same() {
+    // Dropped unpolled, queued, sent: the file is closed once, whenever that was.
+    for turns in 0..3 {
+        let mut sim = Sim::new(Habits::default(), 1);
+        let sftp = sim.sftp.clone();
+        let file = sim
+            .run(sftp.open("/a", OpenOptions::writing()))
+            .expect("opened");
+        {
+            let mut close = pin!(file.close());
+            if turns > 0 {
+                assert!(poll(close.as_mut()).is_none());
+            }
+            if turns > 1 {
+                sim.turn();
+            }
+        }
+        sim.settle();
+        let closes = sim.server.log.iter();
+        let closes = closes.filter(|&&asked| asked == PacketType::CLOSE).count();
+        assert_eq!(closes, 1, "dropped after {turns}");
+    }
+}
+
+#[test]
 fn a_call_that_was_never_sent_cannot_have_happened() {
-    let mut sim = Sim::new(Habits { greets: false, ..Habits::default() }, 1);
+    let mut sim = Sim::new(
+        Habits {
+            greets: false,
+            ..Habits::default()
+        },
+        1,
+    );
     let sftp = sim.sftp.clone();
     let mut call = pin!(sftp.remove_file("/a"));
     assert!(poll(call.as_mut()).is_none());
     sim.settle();
-    sim.requests.on_closed(std::sync::Arc::new(std::io::Error::other("cut")));
+    sim.requests
+        .on_closed(std::sync::Arc::new(std::io::Error::other("cut")));
     let error = poll(call).expect("ended").unwrap_err();
-    assert!(matches!(error, SftpError::Lost { outcome: Outcome::NotDone, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            SftpError::Lost {
+                outcome: Outcome::NotDone,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn calls_whose_answer_was_lost_may_have_happened_if_they_change_something() {
-    let habits = Habits { silent_from: Some((PacketType::STAT, 1)), ..Habits::default() };
+    let habits = Habits {
+        silent_from: Some((PacketType::STAT, 1)),
+        ..Habits::default()
+    };
     let mut sim = Sim::new(habits, 1);
     sim.settle();
     let sftp = sim.sftp.clone();
@@ -170,8 +239,12 @@ fn calls_whose_answer_was_lost_may_have_happened_if_they_change_something() {
     let mut look = pin!(sftp.stat("/a"));
     assert!(poll(change.as_mut()).is_none() && poll(look.as_mut()).is_none());
     sim.requests.drive(&mut sim.link);
-    sim.requests.on_closed(std::sync::Arc::new(std::io::Error::other("cut")));
-    assert_eq!(poll(change).unwrap().unwrap_err().outcome(), Outcome::Unknown);
+    sim.requests
+        .on_closed(std::sync::Arc::new(std::io::Error::other("cut")));
+    assert_eq!(
+        poll(change).unwrap().unwrap_err().outcome(),
+        Outcome::Unknown
+    );
     assert_eq!(poll(look).unwrap().unwrap_err().outcome(), Outcome::NotDone);
     let later = sim.run(sftp.stat("/a"));
     assert_eq!(later.unwrap_err().kind(), Kind::Network);
@@ -185,15 +258,32 @@ fn answers_that_nobody_asked_for_end_the_channel() {
         response.encode_packet(id, &mut bytes);
         evil.push((name, bytes));
     };
-    packet("an unknown id", 99, Response::Status(Status::new(StatusCode::OK)));
+    packet(
+        "an unknown id",
+        99,
+        Response::Status(Status::new(StatusCode::OK)),
+    );
     packet("a wrong type", 1, Response::Handle(b"h"));
     packet("data for a stat", 1, Response::Data(Data { data: b"x" }));
-    packet("success and nothing else", 1, Response::Status(Status::new(StatusCode::OK)));
+    packet(
+        "success and nothing else",
+        1,
+        Response::Status(Status::new(StatusCode::OK)),
+    );
     evil.push(("a second greeting", vec![0, 0, 0, 5, 2, 0, 0, 0, 3]));
     evil.push(("an endless packet", vec![0xff; 5]));
     for (name, bytes) in evil {
-        let habits = Habits { silent_from: Some((PacketType::STAT, 1)), ..Habits::default() };
-        let mut sim = Sim::new(Habits { extensions: Vec::new(), ..habits }, 1);
+        let habits = Habits {
+            silent_from: Some((PacketType::STAT, 1)),
+            ..Habits::default()
+        };
+        let mut sim = Sim::new(
+            Habits {
+                extensions: Vec::new(),
+                ..habits
+            },
+            1,
+        );
         sim.settle();
         let sftp = sim.sftp.clone();
         // Id 0 is taken, id 1 is the call.
@@ -203,7 +293,11 @@ fn answers_that_nobody_asked_for_end_the_channel() {
         sim.settle();
         sim.deliver(&bytes);
         assert!(sim.link.closed, "{name}");
-        assert_eq!(poll(call).expect(name).unwrap_err().kind(), Kind::Peer, "{name}");
+        assert_eq!(
+            poll(call).expect(name).unwrap_err().kind(),
+            Kind::Peer,
+            "{name}"
+        );
     }
 }
 

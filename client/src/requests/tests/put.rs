@@ -1,10 +1,12 @@
 //! Uploads against a simulated server.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     pin::pin,
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ketch_protocol::{ExtensionName, PacketType, StatusCode};
@@ -19,8 +21,12 @@ use crate::{
     TransferError, requests::stall::STALL_TIMEOUT,
 };
 
+/// Bytes that differ from their neighbours, and from those a packet further on.
 fn content(len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
+    let period: Vec<u8> = (0..=250).collect();
+    let mut content = period.repeat(len / period.len() + 1);
+    content.truncate(len);
+    content
 }
 
 proptest! {
@@ -73,21 +79,33 @@ fn a_tree_arrives_whole_with_its_times() {
     #[cfg(unix)]
     std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
     for seed in 0..6 {
-        let mut sim = Sim::new(Habits { shuffle: seed % 2 == 1, ..Habits::default() }, seed);
+        let mut sim = Sim::new(
+            Habits {
+                shuffle: seed % 2 == 1,
+                ..Habits::default()
+            },
+            seed,
+        );
         sim.settle();
         // What is there already is used.
         sim.server.dir("/t");
         let progress = Arc::new(Progress::new());
-        let options =
-            PutOptions::new().recursive(true).preserve_times(true).progress(Arc::clone(&progress));
+        let options = PutOptions::new()
+            .recursive(true)
+            .preserve_times(true)
+            .progress(Arc::clone(&progress));
         let sftp = sim.sftp.clone();
         let report = sim.run(sftp.put(dir.path(), "/t", options)).unwrap();
         assert_eq!((report.files, report.directories), (count, 9));
         assert_eq!(report.skipped_count, u64::from(cfg!(unix)));
         for a in 0..4 {
-            assert_eq!(sim.server.nodes[format!("/t/d{a}/empty").as_bytes()], Node::Dir);
+            assert_eq!(
+                sim.server.nodes[format!("/t/d{a}/empty").as_bytes()],
+                Node::Dir
+            );
             for n in 0..60 {
-                let Node::File { data, times, .. } = &sim.server.nodes[format!("/t/d{a}/f{n}").as_bytes()]
+                let Node::File { data, times, .. } =
+                    &sim.server.nodes[format!("/t/d{a}/f{n}").as_bytes()]
                 else {
                     panic!()
                 };
@@ -98,8 +116,17 @@ fn a_tree_arrives_whole_with_its_times() {
         assert_eq!(progress.files_done(), count);
         assert_eq!(progress.bytes_done(), progress.bytes_total());
         assert_eq!(sim.server.handles(), 0);
-        assert!(sim.server.open_peak > 8, "opens overlap: {}", sim.server.open_peak);
-        assert!(!sim.server.paths().iter().any(|path| path.contains(".ketch-")));
+        assert!(
+            sim.server.open_peak > 8,
+            "opens overlap: {}",
+            sim.server.open_peak
+        );
+        assert!(
+            !sim.server
+                .paths()
+                .iter()
+                .any(|path| path.contains(".ketch-"))
+        );
     }
 }
 
@@ -109,11 +136,20 @@ fn every_failed_write_fails_the_file_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a"), content(65 * 65_507)).unwrap();
         let fails = Some((PacketType::WRITE, nth, StatusCode::FAILURE));
-        let mut sim = Sim::new(Habits { fails, shuffle: nth % 2 == 0, ..Habits::default() }, 9);
+        let mut sim = Sim::new(
+            Habits {
+                fails,
+                shuffle: nth % 2 == 0,
+                ..Habits::default()
+            },
+            9,
+        );
         sim.settle();
         sim.server.file("/old", b"old".to_vec());
         let sftp = sim.sftp.clone();
-        let error = sim.run(sftp.put(dir.path().join("a"), "/old", PutOptions::new())).unwrap_err();
+        let error = sim
+            .run(sftp.put(dir.path().join("a"), "/old", PutOptions::new()))
+            .unwrap_err();
         assert!(matches!(error, TransferError::Refused { .. }), "{error:?}");
         assert_eq!(sim.server.data("/old"), Some(&b"old"[..]));
         assert_eq!(sim.server.paths(), ["/", "/old"], "{nth}");
@@ -127,18 +163,38 @@ fn every_other_failure_is_told_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(1000)).unwrap();
     let failures = [
-        (PacketType::OPEN, StatusCode::PERMISSION_DENIED, Kind::Permission),
+        (
+            PacketType::OPEN,
+            StatusCode::PERMISSION_DENIED,
+            Kind::Permission,
+        ),
         (PacketType::CLOSE, StatusCode::FAILURE, Kind::Peer),
-        (PacketType::EXTENDED, StatusCode::NO_SPACE_ON_FILESYSTEM, Kind::NoSpace),
+        (
+            PacketType::EXTENDED,
+            StatusCode::NO_SPACE_ON_FILESYSTEM,
+            Kind::NoSpace,
+        ),
         (PacketType::WRITE, StatusCode::QUOTA_EXCEEDED, Kind::NoSpace),
     ];
     for (packet_type, status, kind) in failures {
         // The first extended request asks for the limits.
-        let nth = if packet_type == PacketType::EXTENDED { 2 } else { 1 };
+        let nth = if packet_type == PacketType::EXTENDED {
+            2
+        } else {
+            1
+        };
         let fails = Some((packet_type, nth, status));
-        let mut sim = Sim::new(Habits { fails, ..Habits::default() }, 1);
+        let mut sim = Sim::new(
+            Habits {
+                fails,
+                ..Habits::default()
+            },
+            1,
+        );
         let sftp = sim.sftp.clone();
-        let error = sim.run(sftp.put(dir.path().join("a"), "/a", PutOptions::new())).unwrap_err();
+        let error = sim
+            .run(sftp.put(dir.path().join("a"), "/a", PutOptions::new()))
+            .unwrap_err();
         assert_eq!(error.kind(), kind, "{packet_type}");
         sim.settle();
         assert_eq!(sim.server.paths(), ["/"], "{packet_type}");
@@ -153,10 +209,17 @@ fn what_is_there_is_not_replaced_unasked() {
     sim.server.file("/old", b"old".to_vec());
     let never = PutOptions::new().overwrite(Overwrite::Never);
     let sftp = sim.sftp.clone();
-    let error = sim.run(sftp.put(dir.path().join("a"), "/old", never.clone())).unwrap_err();
+    let error = sim
+        .run(sftp.put(dir.path().join("a"), "/old", never.clone()))
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Exists);
-    assert_eq!(sim.server.asked(PacketType::OPEN), 0, "found out before anything was sent");
-    sim.run(sftp.put(dir.path().join("a"), "/new", never)).unwrap();
+    assert_eq!(
+        sim.server.asked(PacketType::OPEN),
+        0,
+        "found out before anything was sent"
+    );
+    sim.run(sftp.put(dir.path().join("a"), "/new", never))
+        .unwrap();
     assert_eq!(sim.server.paths(), ["/", "/new", "/old"]);
 }
 
@@ -164,13 +227,20 @@ fn what_is_there_is_not_replaced_unasked() {
 fn a_server_that_cannot_replace_is_helped_and_that_is_said() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(1000)).unwrap();
-    let habits = Habits { extensions: Vec::new(), ..Habits::default() };
+    let habits = Habits {
+        extensions: Vec::new(),
+        ..Habits::default()
+    };
     let mut sim = Sim::new(habits.clone(), 1);
     sim.server.file("/old", b"old".to_vec());
     let sftp = sim.sftp.clone();
-    let report = sim.run(sftp.put(dir.path().join("a"), "/old", PutOptions::new())).unwrap();
+    let report = sim
+        .run(sftp.put(dir.path().join("a"), "/old", PutOptions::new()))
+        .unwrap();
     assert_eq!(report.remarks[0].what, Remarkable::NotReplacedAtomically);
-    let report = sim.run(sftp.put(dir.path().join("a"), "/new", PutOptions::new())).unwrap();
+    let report = sim
+        .run(sftp.put(dir.path().join("a"), "/new", PutOptions::new()))
+        .unwrap();
     assert!(report.remarks.is_empty());
 
     // The second rename fails: the old file is gone, so what was sent must stay.
@@ -178,10 +248,17 @@ fn a_server_that_cannot_replace_is_helped_and_that_is_said() {
     let mut sim = Sim::new(Habits { fails, ..habits }, 1);
     sim.server.file("/old", b"old".to_vec());
     let sftp = sim.sftp.clone();
-    let error = sim.run(sftp.put(dir.path().join("a"), "/old", PutOptions::new())).unwrap_err();
-    let TransferError::LeftAs { temporary, .. } = &error else { panic!("{error:?}") };
+    let error = sim
+        .run(sftp.put(dir.path().join("a"), "/old", PutOptions::new()))
+        .unwrap_err();
+    let TransferError::LeftAs { temporary, .. } = &error else {
+        panic!("{error:?}")
+    };
     sim.settle();
-    assert_eq!(sim.server.data(temporary.to_str().unwrap()), Some(&content(1000)[..]));
+    assert_eq!(
+        sim.server.data(temporary.to_str().unwrap()),
+        Some(&content(1000)[..])
+    );
 }
 
 #[test]
@@ -191,11 +268,24 @@ fn durability_is_asked_for_or_refused() {
     let durable = PutOptions::new().durability(Durability::File);
     let mut sim = Sim::new(Habits::default(), 1);
     let sftp = sim.sftp.clone();
-    sim.run(sftp.put(dir.path().join("a"), "/a", durable.clone())).unwrap();
-    assert_eq!(sim.server.asked(PacketType::EXTENDED), 3, "limits, fsync, rename");
-    let mut sim = Sim::new(Habits { extensions: Vec::new(), ..Habits::default() }, 1);
+    sim.run(sftp.put(dir.path().join("a"), "/a", durable.clone()))
+        .unwrap();
+    assert_eq!(
+        sim.server.asked(PacketType::EXTENDED),
+        3,
+        "limits, fsync, rename"
+    );
+    let mut sim = Sim::new(
+        Habits {
+            extensions: Vec::new(),
+            ..Habits::default()
+        },
+        1,
+    );
     let sftp = sim.sftp.clone();
-    let error = sim.run(sftp.put(dir.path().join("a"), "/a", durable)).unwrap_err();
+    let error = sim
+        .run(sftp.put(dir.path().join("a"), "/a", durable))
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     sim.settle();
     assert_eq!(sim.server.paths(), ["/"]);
@@ -222,7 +312,12 @@ fn an_upload_dropped_at_any_turn_leaves_nothing() {
         }
         sim.settle();
         assert_eq!(sim.server.handles(), 0, "{turns}");
-        let left: Vec<_> = sim.server.paths().into_iter().filter(|path| path.contains(".ketch-")).collect();
+        let left: Vec<_> = sim
+            .server
+            .paths()
+            .into_iter()
+            .filter(|path| path.contains(".ketch-"))
+            .collect();
         assert_eq!(left, [""; 0], "{turns}");
         if finished {
             break;
@@ -236,14 +331,23 @@ fn a_lost_answer_to_the_last_rename_is_not_called_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(1000)).unwrap();
     let silent_from = Some((PacketType::EXTENDED, 2));
-    let mut sim = Sim::new(Habits { silent_from, ..Habits::default() }, 1);
+    let mut sim = Sim::new(
+        Habits {
+            silent_from,
+            ..Habits::default()
+        },
+        1,
+    );
     let sftp = sim.sftp.clone();
     let mut put = pin!(sftp.put(dir.path().join("a"), "/a", PutOptions::new()));
     assert!(poll(put.as_mut()).is_none());
     sim.settle();
     sim.requests.on_closed(Arc::new(io::Error::other("cut")));
     let error = poll(put).expect("told").unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (Kind::Network, Outcome::Unknown));
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (Kind::Network, Outcome::Unknown)
+    );
 }
 
 #[test]
@@ -251,7 +355,13 @@ fn a_stalled_server_ends_the_upload() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(1_000_000)).unwrap();
     let silent_from = Some((PacketType::WRITE, 3));
-    let mut sim = Sim::new(Habits { silent_from, ..Habits::default() }, 1);
+    let mut sim = Sim::new(
+        Habits {
+            silent_from,
+            ..Habits::default()
+        },
+        1,
+    );
     let sftp = sim.sftp.clone();
     let mut put = pin!(sftp.put(dir.path().join("a"), "/a", PutOptions::new()));
     assert!(poll(put.as_mut()).is_none());
@@ -259,8 +369,37 @@ fn a_stalled_server_ends_the_upload() {
     sim.pass_time(STALL_TIMEOUT);
     sim.settle();
     let error = poll(put).expect("told").unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (Kind::Timeout, Outcome::NotDone));
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (Kind::Timeout, Outcome::NotDone)
+    );
     assert_eq!(sim.server.paths(), ["/"], "what had been sent is removed");
+}
+
+#[test]
+fn an_upload_to_a_server_that_answers_nothing_more_ends_at_the_first_stall() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(1_000_000)).unwrap();
+    let habits = Habits {
+        silent_from: Some((PacketType::WRITE, 3)),
+        silent_for_good: true,
+        ..Habits::default()
+    };
+    let mut sim = Sim::new(habits, 1);
+    let sftp = sim.sftp.clone();
+    let mut put = pin!(sftp.put(dir.path().join("a"), "/a", PutOptions::new()));
+    assert!(poll(put.as_mut()).is_none());
+    sim.settle();
+    sim.pass_time(STALL_TIMEOUT);
+    sim.settle();
+    // That what was begun is removed is asked for, and not waited for.
+    let error = poll(put).expect("told").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (Kind::Timeout, Outcome::NotDone)
+    );
+    assert!(sim.server.log.contains(&PacketType::REMOVE));
+    assert!(!sim.link.closed);
 }
 
 #[test]
@@ -270,13 +409,25 @@ fn what_is_no_file_is_refused() {
     let mut sim = Sim::new(Habits::default(), 1);
     let sftp = sim.sftp.clone();
     let mut put = |local: &str, remote: &str, options: PutOptions| {
-        sim.run(sftp.put(dir.path().join(local), remote, options)).map_err(|error| error.kind())
+        sim.run(sftp.put(dir.path().join(local), remote, options))
+            .map_err(|error| error.kind())
     };
-    assert_eq!(put("none", "/x", PutOptions::new()).unwrap_err(), Kind::NotFound);
+    assert_eq!(
+        put("none", "/x", PutOptions::new()).unwrap_err(),
+        Kind::NotFound
+    );
     assert_eq!(put(".", "/x", PutOptions::new()).unwrap_err(), Kind::Local);
     assert_eq!(put("a", "/", PutOptions::new()).unwrap_err(), Kind::Local);
-    assert_eq!(put("a", "/no/x", PutOptions::new().recursive(true)).unwrap().files, 1);
-    assert_eq!(put("none", "/x", PutOptions::new().recursive(true)).unwrap_err(), Kind::NotFound);
+    assert_eq!(
+        put("a", "/no/x", PutOptions::new().recursive(true))
+            .unwrap()
+            .files,
+        1
+    );
+    assert_eq!(
+        put("none", "/x", PutOptions::new().recursive(true)).unwrap_err(),
+        Kind::NotFound
+    );
 }
 
 /// Gives what it has, in pieces of its own.
@@ -303,7 +454,11 @@ impl Source for Memory {
 #[test]
 fn an_embedder_s_source_is_sent_whole_and_read_on_threads_only() {
     for says in [None, Some(3_000_000), Some(10), Some(0)] {
-        let source = Arc::new(Memory { data: content(3_000_000), says, calls: AtomicUsize::new(0) });
+        let source = Arc::new(Memory {
+            data: content(3_000_000),
+            says,
+            calls: AtomicUsize::new(0),
+        });
         let mut sim = Sim::new(Habits::default(), 1);
         let sftp = sim.sftp.clone();
         {

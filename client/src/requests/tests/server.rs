@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ketch_protocol::{
-    Attrs, Data, Extension, ExtensionName, FileType, Limits, NameEntry, NamesWriter, OpenFlags, Pair,
-    Pairs, PacketType, Request, RequestDecoder, RequestEvent, RequestId, Response, ServerLimits,
-    Status, StatusCode, Times, Version, WireAttrs,
+    Attrs, Data, Extension, ExtensionName, FileType, Limits, NameEntry, NamesWriter, OpenFlags,
+    PacketType, Pair, Pairs, Request, RequestDecoder, RequestEvent, RequestId, Response,
+    ServerLimits, Status, StatusCode, Times, Version, WireAttrs,
 };
 
 /// What the server does differently from the letter.
@@ -21,8 +21,10 @@ pub(crate) struct Habits {
     pub(crate) limits: ServerLimits,
     /// The n-th request of a type fails with this status.
     pub(crate) fails: Option<(PacketType, usize, StatusCode)>,
-    /// From the n-th request of a type on, nothing is answered.
+    /// From the n-th request of a type on, none of that type is answered.
     pub(crate) silent_from: Option<(PacketType, usize)>,
+    /// Whether nothing at all is done or answered after such a one.
+    pub(crate) silent_for_good: bool,
     /// Whether the size in attributes is told.
     pub(crate) tells_size: bool,
     /// A name that every listing also holds.
@@ -41,7 +43,11 @@ impl Default for Habits {
             read_max: u32::MAX,
             short: false,
             shuffle: false,
-            extensions: vec![ExtensionName::PosixRename, ExtensionName::Fsync, ExtensionName::Limits],
+            extensions: vec![
+                ExtensionName::PosixRename,
+                ExtensionName::Fsync,
+                ExtensionName::Limits,
+            ],
             limits: ServerLimits {
                 packet_len: 262_144,
                 read_len: 261_120,
@@ -50,6 +56,7 @@ impl Default for Habits {
             },
             fails: None,
             silent_from: None,
+            silent_for_good: false,
             tells_size: true,
             evil: Vec::new(),
             endless: false,
@@ -61,7 +68,11 @@ impl Default for Habits {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Node {
-    File { data: Vec<u8>, times: Option<Times>, mode: u32 },
+    File {
+        data: Vec<u8>,
+        times: Option<Times>,
+        mode: u32,
+    },
     Dir,
     Link,
 }
@@ -114,8 +125,18 @@ impl Server {
     }
 
     pub(crate) fn file(&mut self, path: &str, data: Vec<u8>) {
-        let times = Some(Times { atime: 1_000_000_000, mtime: 1_000_000_001 });
-        self.nodes.insert(path.as_bytes().to_vec(), Node::File { data, times, mode: 0o644 });
+        let times = Some(Times {
+            atime: 1_000_000_000,
+            mtime: 1_000_000_001,
+        });
+        self.nodes.insert(
+            path.as_bytes().to_vec(),
+            Node::File {
+                data,
+                times,
+                mode: 0o644,
+            },
+        );
     }
 
     pub(crate) fn dir(&mut self, path: &str) {
@@ -134,7 +155,10 @@ impl Server {
     }
 
     pub(crate) fn paths(&self) -> Vec<String> {
-        self.nodes.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+        self.nodes
+            .keys()
+            .map(|path| String::from_utf8_lossy(path).into_owned())
+            .collect()
     }
 
     pub(crate) fn asked(&self, packet_type: PacketType) -> usize {
@@ -144,8 +168,11 @@ impl Server {
     /// Takes bytes from the client.
     pub(crate) fn receive(&mut self, mut input: &[u8]) {
         loop {
-            let mut decoder = std::mem::replace(&mut self.decoder, RequestDecoder::new(Limits::default()));
-            let step = decoder.next(input).expect("the client keeps to the protocol");
+            let mut decoder =
+                std::mem::replace(&mut self.decoder, RequestDecoder::new(Limits::default()));
+            let step = decoder
+                .next(input)
+                .expect("the client keeps to the protocol");
             input = &input[step.consumed..];
             let more = step.event.is_some();
             if let Some(event) = step.event {
@@ -162,7 +189,11 @@ impl Server {
     pub(crate) fn send(&mut self, packets_max: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for _ in 0..packets_max.min(self.answers.len()) {
-            let index = if self.habits.shuffle { self.random(self.answers.len()) } else { 0 };
+            let index = if self.habits.shuffle {
+                self.random(self.answers.len())
+            } else {
+                0
+            };
             out.extend(self.answers.remove(index));
         }
         out
@@ -178,9 +209,18 @@ impl Server {
                 if !self.habits.greets {
                     return;
                 }
-                let pairs: Vec<Pair<'_>> = self.habits.extensions.iter().map(|name| name.pair()).collect();
+                let pairs: Vec<Pair<'_>> = self
+                    .habits
+                    .extensions
+                    .iter()
+                    .map(|name| name.pair())
+                    .collect();
                 let mut out = Vec::new();
-                Version { version: 3, extensions: Pairs::new(&pairs) }.encode_packet(&mut out);
+                Version {
+                    version: 3,
+                    extensions: Pairs::new(&pairs),
+                }
+                .encode_packet(&mut out);
                 self.answers.push(out);
             }
             RequestEvent::Request { id, request } => {
@@ -193,7 +233,11 @@ impl Server {
                 self.write = Some((handle, offset, Vec::new()));
             }
             RequestEvent::WritePiece { bytes, .. } => {
-                self.write.as_mut().expect("begun").2.extend_from_slice(bytes);
+                self.write
+                    .as_mut()
+                    .expect("begun")
+                    .2
+                    .extend_from_slice(bytes);
             }
             RequestEvent::WriteEnd { id } => {
                 let (handle, offset, bytes) = self.write.take().expect("begun");
@@ -212,8 +256,9 @@ impl Server {
         *count += 1;
         let count = *count;
         if let Some((silent, from)) = self.habits.silent_from
-            && silent == packet_type
-            && count >= from
+            && ((silent == packet_type && count >= from)
+                || (self.habits.silent_for_good
+                    && self.seen.get(&silent).is_some_and(|seen| *seen >= from)))
         {
             return false;
         }
@@ -252,7 +297,9 @@ impl Server {
     }
 
     fn write_file(&mut self, handle: u32, offset: u64, bytes: &[u8]) -> StatusCode {
-        let Some(open) = self.handles.get(&handle) else { return StatusCode::FAILURE };
+        let Some(open) = self.handles.get(&handle) else {
+            return StatusCode::FAILURE;
+        };
         let Some(Node::File { data, .. }) = self.nodes.get_mut(&open.path) else {
             return StatusCode::FAILURE;
         };
@@ -265,7 +312,13 @@ impl Server {
     fn open(&mut self, id: RequestId, path: &[u8], listing: Option<Vec<(Vec<u8>, Attrs)>>) {
         self.next_handle += 1;
         let handle = self.next_handle;
-        self.handles.insert(handle, Handle { path: path.to_vec(), listing });
+        self.handles.insert(
+            handle,
+            Handle {
+                path: path.to_vec(),
+                listing,
+            },
+        );
         self.open_peak = self.open_peak.max(self.handles.len());
         self.answer(id, &Response::Handle(&handle.to_be_bytes()));
     }
@@ -284,14 +337,25 @@ impl Server {
                 }
                 if create && (!there || open.flags.contains(OpenFlags::TRUNCATE)) {
                     let mode = open.attrs.attrs.permissions.unwrap_or(0o644);
-                    let node = Node::File { data: Vec::new(), times: None, mode };
+                    let node = Node::File {
+                        data: Vec::new(),
+                        times: None,
+                        mode,
+                    };
                     self.nodes.insert(open.path.to_vec(), node);
                 }
                 self.open(id, open.path, None);
             }
             Request::Close(close) => {
                 let known = self.handles.remove(&number(close.handle)).is_some();
-                self.status(id, if known { StatusCode::OK } else { StatusCode::FAILURE });
+                self.status(
+                    id,
+                    if known {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::FAILURE
+                    },
+                );
             }
             Request::Read(read) => {
                 let Some(open) = self.handles.get(&number(read.handle)) else {
@@ -309,24 +373,36 @@ impl Server {
                 if self.habits.short && self.random(4) == 0 {
                     len = 1 + self.random(len);
                 }
-                self.answer(id, &Response::Data(Data { data: &piece[..len] }));
+                self.answer(
+                    id,
+                    &Response::Data(Data {
+                        data: &piece[..len],
+                    }),
+                );
             }
-            Request::Stat(ketch_protocol::Stat { path }) | Request::Lstat(ketch_protocol::Lstat { path }) => {
-                match self.attrs(path) {
-                    Some(attrs) => self.answer(id, &Response::Attrs(attrs.into())),
-                    None => self.status(id, StatusCode::NO_SUCH_FILE),
-                }
-            }
+            Request::Stat(ketch_protocol::Stat { path })
+            | Request::Lstat(ketch_protocol::Lstat { path }) => match self.attrs(path) {
+                Some(attrs) => self.answer(id, &Response::Attrs(attrs.into())),
+                None => self.status(id, StatusCode::NO_SUCH_FILE),
+            },
             Request::Fstat(fstat) => {
-                let path = self.handles.get(&number(fstat.handle)).map(|open| open.path.clone());
+                let path = self
+                    .handles
+                    .get(&number(fstat.handle))
+                    .map(|open| open.path.clone());
                 match path.and_then(|path| self.attrs(&path)) {
                     Some(attrs) => self.answer(id, &Response::Attrs(attrs.into())),
                     None => self.status(id, StatusCode::FAILURE),
                 }
             }
             Request::Fsetstat(set) => {
-                let path = self.handles.get(&number(set.handle)).map(|open| open.path.clone());
-                if let Some(Node::File { times, .. }) = path.and_then(|path| self.nodes.get_mut(&path)) {
+                let path = self
+                    .handles
+                    .get(&number(set.handle))
+                    .map(|open| open.path.clone());
+                if let Some(Node::File { times, .. }) =
+                    path.and_then(|path| self.nodes.get_mut(&path))
+                {
                     *times = set.attrs.attrs.times;
                 }
                 self.status(id, StatusCode::OK);
@@ -340,11 +416,21 @@ impl Server {
             }
             Request::Readdir(readdir) => self.readdir(id, number(readdir.handle)),
             Request::Remove(remove) => {
-                let gone = matches!(self.nodes.get(remove.path), Some(Node::File { .. } | Node::Link));
+                let gone = matches!(
+                    self.nodes.get(remove.path),
+                    Some(Node::File { .. } | Node::Link)
+                );
                 if gone {
                     self.nodes.remove(remove.path);
                 }
-                self.status(id, if gone { StatusCode::OK } else { StatusCode::NO_SUCH_FILE });
+                self.status(
+                    id,
+                    if gone {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::NO_SUCH_FILE
+                    },
+                );
             }
             Request::Mkdir(mkdir) => {
                 if self.nodes.contains_key(mkdir.path) {
@@ -355,7 +441,11 @@ impl Server {
             }
             Request::Rename(rename) => {
                 let free = !self.nodes.contains_key(rename.to);
-                let status = if free { self.rename(rename.from, rename.to) } else { StatusCode::FAILURE };
+                let status = if free {
+                    self.rename(rename.from, rename.to)
+                } else {
+                    StatusCode::FAILURE
+                };
                 self.status(id, status);
             }
             Request::Extended(Extension::PosixRename(rename)) => {
@@ -365,7 +455,9 @@ impl Server {
             Request::Extended(Extension::Fsync(_)) => self.status(id, StatusCode::OK),
             Request::Extended(Extension::Limits) => {
                 let mut data = Vec::new();
-                self.habits.limits.encode(&mut ketch_protocol::Writer::new(&mut data));
+                self.habits
+                    .limits
+                    .encode(&mut ketch_protocol::Writer::new(&mut data));
                 self.answer(id, &Response::ExtendedReply(&data));
             }
             _ => self.status(id, StatusCode::OP_UNSUPPORTED),
@@ -373,7 +465,9 @@ impl Server {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> StatusCode {
-        let Some(node) = self.nodes.remove(from) else { return StatusCode::NO_SUCH_FILE };
+        let Some(node) = self.nodes.remove(from) else {
+            return StatusCode::NO_SUCH_FILE;
+        };
         for open in self.handles.values_mut().filter(|open| open.path == from) {
             open.path = to.to_vec();
         }
@@ -397,14 +491,24 @@ impl Server {
         }
         for evil in &self.habits.evil {
             let attrs = Attrs::with_permissions(FileType::Regular.mode_bits() | 0o644);
-            listing.push((evil.clone(), Attrs { size: Some(3), ..attrs }));
+            listing.push((
+                evil.clone(),
+                Attrs {
+                    size: Some(3),
+                    ..attrs
+                },
+            ));
         }
         listing
     }
 
     fn readdir(&mut self, id: RequestId, handle: u32) {
         let (names_max, endless) = (self.habits.names_max, self.habits.endless);
-        let Some(Handle { listing: Some(listing), .. }) = self.handles.get_mut(&handle) else {
+        let Some(Handle {
+            listing: Some(listing),
+            ..
+        }) = self.handles.get_mut(&handle)
+        else {
             return self.status(id, StatusCode::FAILURE);
         };
         if listing.is_empty() && !endless {
@@ -415,11 +519,22 @@ impl Server {
         if endless {
             let attrs = WireAttrs::from(Attrs::with_permissions(FileType::Symlink.mode_bits()));
             for _ in 0..1000 {
-                assert!(names.push(&NameEntry { filename: b"x", longname: b"", attrs }, 256 * 1024));
+                assert!(names.push(
+                    &NameEntry {
+                        filename: b"x",
+                        longname: b"",
+                        attrs
+                    },
+                    256 * 1024
+                ));
             }
         }
         for (name, attrs) in listing.drain(..names_max.min(listing.len())) {
-            let entry = NameEntry { filename: &name, longname: b"", attrs: attrs.into() };
+            let entry = NameEntry {
+                filename: &name,
+                longname: b"",
+                attrs: attrs.into(),
+            };
             assert!(names.push(&entry, 256 * 1024));
         }
         self.answers.push(out);

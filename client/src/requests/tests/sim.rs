@@ -100,7 +100,10 @@ impl Link for SimLink {
         let mut data = vec![0; data_len];
         // Slots of uneven lengths, as channel packets have them.
         let (first, rest) = data.split_at_mut(data_len.min(1000));
-        let mut slots = [std::io::IoSliceMut::new(first), std::io::IoSliceMut::new(rest)];
+        let mut slots = [
+            std::io::IoSliceMut::new(first),
+            std::io::IoSliceMut::new(rest),
+        ];
         let filled = packet.fill(&mut slots);
         if filled > 0 {
             self.out.extend_from_slice(packet.header(filled));
@@ -150,7 +153,9 @@ impl Sim {
             packets_max: 16,
         };
         let wakes = Arc::clone(&sim.wakes);
-        let wake = Arc::new(move || drop(wakes.fetch_add(1, Ordering::Relaxed)));
+        let wake = Arc::new(move || {
+            wakes.fetch_add(1, Ordering::Relaxed);
+        });
         sim.requests.on_open(&mut sim.link, wake);
         sim
     }
@@ -187,7 +192,8 @@ impl Sim {
         buffer.extend_from_slice(bytes);
         let middle = at + self.server.random(bytes.len() + 1);
         for (from, to) in [(at, middle), (middle, buffer.len())] {
-            self.requests.on_data(&buffer[from..to], from, &mut self.link);
+            self.requests
+                .on_data(&buffer[from..to], from, &mut self.link);
         }
         self.requests.end_of_turn(&Buffer(buffer), &mut self.link);
     }
@@ -230,7 +236,7 @@ impl Sim {
 }
 
 /// Polls once.
-pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+pub(crate) fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,

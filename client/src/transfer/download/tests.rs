@@ -32,7 +32,12 @@ struct Habits {
 }
 
 /// Reads a file of `content` bytes, of which the listing said `expected`, to its end.
-fn run(content: &[u8], expected: Option<u64>, habits: Habits, seed: u64) -> Result<Vec<u8>, ReadFault> {
+fn run(
+    content: &[u8],
+    expected: Option<u64>,
+    habits: Habits,
+    seed: u64,
+) -> Result<Vec<u8>, ReadFault> {
     let mut rng = Rng(seed | 1);
     let mut ranges = Ranges::new(expected);
     let mut download = Download::new(expected, Chunk::new(4096));
@@ -50,12 +55,18 @@ fn run(content: &[u8], expected: Option<u64>, habits: Habits, seed: u64) -> Resu
                 Step::Wait => break,
                 Step::Done { size } => {
                     assert_eq!(size, content.len() as u64, "seed {seed}");
-                    assert!(seen.iter().all(|&times| times == 1), "every byte once, seed {seed}");
+                    assert!(
+                        seen.iter().all(|&times| times == 1),
+                        "every byte once, seed {seed}"
+                    );
                     return Ok(local);
                 }
             }
         }
-        assert!(!open.is_empty(), "asleep with nothing in flight, seed {seed}");
+        assert!(
+            !open.is_empty(),
+            "asleep with nothing in flight, seed {seed}"
+        );
         let ask = open.swap_remove(usize::try_from(rng.below(open.len() as u64)).unwrap());
         let at = usize::try_from(ask.span.offset).unwrap().min(content.len());
         let mut len = (content.len() - at).min(ask.span.len.min(habits.read_max) as usize);
@@ -81,7 +92,12 @@ fn run(content: &[u8], expected: Option<u64>, habits: Habits, seed: u64) -> Resu
 
 fn habits() -> impl Strategy<Value = Habits> {
     (200..6000_u32, 1..20_u64, any::<bool>(), 1..40_usize).prop_map(
-        |(read_max, short_one_in, empty_is_eof, window)| Habits { read_max, short_one_in, empty_is_eof, window },
+        |(read_max, short_one_in, empty_is_eof, window)| Habits {
+            read_max,
+            short_one_in,
+            empty_is_eof,
+            window,
+        },
     )
 }
 
@@ -135,7 +151,13 @@ fn an_exact_file_takes_one_request_and_no_probe() {
     let mut download = Download::new(Some(4096), Chunk::new(4096));
     download.deal(Ranges::new(Some(4096)).deal().unwrap());
     let ask = first(&mut download);
-    assert_eq!(ask.span, Span { offset: 0, len: 4097 });
+    assert_eq!(
+        ask.span,
+        Span {
+            offset: 0,
+            len: 4097
+        }
+    );
     assert_eq!(download.on_data(ask, 4096), Ok(()));
     assert_eq!(download.poll(), Ok(Step::Done { size: 4096 }));
 }
@@ -145,13 +167,19 @@ fn an_overlong_answer_is_refused() {
     let mut download = Download::new(Some(10), Chunk::new(4096));
     download.deal(Span { offset: 0, len: 11 });
     let ask = first(&mut download);
-    assert_eq!(download.on_data(ask, 12), Err(ReadFault::Overlong { asked: 11, got: 12 }));
+    assert_eq!(
+        download.on_data(ask, 12),
+        Err(ReadFault::Overlong { asked: 11, got: 12 })
+    );
 }
 
 #[test]
 fn a_server_that_gives_crumbs_is_given_up() {
     let mut download = Download::new(Some(1 << 20), Chunk::new(32_768));
-    download.deal(Span { offset: 0, len: 1 << 20 });
+    download.deal(Span {
+        offset: 0,
+        len: 1 << 20,
+    });
     let fault = (0..100_000).find_map(|_| {
         let ask = first(&mut download);
         download.on_data(ask, 1).err()
@@ -162,7 +190,10 @@ fn a_server_that_gives_crumbs_is_given_up() {
 #[test]
 fn bytes_behind_a_later_end_mean_that_the_file_was_cut() {
     let mut download = Download::new(None, Chunk::new(1024));
-    download.deal(Span { offset: 0, len: 8192 });
+    download.deal(Span {
+        offset: 0,
+        len: 8192,
+    });
     let a = first(&mut download);
     download.on_data(a, 1024).unwrap();
     let b = first(&mut download);
@@ -178,7 +209,10 @@ fn bytes_behind_a_later_end_mean_that_the_file_was_cut() {
 #[test]
 fn a_file_of_unknown_size_is_not_asked_for_far_ahead_of_the_first_answer() {
     let mut download = Download::new(None, Chunk::new(1024));
-    download.deal(Span { offset: 0, len: 1 << 20 });
+    download.deal(Span {
+        offset: 0,
+        len: 1 << 20,
+    });
     let ask = first(&mut download);
     assert_eq!(download.poll(), Ok(Step::Wait));
     download.on_data(ask, 1024).unwrap();

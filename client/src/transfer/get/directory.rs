@@ -86,19 +86,36 @@ impl DirScan {
 
 impl Get {
     /// The directory that the user named turned out to be one: it gets its local counterpart.
-    pub(super) fn found_dir(&mut self, path: RemotePath, local: Local, cx: &mut Cx<'_>) {
+    pub(super) fn found_dir(&mut self, path: RemotePath, local: Local, depth: u8, cx: &mut Cx<'_>) {
+        if depth > DEPTH_MAX {
+            return self.too_deep(path);
+        }
         let (tree, named) = match local {
             Local::In(tree, name) => (Some(tree.child(name)), None),
             Local::Named(named) => (None, Some(named)),
             Local::Sink(_) => {
                 let file_type = FileType::Directory;
-                let error = TransferError::NotAFile { path: path.clone(), file_type };
+                let error = TransferError::NotAFile {
+                    path: path.clone(),
+                    file_type,
+                };
                 return self.plan.fail(Place::Remote(path), error);
             }
         };
-        let state = if tree.is_some() { Scan::New } else { Scan::Rooting };
-        let scan = DirScan { path, tree, depth: 0, state };
-        let Some(key) = self.items.insert(Item::Dir(Box::new(scan))) else { return };
+        let state = if tree.is_some() {
+            Scan::New
+        } else {
+            Scan::Rooting
+        };
+        let scan = DirScan {
+            path,
+            tree,
+            depth,
+            state,
+        };
+        let Some(key) = self.items.insert(Item::Dir(Box::new(scan))) else {
+            return;
+        };
         self.dirs += 1;
         if let Some(named) = named {
             let shared = Arc::clone(&self.shared);
@@ -114,8 +131,15 @@ impl Get {
         let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
         let dirs_max = cx.core.open_max(if far { DIRS_MAX_FAR } else { DIRS_MAX });
         while self.dirs < dirs_max && cx.can_ask() {
-            let Some(DirTask { path, tree, depth }) = self.plan.take_dir() else { return };
-            let scan = DirScan { path, tree: Some(tree), depth, state: Scan::New };
+            let Some(DirTask { path, tree, depth }) = self.plan.take_dir() else {
+                return;
+            };
+            let scan = DirScan {
+                path,
+                tree: Some(tree),
+                depth,
+                state: Scan::New,
+            };
             if self.items.insert(Item::Dir(Box::new(scan))).is_some() {
                 self.dirs += 1;
             }
@@ -127,20 +151,32 @@ impl Get {
         let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
         let readdirs_max = if far { READDIRS_MAX_FAR } else { READDIRS_MAX };
         let full = self.plan.is_full();
-        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
+            return;
+        };
         match &mut scan.state {
             Scan::Rooting | Scan::Opening => {}
             Scan::New => {
-                let request = Request::Opendir(Opendir { path: scan.path.as_bytes() });
+                let request = Request::Opendir(Opendir {
+                    path: scan.path.as_bytes(),
+                });
                 if cx.can_ask() && cx.ask(key, Step::OpenDir, &request, Expect::Handle).is_ok() {
                     scan.state = Scan::Opening;
                 }
             }
             Scan::Reading(reading) => {
-                let wanted = if reading.end.is_some() || full { 0 } else { reading.depth };
+                let wanted = if reading.end.is_some() || full {
+                    0
+                } else {
+                    reading.depth
+                };
                 while reading.in_flight < wanted.min(readdirs_max) && cx.can_ask() {
-                    let request = Request::Readdir(Readdir { handle: &reading.handle });
-                    let what = What::ReadDir { turn: reading.turns };
+                    let request = Request::Readdir(Readdir {
+                        handle: &reading.handle,
+                    });
+                    let what = What::ReadDir {
+                        turn: reading.turns,
+                    };
                     if cx.ask_for(key, what, &request, Expect::Name).is_err() {
                         return;
                     }
@@ -152,8 +188,16 @@ impl Get {
     }
 
     /// Takes what the server answered about a directory.
-    pub(super) fn on_dir_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+    pub(super) fn on_dir_answer(
+        &mut self,
+        key: Key,
+        what: What,
+        answer: Answer<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
+            return;
+        };
         let refused = |path: &RemotePath, status, message| TransferError::Refused {
             operation: Operation::ReadDir,
             path: path.clone(),
@@ -170,7 +214,9 @@ impl Get {
                     end: None,
                     empty: 0,
                 });
-                let Some(tree) = scan.tree.clone() else { return };
+                let Some(tree) = scan.tree.clone() else {
+                    return;
+                };
                 self.plan.report(|report| report.directories += 1);
                 let at = Arc::clone(&tree);
                 let make = move || Done::DirMade(at.dir().map(drop));
@@ -180,7 +226,9 @@ impl Get {
                 }
             }
             (What::ReadDir { turn }, answer) => {
-                let Scan::Reading(reading) = &mut scan.state else { return };
+                let Scan::Reading(reading) = &mut scan.state else {
+                    return;
+                };
                 reading.in_flight = reading.in_flight.saturating_sub(1);
                 let beyond = reading.end.is_some_and(|end| end < turn);
                 match answer {
@@ -209,7 +257,11 @@ impl Get {
                     _ => {}
                 }
                 if let Some(Item::Dir(scan)) = self.items.get_mut(key)
-                    && let Scan::Reading(Reading { in_flight: 0, end: Some(_), .. }) = scan.state
+                    && let Scan::Reading(Reading {
+                        in_flight: 0,
+                        end: Some(_),
+                        ..
+                    }) = scan.state
                 {
                     self.dir_done(key);
                 }
@@ -223,14 +275,24 @@ impl Get {
     }
 
     /// Sorts what a listing holds.
-    fn on_names(&mut self, path: &RemotePath, tree: &Arc<Tree>, depth: u8, names: Names<'_>, cx: &mut Cx<'_>) {
+    fn on_names(
+        &mut self,
+        path: &RemotePath,
+        tree: &Arc<Tree>,
+        depth: u8,
+        names: Names<'_>,
+        cx: &mut Cx<'_>,
+    ) {
         for entry in names {
             if matches!(entry.filename, b"." | b"..") {
                 continue; // every listing has them
             }
             if !self.plan.count_entry() {
                 let limit = "ten million entries";
-                let error = TransferError::TooMuch { path: path.clone(), limit };
+                let error = TransferError::TooMuch {
+                    path: path.clone(),
+                    limit,
+                };
                 return self.stop(Some(error), cx);
             }
             self.on_name(path, tree, depth, &entry);
@@ -244,22 +306,26 @@ impl Get {
         let name = match name {
             Ok(name) => name,
             Err(fault) => {
-                let error = TransferError::Name { path: path.clone(), fault };
+                let error = TransferError::Name {
+                    path: path.clone(),
+                    fault,
+                };
                 return self.plan.fail(Place::Remote(path), error);
             }
         };
         let attrs = entry.attrs.attrs;
         match entry.file_type() {
-            FileType::Directory if depth > DEPTH_MAX => {
-                let limit = "64 directories below each other";
-                let error = TransferError::TooMuch { path: path.clone(), limit };
-                self.plan.fail(Place::Remote(path), error);
-            }
+            FileType::Directory if depth > DEPTH_MAX => self.too_deep(path),
             FileType::Directory => {
-                self.plan.add_dir(DirTask { path, tree: tree.child(name), depth });
+                self.plan.add_dir(DirTask {
+                    path,
+                    tree: tree.child(name),
+                    depth,
+                });
             }
             file_type if is_left_out(file_type) => {
-                self.plan.report(|report| report.skip(Place::Remote(path), file_type));
+                self.plan
+                    .report(|report| report.skip(Place::Remote(path), file_type));
             }
             file_type => {
                 let known = if file_type == FileType::Regular {
@@ -268,20 +334,41 @@ impl Get {
                     Known::Listed
                 };
                 let local = Local::In(Arc::clone(tree), name);
-                self.plan.add_file(FileTask { path, known, local }, attrs.size.unwrap_or(0));
+                self.plan.add_file(
+                    FileTask {
+                        path,
+                        known,
+                        local,
+                        depth,
+                    },
+                    attrs.size.unwrap_or(0),
+                );
             }
         }
     }
 
+    fn too_deep(&mut self, path: RemotePath) {
+        let limit = "64 directories below each other";
+        let error = TransferError::TooMuch {
+            path: path.clone(),
+            limit,
+        };
+        self.plan.fail(Place::Remote(path), error);
+    }
+
     fn dir_done(&mut self, key: Key) {
-        let Some(Item::Dir(scan)) = self.items.remove(key) else { return };
+        let Some(Item::Dir(scan)) = self.items.remove(key) else {
+            return;
+        };
         self.dirs -= 1;
         self.closing.extend(scan.into_handle());
     }
 
     /// Ends a directory that cannot be read; the others go on, unless they would fail as well.
     pub(super) fn fail_dir(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(scan)) = self.items.remove(key) else { return };
+        let Some(Item::Dir(scan)) = self.items.remove(key) else {
+            return;
+        };
         self.dirs -= 1;
         let place = Place::Remote(scan.path.clone());
         match scan.into_handle() {
@@ -297,7 +384,9 @@ impl Get {
 
     /// Takes what came of work on the disk for a directory.
     pub(super) fn on_dir_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(scan)) = self.items.get_mut(key) else { return };
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
+            return;
+        };
         match done {
             Done::Rooted(Ok(tree)) => {
                 scan.tree = Some(tree);

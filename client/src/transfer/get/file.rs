@@ -1,9 +1,6 @@
 //! One file being downloaded: asked for, created here, read, named.
 
-use std::{
-    io::IoSlice,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ketch_protocol::{
     Attrs, FileType, Lstat, Open, OpenFlags, RemotePath, Request, Stat, StatusCode, WireAttrs,
@@ -11,7 +8,6 @@ use ketch_protocol::{
 
 use super::{FileTask, Get, Item, Known, Local, is_left_out, may_ask};
 use crate::{
-    platform,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
@@ -20,16 +16,16 @@ use crate::{
     },
     sftp::Operation,
     transfer::{
-        chunk::Chunk,
         disk::Done,
         download::{Download, ReadFault, Step},
         error::{Place, TransferError},
-        local::{Created, Finish, LocalAction, LocalFault, Tree},
-        names::Identity,
+        local::{Created, Tree},
         ranges::Ranges,
         sink::Sink,
     },
 };
+
+mod writing;
 
 /// Permissions of a file of which the server says none, before the umask.
 const MODE_DEFAULT: u32 = 0o666;
@@ -43,6 +39,7 @@ pub(super) struct GetFile {
     pub path: RemotePath,
     known: Known,
     local: Local,
+    depth: u8,
     pub state: State,
     pub handle: Option<Box<[u8]>>,
     attrs: Option<Attrs>,
@@ -102,6 +99,7 @@ impl GetFile {
             path: task.path,
             known: task.known,
             local: task.local,
+            depth: task.depth,
             state: State::New,
             handle: None,
             attrs,
@@ -136,14 +134,23 @@ impl GetFile {
     }
 
     fn misread(&self, source: ReadFault) -> TransferError {
-        TransferError::Read { path: self.path.clone(), source }
+        TransferError::Read {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Takes what the server answered.
-    pub(super) fn on_answer(&mut self, what: What, answer: Answer<'_>) -> Result<(), TransferError> {
+    pub(super) fn on_answer(
+        &mut self,
+        what: What,
+        answer: Answer<'_>,
+    ) -> Result<(), TransferError> {
         match (what, answer) {
             (What::Read(ask, _), answer) => {
-                let Some(download) = &mut self.download else { return Ok(()) };
+                let Some(download) = &mut self.download else {
+                    return Ok(());
+                };
                 match answer {
                     Answer::Data(got) => download.on_data(ask, got),
                     Answer::Status(StatusCode::EOF, _) => download.on_eof(ask),
@@ -156,7 +163,9 @@ impl GetFile {
                 self.learn_size();
             }
             (What::Step(Asked::Stat), answer) => {
-                let State::Asked { open, .. } = self.state else { return Ok(()) };
+                let State::Asked { open, .. } = self.state else {
+                    return Ok(());
+                };
                 self.state = State::Asked { stat: false, open };
                 match answer {
                     Answer::Attrs(attrs) => self.attrs = Some(attrs),
@@ -169,7 +178,9 @@ impl GetFile {
                 }
             }
             (What::Step(Asked::Open), answer) => {
-                let State::Asked { stat, .. } = self.state else { return Ok(()) };
+                let State::Asked { stat, .. } = self.state else {
+                    return Ok(());
+                };
                 self.state = State::Asked { stat, open: false };
                 match answer {
                     Answer::Handle(handle) => self.handle = Some(handle.into()),
@@ -186,7 +197,9 @@ impl GetFile {
 
     /// Lets the ranges know what the download found out about the size.
     fn learn_size(&mut self) {
-        let Some(download) = &self.download else { return };
+        let Some(download) = &self.download else {
+            return;
+        };
         let outgrown = self.size().is_some_and(|size| download.has_outgrown(size));
         if outgrown || download.end().is_some() {
             let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,20 +217,31 @@ impl GetFile {
         if self.state != State::Reading {
             return Ok(false);
         }
-        let (Some(handle), Some(_)) = (&self.handle, &self.download) else { return Ok(false) };
+        let (Some(handle), Some(_)) = (&self.handle, &self.download) else {
+            return Ok(false);
+        };
         if !may_ask(self.target.as_ref(), cx, cx.core.read_len() as usize) {
             return Ok(false);
         }
         loop {
-            let Some(download) = &mut self.download else { return Ok(false) };
+            let Some(download) = &mut self.download else {
+                return Ok(false);
+            };
             match download.poll() {
                 Ok(Step::Request(ask)) => {
+                    if cx.read(key, handle, ask).is_err() {
+                        download.on_unsent(ask);
+                        return Ok(false);
+                    }
                     self.asked = self.asked.saturating_add(u64::from(ask.span.len));
-                    // There was room for it: `can_ask` said so.
-                    return Ok(cx.read(key, handle, ask).is_ok());
+                    return Ok(true);
                 }
                 Ok(Step::Starved) => {
-                    let Some(range) = self.ranges.lock().unwrap_or_else(PoisonError::into_inner).deal()
+                    let Some(range) = self
+                        .ranges
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .deal()
                     else {
                         return Ok(false);
                     };
@@ -228,83 +252,22 @@ impl GetFile {
             }
         }
     }
-
-    /// Writes adjacent bytes where they lie, and says how many; none if a thread has them now.
-    pub(super) fn write(
-        &mut self,
-        offset: u64,
-        run: &mut [IoSlice<'_>],
-        len: usize,
-        key: Key,
-        cx: &mut Cx<'_>,
-    ) -> Result<usize, TransferError> {
-        match &self.target {
-            Some(Target::File(created, tree)) if tree.speed().is_quick() => {
-                let result = tree.speed().measure(|| platform::write_run(&created.file, run, offset));
-                result.map_err(|error| created.fault(LocalAction::Write, error))?;
-                return Ok(len);
-            }
-            Some(Target::File(created, tree)) => {
-                let (created, speed) = (Arc::clone(created), Arc::clone(tree.speed()));
-                let block = copy(run, len);
-                cx.core.disk.run_on_thread((cx.job, key), len, move || {
-                    let mut run = [IoSlice::new(&block)];
-                    let write = || platform::write_run(&created.file, &mut run, offset);
-                    let result = speed.measure(write);
-                    Done::Written(match result {
-                        Ok(()) => Ok(len),
-                        Err(error) => Err(created.fault(LocalAction::Write, error)),
-                    })
-                });
-            }
-            Some(Target::Sink(sink)) => {
-                let (sink, path) = (Arc::clone(sink), self.path.to_string());
-                let block = copy(run, len);
-                cx.core.disk.run_on_thread((cx.job, key), len, move || {
-                    let fault = |source| LocalFault { action: LocalAction::Write, path: path.into(), source };
-                    Done::Written(sink.write_at(offset, &block).map(|()| len).map_err(fault))
-                });
-            }
-            None => return Ok(len), // given up meanwhile
-        }
-        self.unwritten += len;
-        Ok(0)
-    }
-}
-
-/// The one copy of bytes that have to outlive the turn.
-fn copy(run: &[IoSlice<'_>], len: usize) -> Vec<u8> {
-    let mut block = Vec::with_capacity(len);
-    run.iter().for_each(|piece| block.extend_from_slice(piece));
-    block
 }
 
 impl Get {
-    /// Opens the directory that the user named a file in, while the server is asked.
-    pub(super) fn begin_local(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        // Of a directory, the name itself is the root: known when the server has answered.
-        if self.options.recursive {
-            return;
-        }
-        if let Local::Named(path) = &file.local {
-            let (path, shared) = (path.clone(), Arc::clone(&self.shared));
-            self.at_disk += 1;
-            cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                let parent = path.parent().unwrap_or(&path);
-                Done::Rooted(Tree::open_root(parent, &shared.speeds))
-            });
-        }
-    }
-
     /// Moves a file on as far as it goes without reading.
     pub(super) fn advance_file(&mut self, key: Key, cx: &mut Cx<'_>) {
         loop {
-            let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+            let Some(Item::File(file)) = self.items.get_mut(key) else {
+                return;
+            };
             let before = file.state;
             match file.state {
                 State::New => self.ask_file(key, cx),
-                State::Asked { stat: false, open: false } => self.look_at_file(key, cx),
+                State::Asked {
+                    stat: false,
+                    open: false,
+                } => self.look_at_file(key, cx),
                 State::Known => self.open_file(key, cx),
                 State::Opened => self.create_file(key, cx),
                 State::Reading => self.finish_file(key, cx),
@@ -320,7 +283,9 @@ impl Get {
     /// Asks what the file is, and has it opened in the same breath where that does no harm.
     fn ask_file(&mut self, key: Key, cx: &mut Cx<'_>) {
         let recursive = self.options.recursive;
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         if !cx.can_ask() {
             return;
         }
@@ -336,14 +301,21 @@ impl Get {
         if cx.ask(key, Asked::Stat, &request, Expect::Attrs).is_err() {
             return;
         }
-        let open = !recursive && cx.ask(key, Asked::Open, &open_request(path), Expect::Handle).is_ok();
+        let open = !recursive
+            && cx
+                .ask(key, Asked::Open, &open_request(path), Expect::Handle)
+                .is_ok();
         file.state = State::Asked { stat: true, open };
     }
 
     /// Decides what to do with what the server said the file is.
     fn look_at_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let file_type = file.attrs.map_or(FileType::Unknown, |attrs| attrs.file_type());
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let file_type = file
+            .attrs
+            .map_or(FileType::Unknown, |attrs| attrs.file_type());
         if file_type == FileType::Directory && self.options.recursive {
             self.turn_into_dir(key, cx);
             return;
@@ -356,7 +328,10 @@ impl Get {
             return;
         }
         if file_type == FileType::Directory || is_left_out(file_type) {
-            let error = TransferError::NotAFile { path: file.path.clone(), file_type };
+            let error = TransferError::NotAFile {
+                path: file.path.clone(),
+                file_type,
+            };
             self.fail_file(key, error, cx);
             return;
         }
@@ -365,10 +340,16 @@ impl Get {
             *file.ranges.lock().unwrap_or_else(PoisonError::into_inner) = Ranges::new(size);
             self.plan.progress.correct_total(0, size.unwrap_or(0));
         }
-        file.state = if file.handle.is_some() { State::Opened } else { State::Known };
+        file.state = if file.handle.is_some() {
+            State::Opened
+        } else {
+            State::Known
+        };
         if self.options.recursive && matches!(file.local, Local::Named(_)) {
             // A plain file after all: its directory is still to be opened.
-            let Local::Named(path) = &file.local else { return };
+            let Local::Named(path) = &file.local else {
+                return;
+            };
             let (path, shared) = (path.clone(), Arc::clone(&self.shared));
             self.at_disk += 1;
             cx.core.disk.run_on_thread((cx.job, key), 0, move || {
@@ -379,176 +360,42 @@ impl Get {
     }
 
     fn open_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         if cx.can_ask()
-            && cx.ask(key, Asked::Open, &open_request(file.path.as_bytes()), Expect::Handle).is_ok()
+            && cx
+                .ask(
+                    key,
+                    Asked::Open,
+                    &open_request(file.path.as_bytes()),
+                    Expect::Handle,
+                )
+                .is_ok()
         {
             file.known = Known::Attrs(file.attrs.unwrap_or_default());
-            file.state = State::Asked { stat: false, open: true };
+            file.state = State::Asked {
+                stat: false,
+                open: true,
+            };
         }
-    }
-
-    /// Creates the local file, now that the server has opened its own.
-    fn create_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let overwrite = self.options.overwrite;
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        match &file.local {
-            Local::Named(_) => {} // its directory is being opened
-            Local::Sink(sink) => {
-                file.target = Some(Target::Sink(Arc::clone(sink)));
-                self.start_reading(key, cx);
-            }
-            Local::In(tree, name) => {
-                let attrs = file.attrs.unwrap_or_default();
-                let source = Identity {
-                    size: attrs.size,
-                    modified: attrs.times.map(|times| u64::from(times.mtime)),
-                };
-                let mode = attrs.permissions.map_or(MODE_DEFAULT, |mode| mode & 0o777);
-                let (name, at) = (name.clone(), Arc::clone(tree));
-                let create = move || Done::Created(Created::new(&at, &name, source, mode, overwrite));
-                file.state = State::Creating;
-                match cx.core.disk.run(tree.speed(), (cx.job, key), create) {
-                    Some(done) => self.on_done(key, done, cx),
-                    None => self.at_disk += 1,
-                }
-            }
-        }
-    }
-
-    fn start_reading(&mut self, key: Key, cx: &Cx<'_>) {
-        let read_len = cx.core.read_len();
-        let chunk = *self.chunk.get_or_insert_with(|| Chunk::new(read_len));
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        file.download = Some(Download::new(file.size(), chunk));
-        file.state = State::Reading;
-    }
-
-    /// Names the file if all of it is here and written.
-    fn finish_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let options = &self.options;
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let Some(finished) = file.download.as_ref().and_then(Download::finished) else { return };
-        self.chunk = file.download.as_ref().map(Download::chunk);
-        let size = match finished {
-            Ok(size) => size,
-            Err(fault) => {
-                let error = file.misread(fault);
-                return self.fail_file(key, error, cx);
-            }
-        };
-        if file.unwritten > 0 {
-            return;
-        }
-        file.state = State::Naming { size };
-        if let Some(handle) = file.handle.take() {
-            self.closing.push_back(handle);
-        }
-        let times = file.attrs.and_then(|attrs| attrs.times).filter(|_| options.preserve_times);
-        let (overwrite, durability) = (options.overwrite, options.durability);
-        let finish = Finish { size, overwrite, durability, times };
-        let done = match &file.target {
-            Some(Target::File(created, tree)) => {
-                let at = Arc::clone(created);
-                let work = move || Done::Named(at.finish(&finish));
-                if durability == crate::Durability::None {
-                    cx.core.disk.run(tree.speed(), (cx.job, key), work)
-                } else {
-                    cx.core.disk.run_on_thread((cx.job, key), 0, work);
-                    None
-                }
-            }
-            Some(Target::Sink(sink)) => {
-                let (sink, path) = (Arc::clone(sink), file.path.to_string());
-                let fault = |source| LocalFault { action: LocalAction::Write, path: path.into(), source };
-                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                    Done::Named(sink.finish(size).map_err(fault))
-                });
-                None
-            }
-            None => None,
-        };
-        match done {
-            Some(done) => self.on_done(key, done, cx),
-            None => self.at_disk += 1,
-        }
-    }
-
-    /// Takes what came of work on the disk.
-    pub(super) fn on_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
-        let Some(item) = self.items.get_mut(key) else {
-            return; // nobody waits for the file any more: it goes
-        };
-        let file = match item {
-            Item::File(file) => file,
-            Item::Dir(_) => return self.on_dir_done(key, done, cx),
-        };
-        let result = match done {
-            Done::Rooted(Ok(tree)) => {
-                if let Local::Named(path) = &file.local {
-                    match path.file_name() {
-                        Some(name) => {
-                            file.local = Local::In(tree, name.to_owned());
-                            Ok(())
-                        }
-                        None => {
-                            let source = std::io::ErrorKind::IsADirectory.into();
-                            Err(LocalFault { action: LocalAction::Create, path: path.clone(), source }.into())
-                        }
-                    }
-                } else {
-                    Ok(())
-                }
-            }
-            Done::Created(Ok(created)) => {
-                if let Local::In(tree, _) = &file.local {
-                    file.target = Some(Target::File(Arc::new(created), Arc::clone(tree)));
-                }
-                self.start_reading(key, cx);
-                Ok(())
-            }
-            Done::Written(Ok(bytes)) => {
-                file.unwritten = file.unwritten.saturating_sub(bytes);
-                self.plan.progress.add_bytes(bytes as u64);
-                Ok(())
-            }
-            Done::Named(Ok(())) => {
-                self.file_done(key);
-                Ok(())
-            }
-            Done::Rooted(Err(fault))
-            | Done::Created(Err(fault))
-            | Done::Written(Err(fault))
-            | Done::Named(Err(fault)) => Err(TransferError::from(fault)),
-            Done::Panicked => Err(TransferError::Panicked),
-            _ => Ok(()),
-        };
-        if let Err(error) = result {
-            self.fail_file(key, error, cx);
-        }
-    }
-
-    fn file_done(&mut self, key: Key) {
-        let Some(Item::File(file)) = self.items.remove(key) else { return };
-        self.files -= 1;
-        let State::Naming { size } = file.state else { return };
-        self.plan.progress.correct_total(file.size().unwrap_or(0), size);
-        self.plan.progress.finish_file();
-        self.plan.report(|report| {
-            report.files += 1;
-            report.bytes += size;
-        });
     }
 
     /// What was thought a file is a directory.
     fn turn_into_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.remove(key) else { return };
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
         self.files -= 1;
         self.plan.progress.forget_file();
-        self.found_dir(file.path, file.local, cx);
+        self.found_dir(file.path, file.local, file.depth, cx);
     }
 }
 
 fn open_request(path: &[u8]) -> Request<'_> {
-    Request::Open(Open { path, flags: OpenFlags::READ, attrs: WireAttrs::default() })
+    Request::Open(Open {
+        path,
+        flags: OpenFlags::READ,
+        attrs: WireAttrs::default(),
+    })
 }

@@ -42,7 +42,11 @@ enum Root {
 impl DirTask {
     /// The directory that the user named.
     pub(crate) const fn named(local: PathBuf, path: RemotePath) -> Self {
-        Self { from: Root::Named(local), path, depth: 0 }
+        Self {
+            from: Root::Named(local),
+            path,
+            depth: 0,
+        }
     }
 }
 
@@ -62,8 +66,12 @@ enum State {
     Making,
     MakingAsked,
     /// Something has its name; is it a directory?
-    Looking { status: StatusCode },
-    LookingAsked { status: StatusCode },
+    Looking {
+        status: StatusCode,
+    },
+    LookingAsked {
+        status: StatusCode,
+    },
     /// The local directory is to be listed.
     There,
     Listing,
@@ -73,12 +81,19 @@ impl Put {
     /// Begins directories as long as there is room for what they hold.
     pub(super) fn begin_dirs(&mut self, cx: &mut Cx<'_>) {
         while self.dirs < DIRS_MAX && cx.can_ask() {
-            let Some(DirTask { from, path, depth }) = self.plan.take_dir() else { return };
+            let Some(DirTask { from, path, depth }) = self.plan.take_dir() else {
+                return;
+            };
             let state = match from {
                 Root::Named(_) => State::New,
                 Root::Found(_) => State::Making,
             };
-            let dir = PutDir { from, path, depth, state };
+            let dir = PutDir {
+                from,
+                path,
+                depth,
+                state,
+            };
             if self.items.insert(Item::Dir(Box::new(dir))).is_some() {
                 self.dirs += 1;
             }
@@ -87,7 +102,9 @@ impl Put {
 
     /// Does what a directory needs next.
     pub(super) fn advance_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else {
+            return;
+        };
         match (&dir.state, &dir.from) {
             (State::New, Root::Named(path)) => {
                 let (path, shared) = (path.clone(), Arc::clone(&self.shared));
@@ -99,13 +116,18 @@ impl Put {
             }
             (State::Making, _) => {
                 let attrs = WireAttrs::default();
-                let request = Request::Mkdir(Mkdir { path: dir.path.as_bytes(), attrs });
+                let request = Request::Mkdir(Mkdir {
+                    path: dir.path.as_bytes(),
+                    attrs,
+                });
                 if cx.can_ask() && cx.ask(key, Step::MakeDir, &request, Expect::Status).is_ok() {
                     dir.state = State::MakingAsked;
                 }
             }
             (&State::Looking { status }, _) => {
-                let request = Request::Stat(Stat { path: dir.path.as_bytes() });
+                let request = Request::Stat(Stat {
+                    path: dir.path.as_bytes(),
+                });
                 if cx.can_ask() && cx.ask(key, Step::Stat, &request, Expect::Attrs).is_ok() {
                     dir.state = State::LookingAsked { status };
                 }
@@ -113,7 +135,9 @@ impl Put {
             (State::There, Root::Found(tree)) => {
                 let tree = Arc::clone(tree);
                 self.at_disk += 1;
-                cx.core.disk.run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list()));
+                cx.core
+                    .disk
+                    .run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list()));
                 dir.state = State::Listing;
             }
             _ => {}
@@ -121,8 +145,16 @@ impl Put {
     }
 
     /// Takes what the server answered about a directory.
-    pub(super) fn on_dir_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+    pub(super) fn on_dir_answer(
+        &mut self,
+        key: Key,
+        what: What,
+        answer: Answer<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else {
+            return;
+        };
         let refused = |path: &RemotePath, status, message| TransferError::Refused {
             operation: Operation::CreateDir,
             path: path.clone(),
@@ -146,7 +178,11 @@ impl Put {
                     self.fail_dir(key, error, cx);
                 }
             }
-            (What::Step(Step::Stat), Answer::Status(_, message), &State::LookingAsked { status }) => {
+            (
+                What::Step(Step::Stat),
+                Answer::Status(_, message),
+                &State::LookingAsked { status },
+            ) => {
                 let error = refused(&dir.path, status, message);
                 self.fail_dir(key, error, cx);
             }
@@ -155,7 +191,9 @@ impl Put {
     }
 
     fn fail_dir(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+        let Some(Item::Dir(dir)) = self.items.remove(key) else {
+            return;
+        };
         self.dirs -= 1;
         let place = match &dir.from {
             Root::Named(path) => Place::Local(path.clone()),
@@ -170,23 +208,37 @@ impl Put {
 
     /// Takes what came of work on the disk for a directory.
     pub(super) fn on_dir_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
-        let Some(Item::Dir(dir)) = self.items.get_mut(key) else { return };
+        let Some(Item::Dir(dir)) = self.items.get_mut(key) else {
+            return;
+        };
         match done {
             Done::Rooted(Ok(tree)) => {
                 dir.from = Root::Found(tree);
                 dir.state = State::Making;
             }
-            Done::Rooted(Err(fault)) if fault.source.kind() == std::io::ErrorKind::NotADirectory => {
+            Done::Rooted(Err(fault))
+                if fault.source.kind() == std::io::ErrorKind::NotADirectory =>
+            {
                 // A plain file after all.
-                let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+                let Some(Item::Dir(dir)) = self.items.remove(key) else {
+                    return;
+                };
                 self.dirs -= 1;
                 if let Root::Named(local) = dir.from {
                     let from = From::File(SourceFile::Named(local));
-                    self.plan.add_file(FileTask { from, path: dir.path }, 0);
+                    self.plan.add_file(
+                        FileTask {
+                            from,
+                            path: dir.path,
+                        },
+                        0,
+                    );
                 }
             }
             Done::Listed(Ok(entries)) => {
-                let Some(Item::Dir(dir)) = self.items.remove(key) else { return };
+                let Some(Item::Dir(dir)) = self.items.remove(key) else {
+                    return;
+                };
                 self.dirs -= 1;
                 self.plan.report(|report| report.directories += 1);
                 if let Root::Found(tree) = &dir.from {
@@ -211,13 +263,20 @@ impl Put {
         let place = Place::Local(tree.path().join(&entry.name));
         let Some(name) = platform::remote_name(&entry.name) else {
             let fault = NameFault::NotHere;
-            return self.plan.fail(place, TransferError::Name { path: above.clone(), fault });
+            return self.plan.fail(
+                place,
+                TransferError::Name {
+                    path: above.clone(),
+                    fault,
+                },
+            );
         };
         let path = above.join(name);
         match platform::file_type(&entry.metadata) {
             FileType::Directory if depth > DEPTH_MAX => {
                 let limit = "64 directories below each other";
-                self.plan.fail(place, TransferError::TooMuch { path, limit });
+                self.plan
+                    .fail(place, TransferError::TooMuch { path, limit });
             }
             FileType::Directory => {
                 let from = Root::Found(tree.child(entry.name));
@@ -225,7 +284,8 @@ impl Put {
             }
             FileType::Regular => {
                 let from = From::File(SourceFile::Found(Arc::clone(tree), entry.name));
-                self.plan.add_file(FileTask { from, path }, entry.metadata.len());
+                self.plan
+                    .add_file(FileTask { from, path }, entry.metadata.len());
             }
             file_type => self.plan.report(|report| report.skip(place, file_type)),
         }

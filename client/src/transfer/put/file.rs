@@ -9,22 +9,21 @@ use std::sync::{Arc, Mutex};
 
 use ketch_protocol::{
     Attrs, Close, Extension, ExtensionName, FileType, Fsetstat, Fstat, Fsync, Lstat, Open,
-    OpenFlags, PosixRename, RemotePath, Remove, Rename, Request, StatusCode, WireAttrs,
+    OpenFlags, RemotePath, Request, StatusCode, WireAttrs,
 };
 
-use super::{FileTask, Put, Item};
+use super::{FileTask, Item, Put};
 use crate::{
-    error::Kind,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
         slots::Key,
         table::{Expect, Step, What},
     },
-    sftp::{Operation, kind_of_status},
+    sftp::Operation,
     transfer::{
         disk::Done,
-        error::{Place, TransferError},
+        error::TransferError,
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names::{self, Identity},
         options::{Durability, Overwrite},
@@ -35,10 +34,11 @@ use crate::{
     },
 };
 
+mod naming;
 mod sending;
 
-pub(super) use self::sending::Sending;
 use self::sending::Block;
+pub(super) use self::sending::Sending;
 
 /// What a file of unknown size counts as, among the bytes that are to be sent.
 const SIZE_GUESS: u64 = 64 * 1024;
@@ -74,8 +74,8 @@ pub(super) struct PutFile {
 pub(super) enum From {
     /// A local file.
     File(SourceFile),
-    /// The embedder.
-    Source(Arc<dyn Source>),
+    /// The embedder, and the size it named.
+    Source(Arc<dyn Source>, Option<u64>),
 }
 
 /// How far a file is.
@@ -113,8 +113,12 @@ pub(super) enum State {
     NamingAgain,
     RenamingAgain,
     /// The rename failed; does the name exist?
-    Checking { status: StatusCode },
-    CheckingAsked { status: StatusCode },
+    Checking {
+        status: StatusCode,
+    },
+    CheckingAsked {
+        status: StatusCode,
+    },
 }
 
 impl PutFile {
@@ -143,7 +147,9 @@ impl PutFile {
         match self.state {
             State::New | State::Opening => SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS)),
             State::Opened | State::Looking | State::Creating | State::Asked | State::Writing => {
-                let size = self.announced().map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
+                let size = self
+                    .announced()
+                    .map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
                 size.saturating_sub(self.upload.as_ref().map_or(0, Upload::sent))
             }
             _ => 0,
@@ -152,13 +158,16 @@ impl PutFile {
 
     /// Whether its last step may be done without anybody knowing.
     pub(super) const fn is_renaming(&self) -> bool {
-        matches!(self.state, State::Renaming | State::RenamingAgain | State::ClearingAsked)
+        matches!(
+            self.state,
+            State::Renaming | State::RenamingAgain | State::ClearingAsked
+        )
     }
 
     /// Bytes that the source says it has.
     fn announced(&self) -> Option<u64> {
         match (&self.from, &self.opened) {
-            (From::Source(source), _) => source.size(),
+            (From::Source(_, size), _) => *size,
             (From::File(_), opened) => opened.as_ref().map(|opened| opened.size),
         }
     }
@@ -176,16 +185,26 @@ impl PutFile {
     fn name_temporary(&mut self) -> Result<(), TransferError> {
         let Some((directory, name)) = self.path.parent().zip(self.path.file_name()) else {
             let file_type = FileType::Directory;
-            return Err(TransferError::NotAFile { path: self.path.clone(), file_type });
+            return Err(TransferError::NotAFile {
+                path: self.path.clone(),
+                file_type,
+            });
         };
         let source = Identity {
             size: self.announced(),
-            modified: self.opened.as_ref().map(|opened| u64::from(opened.times.mtime)),
+            modified: self
+                .opened
+                .as_ref()
+                .map(|opened| u64::from(opened.times.mtime)),
         };
         let name = names::temporary(self.path.as_bytes(), name, source, self.attempt);
         // A name alone stays one: what `.` is need not be said.
         let alone = !self.path.as_bytes().contains(&b'/');
-        self.temporary = if alone { RemotePath::from(name) } else { directory.join(name) };
+        self.temporary = if alone {
+            RemotePath::from(name)
+        } else {
+            directory.join(name)
+        };
         Ok(())
     }
 }
@@ -194,7 +213,9 @@ impl Put {
     /// Moves a file on as far as it goes without sending data.
     pub(super) fn advance_file(&mut self, key: Key, cx: &mut Cx<'_>) {
         loop {
-            let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+            let Some(Item::File(file)) = self.items.get_mut(key) else {
+                return;
+            };
             let before = file.state;
             match file.state {
                 State::New => self.open_source(key, cx),
@@ -224,11 +245,13 @@ impl Put {
     }
 
     fn open_source(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         file.state = State::Opening;
         let source = match &file.from {
             From::File(source) => source.clone(),
-            From::Source(_) => {
+            From::Source(..) => {
                 file.state = State::Opened;
                 return;
             }
@@ -238,10 +261,14 @@ impl Put {
         let done = match &source {
             SourceFile::Found(tree, _) => {
                 let (source, speed) = (source.clone(), Arc::clone(tree.speed()));
-                cx.core.disk.run(&speed, (cx.job, key), move || open(&source))
+                cx.core
+                    .disk
+                    .run(&speed, (cx.job, key), move || open(&source))
             }
             SourceFile::Named(_) => {
-                cx.core.disk.run_on_thread((cx.job, key), 0, move || open(&source));
+                cx.core
+                    .disk
+                    .run_on_thread((cx.job, key), 0, move || open(&source));
                 None
             }
         };
@@ -253,7 +280,9 @@ impl Put {
 
     /// Takes what came of work on the disk.
     pub(super) fn on_file_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         let result = match done {
             Done::Opened(Ok(opened)) => {
                 // What was found by listing was counted then.
@@ -264,14 +293,22 @@ impl Put {
                 file.state = State::Opened;
                 Ok(())
             }
-            Done::Read { offset, result: Ok(bytes) } => {
-                file.block = Some(Block { offset, at_end: bytes.len() < file.reading, bytes });
+            Done::Read {
+                offset,
+                result: Ok(bytes),
+            } => {
+                file.block = Some(Block {
+                    offset,
+                    at_end: bytes.len() < file.reading,
+                    bytes,
+                });
                 file.reading = 0;
                 Ok(())
             }
-            Done::Opened(Err(fault)) | Done::Read { result: Err(fault), .. } => {
-                Err(TransferError::from(fault))
-            }
+            Done::Opened(Err(fault))
+            | Done::Read {
+                result: Err(fault), ..
+            } => Err(TransferError::from(fault)),
             Done::Panicked => Err(TransferError::Panicked),
             _ => Ok(()),
         };
@@ -282,7 +319,9 @@ impl Put {
 
     /// Where nothing is to be replaced, looks before anything is sent.
     fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
         }
@@ -290,14 +329,18 @@ impl Put {
             file.state = State::Creating;
             return;
         }
-        let request = Request::Lstat(Lstat { path: file.path.as_bytes() });
+        let request = Request::Lstat(Lstat {
+            path: file.path.as_bytes(),
+        });
         if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
             file.state = State::Looking;
         }
     }
 
     fn create(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         let mode = file.opened.as_ref().and_then(|opened| opened.mode);
         let request = Open {
             path: file.temporary.as_bytes(),
@@ -308,14 +351,26 @@ impl Put {
                 ..Attrs::NONE
             }),
         };
-        if cx.can_ask() && cx.ask(key, Step::Open, &Request::Open(request), Expect::Handle).is_ok() {
+        if cx.can_ask()
+            && cx
+                .ask(key, Step::Open, &Request::Open(request), Expect::Handle)
+                .is_ok()
+        {
             file.state = State::Asked;
         }
     }
 
     /// Takes what the server answered about a file.
-    pub(super) fn on_file_answer(&mut self, key: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+    pub(super) fn on_file_answer(
+        &mut self,
+        key: Key,
+        what: What,
+        answer: Answer<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         let result = match (what, answer) {
             (What::Write { len, .. }, Answer::Status(status, message)) => {
                 if status == StatusCode::OK {
@@ -324,7 +379,11 @@ impl Put {
                 if let Some(upload) = &mut file.upload {
                     upload.on_status(len, status);
                 }
-                if status == StatusCode::OK { Ok(()) } else { Err(file.refused(Operation::Write, status, message)) }
+                if status == StatusCode::OK {
+                    Ok(())
+                } else {
+                    Err(file.refused(Operation::Write, status, message))
+                }
             }
             (What::Step(Step::Open), Answer::Handle(handle)) => {
                 file.handle = Some(handle.into());
@@ -332,7 +391,10 @@ impl Put {
                 self.start_writing(key, cx)
             }
             (What::Step(Step::Open), Answer::Status(status, message)) => {
-                let taken = matches!(status, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS);
+                let taken = matches!(
+                    status,
+                    StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS
+                );
                 if taken && file.attempt + 1 < ATTEMPTS_MAX {
                     // Perhaps left by somebody who was killed: not ours, so another name.
                     file.attempt += 1;
@@ -346,7 +408,9 @@ impl Put {
             (What::Step(Step::Fstat), answer) => {
                 file.waiting = file.waiting.saturating_sub(1);
                 match answer {
-                    Answer::Attrs(Attrs { size: Some(found), .. }) if found != file.size => {
+                    Answer::Attrs(Attrs {
+                        size: Some(found), ..
+                    }) if found != file.size => {
                         let (path, sent) = (file.path.clone(), file.size);
                         Err(TransferError::WrongSize { path, sent, found })
                     }
@@ -363,8 +427,16 @@ impl Put {
             }
             (What::Step(step @ (Step::Fsync | Step::Close)), Answer::Status(status, message)) => {
                 file.waiting = file.waiting.saturating_sub(1);
-                let operation = if step == Step::Fsync { Operation::Sync } else { Operation::Close };
-                if status == StatusCode::OK { Ok(()) } else { Err(file.refused(operation, status, message)) }
+                let operation = if step == Step::Fsync {
+                    Operation::Sync
+                } else {
+                    Operation::Close
+                };
+                if status == StatusCode::OK {
+                    Ok(())
+                } else {
+                    Err(file.refused(operation, status, message))
+                }
             }
             (What::Step(step), Answer::Status(status, message)) => {
                 return self.on_named(key, step, status, message, cx);
@@ -380,9 +452,14 @@ impl Put {
         let durable = self.options.durability != Durability::None;
         if durable && !cx.core.server.extensions.contains(ExtensionName::Fsync) {
             let extension = ExtensionName::Fsync.as_str();
-            return Err(TransferError::Unsupported { extension, purpose: "bring a file to its disk" });
+            return Err(TransferError::Unsupported {
+                extension,
+                purpose: "bring a file to its disk",
+            });
         }
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return Ok(()) };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return Ok(());
+        };
         let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
         let chunk = cx.core.write_len(handle_len, cx.link);
         file.ranges = Arc::new(Mutex::new(Ranges::new(file.announced())));
@@ -393,9 +470,13 @@ impl Put {
 
     /// When all data is sent, what follows it goes out at once.
     fn see_whether_sent(&mut self, key: Key, _cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         let Some(upload) = &file.upload else { return };
-        if let (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) = (upload.poll(), upload.end()) {
+        if let (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) =
+            (upload.poll(), upload.end())
+        {
             file.size = end;
             file.block = None;
             file.state = State::SettingAttrs;
@@ -405,14 +486,30 @@ impl Put {
     /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
     fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
         let (preserve, durability) = (self.options.preserve_times, self.options.durability);
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let Some(handle) = file.handle.as_deref() else { return };
-        let times = file.opened.as_ref().map(|opened| opened.times).filter(|_| preserve);
-        let attrs = Attrs { times, ..Attrs::NONE };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let Some(handle) = file.handle.as_deref() else {
+            return;
+        };
+        let times = file
+            .opened
+            .as_ref()
+            .map(|opened| opened.times)
+            .filter(|_| preserve);
+        let attrs = Attrs {
+            times,
+            ..Attrs::NONE
+        };
         let (step, request, expect, next) = match file.state {
             State::SettingAttrs => (
                 Step::SetAttrs,
-                times.map(|_| Request::Fsetstat(Fsetstat { handle, attrs: attrs.into() })),
+                times.map(|_| {
+                    Request::Fsetstat(Fsetstat {
+                        handle,
+                        attrs: attrs.into(),
+                    })
+                }),
                 Expect::Status,
                 State::Syncing,
             ),
@@ -423,10 +520,18 @@ impl Put {
                 Expect::Status,
                 State::Measuring,
             ),
-            State::Measuring => {
-                (Step::Fstat, Some(Request::Fstat(Fstat { handle })), Expect::Attrs, State::Closing)
-            }
-            _ => (Step::Close, Some(Request::Close(Close { handle })), Expect::Status, State::Settling),
+            State::Measuring => (
+                Step::Fstat,
+                Some(Request::Fstat(Fstat { handle })),
+                Expect::Attrs,
+                State::Closing,
+            ),
+            _ => (
+                Step::Close,
+                Some(Request::Close(Close { handle })),
+                Expect::Status,
+                State::Settling,
+            ),
         };
         if let Some(request) = request {
             if !cx.can_ask() || cx.ask(key, step, &request, expect).is_err() {
@@ -441,111 +546,12 @@ impl Put {
     }
 
     fn see_whether_settled(&mut self, key: Key, _cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         let written = file.upload.as_ref().map(Upload::poll);
         if file.waiting == 0 && matches!(written, Some(upload::Step::Done { .. })) {
             file.state = State::Naming;
-        }
-    }
-
-    /// Gives the file its name: in place of the old one if that is wanted and the server can.
-    fn rename(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let overwrite = self.options.overwrite;
-        let posix = cx.core.server.extensions.contains(ExtensionName::PosixRename);
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let (from, to) = (file.temporary.as_bytes(), file.path.as_bytes());
-        let again = file.state == State::NamingAgain;
-        let request = if posix && overwrite == Overwrite::Replace {
-            Request::Extended(Extension::PosixRename(PosixRename { from, to }))
-        } else {
-            Request::Rename(Rename { from, to })
-        };
-        let step = if again { Step::RenameAgain } else { Step::Rename };
-        if cx.can_ask() && cx.ask(key, step, &request, Expect::Status).is_ok() {
-            file.state = if again { State::RenamingAgain } else { State::Renaming };
-        }
-    }
-
-    /// Removes the old file for a server that cannot replace it.
-    fn clear(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let request = Request::Remove(Remove { path: file.path.as_bytes() });
-        if cx.can_ask() && cx.ask(key, Step::RemoveOld, &request, Expect::Status).is_ok() {
-            file.state = State::ClearingAsked;
-        }
-    }
-
-    /// Asks whether the name is taken, after a rename that was to take a free one failed.
-    fn check(&mut self, key: Key, status: StatusCode, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let request = Request::Lstat(Lstat { path: file.path.as_bytes() });
-        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
-            file.state = State::CheckingAsked { status };
-        }
-    }
-
-    /// Takes the answer to a rename, or to the removal before the second one.
-    fn on_named(&mut self, key: Key, step: Step, status: StatusCode, message: &[u8], cx: &mut Cx<'_>) {
-        let overwrite = self.options.overwrite;
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return };
-        let posix = cx.core.server.extensions.contains(ExtensionName::PosixRename);
-        match (step, status) {
-            (Step::Rename, StatusCode::OK) => self.file_done(key),
-            (Step::RenameAgain, StatusCode::OK) => {
-                file.remark = Some(Remarkable::NotReplacedAtomically);
-                self.file_done(key);
-            }
-            // Version 3 has no status for a name that is taken; these are what servers say.
-            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS) if overwrite == Overwrite::Never => {
-                file.state = State::Checking { status };
-            }
-            (Step::Rename, status) if overwrite == Overwrite::Replace && !posix && kind_of_status(status) != Kind::NotFound => {
-                file.state = State::Clearing;
-            }
-            (Step::RemoveOld, StatusCode::OK) => file.state = State::NamingAgain,
-            (Step::RenameAgain, status) => {
-                // The old file is gone: what was sent is all there is, and stays.
-                file.created = false;
-                let (path, temporary) = (file.path.clone(), file.temporary.clone());
-                let error = TransferError::LeftAs { path, temporary, status };
-                self.fail_file(key, error, cx);
-            }
-            (_, status) => {
-                let error = file.refused(Operation::Rename, status, message);
-                self.fail_file(key, error, cx);
-            }
-        }
-    }
-
-    fn file_done(&mut self, key: Key) {
-        let Some(Item::File(file)) = self.items.remove(key) else { return };
-        self.files -= 1;
-        self.plan.progress.correct_total(file.announced().unwrap_or(0), file.size);
-        self.plan.progress.finish_file();
-        self.plan.report(|report| {
-            report.files += 1;
-            report.bytes += file.size;
-            if let Some(remark) = file.remark {
-                report.remark(Place::Remote(file.path.clone()), remark);
-            }
-        });
-    }
-}
-
-impl PutFile {
-    /// Takes the answer to a look at the final name, before or after.
-    fn on_looked(&mut self, answer: Answer<'_>) -> Result<(), TransferError> {
-        let there = matches!(answer, Answer::Attrs(_));
-        match self.state {
-            State::Looking | State::CheckingAsked { .. } if there => {
-                Err(TransferError::Exists { path: self.path.clone() })
-            }
-            State::CheckingAsked { status } => Err(self.refused(Operation::Rename, status, b"")),
-            State::Looking => {
-                self.state = State::Creating;
-                Ok(())
-            }
-            _ => Ok(()),
         }
     }
 }

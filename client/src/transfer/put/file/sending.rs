@@ -2,6 +2,7 @@
 //! block that a thread has read.
 
 use std::{
+    fs::File,
     io::{self, IoSliceMut},
     sync::{Arc, PoisonError},
 };
@@ -11,7 +12,7 @@ use crate::{
     platform,
     requests::{job::Cx, slots::Key},
     transfer::{
-        disk::{Done, HELD_MAX},
+        disk::{Done, HELD_MAX, Speed},
         error::TransferError,
         local::{LocalAction, LocalFault},
         put::{Item, Put},
@@ -43,13 +44,13 @@ pub(crate) enum Sending {
 impl Put {
     /// Sends one WRITE of a file, if it has data.
     pub(in crate::transfer::put) fn write_once(&mut self, key: Key, cx: &mut Cx<'_>) -> Sending {
-        // Blocks of all files together have a bound.
-        let held: usize = self.files().map(PutFile::held).sum();
-        let Some(Item::File(file)) = self.items.get_mut(key) else { return Sending::Nothing };
-        match file.send(key, held, cx) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return Sending::Nothing;
+        };
+        match file.send(key, cx) {
             Ok(Next::Did(sending)) => sending,
-            Ok(Next::AtDisk) => {
-                self.at_disk += 1;
+            Ok(Next::NeedsBlock { offset, len }) => {
+                self.read_block(key, offset, len, cx);
                 Sending::Nothing
             }
             Err(error) => {
@@ -58,12 +59,27 @@ impl Put {
             }
         }
     }
+
+    /// Has a thread read a block, unless blocks hold enough already.
+    fn read_block(&mut self, key: Key, offset: u64, len: usize, cx: &mut Cx<'_>) {
+        let held: usize = self.files().map(PutFile::held).sum();
+        if held > 0 && held.saturating_add(len) > HELD_MAX {
+            return;
+        }
+        if let Some(Item::File(file)) = self.items.get_mut(key) {
+            file.read_block(key, offset, len, cx);
+            self.at_disk += 1;
+        }
+    }
 }
 
 enum Next {
     Did(Sending),
-    /// A thread reads now.
-    AtDisk,
+    /// A thread has to read.
+    NeedsBlock {
+        offset: u64,
+        len: usize,
+    },
 }
 
 impl PutFile {
@@ -72,17 +88,21 @@ impl PutFile {
         self.block.as_ref().map_or(0, |block| block.bytes.len()) + self.reading
     }
 
-    fn send(&mut self, key: Key, held: usize, cx: &mut Cx<'_>) -> Result<Next, TransferError> {
+    fn send(&mut self, key: Key, cx: &mut Cx<'_>) -> Result<Next, TransferError> {
         if self.state != State::Writing || self.reading > 0 {
             return Ok(Next::Did(Sending::Nothing));
         }
         let span = loop {
-            let Some(upload) = &mut self.upload else { return Ok(Next::Did(Sending::Nothing)) };
+            let Some(upload) = &mut self.upload else {
+                return Ok(Next::Did(Sending::Nothing));
+            };
             match upload.poll() {
                 Step::Write(span) => break span,
                 Step::Starved => {
                     let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Some(range) = ranges.deal() else { return Ok(Next::Did(Sending::Nothing)) };
+                    let Some(range) = ranges.deal() else {
+                        return Ok(Next::Did(Sending::Nothing));
+                    };
                     upload.deal(range);
                 }
                 Step::Sent | Step::Done { .. } | Step::Failed(_) => {
@@ -90,7 +110,10 @@ impl PutFile {
                 }
             }
         };
-        let ready = self.block.as_ref().is_some_and(|block| block.has(span.offset));
+        let ready = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.has(span.offset));
         if ready {
             return self.send_block(key, span, cx);
         }
@@ -101,11 +124,14 @@ impl PutFile {
             let (file, speed) = (&opened.file, &opened.speed);
             let mut result = Ok(0);
             let mut read = |slots: &mut [IoSliceMut<'_>]| {
-                result = speed.measure(|| platform::read_slots(file, slots, span.offset, true));
+                result = speed.measure(|| read_cached(file, speed, slots, span.offset));
                 *result.as_ref().unwrap_or(&0)
             };
-            let Some(handle) = &self.handle else { return Ok(Next::Did(Sending::Nothing)) };
-            let Some(sent) = cx.write(key, handle, span.offset, &mut read, span.len as usize) else {
+            let Some(handle) = &self.handle else {
+                return Ok(Next::Did(Sending::Nothing));
+            };
+            let Some(sent) = cx.write(key, handle, span.offset, &mut read, span.len as usize)
+            else {
                 return Ok(Next::Did(Sending::NoRoom));
             };
             match result {
@@ -113,29 +139,42 @@ impl PutFile {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(source) => {
                     let (action, path) = (LocalAction::Read, opened.path.clone());
-                    return Err(LocalFault { action, path, source }.into());
+                    return Err(LocalFault {
+                        action,
+                        path,
+                        source,
+                    }
+                    .into());
                 }
             }
         }
         // Not in memory, or not to be trusted: a thread reads it.
-        let left = self.announced().map_or(u64::MAX, |size| size.saturating_sub(span.offset) + 1);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).clamp(span.len as usize, BLOCK_LEN);
-        if held > 0 && held.saturating_add(len) > HELD_MAX {
-            return Ok(Next::Did(Sending::Nothing));
-        }
-        self.read_block(key, span.offset, len, cx);
-        Ok(Next::AtDisk)
+        let left = self
+            .announced()
+            .map_or(u64::MAX, |size| size.saturating_sub(span.offset) + 1);
+        let len = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .clamp(span.len as usize, BLOCK_LEN);
+        let offset = span.offset;
+        Ok(Next::NeedsBlock { offset, len })
     }
 
     fn read_block(&mut self, key: Key, offset: u64, len: usize, cx: &mut Cx<'_>) {
         self.reading = len;
         match (&self.from, &self.opened) {
-            (From::Source(source), _) => {
+            (From::Source(source, _), _) => {
                 let (source, path) = (Arc::clone(source), self.path.to_string());
                 cx.core.disk.run_on_thread((cx.job, key), len, move || {
                     let read = |bytes: &mut [u8], at| source.read_at(at, bytes);
-                    let fault = |source| LocalFault { action: LocalAction::Read, path: path.into(), source };
-                    Done::Read { offset, result: read_whole(len, offset, read).map_err(fault) }
+                    let fault = |source| LocalFault {
+                        action: LocalAction::Read,
+                        path: path.into(),
+                        source,
+                    };
+                    Done::Read {
+                        offset,
+                        result: read_whole(len, offset, read).map_err(fault),
+                    }
                 });
             }
             (From::File(_), Some(opened)) => {
@@ -146,8 +185,15 @@ impl PutFile {
                         platform::read_slots(&file, &mut [IoSliceMut::new(bytes)], at, false)
                     };
                     let result = speed.measure(|| read_whole(len, offset, read));
-                    let fault = |source| LocalFault { action: LocalAction::Read, path, source };
-                    Done::Read { offset, result: result.map_err(fault) }
+                    let fault = |source| LocalFault {
+                        action: LocalAction::Read,
+                        path,
+                        source,
+                    };
+                    Done::Read {
+                        offset,
+                        result: result.map_err(fault),
+                    }
                 });
             }
             (From::File(_), None) => {}
@@ -165,7 +211,10 @@ impl PutFile {
         let span = if block.at_end {
             span
         } else {
-            Span { offset: span.offset, len: u32::try_from(len).unwrap_or(span.len) }
+            Span {
+                offset: span.offset,
+                len: u32::try_from(len).unwrap_or(span.len),
+            }
         };
         if len == 0 {
             return self.on_sent(span, 0);
@@ -191,12 +240,14 @@ impl PutFile {
     }
 
     fn on_sent(&mut self, span: Span, sent: usize) -> Result<Next, TransferError> {
-        let Some(upload) = &mut self.upload else { return Ok(Next::Did(Sending::Nothing)) };
+        let Some(upload) = &mut self.upload else {
+            return Ok(Next::Did(Sending::Nothing));
+        };
         let got = u32::try_from(sent).unwrap_or(span.len);
         if let Err(source) = upload.on_sent(span, got) {
             let path = match &self.from {
                 From::File(source) => source.path(),
-                From::Source(_) => self.path.to_string().into(),
+                From::Source(..) => self.path.to_string().into(),
             };
             return Err(TransferError::Changed { path, source });
         }
@@ -209,7 +260,11 @@ impl PutFile {
                 ranges.end_met(end);
             }
         }
-        Ok(Next::Did(if sent > 0 { Sending::Sent } else { Sending::Nothing }))
+        Ok(Next::Did(if sent > 0 {
+            Sending::Sent
+        } else {
+            Sending::Nothing
+        }))
     }
 }
 
@@ -225,6 +280,22 @@ impl Block {
         let skip = usize::try_from(offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         self.bytes.get(skip..).unwrap_or_default()
     }
+}
+
+/// Reads what is in memory; where nobody can tell, what is there.
+fn read_cached(
+    file: &File,
+    speed: &Speed,
+    slots: &mut [IoSliceMut<'_>],
+    offset: u64,
+) -> io::Result<usize> {
+    if speed.knows_cache() {
+        match platform::read_slots(file, slots, offset, true) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => speed.set_blind(),
+            result => return result,
+        }
+    }
+    platform::read_slots(file, slots, offset, false)
 }
 
 /// Reads `len` bytes, or up to the end.

@@ -1,0 +1,281 @@
+//! The local side of a download: the file is created, written, named; or the sink is fed.
+
+use std::{io::IoSlice, sync::Arc};
+
+use super::{GetFile, MODE_DEFAULT, State, Target};
+use crate::{
+    platform,
+    requests::{job::Cx, slots::Key},
+    transfer::{
+        chunk::Chunk,
+        disk::Done,
+        download::Download,
+        error::TransferError,
+        get::{Get, Item, Local},
+        local::{Created, Finish, LocalAction, LocalFault, Tree},
+        names::Identity,
+        options::Durability,
+    },
+};
+
+impl Get {
+    /// Opens the directory that the user named a file in, while the server is asked.
+    pub(in crate::transfer::get) fn begin_local(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        // Of a directory, the name itself is the root: known when the server has answered.
+        if self.options.recursive {
+            return;
+        }
+        if let Local::Named(path) = &file.local {
+            let (path, shared) = (path.clone(), Arc::clone(&self.shared));
+            self.at_disk += 1;
+            cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                let parent = path.parent().unwrap_or(&path);
+                Done::Rooted(Tree::open_root(parent, &shared.speeds))
+            });
+        }
+    }
+
+    /// Creates the local file, now that the server has opened its own.
+    pub(super) fn create_file(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let overwrite = self.options.overwrite;
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        match &file.local {
+            Local::Named(_) => {} // its directory is being opened
+            Local::Sink(sink) => {
+                file.target = Some(Target::Sink(Arc::clone(sink)));
+                self.start_reading(key, cx);
+            }
+            Local::In(tree, name) => {
+                let attrs = file.attrs.unwrap_or_default();
+                let source = Identity {
+                    size: attrs.size,
+                    modified: attrs.times.map(|times| u64::from(times.mtime)),
+                };
+                let mode = attrs.permissions.map_or(MODE_DEFAULT, |mode| mode & 0o777);
+                let (name, at) = (name.clone(), Arc::clone(tree));
+                let create =
+                    move || Done::Created(Created::new(&at, &name, source, mode, overwrite));
+                file.state = State::Creating;
+                match cx.core.disk.run(tree.speed(), (cx.job, key), create) {
+                    Some(done) => self.on_done(key, done, cx),
+                    None => self.at_disk += 1,
+                }
+            }
+        }
+    }
+
+    pub(super) fn start_reading(&mut self, key: Key, cx: &Cx<'_>) {
+        let read_len = cx.core.read_len();
+        let chunk = *self.chunk.get_or_insert_with(|| Chunk::new(read_len));
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        file.download = Some(Download::new(file.size(), chunk));
+        file.state = State::Reading;
+    }
+
+    /// Names the file if all of it is here and written.
+    pub(super) fn finish_file(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let options = &self.options;
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let Some(finished) = file.download.as_ref().and_then(Download::finished) else {
+            return;
+        };
+        self.chunk = file.download.as_ref().map(Download::chunk);
+        let size = match finished {
+            Ok(size) => size,
+            Err(fault) => {
+                let error = file.misread(fault);
+                return self.fail_file(key, error, cx);
+            }
+        };
+        if file.unwritten > 0 {
+            return;
+        }
+        file.state = State::Naming { size };
+        if let Some(handle) = file.handle.take() {
+            self.closing.push_back(handle);
+        }
+        let times = file
+            .attrs
+            .and_then(|attrs| attrs.times)
+            .filter(|_| options.preserve_times);
+        let (overwrite, durability) = (options.overwrite, options.durability);
+        let finish = Finish {
+            size,
+            overwrite,
+            durability,
+            times,
+        };
+        let done = match &file.target {
+            Some(Target::File(created, tree)) => {
+                let at = Arc::clone(created);
+                let work = move || Done::Named(at.finish(&finish));
+                if durability == Durability::None {
+                    cx.core.disk.run(tree.speed(), (cx.job, key), work)
+                } else {
+                    cx.core.disk.run_on_thread((cx.job, key), 0, work);
+                    None
+                }
+            }
+            Some(Target::Sink(sink)) => {
+                let (sink, path) = (Arc::clone(sink), file.path.to_string());
+                let fault = |source| LocalFault {
+                    action: LocalAction::Write,
+                    path: path.into(),
+                    source,
+                };
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                    Done::Named(sink.finish(size).map_err(fault))
+                });
+                None
+            }
+            None => None,
+        };
+        match done {
+            Some(done) => self.on_done(key, done, cx),
+            None => self.at_disk += 1,
+        }
+    }
+
+    /// Takes what came of work on the disk.
+    pub(in crate::transfer::get) fn on_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
+        let Some(item) = self.items.get_mut(key) else {
+            return; // nobody waits for the file any more: it goes
+        };
+        let file = match item {
+            Item::File(file) => file,
+            Item::Dir(_) => return self.on_dir_done(key, done, cx),
+        };
+        let result = match done {
+            Done::Rooted(Ok(tree)) => {
+                if let Local::Named(path) = &file.local {
+                    match path.file_name() {
+                        Some(name) => {
+                            file.local = Local::In(tree, name.to_owned());
+                            Ok(())
+                        }
+                        None => {
+                            let source = std::io::ErrorKind::IsADirectory.into();
+                            Err(LocalFault {
+                                action: LocalAction::Create,
+                                path: path.clone(),
+                                source,
+                            }
+                            .into())
+                        }
+                    }
+                } else {
+                    Ok(())
+                }
+            }
+            Done::Created(Ok(created)) => {
+                if let Local::In(tree, _) = &file.local {
+                    file.target = Some(Target::File(Arc::new(created), Arc::clone(tree)));
+                }
+                self.start_reading(key, cx);
+                Ok(())
+            }
+            Done::Written(Ok(bytes)) => {
+                file.unwritten = file.unwritten.saturating_sub(bytes);
+                self.plan.progress.add_bytes(bytes as u64);
+                Ok(())
+            }
+            Done::Named(Ok(())) => {
+                self.file_done(key);
+                Ok(())
+            }
+            Done::Rooted(Err(fault))
+            | Done::Created(Err(fault))
+            | Done::Written(Err(fault))
+            | Done::Named(Err(fault)) => Err(TransferError::from(fault)),
+            Done::Panicked => Err(TransferError::Panicked),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            self.fail_file(key, error, cx);
+        }
+    }
+
+    pub(super) fn file_done(&mut self, key: Key) {
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
+        self.files -= 1;
+        let State::Naming { size } = file.state else {
+            return;
+        };
+        self.plan
+            .progress
+            .correct_total(file.size().unwrap_or(0), size);
+        self.plan.progress.finish_file();
+        self.plan.report(|report| {
+            report.files += 1;
+            report.bytes += size;
+        });
+    }
+}
+
+impl GetFile {
+    /// Writes adjacent bytes where they lie, and says how many; none if a thread has them now.
+    pub(in crate::transfer::get) fn write(
+        &mut self,
+        offset: u64,
+        run: &mut [IoSlice<'_>],
+        len: usize,
+        key: Key,
+        cx: &mut Cx<'_>,
+    ) -> Result<usize, TransferError> {
+        match &self.target {
+            Some(Target::File(created, tree)) if tree.speed().is_quick() => {
+                let result = tree
+                    .speed()
+                    .measure(|| platform::write_run(&created.file, run, offset));
+                result.map_err(|error| created.fault(LocalAction::Write, error))?;
+                return Ok(len);
+            }
+            Some(Target::File(created, tree)) => {
+                let (created, speed) = (Arc::clone(created), Arc::clone(tree.speed()));
+                let block = copy(run, len);
+                cx.core.disk.run_on_thread((cx.job, key), len, move || {
+                    let mut run = [IoSlice::new(&block)];
+                    let write = || platform::write_run(&created.file, &mut run, offset);
+                    let result = speed.measure(write);
+                    Done::Written(match result {
+                        Ok(()) => Ok(len),
+                        Err(error) => Err(created.fault(LocalAction::Write, error)),
+                    })
+                });
+            }
+            Some(Target::Sink(sink)) => {
+                let (sink, path) = (Arc::clone(sink), self.path.to_string());
+                let block = copy(run, len);
+                cx.core.disk.run_on_thread((cx.job, key), len, move || {
+                    let fault = |source| LocalFault {
+                        action: LocalAction::Write,
+                        path: path.into(),
+                        source,
+                    };
+                    Done::Written(sink.write_at(offset, &block).map(|()| len).map_err(fault))
+                });
+            }
+            None => return Ok(len), // given up meanwhile
+        }
+        self.unwritten += len;
+        Ok(0)
+    }
+}
+
+/// The one copy of bytes that have to outlive the turn.
+fn copy(run: &[IoSlice<'_>], len: usize) -> Vec<u8> {
+    let mut block = Vec::with_capacity(len);
+    run.iter().for_each(|piece| block.extend_from_slice(piece));
+    block
+}

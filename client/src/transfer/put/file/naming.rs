@@ -1,0 +1,182 @@
+//! The last steps of an upload: the temporary file gets its name.
+//!
+//! With `posix-rename@openssh.com` that is one step, and replaces the old file in it. Version 3
+//! alone has a rename that fails if the name is taken (draft-ietf-secsh-filexfer-02 §6.5): then
+//! the old file is removed first, and the report says so.
+
+use ketch_protocol::{
+    Extension, ExtensionName, Lstat, PosixRename, Remove, Rename, Request, StatusCode,
+};
+
+use super::{PutFile, State};
+use crate::{
+    error::Kind,
+    requests::{
+        job::{Answer, Cx},
+        slots::Key,
+        table::{Expect, Step},
+    },
+    sftp::{Operation, kind_of_status},
+    transfer::{
+        error::{Place, TransferError},
+        options::Overwrite,
+        put::{Item, Put},
+        report::Remarkable,
+    },
+};
+
+impl Put {
+    /// Gives the file its name: in place of the old one if that is wanted and the server can.
+    pub(super) fn rename(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let overwrite = self.options.overwrite;
+        let posix = cx
+            .core
+            .server
+            .extensions
+            .contains(ExtensionName::PosixRename);
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let (from, to) = (file.temporary.as_bytes(), file.path.as_bytes());
+        let again = file.state == State::NamingAgain;
+        let request = if posix && overwrite == Overwrite::Replace {
+            Request::Extended(Extension::PosixRename(PosixRename { from, to }))
+        } else {
+            Request::Rename(Rename { from, to })
+        };
+        let step = if again {
+            Step::RenameAgain
+        } else {
+            Step::Rename
+        };
+        if cx.can_ask() && cx.ask(key, step, &request, Expect::Status).is_ok() {
+            file.state = if again {
+                State::RenamingAgain
+            } else {
+                State::Renaming
+            };
+        }
+    }
+
+    /// Removes the old file for a server that cannot replace it.
+    pub(super) fn clear(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let request = Request::Remove(Remove {
+            path: file.path.as_bytes(),
+        });
+        if cx.can_ask()
+            && cx
+                .ask(key, Step::RemoveOld, &request, Expect::Status)
+                .is_ok()
+        {
+            file.state = State::ClearingAsked;
+        }
+    }
+
+    /// Asks whether the name is taken, after a rename that was to take a free one failed.
+    pub(super) fn check(&mut self, key: Key, status: StatusCode, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let request = Request::Lstat(Lstat {
+            path: file.path.as_bytes(),
+        });
+        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+            file.state = State::CheckingAsked { status };
+        }
+    }
+
+    /// Takes the answer to a rename, or to the removal before the second one.
+    pub(super) fn on_named(
+        &mut self,
+        key: Key,
+        step: Step,
+        status: StatusCode,
+        message: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let overwrite = self.options.overwrite;
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        let posix = cx
+            .core
+            .server
+            .extensions
+            .contains(ExtensionName::PosixRename);
+        match (step, status) {
+            (Step::Rename, StatusCode::OK) => self.file_done(key),
+            (Step::RenameAgain, StatusCode::OK) => {
+                file.remark = Some(Remarkable::NotReplacedAtomically);
+                self.file_done(key);
+            }
+            // Version 3 has no status for a name that is taken; these are what servers say.
+            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS)
+                if overwrite == Overwrite::Never =>
+            {
+                file.state = State::Checking { status };
+            }
+            (Step::Rename, status)
+                if overwrite == Overwrite::Replace
+                    && !posix
+                    && kind_of_status(status) != Kind::NotFound =>
+            {
+                file.state = State::Clearing;
+            }
+            (Step::RemoveOld, StatusCode::OK) => file.state = State::NamingAgain,
+            (Step::RenameAgain, status) => {
+                // The old file is gone: what was sent is all there is, and stays.
+                file.created = false;
+                let (path, temporary) = (file.path.clone(), file.temporary.clone());
+                let error = TransferError::LeftAs {
+                    path,
+                    temporary,
+                    status,
+                };
+                self.fail_file(key, error, cx);
+            }
+            (_, status) => {
+                let error = file.refused(Operation::Rename, status, message);
+                self.fail_file(key, error, cx);
+            }
+        }
+    }
+
+    pub(super) fn file_done(&mut self, key: Key) {
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
+        self.files -= 1;
+        self.plan
+            .progress
+            .correct_total(file.announced().unwrap_or(0), file.size);
+        self.plan.progress.finish_file();
+        self.plan.report(|report| {
+            report.files += 1;
+            report.bytes += file.size;
+            if let Some(remark) = file.remark {
+                report.remark(Place::Remote(file.path.clone()), remark);
+            }
+        });
+    }
+}
+
+impl PutFile {
+    /// Takes the answer to a look at the final name, before or after.
+    pub(super) fn on_looked(&mut self, answer: Answer<'_>) -> Result<(), TransferError> {
+        let there = matches!(answer, Answer::Attrs(_));
+        match self.state {
+            State::Looking | State::CheckingAsked { .. } if there => Err(TransferError::Exists {
+                path: self.path.clone(),
+            }),
+            State::CheckingAsked { status } => Err(self.refused(Operation::Rename, status, b"")),
+            State::Looking => {
+                self.state = State::Creating;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
