@@ -30,9 +30,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let local = Path::new(local);
     let report = if direction == "get" {
-        sftp.get(&destination.path, local, GetOptions::new().recursive(true)).await?
+        sftp.get(&destination.path, local, GetOptions::new().recursive(true))
+            .await?
     } else {
-        sftp.put(local, &destination.path, PutOptions::new().recursive(true)).await?
+        sftp.put(local, &destination.path, PutOptions::new().recursive(true))
+            .await?
     };
     println!("{} files, {} bytes", report.files, report.bytes);
     session.disconnect().await;

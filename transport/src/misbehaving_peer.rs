@@ -3,35 +3,33 @@
 //! [`Rig`] joins a [`Connection`] in either role to such a peer and walks both to any [`State`].
 //! The submodules provoke every violation that the RFCs, strict key exchange and our limits know.
 
+mod channel_ends;
 mod channels;
 mod key_exchange;
 mod login;
 mod order;
 mod packets;
+mod peer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ketch_wire::{NameList, Reader, Writer};
+use ketch_wire::Writer;
 use zeroize::Zeroizing;
 
-use crate::algorithm::{CipherName, marker};
-use crate::auth::Credential;
 use crate::channel::ChannelId;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
-use crate::crypto::derive::{Agreed, Direction, ExchangeHash, Transcript};
+use crate::crypto::derive::{Agreed, ExchangeHash};
 use crate::crypto::ecdh::Ephemeral;
 use crate::crypto::hostkey::HostKeyPair;
 use crate::error::{ConnectionError, PeerMisbehaved};
-use crate::event::Event;
 use crate::message::auth::{CONNECTION_SERVICE, MethodRequest, UserauthRequest};
-use crate::message::connection::{ChannelOnly, ChannelOpen, ChannelRequest, OpenConfirmation};
 use crate::message::connection::{ChannelData, Request};
-use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
+use crate::message::connection::{ChannelOnly, ChannelOpen, ChannelRequest, OpenConfirmation};
 use crate::message::number;
 use crate::message::transport::Service;
-use crate::packet::{Input, PACKET_LEN_MAX, Receiver, Sender};
+use crate::packet::{PACKET_LEN_MAX, Receiver, Sender};
 use crate::pair::Seeded;
 
 /// What the machine under test is.
@@ -77,7 +75,12 @@ pub(super) struct Offer {
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { kex: "curve25519-sha256", strict: true, cipher: "aes256-gcm@openssh.com", follows: false }
+        Self {
+            kex: "curve25519-sha256",
+            strict: true,
+            cipher: "aes256-gcm@openssh.com",
+            follows: false,
+        }
     }
 }
 
@@ -132,13 +135,18 @@ pub(super) fn key_pair(seed: u8) -> HostKeyPair {
 
 impl Rig {
     /// Before identifications are exchanged.
-    #[expect(clippy::disallowed_methods, reason = "a place for the virtual clock to start")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a place for the virtual clock to start"
+    )]
     pub(super) fn unidentified(role: Role, offer: Offer) -> Self {
         let now = Instant::now();
         let random = Box::new(Seeded::new(1));
         let machine = match role {
             Role::Client => Connection::client(ClientConfig::new("ann"), random, now),
-            Role::Server => Connection::server(ServerConfig::new(Arc::new(key_pair(1))), random, now),
+            Role::Server => {
+                Connection::server(ServerConfig::new(Arc::new(key_pair(1))), random, now)
+            }
         };
         Self {
             role,
@@ -163,9 +171,10 @@ impl Rig {
     /// In [`State::BeforeKexInit`].
     pub(super) fn new(role: Role, offer: Offer) -> Self {
         let mut rig = Self::unidentified(role, offer);
-        let line = String::from_utf8(rig.machine.output().to_vec().split(|&b| b == b'\r').next().unwrap().to_vec());
-        rig.machine_identification = line.unwrap();
-        rig.machine.output_taken(rig.machine_identification.len() + 2);
+        let line = rig.machine.output().split(|&byte| byte == b'\r').next();
+        rig.machine_identification = String::from_utf8(line.unwrap().to_vec()).unwrap();
+        rig.machine
+            .output_taken(rig.machine_identification.len() + 2);
         let line = format!("{IDENTIFICATION}\r\n");
         rig.feed(&mut line.into_bytes()).unwrap();
         rig.listen();
@@ -174,7 +183,13 @@ impl Rig {
 
     /// In any state; the offer is the default but for its mark.
     pub(super) fn at(role: Role, strict: bool, state: State) -> Self {
-        let mut rig = Self::new(role, Offer { strict, ..Offer::default() });
+        let mut rig = Self::new(
+            role,
+            Offer {
+                strict,
+                ..Offer::default()
+            },
+        );
         rig.walk(state);
         rig
     }
@@ -195,7 +210,13 @@ impl Rig {
         }
         if state >= State::InLogin {
             let number = self.by_role(number::SERVICE_ACCEPT, number::SERVICE_REQUEST);
-            self.tell(&payload(|w| Service { name: Service::USERAUTH }.encode(number, w))).unwrap();
+            self.tell(&payload(|w| {
+                Service {
+                    name: Service::USERAUTH,
+                }
+                .encode(number, w)
+            }))
+            .unwrap();
         }
         if state >= State::InUse {
             self.log_in();
@@ -237,175 +258,18 @@ impl Rig {
             Role::Client => {
                 let id = self.machine.open_session("echo", 100_000).unwrap();
                 assert_eq!(id, Some(ChannelId(CHANNEL)));
-                self.tell(&confirmation(CHANNEL, PEER_CHANNEL, PEER_WINDOW, 32_768)).unwrap();
+                self.tell(&confirmation(CHANNEL, PEER_CHANNEL, PEER_WINDOW, 32_768))
+                    .unwrap();
                 let success = ChannelOnly { recipient: CHANNEL };
-                self.tell(&payload(|w| success.encode(number::CHANNEL_SUCCESS, w))).unwrap();
+                self.tell(&payload(|w| success.encode(number::CHANNEL_SUCCESS, w)))
+                    .unwrap();
             }
             Role::Server => {
                 self.tell(&open(PEER_CHANNEL, PEER_WINDOW, 32_768)).unwrap();
-                self.tell(&request(CHANNEL, Request::Subsystem("echo"))).unwrap();
+                self.tell(&request(CHANNEL, Request::Subsystem("echo")))
+                    .unwrap();
             }
         }
-    }
-
-    /// Seals a payload, gives it to the machine, and says what came of it.
-    pub(super) fn tell(&mut self, payload: &[u8]) -> Outcome {
-        self.sender.send(payload).unwrap();
-        let mut bytes = self.sender.output().to_vec();
-        self.sender.consume(bytes.len());
-        self.feed(&mut bytes)
-    }
-
-    /// Gives bytes to the machine. What it asks on the way in is answered as a friend would.
-    pub(super) fn feed(&mut self, bytes: &mut [u8]) -> Outcome {
-        let mut told = Told::default();
-        let mut input = Input::new(bytes);
-        while let Some(event) = self.machine.next(&mut input, self.now)? {
-            told.events.push(format!("{event:?}"));
-            match event {
-                Event::HostKey(_) => self.machine.accept_host_key()?,
-                Event::AuthWanted { methods: None, .. } => {
-                    self.machine.authenticate(&Credential::None)?;
-                }
-                Event::Subsystem(id, _) => self.machine.answer_subsystem(id, true)?,
-                _ => {}
-            }
-        }
-        self.machine.flush(self.now)?;
-        told.heard = self.listen();
-        Ok(told)
-    }
-
-    /// Opens what the machine sent; keys change where it says so.
-    pub(super) fn listen(&mut self) -> Vec<Vec<u8>> {
-        let mut bytes = self.machine.output().to_vec();
-        self.machine.output_taken(bytes.len());
-        let mut input = Input::new(&mut bytes);
-        let mut heard = Vec::new();
-        while let Some(packet) = self.receiver.next(&mut input).unwrap() {
-            let payload = packet.payload.bytes.to_vec();
-            self.on_heard(&payload);
-            heard.push(payload);
-        }
-        assert_eq!(input.remaining(), 0);
-        heard
-    }
-
-    fn on_heard(&mut self, payload: &[u8]) {
-        let fields = Reader::new(&payload[1..]);
-        match payload[0] {
-            number::KEXINIT => self.theirs = payload.to_vec(),
-            number::KEX_ECDH_INIT => {
-                self.machine_public = EcdhInit::decode(fields).unwrap().public.to_vec();
-            }
-            number::KEX_ECDH_REPLY => {
-                let reply = EcdhReply::decode(fields).unwrap();
-                self.agree(reply.host_key, reply.public);
-                let hash = self.agreed.as_ref().unwrap().hash;
-                self.host_key.public_key().verify(&hash, reply.signature).unwrap();
-            }
-            number::NEWKEYS => {
-                let (cipher, keys) = self.keys(self.machine_direction());
-                self.receiver.install(cipher, &keys, self.offer.strict);
-            }
-            _ => {}
-        }
-    }
-
-    const fn machine_direction(&self) -> Direction {
-        match self.role {
-            Role::Client => Direction::ClientToServer,
-            Role::Server => Direction::ServerToClient,
-        }
-    }
-
-    fn keys(&self, direction: Direction) -> (CipherName, crate::crypto::KeyMaterial) {
-        let cipher = CipherName::from_name(self.offer.cipher).unwrap();
-        let agreed = self.agreed.as_ref().unwrap();
-        (cipher, agreed.key_material(&self.session_id.unwrap(), direction, cipher))
-    }
-
-    /// Both public values are known: the secret and the hash are, too.
-    fn agree(&mut self, host_key: &[u8], machine_public: &[u8]) {
-        let ephemeral = self.ephemeral.take().unwrap();
-        let our_public = *ephemeral.public();
-        let secret = ephemeral.agree(machine_public).unwrap();
-        let machine = (self.machine_identification.as_bytes(), &self.theirs[..], machine_public);
-        let raw = (IDENTIFICATION.as_bytes(), &self.ours[..], &our_public[..]);
-        let (client, server) = if self.role == Role::Client { (machine, raw) } else { (raw, machine) };
-        let transcript = Transcript {
-            client_identification: client.0,
-            server_identification: server.0,
-            client_kexinit: client.1,
-            server_kexinit: server.1,
-            host_key,
-            client_public: client.2,
-            server_public: server.2,
-        };
-        let agreed = Agreed::new(&transcript, &secret[..]);
-        self.session_id.get_or_insert(agreed.hash);
-        self.agreed = Some(agreed);
-    }
-
-    /// The peer's `KEXINIT`.
-    pub(super) fn kexinit(&self) -> Vec<u8> {
-        let Offer { kex, strict, cipher, follows } = self.offer;
-        let mark = self.by_role(marker::STRICT_SERVER, marker::STRICT_CLIENT);
-        let marked = format!("{kex},{mark}");
-        // As every peer does, it leaves the mark out once keys are in use.
-        let kex = if strict && self.first { &marked } else { kex };
-        let list = |names| NameList::new(names).unwrap();
-        let message = KexInit {
-            cookie: [9; 16],
-            kex: list(kex),
-            host_key: list("ssh-ed25519"),
-            cipher_client_to_server: list(cipher),
-            cipher_server_to_client: list(cipher),
-            mac_client_to_server: list("hmac-sha2-256"),
-            mac_server_to_client: list("hmac-sha2-256"),
-            compression_client_to_server: list("none"),
-            compression_server_to_client: list("none"),
-            languages_client_to_server: NameList::EMPTY,
-            languages_server_to_client: NameList::EMPTY,
-            first_kex_packet_follows: follows,
-        };
-        payload(|w| message.encode(w))
-    }
-
-    pub(super) fn tell_kexinit(&mut self) -> Outcome {
-        self.ours = self.kexinit();
-        self.tell(&self.ours.clone())
-    }
-
-    /// The message with the peer's public value: `KEX_ECDH_INIT` to a server, the reply to a client.
-    pub(super) fn public(&mut self) -> Vec<u8> {
-        let ephemeral = Ephemeral::generate(&mut self.random).unwrap();
-        let public = *ephemeral.public();
-        self.ephemeral = Some(ephemeral);
-        if self.role == Role::Server {
-            return payload(|w| EcdhInit { public: &public }.encode(w));
-        }
-        let host_key = self.host_key.public_key().as_blob().to_vec();
-        self.agree(&host_key, &self.machine_public.clone());
-        let signature = self.host_key.sign(&self.agreed.as_ref().unwrap().hash).unwrap();
-        payload(|w| EcdhReply { host_key: &host_key, public: &public, signature: &signature }.encode(w))
-    }
-
-    pub(super) fn tell_public(&mut self) -> Outcome {
-        let message = self.public();
-        self.tell(&message)
-    }
-
-    pub(super) fn tell_newkeys(&mut self) -> Outcome {
-        let outcome = self.tell(&[number::NEWKEYS])?;
-        let direction = match self.machine_direction() {
-            Direction::ClientToServer => Direction::ServerToClient,
-            Direction::ServerToClient => Direction::ClientToServer,
-        };
-        let (cipher, keys) = self.keys(direction);
-        self.sender.install(cipher, &keys, self.offer.strict);
-        self.first = false;
-        Ok(outcome)
     }
 
     /// A whole exchange of new keys that the peer starts.
@@ -444,21 +308,45 @@ pub(super) fn last_word(heard: &[Vec<u8>]) -> u32 {
 }
 
 pub(super) fn userauth_request(method: MethodRequest<'_>) -> Vec<u8> {
-    let request = UserauthRequest { user: "ann", service: CONNECTION_SERVICE, method };
+    let request = UserauthRequest {
+        user: "ann",
+        service: CONNECTION_SERVICE,
+        method,
+    };
     payload(|w| request.encode(w))
 }
 
 pub(super) fn open(sender: u32, window: u32, max_packet: u32) -> Vec<u8> {
-    let open = ChannelOpen { channel_type: ChannelOpen::SESSION, sender, window, max_packet };
+    let open = ChannelOpen {
+        channel_type: ChannelOpen::SESSION,
+        sender,
+        window,
+        max_packet,
+    };
     payload(|w| open.encode(w))
 }
 
 pub(super) fn confirmation(recipient: u32, sender: u32, window: u32, max_packet: u32) -> Vec<u8> {
-    payload(|w| OpenConfirmation { recipient, sender, window, max_packet }.encode(w))
+    payload(|w| {
+        OpenConfirmation {
+            recipient,
+            sender,
+            window,
+            max_packet,
+        }
+        .encode(w)
+    })
 }
 
 pub(super) fn request(recipient: u32, request: Request<'_>) -> Vec<u8> {
-    payload(|w| ChannelRequest { recipient, want_reply: true, request }.encode(w))
+    payload(|w| {
+        ChannelRequest {
+            recipient,
+            want_reply: true,
+            request,
+        }
+        .encode(w)
+    })
 }
 
 pub(super) fn data(recipient: u32, data: &[u8]) -> Vec<u8> {

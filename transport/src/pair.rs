@@ -96,7 +96,7 @@ impl Weather {
         // Runs with small pieces carry less, so that all take about as long.
         let data_max = (cut_max * 400).clamp(2_000, 600_000);
         let window = random.pick(&[1, 100, 5_000, 40_000, 300_000]);
-        let data_max = data_max.min(usize::try_from(window).unwrap() * 300);
+        let data_max = data_max.min(usize::try_from(window).unwrap() * 60);
         Self {
             cut_max,
             wire_max: random.pick(&[1, 50, 4_000, 200_000]).max(cut_max),
@@ -201,7 +201,10 @@ impl End {
             }
             Event::Subsystem(id, name) => {
                 let talk = Talk::new(&Plan::parse(name).flipped());
-                assert!(self.talks.insert(id.0, talk).is_none(), "a number used twice");
+                assert!(
+                    self.talks.insert(id.0, talk).is_none(),
+                    "a number used twice"
+                );
                 self.connection.answer_subsystem(id, true).unwrap();
             }
             Event::ChannelReady(id) => self.talk(id).on_ready(),
@@ -298,7 +301,10 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    #[expect(clippy::disallowed_methods, reason = "a place for the virtual clock to start")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a place for the virtual clock to start"
+    )]
     pub(crate) fn new(weather: Weather, mut random: Seeded) -> Self {
         let now = Instant::now();
         let mut config = ClientConfig::new("ann");
@@ -322,7 +328,14 @@ impl Pair {
 
     /// One thing happens.
     fn step(&mut self) {
-        let Self { client, server, weather, random, now, .. } = self;
+        let Self {
+            client,
+            server,
+            weather,
+            random,
+            now,
+            ..
+        } = self;
         let cut = 1 + random.below(weather.cut_max);
         match random.below(12) {
             0 | 1 => client.write(server, cut, weather.wire_max),
@@ -342,14 +355,25 @@ impl Pair {
 
     /// Somebody answers, opens a channel, or wants new keys.
     fn decide(&mut self) {
-        let Self { client, server, weather, random, now, .. } = self;
+        let Self {
+            client,
+            server,
+            weather,
+            random,
+            now,
+            ..
+        } = self;
         let logged_in = client.logged_in && server.logged_in;
         match random.below(4) {
             0 => client.answer(*now),
             1 => server.answer(*now),
             2 if logged_in && self.to_open > 0 => {
                 let plan = Plan::new(random, weather);
-                match client.connection.open_session(&plan.name(), weather.window).unwrap() {
+                match client
+                    .connection
+                    .open_session(&plan.name(), weather.window)
+                    .unwrap()
+                {
                     None => {
                         assert!(client.talks.len() + client.refused >= weather.channels_at_once);
                     }
@@ -376,28 +400,53 @@ impl Pair {
     fn pass_time(&mut self) {
         self.now += Duration::from_micros(u64::try_from(self.random.below(1_000)).unwrap());
         for end in [&mut self.client, &mut self.server] {
-            if end.connection.poll_timeout().is_some_and(|at| at <= self.now) {
+            if end
+                .connection
+                .poll_timeout()
+                .is_some_and(|at| at <= self.now)
+            {
                 end.connection.handle_timeout(self.now).unwrap();
             }
         }
     }
 
-    /// Runs until every channel has carried what it should and is gone; says how many steps it took.
-    pub(crate) fn run(&mut self) -> usize {
-        const STEPS_MAX: usize = 3_000_000;
-        for step in 0..STEPS_MAX {
+    /// What has been achieved; it changes as long as anything moves but keepalives.
+    fn progress(&self) -> [usize; 8] {
+        let Self { client, server, .. } = self;
+        let carried = |end: &End| end.talks.values().map(Talk::carried).sum();
+        let logged_in = usize::from(client.logged_in) + usize::from(server.logged_in);
+        let question = usize::from(client.question.is_some());
+        [
+            carried(client),
+            carried(server),
+            client.finished,
+            server.finished,
+            self.to_open,
+            self.rekeys,
+            logged_in,
+            question,
+        ]
+    }
+
+    /// Runs until every channel has carried what it should and is gone.
+    pub(crate) fn run(&mut self) {
+        // A byte at a time, a window of one byte costs thousands of steps a byte, new keys more.
+        const IDLE_STEPS_MAX: usize = 1_000_000;
+        let mut idle = 0;
+        let mut progress = self.progress();
+        while idle < IDLE_STEPS_MAX {
             self.step();
             let done = self.client.is_done() && self.server.is_done();
             if done && self.to_open == 0 && self.client.finished == self.weather.channels {
-                return step;
+                return;
             }
+            let now = self.progress();
+            idle = if now == progress { idle + 1 } else { 0 };
+            progress = now;
         }
         panic!(
             "nothing moves any more: {:?} {:?}, channels {:?} {:?}",
-            self.client.connection,
-            self.server.connection,
-            self.client.talks,
-            self.server.talks
+            self.client.connection, self.server.connection, self.client.talks, self.server.talks
         );
     }
 }

@@ -1,5 +1,7 @@
 //! Logins over an in-memory stream: who gets in, who does not, and when it takes too long.
 
+#![expect(clippy::disallowed_methods, reason = "the tests of a driver own tasks")]
+
 mod ends;
 
 use std::pin::Pin;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use ends::{host_key, log_in_client, log_in_server, user_key, user_public_key};
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{AuthMethod, ClientConfig, ServerConfig};
-use ketch_transport::driver::{CloseReason, Login, LoginEvent};
+use ketch_transport::driver::{CloseReason, Login, LoginEvent, RefuseAll};
 use ketch_transport::error::{ConnectionError, Deadline};
 use ketch_transport::message::transport::DisconnectReason;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -18,7 +20,10 @@ use zeroize::Zeroizing;
 fn both(pipe: usize) -> (Login<DuplexStream>, Login<DuplexStream>) {
     let (ours, theirs) = tokio::io::duplex(pipe);
     let client = Login::client(ours, ClientConfig::new("ann")).unwrap();
-    (client, Login::server(theirs, ServerConfig::new(host_key())).unwrap())
+    (
+        client,
+        Login::server(theirs, ServerConfig::new(host_key())).unwrap(),
+    )
 }
 
 fn error(why: &CloseReason) -> &ConnectionError {
@@ -49,7 +54,10 @@ macro_rules! expect {
 async fn a_key_logs_in() {
     for pipe in [1, 17, 100_000] {
         let (mut client, server) = both(pipe);
-        let server = tokio::task::spawn(log_in_server(server));
+        let server = tokio::task::spawn(async {
+            let server = log_in_server(server).await.unwrap();
+            server.run(Box::new(RefuseAll)).1.await;
+        });
         expect!(client, LoginEvent::HostKey(_) => client.accept_host_key().unwrap());
         expect!(client, LoginEvent::AuthWanted { methods: None, .. } => {
             client.authenticate(&Credential::PublicKey(user_public_key())).unwrap();
@@ -57,8 +65,14 @@ async fn a_key_logs_in() {
         let signature = expect!(client, LoginEvent::Sign(data) => user_key().sign(&data));
         client.signature(signature.as_ref()).unwrap();
         expect!(client, LoginEvent::Authenticated { user } => assert_eq!(user, "ann"));
-        assert!(client.peer_identification().unwrap().starts_with("SSH-2.0-ketch"));
-        server.await.unwrap().unwrap();
+        assert!(
+            client
+                .peer_identification()
+                .unwrap()
+                .starts_with("SSH-2.0-ketch")
+        );
+        drop(client);
+        server.await.unwrap();
     }
 }
 
@@ -69,7 +83,10 @@ async fn a_wrong_password_fails_six_times_and_both_learn_why() {
     let why = log_in_server(server).await.unwrap_err();
     assert_eq!(error(&why), &ConnectionError::TooManyAttempts);
     let why = client.await.unwrap().unwrap_err();
-    assert_eq!(goodbye(&why), DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE);
+    assert_eq!(
+        goodbye(&why),
+        DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE
+    );
 }
 
 #[tokio::test]
@@ -84,7 +101,9 @@ async fn the_methods_are_those_of_the_configuration() {
     expect!(client, LoginEvent::AuthWanted { .. } => client.authenticate(&Credential::None).unwrap());
     let methods = expect!(client, LoginEvent::AuthWanted { methods, .. } => methods);
     assert_eq!(methods.unwrap(), ["publickey"]);
-    client.give_up(DisconnectReason::AUTH_CANCELLED_BY_USER, "no key").await;
+    client
+        .give_up(DisconnectReason::AUTH_CANCELLED_BY_USER, "no key")
+        .await;
     let why = server.await.unwrap().unwrap_err();
     assert_eq!(goodbye(&why), DisconnectReason::AUTH_CANCELLED_BY_USER);
 }
@@ -94,7 +113,9 @@ async fn a_host_key_that_is_not_trusted_gets_no_credential() {
     let (mut client, mut server) = both(100_000);
     let server = tokio::task::spawn(async move { server.next().await });
     expect!(client, LoginEvent::HostKey(_) => ());
-    client.give_up(DisconnectReason::HOST_KEY_NOT_VERIFIABLE, "unknown host").await;
+    client
+        .give_up(DisconnectReason::HOST_KEY_NOT_VERIFIABLE, "unknown host")
+        .await;
     let why = server.await.unwrap().unwrap_err();
     assert_eq!(goodbye(&why), DisconnectReason::HOST_KEY_NOT_VERIFIABLE);
 }
@@ -122,7 +143,7 @@ async fn events_are_waited_for_again_after_a_future_was_dropped() {
         }
     }
     assert_eq!(attempts, 2);
-    let (_handle, task) = server.run(Box::new(ketch_transport::driver::RefuseAll));
+    let (_handle, task) = server.run(Box::new(RefuseAll));
     tokio::task::spawn(task);
     client.await.unwrap().unwrap();
 }
@@ -144,11 +165,20 @@ async fn a_peer_that_says_nothing_is_given_thirty_seconds() {
     expect!(client, LoginEvent::AuthWanted { .. } => ());
     // The user thinks for longer than the server waits.
     let why = server.await.unwrap().unwrap_err();
-    assert_eq!(error(&why), &ConnectionError::TimedOut(Deadline::Authentication));
+    assert_eq!(
+        error(&why),
+        &ConnectionError::TimedOut(Deadline::Authentication)
+    );
     assert_eq!(began.elapsed().as_secs(), 60);
-    client.authenticate(&Credential::Password(Zeroizing::new("secret".to_owned()))).unwrap();
+    client
+        .authenticate(&Credential::Password(Zeroizing::new("secret".to_owned())))
+        .unwrap();
     let why = client.next().await.unwrap_err();
-    assert_eq!(goodbye(&why), DisconnectReason::CONNECTION_LOST, "the server said so before it left");
+    assert_eq!(
+        goodbye(&why),
+        DisconnectReason::CONNECTION_LOST,
+        "the server said so before it left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +194,9 @@ async fn the_users_time_is_not_the_servers() {
     client.accept_host_key().unwrap();
     expect!(client, LoginEvent::AuthWanted { .. } => ());
     tokio::time::sleep(Duration::from_secs(3_600)).await;
-    client.authenticate(&Credential::Password(Zeroizing::new("secret".to_owned()))).unwrap();
+    client
+        .authenticate(&Credential::Password(Zeroizing::new("secret".to_owned())))
+        .unwrap();
     expect!(client, LoginEvent::Authenticated { .. } => ());
     server.await.unwrap().unwrap();
 }
@@ -182,7 +214,11 @@ impl AsyncRead for Endless {
     ) -> Poll<std::io::Result<()>> {
         // An IGNORE in clear: length 12, padding 6, number 2, an empty string.
         const IGNORE: &[u8] = &[0, 0, 0, 12, 6, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let piece = if self.line.is_empty() { IGNORE } else { self.line };
+        let piece = if self.line.is_empty() {
+            IGNORE
+        } else {
+            self.line
+        };
         buffer.put_slice(&piece[..piece.len().min(buffer.remaining())]);
         self.line = &[];
         Poll::Ready(Ok(()))
@@ -190,7 +226,11 @@ impl AsyncRead for Endless {
 }
 
 impl AsyncWrite for Endless {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -207,7 +247,13 @@ impl AsyncWrite for Endless {
 async fn a_peer_that_always_has_more_to_say_runs_out_of_time_all_the_same() {
     let mut config = ServerConfig::new(host_key());
     config.common.timers.handshake = Duration::from_millis(50);
-    let mut login = Login::server(Endless { line: b"SSH-2.0-endless\r\n" }, config).unwrap();
+    let mut login = Login::server(
+        Endless {
+            line: b"SSH-2.0-endless\r\n",
+        },
+        config,
+    )
+    .unwrap();
     let why = login.next().await.unwrap_err();
     assert_eq!(error(&why), &ConnectionError::TimedOut(Deadline::Handshake));
 }

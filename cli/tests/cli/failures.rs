@@ -105,54 +105,6 @@ fn a_missing_local_file_is_named() {
 }
 
 #[test]
-fn a_full_local_disk_is_said_and_leaves_nothing() {
-    let scene = Scene::trusted();
-    File::create(scene.path("root/large"))
-        .unwrap()
-        .set_len(8 << 20)
-        .unwrap();
-    let ketch = scene.command(&["get", &scene.remote("large")]);
-    // A small disk of its own, in a mount namespace that ends with the command.
-    let script = "mount -t tmpfs -o size=1m none . && cd \"$PWD\" || exit 77; \
-                  \"$@\"; code=$?; ls -A | grep -c '^large$' >&3; exit $code";
-    let names = scene.path("names");
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c"])
-        .arg(format!("exec 3>{}; {script}", names.display()))
-        .arg("sh")
-        .arg(ketch.get_program())
-        .args(ketch.get_args())
-        .env("HOME", scene.path("home"))
-        .current_dir(scene.path("local"))
-        .output();
-    match output {
-        Ok(output) if output.status.code() == Some(6) => {
-            failure(&output, 6);
-            assert_eq!(fs::read_to_string(names).unwrap().trim(), "0");
-        }
-        // Containers often forbid mounts: then there is nothing to fill.
-        Ok(output) if matches!(output.status.code(), Some(1 | 77)) && mounts_are_forbidden() => {}
-        other => panic!("{other:?}"),
-    }
-}
-
-fn mounts_are_forbidden() -> bool {
-    let mount = [
-        "--map-root-user",
-        "--mount",
-        "mount",
-        "-t",
-        "tmpfs",
-        "none",
-        "/mnt",
-    ];
-    Command::new("unshare")
-        .args(mount)
-        .output()
-        .is_ok_and(|output| !output.status.success())
-}
-
-#[test]
 fn a_server_that_dies_in_mid_transfer_ends_it() {
     let mut scene = Scene::trusted();
     // Sparse: large enough that no machine is through before the server is killed.

@@ -56,7 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// The first `taken` bytes of the input are done with; the unfinished packet behind them moves
     /// to the front.
     pub(super) fn taken(&mut self, taken: usize) {
-        if let Some(arena) = &mut self.arena {
+        if taken > 0
+            && let Some(arena) = &mut self.arena
+        {
             arena.bytes.copy_within(taken..self.filled, 0);
         }
         self.filled -= taken;

@@ -128,14 +128,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             return Ok(LoginEvent::Sign(data));
         }
         let outcome = self.next_event().await;
-        if outcome.is_err() {
-            // A last word, as far as the stream takes it at once.
-            let _: () = poll_fn(|cx| {
-                while matches!(self.link.poll_write(cx), Poll::Ready(Ok(1..))) {}
-                Poll::Ready(())
-            })
-            .await;
-        }
+        // Whoever asked may think for long now, and the peer's clock runs: what there is to say
+        // leaves before, be it a last word, as far as the stream takes it at once.
+        let _: () = poll_fn(|cx| {
+            while matches!(self.link.poll_write(cx), Poll::Ready(Ok(1..))) {}
+            Poll::Ready(())
+        })
+        .await;
         outcome
     }
 
@@ -165,17 +164,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         cx: &mut std::task::Context<'_>,
         sleep: Option<std::pin::Pin<&mut Sleep>>,
     ) -> Poll<Result<(), CloseReason>> {
-        while let Poll::Ready(len) = self.link.poll_write(cx)? {
-            if len == 0 {
-                break;
+        let failed = loop {
+            match self.link.poll_write(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) | Poll::Pending => break None,
+                Poll::Ready(Err(error)) => break Some(error),
             }
-        }
-        if let Poll::Ready(len) = self.link.poll_read(cx)? {
-            return Poll::Ready(if len == 0 {
-                Err(CloseReason::Eof)
-            } else {
-                Ok(())
-            });
+        };
+        match (self.link.poll_read(cx), failed) {
+            // Even if nothing can be written: a peer that has left may have said why.
+            (Poll::Ready(Ok(1..)), _) => return Poll::Ready(Ok(())),
+            (_, Some(error)) | (Poll::Ready(Err(error)), None) => {
+                return Poll::Ready(Err(error.into()));
+            }
+            (Poll::Ready(Ok(0)), None) => return Poll::Ready(Err(CloseReason::Eof)),
+            (Poll::Pending, None) => {}
         }
         self.link.return_buffers();
         match sleep {

@@ -38,9 +38,10 @@ impl Queues {
     /// its end, a connection that was lost is an error.
     fn lost(&self) -> io::Result<()> {
         match &self.closed {
-            Some(why) if !matches!(**why, CloseReason::Channel) => {
-                Err(io::Error::new(io::ErrorKind::ConnectionReset, (**why).clone()))
-            }
+            Some(why) if !matches!(**why, CloseReason::Channel) => Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                (**why).clone(),
+            )),
             _ => Ok(()),
         }
     }

@@ -97,13 +97,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         self.link.taken(taken);
         self.link.connection.flush(now)?;
         moved |= read;
-        while let Poll::Ready(len) = self.link.poll_write(cx)? {
-            if len == 0 {
-                break;
+        loop {
+            match self.link.poll_write(cx) {
+                Poll::Ready(Ok(1..)) => moved = true,
+                Poll::Ready(Ok(0)) | Poll::Pending => return Ok(moved),
+                Poll::Ready(Err(error)) => {
+                    // A peer that has left may have said why.
+                    if let Poll::Ready(Ok(1..)) = self.link.poll_read(cx) {
+                        self.deal_out(now)?;
+                    }
+                    return Err(error.into());
+                }
             }
-            moved = true;
         }
-        Ok(moved)
     }
 
     /// Hands every packet that was read to its application; says how many bytes they were.

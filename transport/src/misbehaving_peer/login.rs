@@ -7,8 +7,8 @@ use super::{CHANNEL, Rig, Role, State, data, key_pair, last_word, misbehaved, pa
 use super::{Outcome, userauth_request};
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
-use crate::crypto::{Random, RandomFailed};
 use crate::crypto::hostkey::HostKeyPair;
+use crate::crypto::{Random, RandomFailed};
 use crate::error::{ConnectionError, Deadline, PeerMisbehaved};
 use crate::message::auth::{
     CONNECTION_SERVICE, MethodRequest, PASSWORD_LEN_MAX, USER_LEN_MAX, UserauthRequest,
@@ -27,7 +27,11 @@ fn signed(user: &HostKeyPair, name: &str, session_id: &[u8]) -> Vec<u8> {
     let algorithm = b"ssh-ed25519";
     let data = payload(|w| encode_signed_data(w, session_id, name, algorithm, key));
     let signature = user.sign(&data).unwrap();
-    userauth_request(MethodRequest::PublicKey { algorithm, key, signature: &signature })
+    userauth_request(MethodRequest::PublicKey {
+        algorithm,
+        key,
+        signature: &signature,
+    })
 }
 
 fn is_failure(outcome: Outcome) -> bool {
@@ -40,17 +44,36 @@ fn services_that_do_not_exist_end_it_with_reason_7() {
     let service = |number, name| payload(|w| Service { name }.encode(number, w));
     let mut cases = Vec::new();
     for name in [&b"ssh-connection"[..], b"", b"ssh-userauth\0", b"sftp"] {
-        cases.push((Role::Server, State::BeforeService, service(number::SERVICE_REQUEST, name)));
-        cases.push((Role::Client, State::BeforeService, service(number::SERVICE_ACCEPT, name)));
-        let request = UserauthRequest { user: "ann", service: name, method: MethodRequest::None };
+        cases.push((
+            Role::Server,
+            State::BeforeService,
+            service(number::SERVICE_REQUEST, name),
+        ));
+        cases.push((
+            Role::Client,
+            State::BeforeService,
+            service(number::SERVICE_ACCEPT, name),
+        ));
+        let request = UserauthRequest {
+            user: "ann",
+            service: name,
+            method: MethodRequest::None,
+        };
         if name != CONNECTION_SERVICE {
             cases.push((Role::Server, State::InLogin, payload(|w| request.encode(w))));
         }
     }
     for (role, state, message) in cases {
         let mut rig = Rig::at(role, true, state);
-        assert_eq!(misbehaved(rig.tell(&message)), PeerMisbehaved::NoSuchService, "{message:?}");
-        assert_eq!(last_word(&rig.listen()), DisconnectReason::SERVICE_NOT_AVAILABLE.0);
+        assert_eq!(
+            misbehaved(rig.tell(&message)),
+            PeerMisbehaved::NoSuchService,
+            "{message:?}"
+        );
+        assert_eq!(
+            last_word(&rig.listen()),
+            DisconnectReason::SERVICE_NOT_AVAILABLE.0
+        );
     }
 }
 
@@ -67,7 +90,10 @@ fn a_signature_counts_in_its_session_for_its_user_and_key_alone() {
     let session_id = second.session_id().unwrap();
     assert_ne!(first.session_id(), Some(session_id));
     assert!(is_failure(second.tell(&recorded)), "replayed");
-    assert!(is_failure(second.tell(&signed(&user, "bob", &session_id))), "signed for somebody else");
+    assert!(
+        is_failure(second.tell(&signed(&user, "bob", &session_id))),
+        "signed for somebody else"
+    );
     let mut flipped = signed(&user, "ann", &session_id);
     *flipped.last_mut().unwrap() ^= 1;
     assert!(is_failure(second.tell(&flipped)));
@@ -75,11 +101,18 @@ fn a_signature_counts_in_its_session_for_its_user_and_key_alone() {
     let ours = user.public_key().as_blob();
     let theirs = key_pair(6).public_key().as_blob().to_vec();
     let mut swapped = signed(&user, "ann", &session_id);
-    let at = swapped.windows(ours.len()).position(|part| part == ours).unwrap();
+    let at = swapped
+        .windows(ours.len())
+        .position(|part| part == ours)
+        .unwrap();
     swapped[at..at + ours.len()].copy_from_slice(&theirs);
     assert!(is_failure(second.tell(&swapped)));
     let told = second.tell(&signed(&user, "ann", &session_id)).unwrap();
-    assert!(told.events[0].contains("PublicKey(PublicKey("), "{:?}", told.events);
+    assert!(
+        told.events[0].contains("PublicKey(PublicKey("),
+        "{:?}",
+        told.events
+    );
 }
 
 #[test]
@@ -88,24 +121,37 @@ fn who_is_in_is_who_signed_not_who_was_asked_about() {
     let mut rig = server();
     for key in [&ann, &bob] {
         let key = key.public_key().as_blob();
-        let query = MethodRequest::PublicKeyQuery { algorithm: b"ssh-ed25519", key };
+        let query = MethodRequest::PublicKeyQuery {
+            algorithm: b"ssh-ed25519",
+            key,
+        };
         rig.tell(&userauth_request(query)).unwrap();
-        assert!(!rig.machine.accept_auth(rig.now).unwrap(), "a query lets nobody in");
+        assert!(
+            !rig.machine.accept_auth(rig.now).unwrap(),
+            "a query lets nobody in"
+        );
         assert_eq!(rig.listen()[0][0], number::USERAUTH_PK_OK);
     }
     let message = signed(&ann, "ann", &rig.session_id().unwrap());
     let told = rig.tell(&message).unwrap();
     let expected = format!("PublicKey({:?})", ann.public_key());
-    assert!(told.events[0].contains(&expected), "{:?} {expected}", told.events);
+    assert!(
+        told.events[0].contains(&expected),
+        "{:?} {expected}",
+        told.events
+    );
     assert!(rig.machine.accept_auth(rig.now).unwrap());
 }
 
 #[test]
 fn six_failures_end_it_with_reason_14() {
-    for wrong in [MethodRequest::Password("guess"), MethodRequest::PublicKeyQuery {
-        algorithm: b"ssh-ed25519",
-        key: key_pair(5).public_key().as_blob(),
-    }] {
+    for wrong in [
+        MethodRequest::Password("guess"),
+        MethodRequest::PublicKeyQuery {
+            algorithm: b"ssh-ed25519",
+            key: key_pair(5).public_key().as_blob(),
+        },
+    ] {
         let mut rig = server();
         for round in 1..=6 {
             let told = rig.tell(&userauth_request(wrong)).unwrap();
@@ -123,7 +169,10 @@ fn six_failures_end_it_with_reason_14() {
     }
     // Failures that nobody is asked about count as well.
     let mut rig = server();
-    let rsa = MethodRequest::PublicKeyQuery { algorithm: b"ssh-rsa", key: b"key" };
+    let rsa = MethodRequest::PublicKeyQuery {
+        algorithm: b"ssh-rsa",
+        key: b"key",
+    };
     let outcome = (0..6).find_map(|_| rig.tell(&userauth_request(rsa)).err());
     assert_eq!(outcome, Some(ConnectionError::TooManyAttempts));
 }
@@ -144,13 +193,33 @@ fn requests_that_are_no_failures_are_bounded_too() {
 fn names_and_passwords_have_a_longest_length() {
     let request = |user: &str, password: &str| {
         let method = MethodRequest::Password(password);
-        payload(|w| UserauthRequest { user, service: CONNECTION_SERVICE, method }.encode(w))
+        payload(|w| {
+            UserauthRequest {
+                user,
+                service: CONNECTION_SERVICE,
+                method,
+            }
+            .encode(w)
+        })
     };
     let (user, password) = ("u".repeat(USER_LEN_MAX), "p".repeat(PASSWORD_LEN_MAX));
-    assert_eq!(server().tell(&request(&user, &password)).unwrap().events.len(), 1);
-    for message in [request(&format!("{user}u"), "p"), request("u", &format!("{password}p"))] {
+    assert_eq!(
+        server()
+            .tell(&request(&user, &password))
+            .unwrap()
+            .events
+            .len(),
+        1
+    );
+    for message in [
+        request(&format!("{user}u"), "p"),
+        request("u", &format!("{password}p")),
+    ] {
         let malformed = misbehaved(server().tell(&message));
-        assert!(matches!(malformed, PeerMisbehaved::Malformed { number: 50, .. }));
+        assert!(matches!(
+            malformed,
+            PeerMisbehaved::Malformed { number: 50, .. }
+        ));
     }
 }
 
@@ -162,7 +231,9 @@ fn of_endless_banners_some_are_shown() {
         w.string(b"hello");
         w.string(b"");
     });
-    let shown: usize = (0..100).map(|_| rig.tell(&banner).unwrap().events.len()).sum();
+    let shown: usize = (0..100)
+        .map(|_| rig.tell(&banner).unwrap().events.len())
+        .sum();
     assert_eq!(shown, 16);
 }
 
@@ -170,9 +241,17 @@ fn of_endless_banners_some_are_shown() {
 fn every_wait_has_an_end() {
     use State::{BeforeKexInit, BeforeNewKeys, BeforePublic, BeforeService, InLogin};
     let cases = [
-        (&[BeforeKexInit, BeforePublic, BeforeNewKeys][..], 30, Deadline::Handshake),
+        (
+            &[BeforeKexInit, BeforePublic, BeforeNewKeys][..],
+            30,
+            Deadline::Handshake,
+        ),
         (&[BeforeService, InLogin], 60, Deadline::Authentication),
-        (&[State::RekeyAsked, State::RekeyBeforePublic], 30, Deadline::Rekey),
+        (
+            &[State::RekeyAsked, State::RekeyBeforePublic],
+            30,
+            Deadline::Rekey,
+        ),
     ];
     for role in [Role::Client, Role::Server] {
         for (states, seconds, deadline) in &cases {
@@ -181,7 +260,11 @@ fn every_wait_has_an_end() {
                 let almost = Duration::from_secs(*seconds) - Duration::from_millis(1);
                 rig.wait(almost).unwrap();
                 let outcome = rig.wait(Duration::from_millis(1)).unwrap_err();
-                assert_eq!(outcome, ConnectionError::TimedOut(*deadline), "{role:?} {state:?}");
+                assert_eq!(
+                    outcome,
+                    ConnectionError::TimedOut(*deadline),
+                    "{role:?} {state:?}"
+                );
             }
         }
     }
@@ -206,7 +289,10 @@ fn a_silent_peer_is_asked_and_then_given_up() {
     for role in [Role::Client, Role::Server] {
         let mut rig = Rig::at(role, true, State::InUse);
         for _ in 0..3 {
-            assert_eq!(rig.machine.poll_timeout(), Some(rig.now + Duration::from_secs(30)));
+            assert_eq!(
+                rig.machine.poll_timeout(),
+                Some(rig.now + Duration::from_secs(30))
+            );
             let asked = rig.wait(Duration::from_secs(30)).unwrap();
             assert_eq!(asked.heard[0][0], number::GLOBAL_REQUEST);
         }
@@ -225,7 +311,8 @@ fn a_silent_peer_is_asked_and_then_given_up() {
 fn the_time_of_a_question_is_not_the_peers() {
     let mut rig = server();
     rig.wait(Duration::from_secs(59)).unwrap();
-    rig.tell(&userauth_request(MethodRequest::Password("secret"))).unwrap();
+    rig.tell(&userauth_request(MethodRequest::Password("secret")))
+        .unwrap();
     rig.wait(Duration::from_secs(3600)).unwrap();
     assert_eq!(rig.machine.poll_timeout(), None);
     rig.machine.resume_clock(rig.now);
@@ -250,5 +337,8 @@ fn without_randomness_there_is_no_connection() {
     let client = Connection::client(ClientConfig::new("ann"), Box::new(Dry), now);
     assert_eq!(client.err(), Some(failed.clone()));
     let config = ServerConfig::new(std::sync::Arc::new(key_pair(1)));
-    assert_eq!(Connection::server(config, Box::new(Dry), now).err(), Some(failed));
+    assert_eq!(
+        Connection::server(config, Box::new(Dry), now).err(),
+        Some(failed)
+    );
 }

@@ -10,11 +10,20 @@ use crate::packet::{IdentificationError, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_A
 use crate::pair::Seeded;
 
 const BOTH: [Role; 2] = [Role::Client, Role::Server];
-const CIPHERS: [&str; 3] =
-    ["aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"];
+const CIPHERS: [&str; 3] = [
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+];
 
 fn in_use(role: Role, cipher: &'static str) -> Rig {
-    let mut rig = Rig::new(role, Offer { cipher, ..Offer::default() });
+    let mut rig = Rig::new(
+        role,
+        Offer {
+            cipher,
+            ..Offer::default()
+        },
+    );
     rig.walk(State::InUse);
     rig
 }
@@ -53,7 +62,13 @@ fn lengths_are_bounded_before_and_after_login() {
                 let max = usize::try_from(max).unwrap();
                 // Length and padding are at most 33 bytes around the payload.
                 for (len, fits) in [(max - 40, true), (max + 1, false), (700_000, false)] {
-                    let mut rig = Rig::new(role, Offer { cipher, ..Offer::default() });
+                    let mut rig = Rig::new(
+                        role,
+                        Offer {
+                            cipher,
+                            ..Offer::default()
+                        },
+                    );
                     rig.walk(state);
                     let mut message = vec![0; len];
                     message[0] = number::IGNORE;
@@ -96,7 +111,10 @@ fn whatever_bit_was_changed_the_answer_is_the_same() {
                 // Enough behind it that a longer length does not only make the machine wait.
                 bytes.resize(bytes.len() + 300_000, 0);
                 let outcome = rig.feed(&mut bytes);
-                assert!(matches!(outcome, Err(ConnectionError::Packet(_))), "{outcome:?}");
+                assert!(
+                    matches!(outcome, Err(ConnectionError::Packet(_))),
+                    "{outcome:?}"
+                );
                 let heard = rig.listen();
                 assert_eq!(last_word(&heard), DisconnectReason::MAC_ERROR.0);
                 words.insert(heard);
@@ -118,11 +136,17 @@ fn packets_lost_repeated_or_swapped_end_the_connection() {
                     rig.sender.consume(bytes.len());
                     bytes
                 });
-                let mut bytes: Vec<u8> = order.iter().flat_map(|&at: &usize| packets[at].clone()).collect();
+                let mut bytes: Vec<u8> = order
+                    .iter()
+                    .flat_map(|&at: &usize| packets[at].clone())
+                    .collect();
                 // Under the wrong counter ChaCha20's length is noise: have enough for any.
                 bytes.resize(bytes.len() + 300_000, 0);
                 let outcome = rig.feed(&mut bytes);
-                assert!(matches!(outcome, Err(ConnectionError::Packet(_))), "{outcome:?}");
+                assert!(
+                    matches!(outcome, Err(ConnectionError::Packet(_))),
+                    "{outcome:?}"
+                );
             }
         }
     }
@@ -131,7 +155,12 @@ fn packets_lost_repeated_or_swapped_end_the_connection() {
 #[test]
 fn a_disconnect_is_heard_and_kept_short() {
     for role in BOTH {
-        for state in [State::BeforeKexInit, State::BeforePublic, State::InLogin, State::RekeyBeforePublic] {
+        for state in [
+            State::BeforeKexInit,
+            State::BeforePublic,
+            State::InLogin,
+            State::RekeyBeforePublic,
+        ] {
             let mut rig = Rig::at(role, true, state);
             let message = super::payload(|w| {
                 w.u8(number::DISCONNECT);
@@ -139,7 +168,10 @@ fn a_disconnect_is_heard_and_kept_short() {
                 w.string(&[b'x'; 10_000]);
             });
             match rig.tell(&message) {
-                Err(ConnectionError::Disconnected { reason, description }) => {
+                Err(ConnectionError::Disconnected {
+                    reason,
+                    description,
+                }) => {
                     assert_eq!((reason.0, description.len()), (2, 512));
                 }
                 other => panic!("{other:?}"),

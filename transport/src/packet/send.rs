@@ -14,8 +14,13 @@ use crate::message::connection::{ChannelData, DATA_HEADER_LEN};
 
 /// Most unsent bytes that the buffer holds.
 const OUTPUT_MAX: usize = 1024 * 1024;
-/// What bulk data leaves free for control messages.
-const CONTROL_RESERVE: usize = 128 * 1024;
+/// Length of a buffer that no bulk data went through.
+const BUFFER_SMALL: usize = 16 * 1024;
+/// Bulk data is added only while fewer unsent bytes than this wait: a stream that takes little at a
+/// time would otherwise have most of the buffer moved to its front again and again.
+const BULK_LOW: usize = 256 * 1024;
+/// Most unsent bytes with bulk data added. The buffer is longer, so that moving is rare.
+const BULK_HIGH: usize = 544 * 1024;
 /// Most data bytes that are put in one channel packet, whatever the peer accepts: RFC 4253 §6.1
 /// promises no more, and larger ones are no faster.
 pub const PACKET_DATA_MAX: usize = 32 * 1024;
@@ -132,8 +137,13 @@ impl Sender {
 
     /// Bytes of bulk data that may be added now.
     #[must_use]
-    pub fn free(&self) -> usize {
-        (OUTPUT_MAX - CONTROL_RESERVE).saturating_sub(self.tail - self.head)
+    pub const fn free(&self) -> usize {
+        let unsent = self.tail - self.head;
+        if unsent < BULK_LOW {
+            BULK_HIGH - unsent
+        } else {
+            0
+        }
     }
 
     /// Gives the buffer away if nothing waits in it, so that an idle connection holds none.
@@ -227,7 +237,13 @@ impl Sender {
                 self.head = 0;
             }
             if self.tail + len > self.buffer.len() {
-                self.buffer.resize(self.tail + len, 0);
+                // All at once: what is not written to costs no memory, and moving becomes rare.
+                let whole = if self.tail + len > BUFFER_SMALL {
+                    OUTPUT_MAX
+                } else {
+                    BUFFER_SMALL
+                };
+                self.buffer.resize(whole.max(self.tail + len), 0);
             }
         }
         self.tail + len
@@ -406,7 +422,7 @@ mod tests {
         while let Some(slots) = sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX) {
             slots.commit(PACKET_DATA_MAX);
         }
-        assert!(sender.output().len() > OUTPUT_MAX / 2);
+        assert!(sender.output().len() >= BULK_LOW);
         assert!(sender.send(b"control").is_ok());
         assert_eq!(
             std::iter::repeat_with(|| sender.send(&[0; 1024])).find(Result::is_err),

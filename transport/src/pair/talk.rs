@@ -37,13 +37,24 @@ impl Plan {
 
     /// The name of the subsystem.
     pub(super) fn name(&self) -> String {
-        let Self { seed, out, into, closes, cut, their_cut, refused } = self;
+        let Self {
+            seed,
+            out,
+            into,
+            closes,
+            cut,
+            their_cut,
+            refused,
+        } = self;
         if *refused {
             return "none".to_owned();
         }
         let number = |cut: &Option<usize>| cut.map_or(-1, |at| i64::try_from(at).unwrap());
         let (cut, their_cut) = (number(cut), number(their_cut));
-        format!("{seed} {out} {into} {} {cut} {their_cut}", u8::from(*closes))
+        format!(
+            "{seed} {out} {into} {} {cut} {their_cut}",
+            u8::from(*closes)
+        )
     }
 
     pub(super) fn parse(name: &str) -> Self {
@@ -78,7 +89,9 @@ impl Plan {
 /// Byte `at` of a stream.
 fn byte(seed: u64, at: usize) -> u8 {
     let at = u64::try_from(at).unwrap();
-    seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]
+    seed.wrapping_add(at)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .to_be_bytes()[0]
 }
 
 /// One end of a channel at work.
@@ -98,7 +111,10 @@ impl Talk {
     /// The peer opened it and the subsystem was granted.
     pub(super) fn new(plan: &Plan) -> Self {
         let ready = true;
-        Self { ready, ..Self::opening(plan) }
+        Self {
+            ready,
+            ..Self::opening(plan)
+        }
     }
 
     /// We asked for it.
@@ -121,6 +137,11 @@ impl Talk {
 
     pub(super) const fn is_refused(&self) -> bool {
         self.plan.refused
+    }
+
+    /// Bytes sent and received.
+    pub(super) const fn carried(&self) -> usize {
+        self.sent + self.received
     }
 
     pub(super) fn on_data(&mut self, data: &[u8], window_max: usize) {
@@ -169,7 +190,11 @@ impl Talk {
         if self.closed {
             return;
         }
-        if self.plan.cut.is_some_and(|at| self.sent + self.received >= at) {
+        if self
+            .plan
+            .cut
+            .is_some_and(|at| self.sent + self.received >= at)
+        {
             connection.close(id);
             self.closed = true;
             return;
@@ -222,7 +247,11 @@ impl Talk {
             });
             assert_eq!(at, self.sent + len);
             // Sometimes less came than there was room for.
-            let committed = if random.one_in(4) { random.below(len + 1) } else { len };
+            let committed = if random.one_in(4) {
+                random.below(len + 1)
+            } else {
+                len
+            };
             room.commit(committed);
             self.sent += committed;
         }

@@ -12,7 +12,7 @@ use ketch_transport::driver::{
     Acceptor, Application, ChannelStream, CloseReason, ConnectionHandle, Login, LoginEvent,
     RefuseAll, stream,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -121,8 +121,13 @@ where
                 assert_eq!(&key, host_key().public_key());
                 login.accept_host_key()?;
             }
-            LoginEvent::AuthWanted { methods: None, .. } => login.authenticate(&Credential::None)?,
-            LoginEvent::AuthWanted { methods: Some(methods), .. } => {
+            LoginEvent::AuthWanted { methods: None, .. } => {
+                login.authenticate(&Credential::None)?
+            }
+            LoginEvent::AuthWanted {
+                methods: Some(methods),
+                ..
+            } => {
                 assert_eq!(methods, ["publickey", "password"]);
                 let password = Zeroizing::new(password.to_owned());
                 login.authenticate(&Credential::Password(password))?;
@@ -145,41 +150,46 @@ pub(crate) struct Ends {
 
 /// Joins a client and a server by a pipe that holds `pipe` bytes.
 pub(crate) async fn join(pipe: usize) -> Ends {
-    join_with(pipe, ClientConfig::new("ann"), ServerConfig::new(host_key())).await
+    join_with(
+        pipe,
+        ClientConfig::new("ann"),
+        ServerConfig::new(host_key()),
+    )
+    .await
 }
 
 pub(crate) async fn join_with(pipe: usize, client: ClientConfig, server: ServerConfig) -> Ends {
     let (ours, theirs) = tokio::io::duplex(pipe);
-    let (client, server) = log_in_both(ours, theirs, client, server).await;
+    let server = Login::server(theirs, server).unwrap();
     let (sender, collected) = mpsc::unbounded_channel();
+    let server = tokio::task::spawn(async {
+        let server = log_in_server(server).await.unwrap();
+        let (server, task) = server.run(Box::new(Programs { collected: sender }));
+        (server, tokio::task::spawn(task))
+    });
+    let client = log_in_client(Login::client(ours, client).unwrap(), "secret")
+        .await
+        .unwrap();
     let (client, client_task) = client.run(Box::new(RefuseAll));
-    let (server, server_task) = server.run(Box::new(Programs { collected: sender }));
+    let client_task = tokio::task::spawn(client_task);
+    let (server, server_task) = server.await.unwrap();
     Ends {
         client,
-        client_task: tokio::task::spawn(client_task),
+        client_task,
         server,
-        server_task: tokio::task::spawn(server_task),
+        server_task,
         collected,
     }
-}
-
-pub(crate) async fn log_in_both(
-    ours: DuplexStream,
-    theirs: DuplexStream,
-    client: ClientConfig,
-    server: ServerConfig,
-) -> (Login<DuplexStream>, Login<DuplexStream>) {
-    let client = log_in_client(Login::client(ours, client).unwrap(), "secret");
-    let server = log_in_server(Login::server(theirs, server).unwrap());
-    let (client, server) = tokio::join!(client, server);
-    (client.unwrap(), server.unwrap())
 }
 
 impl Ends {
     /// Opens a channel and starts a subsystem on it.
     pub(crate) async fn open(&self, subsystem: &str) -> ChannelStream {
         let (channel, application) = stream();
-        self.client.open_session(subsystem, WINDOW, application).await.unwrap();
+        self.client
+            .open_session(subsystem, WINDOW, application)
+            .await
+            .unwrap();
         channel
     }
 

@@ -1,0 +1,382 @@
+//! Against the real OpenSSH: our client with `sshd`, `ssh` with our server, each cipher, while both
+//! sides exchange keys again and again under 64 MiB that are echoed.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "the tests of a driver own tasks")]
+
+mod ends;
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64ct::{Base64, Encoding};
+use ends::{host_key, log_in_server, user_key, user_public_key};
+use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
+use ketch_transport::algorithm::CipherName;
+use ketch_transport::auth::{Credential, Method};
+use ketch_transport::config::{ClientConfig, ServerConfig};
+use ketch_transport::crypto::hostkey::PublicKey;
+use ketch_transport::driver::{
+    Acceptor, Application, ChannelIo, CloseReason, ConnectionHandle, Lent, Login, LoginEvent,
+    RefuseAll, stream,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const LEN: usize = 64 << 20;
+/// How long `ssh` may take; it takes seconds.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Bytes that repeat nowhere near.
+fn content() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(LEN);
+    while bytes.len() < LEN {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+/// `ssh-ed25519` and base64, as in `known_hosts` and `authorized_keys`.
+fn line(key: &PublicKey) -> String {
+    format!(
+        "{} {}",
+        key.algorithm(),
+        Base64::encode_string(key.as_blob())
+    )
+}
+
+fn key_of(line: &str) -> PublicKey {
+    let base64 = line.split(' ').nth(1).unwrap();
+    PublicKey::from_blob(&Base64::decode_vec(base64).unwrap()).unwrap()
+}
+
+/// An `sshd` whose subsystem `echo` is `cat`, and which lets [`user_key`] in.
+fn sshd(dir: &Path, cipher: CipherName) -> OpenSshServer {
+    let authorized = dir.join("authorized");
+    fs::write(&authorized, format!("{}\n", line(&user_public_key()))).unwrap();
+    OpenSshServer::start(OpenSshConfig {
+        ciphers: Some(cipher.name().to_owned()),
+        rekey_limit: Some("1M".to_owned()),
+        log_level: "DEBUG1".to_owned(),
+        lines: vec![
+            "Subsystem echo /bin/cat".to_owned(),
+            format!("AuthorizedKeysFile {}", authorized.display()),
+        ],
+        ..OpenSshConfig::default()
+    })
+    .unwrap()
+}
+
+async fn connect(server: &OpenSshServer, cipher: CipherName) -> ConnectionHandle {
+    let mut config = ClientConfig::new(server.user());
+    config.common.preferences.cipher = vec![cipher];
+    let socket = TcpStream::connect(server.addr()).await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let mut login = Login::client(socket, config).unwrap();
+    loop {
+        match login.next().await.unwrap() {
+            LoginEvent::HostKey(key) => {
+                assert_eq!(key, key_of(server.host_key().public_key()));
+                login.accept_host_key().unwrap();
+            }
+            LoginEvent::AuthWanted { methods: None, .. } => {
+                login
+                    .authenticate(&Credential::PublicKey(user_public_key()))
+                    .unwrap();
+            }
+            LoginEvent::Sign(data) => {
+                login.signature(user_key().sign(&data).as_ref()).unwrap();
+            }
+            LoginEvent::Authenticated { .. } => {
+                assert!(login.peer_identification().unwrap().contains("OpenSSH"));
+                let (handle, task) = login.run(Box::new(RefuseAll));
+                tokio::task::spawn(task);
+                return handle;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn sshd_echoes(cipher: CipherName) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = sshd(dir.path(), cipher);
+    let handle = connect(&server, cipher).await;
+    let (channel, application) = stream();
+    handle
+        .open_session("echo", 2 << 20, application)
+        .await
+        .unwrap();
+    let (mut read, mut write) = tokio::io::split(channel);
+    let sent = Arc::new(content());
+    let writer = tokio::task::spawn({
+        let (sent, handle) = (Arc::clone(&sent), handle.clone());
+        async move {
+            for piece in sent.chunks(5_000_000) {
+                write.write_all(piece).await.unwrap();
+                handle.rekey();
+            }
+            write.shutdown().await.unwrap();
+        }
+    });
+    let mut received = Vec::with_capacity(LEN);
+    read.read_to_end(&mut received).await.unwrap();
+    writer.await.unwrap();
+    assert!(received == *sent, "{} bytes of {LEN}", received.len());
+    assert!(!handle.is_closed());
+    handle.disconnect();
+    assert!(matches!(*handle.closed().await, CloseReason::Requested));
+    let rekeys = server.log().matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(rekeys > 30, "{rekeys} exchanges");
+}
+
+#[tokio::test]
+async fn sshd_echoes_under_aes256_gcm() {
+    sshd_echoes(CipherName::Aes256Gcm).await;
+}
+
+#[tokio::test]
+async fn sshd_echoes_under_aes128_gcm() {
+    sshd_echoes(CipherName::Aes128Gcm).await;
+}
+
+#[tokio::test]
+async fn sshd_echoes_under_chacha20_poly1305() {
+    sshd_echoes(CipherName::ChaCha20Poly1305).await;
+}
+
+#[tokio::test]
+async fn an_upload_outlives_hundreds_of_key_exchanges() {
+    // Nothing but a few answers comes back: exchanges without end, if only what comes in counted.
+    let dir = tempfile::tempdir().unwrap();
+    let cipher = CipherName::Aes128Gcm;
+    let authorized = dir.path().join("authorized");
+    fs::write(&authorized, format!("{}\n", line(&user_public_key()))).unwrap();
+    let server = OpenSshServer::start(OpenSshConfig {
+        rekey_limit: Some("64K".to_owned()),
+        lines: vec![
+            "Subsystem count /usr/bin/wc -c".to_owned(),
+            format!("AuthorizedKeysFile {}", authorized.display()),
+        ],
+        ..OpenSshConfig::default()
+    })
+    .unwrap();
+    let handle = connect(&server, cipher).await;
+    let (mut channel, application) = stream();
+    handle
+        .open_session("count", 2 << 20, application)
+        .await
+        .unwrap();
+    channel.write_all(&content()).await.unwrap();
+    channel.shutdown().await.unwrap();
+    let mut counted = String::new();
+    channel.read_to_string(&mut counted).await.unwrap();
+    assert_eq!(counted.trim(), LEN.to_string());
+}
+
+/// Echoes on the connection's task, and says in the end that all went well.
+#[derive(Default)]
+struct Echo {
+    waiting: Vec<u8>,
+    ended: bool,
+}
+
+impl Application for Echo {
+    fn on_data(&mut self, data: Lent<'_>, _io: &mut ChannelIo<'_>) {
+        self.waiting.extend_from_slice(data.bytes);
+    }
+
+    fn on_eof(&mut self, _io: &mut ChannelIo<'_>) {
+        self.ended = true;
+    }
+
+    fn drive(&mut self, io: &mut ChannelIo<'_>) {
+        loop {
+            let len = self.waiting.len().min(io.sendable());
+            let Some(mut room) = (if len == 0 { None } else { io.room(len) }) else {
+                break;
+            };
+            room.write_at(0, &self.waiting);
+            room.commit(len);
+            self.waiting.drain(..len);
+            io.give_credit(len);
+        }
+        if self.ended && self.waiting.is_empty() {
+            self.ended = false;
+            io.send_exit_status(0);
+            io.close();
+        }
+    }
+}
+
+impl Acceptor for Echo {
+    fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        (name == "echo").then(|| Box::new(Self::default()) as Box<dyn Application>)
+    }
+}
+
+/// Serves one connection, and says how it ended.
+async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Arc<CloseReason> {
+    let (socket, _) = listener.accept().await.unwrap();
+    socket.set_nodelay(true).unwrap();
+    let mut config = ServerConfig::new(host_key());
+    config.common.preferences.cipher = vec![cipher];
+    config.common.rekey.bytes = Some(3 << 20);
+    let mut login = Login::server(socket, config).unwrap();
+    loop {
+        match login.next().await.unwrap() {
+            LoginEvent::Attempt(attempt) => match attempt.method {
+                Method::PublicKey(key) | Method::PublicKeyQuery(key) if key == user => {
+                    login.accept_auth().unwrap();
+                }
+                _ => login.reject_auth().unwrap(),
+            },
+            LoginEvent::Authenticated { .. } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(login.peer_identification().unwrap().contains("OpenSSH"));
+    let (handle, task) = login.run(Box::new(Echo::default()));
+    task.await;
+    handle.closed().await
+}
+
+/// Runs `ssh -s`, with a file for its input and one for its output; what it says is returned.
+fn run_ssh(dir: &Path, port: u16, cipher: CipherName, subsystem: &str) -> (Option<i32>, String) {
+    let known_hosts = dir.join("known_hosts");
+    let host = line(host_key().public_key());
+    fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host}\n")).unwrap();
+    let errors = dir.join("errors");
+    let mut child = Command::new("ssh")
+        .args([
+            "-F",
+            "none",
+            "-v",
+            "-p",
+            &port.to_string(),
+            "-c",
+            cipher.name(),
+        ])
+        .args([
+            "-o",
+            "RekeyLimit=1M",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+        ])
+        .args([
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "GlobalKnownHostsFile=/dev/null",
+        ])
+        .args(["-o", "IdentityAgent=none"])
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
+        .arg("-i")
+        .arg(dir.join("identity"))
+        .args(["-s", "ann@127.0.0.1", subsystem])
+        .stdin(File::open(dir.join("in")).unwrap())
+        .stdout(File::create(dir.join("out")).unwrap())
+        .stderr(File::create(&errors).unwrap())
+        .spawn()
+        .unwrap();
+    let step = Duration::from_millis(20);
+    for _ in 0..LIMIT.as_millis() / step.as_millis() {
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status.code(), fs::read_to_string(errors).unwrap());
+        }
+        std::thread::sleep(step);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    panic!("ssh hangs: {}", fs::read_to_string(errors).unwrap());
+}
+
+async fn ssh_is_echoed_to(cipher: CipherName) {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = KeyPair::generate(&dir.path().join("identity"), None).unwrap();
+    let content = content();
+    fs::write(dir.path().join("in"), &content).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::task::spawn(serve(listener, cipher, key_of(identity.public_key())));
+    let path = dir.path().to_owned();
+    let ssh = tokio::task::spawn_blocking(move || run_ssh(&path, port, cipher, "echo"));
+    let (status, said) = ssh.await.unwrap();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(
+        fs::read(dir.path().join("out")).unwrap() == content,
+        "{said}"
+    );
+    let rekeys = said.matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(rekeys > 30, "{rekeys} exchanges");
+    let why = server.await.unwrap();
+    assert!(why.to_string().contains("reason 11"), "{why:?}");
+}
+
+#[tokio::test]
+async fn ssh_is_echoed_to_under_aes256_gcm() {
+    ssh_is_echoed_to(CipherName::Aes256Gcm).await;
+}
+
+#[tokio::test]
+async fn ssh_is_echoed_to_under_aes128_gcm() {
+    ssh_is_echoed_to(CipherName::Aes128Gcm).await;
+}
+
+#[tokio::test]
+async fn ssh_is_echoed_to_under_chacha20_poly1305() {
+    ssh_is_echoed_to(CipherName::ChaCha20Poly1305).await;
+}
+
+#[tokio::test]
+async fn ssh_is_told_that_a_subsystem_or_a_user_is_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = KeyPair::generate(&dir.path().join("identity"), None).unwrap();
+    fs::write(dir.path().join("in"), b"").unwrap();
+    let cipher = CipherName::Aes256Gcm;
+    for (user, expected) in [
+        (key_of(identity.public_key()), "subsystem request failed"),
+        (user_public_key(), "Permission denied (publickey,password)"),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::task::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let config = ServerConfig::new(host_key());
+            if user == user_public_key() {
+                return drop(log_in_server(Login::server(socket, config).unwrap()).await);
+            }
+            let mut login = Login::server(socket, config).unwrap();
+            while let Ok(event) = login.next().await {
+                match event {
+                    LoginEvent::Attempt(attempt) => match attempt.method {
+                        Method::PublicKey(_) | Method::PublicKeyQuery(_) => {
+                            login.accept_auth().unwrap()
+                        }
+                        _ => login.reject_auth().unwrap(),
+                    },
+                    LoginEvent::Authenticated { .. } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            login.run(Box::new(RefuseAll)).1.await;
+        });
+        let path = dir.path().to_owned();
+        let ssh = tokio::task::spawn_blocking(move || run_ssh(&path, port, cipher, "none"));
+        let (status, said) = ssh.await.unwrap();
+        assert_eq!(status, Some(255), "{said}");
+        assert!(said.contains(expected), "{said}");
+        server.await.unwrap();
+    }
+}
