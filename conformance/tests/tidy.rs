@@ -10,8 +10,14 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     ("wire", &[]),
     ("protocol", &["ketch-wire"]),
     ("transport", &["ketch-wire"]),
-    ("client", &["ketch-wire", "ketch-protocol", "ketch-transport"]),
-    ("server", &["ketch-wire", "ketch-protocol", "ketch-transport"]),
+    (
+        "client",
+        &["ketch-wire", "ketch-protocol", "ketch-transport"],
+    ),
+    (
+        "server",
+        &["ketch-wire", "ketch-protocol", "ketch-transport"],
+    ),
     ("listener", &["ketch-client"]),
     ("cli", &["ketch-client", "ketch-server", "ketch-listener"]),
 ];
@@ -34,7 +40,13 @@ fn all_paths() -> BTreeSet<String> {
                 continue;
             }
             let path = entry.path();
-            found.insert(path.strip_prefix(base).unwrap().to_str().unwrap().to_owned());
+            found.insert(
+                path.strip_prefix(base)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+            );
             if entry.file_type().unwrap().is_dir() {
                 walk(&path, base, found);
             }
@@ -60,11 +72,16 @@ fn every_path_that_the_documents_name_exists() {
             }
             checked += 1;
             let exists = paths.contains(named)
-                || paths.iter().any(|path| path.ends_with(&format!("/{named}")));
+                || paths
+                    .iter()
+                    .any(|path| path.ends_with(&format!("/{named}")));
             assert!(exists, "{document} names `{quoted}`, which does not exist");
         }
     }
-    assert!(checked > 30, "only {checked} paths were found: is the test reading right?");
+    assert!(
+        checked > 30,
+        "only {checked} paths were found: is the test reading right?"
+    );
 }
 
 #[test]
@@ -89,8 +106,15 @@ fn dependencies_point_one_way() {
 fn no_crate_has_unsafe_code() {
     for member in MAY_USE.map(|(member, _)| member) {
         let lib = root().join(member).join("src/lib.rs");
-        let start = if lib.exists() { lib } else { root().join(member).join("src/main.rs") };
+        let start = if lib.exists() {
+            lib
+        } else {
+            root().join(member).join("src/main.rs")
+        };
         let text = fs::read_to_string(start).unwrap();
-        assert!(text.contains("#![forbid(unsafe_code)]"), "{member} does not forbid unsafe code");
+        assert!(
+            text.contains("#![forbid(unsafe_code)]"),
+            "{member} does not forbid unsafe code"
+        );
     }
 }

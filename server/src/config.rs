@@ -120,7 +120,7 @@ impl ServerBuilder {
     ///
     /// let builder = Server::builder().subsystem("echo", |_user| {
     ///     let (channel, application) = stream();
-    ///     tokio::task::spawn(async move {
+    ///     tokio::spawn(async move {
     ///         let (mut from, mut to) = tokio::io::split(channel);
     ///         tokio::io::copy(&mut from, &mut to).await
     ///     });

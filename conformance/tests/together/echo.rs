@@ -10,7 +10,7 @@ use crate::random::Random;
 /// The server's side of one channel.
 pub(crate) fn start() -> Box<dyn Application> {
     let (channel, application) = stream();
-    tokio::task::spawn(async move {
+    tokio::spawn(async move {
         let (mut from, mut to) = tokio::io::split(channel);
         if tokio::io::copy(&mut from, &mut to).await.is_ok() {
             let _ = to.shutdown().await;
@@ -25,7 +25,7 @@ pub(crate) async fn there_and_back(session: Session, mut random: Random, len: us
     let (mut from, mut to) = tokio::io::split(channel);
     let sent = random.bytes(len);
     let hash = Sha256::of(&sent);
-    let writer = tokio::task::spawn(async move {
+    let writer = tokio::spawn(async move {
         let mut rest = &sent[..];
         while !rest.is_empty() {
             let piece = 1 + random.below(100_000);

@@ -4,6 +4,7 @@
 //! Client and server are ketch's own and run in this process, over `tokio::io::duplex` and over a
 //! socket. No test waits for a time to pass and hopes: what is asserted is what happened before what.
 #![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "a test owns time and tasks")]
 
 mod dropped;
 mod echo;

@@ -9,10 +9,10 @@ use ketch_conformance::content::{Sha256, random_file};
 use ketch_server::CommonConfig;
 
 use crate::dropped::{DIRECTORY, ENTRIES, LARGE, Quitter, SMALL, SMALL_LEN, Tally};
-use crate::random::Random;
-use crate::scene::{Scene, names, turn, until};
-use crate::wire::Over;
 use crate::echo;
+use crate::random::Random;
+use crate::scene::{Scene, names, turn, until_equal};
+use crate::wire::Over;
 
 const MIB: u64 = 1024 * 1024;
 /// What is downloaded, and what is uploaded.
@@ -53,13 +53,16 @@ async fn everything_at_once(over: Over) {
     let enough = Arc::new(AtomicBool::new(false));
     let quitters: Vec<_> = (0..QUITTERS)
         .map(|number| Quitter::new(&scene, &sftp, number, &tally).run(CALLS, Arc::clone(&enough)))
-        .map(tokio::task::spawn)
+        .map(tokio::spawn)
         .collect();
     let get = sftp.get("down", scene.local("down"), GetOptions::new());
     let put = sftp.put(scene.local("up"), "up", PutOptions::new());
     let echo = echo::there_and_back(scene.session.clone(), Random::new(7), ECHO_LEN);
     let (got, put, ()) = tokio::join!(get, put, echo);
-    assert_eq!((got.unwrap().bytes, put.unwrap().bytes), (FILE_LEN, FILE_LEN));
+    assert_eq!(
+        (got.unwrap().bytes, put.unwrap().bytes),
+        (FILE_LEN, FILE_LEN)
+    );
     assert_eq!(Sha256::of_file(&scene.local("down")).unwrap(), down);
     assert_eq!(Sha256::of_file(&scene.remote("up")).unwrap(), up);
 
@@ -69,19 +72,24 @@ async fn everything_at_once(over: Over) {
     }
     println!("{over:?}: {tally:?}");
     let enough_of_both = QUITTERS * CALLS / 10;
-    assert!(tally.dropped.load(Ordering::SeqCst) > enough_of_both, "{tally:?}");
-    assert!(tally.finished.load(Ordering::SeqCst) > enough_of_both, "{tally:?}");
+    assert!(
+        tally.dropped.load(Ordering::SeqCst) > enough_of_both,
+        "{tally:?}"
+    );
+    assert!(
+        tally.finished.load(Ordering::SeqCst) > enough_of_both,
+        "{tally:?}"
+    );
 
     // The session is still there: what closes is closed because nobody wanted it any more.
-    until("all that nobody waits for is closed", || {
-        scene.open_files() == open_before
-    })
-    .await;
-    until("no temporary file is left", || {
-        scene.temporary_files().is_empty()
-    })
-    .await;
-    for path in [scene.local(""), scene.remote("")].iter().flat_map(|dir| names(dir)) {
+    let what = "all that nobody waits for is closed";
+    until_equal(what, &open_before, || scene.open_files()).await;
+    let what = "no temporary file is left";
+    until_equal(what, &Vec::new(), || scene.temporary_files()).await;
+    for path in [scene.local(""), scene.remote("")]
+        .iter()
+        .flat_map(|dir| names(dir))
+    {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let whole = match name.split('-').next() {
             Some("got" | "put") => small,
@@ -93,7 +101,9 @@ async fn everything_at_once(over: Over) {
 
     assert!(!scene.session.is_closed());
     assert_eq!(sftp.stat(SMALL).await.unwrap().size, Some(SMALL_LEN));
-    sftp.get(SMALL, scene.local("again"), GetOptions::new()).await.unwrap();
+    sftp.get(SMALL, scene.local("again"), GetOptions::new())
+        .await
+        .unwrap();
     assert_eq!(Sha256::of_file(&scene.local("again")).unwrap(), small);
     echo::there_and_back(scene.session.clone(), Random::new(8), 100_000).await;
     scene.session.disconnect().await;

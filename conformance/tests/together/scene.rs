@@ -1,5 +1,6 @@
 //! A server with a root directory, a client logged in to it, and the one connection between them.
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub(crate) const USER: &str = "ann";
 pub(crate) const PASSWORD: &str = "correct horse";
 
 /// What has not happened after this time will not: a test that waits for it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often is looked whether something has happened that nobody tells of.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -40,6 +41,21 @@ pub(crate) async fn until(what: &str, mut happened: impl FnMut() -> bool) {
     };
     let waited = tokio::time::timeout(PATIENCE, wait).await;
     assert!(waited.is_ok(), "in vain: {what}");
+}
+
+/// Waits until `look` finds what is `wanted`.
+///
+/// # Panics
+/// With what it finds instead, when it is clear that it will not happen.
+pub(crate) async fn until_equal<T: Debug + Eq>(what: &str, wanted: &T, look: impl Fn() -> T) {
+    let wait = async {
+        while look() != *wanted {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        assert_eq!(look(), *wanted, "in vain: {what}");
+    }
 }
 
 /// A client and a server that know each other.
@@ -65,7 +81,7 @@ impl Scene {
             .unwrap();
         let (ours, theirs) = over.pair().await;
         let host_key = server.host_key().clone();
-        tokio::task::spawn(async move { server.serve_stream(theirs, "the test").await });
+        tokio::spawn(async move { server.serve_stream(theirs, "the test").await });
         let (session, counts) = connect(ours, host_key, timeouts).await;
         Self {
             session,

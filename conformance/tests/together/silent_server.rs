@@ -11,10 +11,10 @@ use ketch_transport::auth::Method;
 use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Acceptor, ChannelIo, CloseReason, Lent, Login, LoginEvent};
 
-use crate::scene::{PASSWORD, connect, names, turn, until};
-use crate::wire::{Counts, Over, Stream};
 use crate::echo;
 use crate::random::Random;
+use crate::scene::{PASSWORD, connect, names, turn, until};
+use crate::wire::{Counts, Over, Stream};
 
 /// Time without a byte of a reply that is borne.
 const STALL: Duration = Duration::from_secs(3);
@@ -36,11 +36,12 @@ async fn a_silent_server_ends_operations_at_the_stall_deadline_over_a_socket() {
     silent_after_the_greeting(Over::Socket).await;
 }
 
-#[expect(clippy::disallowed_methods, reason = "a stall has a length")]
 async fn silent_after_the_greeting(over: Over) {
     let _turn = turn().await;
     let (session, counts, channels) = connect_to_silence(over, GREETING).await;
-    let (sftp, began) = (session.sftp().await.unwrap(), Instant::now());
+    // The last byte that ever comes is the greeting's.
+    let began = Instant::now();
+    let sftp = session.sftp().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     std::fs::write(&source, "never sent").unwrap();
@@ -60,7 +61,11 @@ async fn silent_after_the_greeting(over: Over) {
         assert!(error.is_transient(), "{error}");
     }
     assert_eq!(stat.outcome(), Outcome::NotDone);
-    assert_eq!(mkdir.outcome(), Outcome::Unknown, "it was asked for, and nobody knows");
+    assert_eq!(
+        mkdir.outcome(),
+        Outcome::Unknown,
+        "it was asked for, and nobody knows"
+    );
     assert_eq!(get.outcome(), Outcome::NotDone);
     assert_eq!(names(dir.path()), [source], "no part of a file is left");
 
@@ -77,9 +82,16 @@ async fn silent_after_the_greeting(over: Over) {
     let error = sftp.stat("file").await.unwrap_err();
     assert!(again.elapsed() >= STALL, "after {:?}", again.elapsed());
     assert_eq!(error.kind(), Kind::Timeout, "{error}");
-    until("the second stall closes the channel", || channels.closed() == 1).await;
+    until("the second stall closes the channel", || {
+        channels.closed() == 1
+    })
+    .await;
     let late = sftp.create_dir("directory").await.unwrap_err();
-    assert_eq!((late.kind(), late.outcome()), (Kind::Timeout, Outcome::NotDone), "{late}");
+    assert_eq!(
+        (late.kind(), late.outcome()),
+        (Kind::Timeout, Outcome::NotDone),
+        "{late}"
+    );
 
     // Another channel on the same connection is another try.
     assert!(!session.is_closed());
@@ -99,7 +111,11 @@ async fn a_server_that_does_not_even_greet_ends_in_a_timeout() {
         Ok::<_, SftpError>(())
     };
     let error = begin.await.unwrap_err();
-    assert_eq!((error.kind(), error.outcome()), (Kind::Timeout, Outcome::NotDone), "{error}");
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (Kind::Timeout, Outcome::NotDone),
+        "{error}"
+    );
     assert!(!session.is_closed());
     session.disconnect().await;
 }
@@ -118,7 +134,7 @@ async fn connect_to_silence(
         greeting,
         channels: Arc::clone(&channels),
     };
-    tokio::task::spawn(serve(theirs, config, silence));
+    tokio::spawn(serve(theirs, config, silence));
     let mut timeouts = Timeouts::default();
     timeouts.stall = STALL;
     timeouts.keepalive = Some(KEEPALIVE);

@@ -79,7 +79,7 @@ async fn while_the_sink_sleeps(over: Over, asks: Asks) {
     let read_before = scene.counts.read_bytes();
     let get = {
         let (sftp, sink) = (sftp.clone(), Arc::clone(&sink));
-        tokio::task::spawn(async move { sftp.get_to("file", sink, GetOptions::new()).await })
+        tokio::spawn(async move { sftp.get_to("file", sink, GetOptions::new()).await })
     };
     until("every thread sleeps in a write", || sink.naps() == NAPS).await;
     until("as much is held as may be", || {
@@ -91,21 +91,31 @@ async fn while_the_sink_sleeps(over: Over, asks: Asks) {
     for _ in 0..PINGS {
         ping(&mut echo, &mut random).await;
     }
-    assert_eq!(sink.written(), 0, "the writes slept while {PINGS} echoes came back");
+    assert_eq!(
+        sink.written(),
+        0,
+        "the writes slept while {PINGS} echoes came back"
+    );
 
     // All is quiet now but for questions and answers; more than may be missing are exchanged.
     let quiet = settled(&scene.counts).await;
-    until("questions are asked and answered while the sink sleeps", || {
-        let (reads, writes) = scene.counts.events();
-        let enough = u64::from(KEEPALIVES_MAX);
-        reads > quiet.0 + enough && writes > quiet.1 + enough
-    })
+    until(
+        "questions are asked and answered while the sink sleeps",
+        || {
+            let (reads, writes) = scene.counts.events();
+            let enough = u64::from(KEEPALIVES_MAX);
+            reads > quiet.0 + enough && writes > quiet.1 + enough
+        },
+    )
     .await;
     assert!(!scene.session.is_closed());
     assert_eq!(sink.written(), 0, "the writes slept all the time");
     let pinged = (PINGS * PING_LEN) as u64;
     let held = scene.counts.read_bytes() - read_before - pinged;
-    assert!(held <= HELD_MAX as u64 + overhead(held + pinged), "{held} bytes were read");
+    assert!(
+        held <= HELD_MAX as u64 + overhead(held + pinged),
+        "{held} bytes were read"
+    );
     sink.wake_up();
 
     let report = get.await.unwrap().unwrap();
@@ -114,8 +124,14 @@ async fn while_the_sink_sleeps(over: Over, asks: Asks) {
     let heap_peak = dhat::HeapStats::get().max_bytes;
     drop(heap);
     println!("{over:?}: {held} bytes held, {heap_peak} bytes of heap at most");
-    assert!(heap_peak <= HELD_MAX + HEAP_AROUND, "{heap_peak} bytes of heap");
-    assert!(heap_peak >= HELD_MAX / 2, "the heap was not measured: {heap_peak} bytes");
+    assert!(
+        heap_peak <= HELD_MAX + HEAP_AROUND,
+        "{heap_peak} bytes of heap"
+    );
+    assert!(
+        heap_peak >= HELD_MAX / 2,
+        "the heap was not measured: {heap_peak} bytes"
+    );
     ping(&mut echo, &mut random).await;
     scene.session.disconnect().await;
 }
@@ -146,7 +162,9 @@ async fn ping(echo: &mut ChannelStream, random: &mut Random) {
         echo.write_all(&sent).await.unwrap();
         echo.read_exact(&mut back).await.unwrap();
     };
-    tokio::time::timeout(PATIENCE, there_and_back).await.expect("the echo answers");
+    tokio::time::timeout(PATIENCE, there_and_back)
+        .await
+        .expect("the echo answers");
     assert!(sent == back, "the echo gives what it got");
 }
 
