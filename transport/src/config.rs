@@ -51,6 +51,13 @@ pub struct Timers {
     pub keepalives_max: u32,
     /// How long a graceful end may take. Default: 5 s.
     pub close: Duration,
+    /// How long the task lets the stream fill when bulk data comes in small pieces; `None` never
+    /// waits. Default: `None`.
+    ///
+    /// A peer that is slower than this side wakes it for every packet, which costs both of them more
+    /// than the packet does. The pause **blocks the thread**, as a timer of the runtime could not be
+    /// so short: set it only, to 100 or 200 µs, where the runtime's thread has nothing else to do.
+    pub receive_pause: Option<Duration>,
 }
 
 impl Default for Timers {
@@ -61,6 +68,7 @@ impl Default for Timers {
             keepalive: Some(Duration::from_secs(30)),
             keepalives_max: 3,
             close: Duration::from_secs(5),
+            receive_pause: None,
         }
     }
 }

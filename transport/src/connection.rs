@@ -1,7 +1,7 @@
 //! One SSH connection as a machine, client or server: bytes and facts in, bytes and events out.
 //!
-//! It composes the packet layer, the [handshake](crate::handshake), [authentication](crate::auth)
-//! and the [channels](crate::mux), and decides in one place which message may come when. It has no
+//! It composes the packet layer, the handshake, [authentication](crate::auth) and the
+//! channels, and decides in one place which message may come when. It has no
 //! socket, clock or task: bytes come in through [`Connection::next`], leave through
 //! [`Connection::output`], and time is an argument.
 //!

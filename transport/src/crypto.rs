@@ -1,7 +1,7 @@
 //! The only place that names a cryptography crate: ciphers, key agreement, signatures, derivation.
 //!
 //! Everything here is a small enum or struct around [`ring`] or [`x25519_dalek`]; state machines see
-//! [`Opening`], [`Sealing`], [`Ephemeral`](ecdh::Ephemeral), [`PublicKey`](hostkey::PublicKey) and
+//! `Opening`, `Sealing`, `Ephemeral`, [`PublicKey`](hostkey::PublicKey) and
 //! [`Random`], never a crate's types.
 
 use std::fmt;

@@ -444,6 +444,14 @@ impl Mux {
         outbox: &mut Outbox,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
         let (id, channel) = self.named(number::CHANNEL_CLOSE, recipient)?;
+        if matches!(channel.opening, Opening::Asked { .. }) {
+            // It was neither opened nor refused: whoever waits for that would wait for ever.
+            return Err(PeerMisbehaved::Unexpected {
+                number: number::CHANNEL_CLOSE,
+                state: "before its channel is open",
+            }
+            .into());
+        }
         channel.recv.end = End::Closed;
         channel.send.abandon();
         let was_ready = matches!(channel.opening, Opening::Ready);

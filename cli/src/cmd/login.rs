@@ -1,5 +1,7 @@
 //! How every command that talks to a server gets its session.
 
+use std::time::Duration;
+
 use ketch_client::connect::ConnectError;
 use ketch_client::hostkey::{HostKeyPolicy, HostKeys};
 use ketch_client::identity::Identity;
@@ -10,6 +12,9 @@ use zeroize::Zeroizing;
 use crate::failed::Failed;
 use crate::plan::Connection;
 use crate::prompt;
+
+/// The command's runtime has one thread and one connection, so it may block for so long.
+const RECEIVE_PAUSE: Duration = Duration::from_micros(150);
 
 /// How often the user may type the password.
 const PASSWORD_TRIES_MAX: u32 = 3;
@@ -82,6 +87,7 @@ fn connect(
     };
     let mut connect = Connect::to_destination(&connection.destination)
         .host_keys(host_keys.policy(policy))
+        .receive_pause(RECEIVE_PAUSE)
         .timeouts(timeouts(connection));
     if !connection.ciphers.is_empty() {
         connect = connect.ciphers(connection.ciphers.clone());

@@ -33,7 +33,15 @@ async fn target(sftp: &Sftp, plan: &Put) -> Result<RemotePath, Failed> {
         Ok(attrs) if attrs.file_type() == FileType::Regular && is_written_as_one => {
             return Err(Failed::Usage(format!("{remote} is not a directory")));
         }
-        Ok(attrs) => attrs.file_type() == FileType::Directory,
+        Ok(attrs) => match attrs.file_type() {
+            FileType::Directory => true,
+            FileType::Regular | FileType::Unknown => false,
+            // An upload ends in a rename, which would take the place of a device or a pipe.
+            other => {
+                let what = format!("{remote} is a {other}, which is not to be replaced");
+                return Err(Failed::Usage(what));
+            }
+        },
         Err(error) if error.kind() == Kind::NotFound => is_written_as_one,
         Err(error) => return Err(error.into()),
     };

@@ -83,6 +83,15 @@ impl Dir {
         }
     }
 
+    /// Whether what has this name, links followed, is a plain file, or nothing is there.
+    pub(crate) fn holds_plain_or_nothing(&self, name: &OsStr) -> io::Result<bool> {
+        match fs::metadata(self.path.join(name)) {
+            Ok(metadata) => Ok(metadata.is_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Renames within the directory, in place of what has the new name.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         fs::rename(self.path.join(from), self.path.join(to))

@@ -93,6 +93,16 @@ impl Dir {
         }
     }
 
+    /// Whether what has this name, links followed, is a plain file, or nothing is there.
+    pub(crate) fn holds_plain_or_nothing(&self, name: &OsStr) -> io::Result<bool> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::empty()) {
+            Ok(stat) => Ok(FileType::from_mode(stat.st_mode) == FileType::Regular),
+            // A link that leads nowhere is in nobody's way.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Renames within the directory, in place of what has the new name.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)

@@ -42,7 +42,7 @@ const FILES_MAX_FAR: usize = 512;
 const DIRS_MAX: usize = 8;
 const DIRS_MAX_FAR: usize = 64;
 /// READs are asked for when so much of the budget is free, not for every answer one by one.
-const REFILL_LOT: usize = 256 * 1024;
+const REFILL_LOT: usize = 1024 * 1024;
 /// READs in a row for one file before the next has its turn.
 const READS_IN_A_ROW: usize = 8;
 
@@ -213,7 +213,7 @@ impl Get {
 
     /// Asks for bytes, file by file in turn, as long as the budget lasts.
     fn read(&mut self, cx: &mut Cx<'_>) {
-        let lot = REFILL_LOT.min(cx.core.down.budget() / 4);
+        let lot = REFILL_LOT.min(cx.core.down.budget() / 2);
         if cx.core.down.available() < lot && cx.core.down.in_flight() > 0 {
             cx.core.down.on_limited();
             return;

@@ -229,11 +229,17 @@ impl Created {
         if overwrite == Overwrite::Never && dir.exists(name).map_err(fault)? {
             return Err(fault(io::ErrorKind::AlreadyExists.into()));
         }
+        // A rename would take the place of a device or a pipe: `/dev/null` and its like stay.
+        if !dir.holds_plain_or_nothing(name).map_err(fault)? {
+            let message = "something that is not a plain file has its name";
+            return Err(fault(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+        }
         let destination = path.as_os_str().as_encoded_bytes();
         let remote_name = platform::remote_name(name).unwrap_or_default();
         let mut attempt = 0;
         loop {
-            let temporary = names::temporary(destination, &remote_name, source, attempt);
+            let temporary =
+                names::temporary(destination, &remote_name, source, names::attempt(attempt));
             let temporary = platform::local_name(&temporary).unwrap_or_default();
             match dir.create_new(&temporary, mode) {
                 Ok(file) => {
@@ -384,5 +390,50 @@ impl SourceFile {
             path,
             speed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(tree: &Tree) -> Result<Created, LocalFault> {
+        let source = Identity::default();
+        Created::new(tree, OsStr::new("a"), source, 0o666, Overwrite::Replace)
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        for left in 0..3 * usize::from(ATTEMPTS_MAX) {
+            std::mem::forget(create(&tree).unwrap());
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), left + 1);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_plain_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        let name = dir.path().join("a");
+        for taken in ["socket", "directory", "link to a device"] {
+            match taken {
+                "socket" => drop(std::os::unix::net::UnixListener::bind(&name).unwrap()),
+                "directory" => std::fs::create_dir(&name).unwrap(),
+                _ => std::os::unix::fs::symlink("/dev/null", &name).unwrap(),
+            }
+            let fault = create(&tree).unwrap_err();
+            assert_eq!(fault.source.kind(), io::ErrorKind::AlreadyExists, "{taken}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{taken}");
+            drop(std::fs::remove_file(&name));
+            drop(std::fs::remove_dir(&name));
+        }
+        std::fs::write(&name, "old").unwrap();
+        create(&tree).unwrap();
+        std::fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink("nowhere", &name).unwrap();
+        create(&tree).unwrap();
     }
 }

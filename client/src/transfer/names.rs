@@ -3,12 +3,17 @@
 //! A listing is what the server says (CVE-2019-6111 and its many relatives): a name becomes part
 //! of a local path only if it is one single component on every platform ketch runs on.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+};
 
 use ring::digest;
 
 /// Longest name of a file, in bytes: what nearly every file system allows.
 pub(crate) const NAME_LEN_MAX: usize = 255;
+/// Temporary names that a source has for its own; what is tried after them is left to chance.
+const NAMES_FIXED: u8 = 2;
 
 /// Why a listed name is not used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -99,11 +104,28 @@ pub(crate) struct Identity {
     pub modified: Option<u64>,
 }
 
+/// What tells the temporary name of the try `tries` (counted from zero) from those before it.
+///
+/// The first names are always the same; where these are taken, by what was left when ketch was
+/// killed or by others at the same work, chance finds one that is not.
+pub(crate) fn attempt(tries: u8) -> u64 {
+    if tries < NAMES_FIXED {
+        u64::from(tries)
+    } else {
+        RandomState::new().hash_one(tries)
+    }
+}
+
 /// The name under which `name` is kept until it is whole: `.NAME.ketch-` and 16 hex digits.
 ///
 /// The digits are a hash of destination and source: the same source finds its part again,
-/// another does not. `attempt` counts names that were found taken.
-pub(crate) fn temporary(destination: &[u8], name: &[u8], source: Identity, attempt: u8) -> Vec<u8> {
+/// another does not. `attempt` is an [`attempt`] at a name that is free.
+pub(crate) fn temporary(
+    destination: &[u8],
+    name: &[u8],
+    source: Identity,
+    attempt: u64,
+) -> Vec<u8> {
     const MARK: &[u8] = b".ketch-";
     const DIGITS: usize = 16;
     let mut hash = digest::Context::new(&digest::SHA256);
@@ -113,7 +135,7 @@ pub(crate) fn temporary(destination: &[u8], name: &[u8], source: Identity, attem
         hash.update(&[u8::from(part.is_some())]);
         hash.update(&part.unwrap_or(0).to_be_bytes());
     }
-    hash.update(&[attempt]);
+    hash.update(&attempt.to_be_bytes());
     let hash = hash.finish();
 
     let keep = name.len().min(NAME_LEN_MAX - 1 - MARK.len() - DIGITS);
@@ -175,6 +197,14 @@ mod tests {
     }
 
     #[test]
+    fn the_last_tries_for_a_name_are_never_all_taken() {
+        for tries in 0..NAMES_FIXED {
+            assert_eq!(attempt(tries), attempt(tries), "found again");
+        }
+        assert_ne!(attempt(NAMES_FIXED), attempt(NAMES_FIXED));
+    }
+
+    #[test]
     fn devices_and_streams_of_windows_are_told_apart() {
         for name in [
             "CON", "con.txt", "nul", "COM1", "lpt9.log", "a:b", "C:", "x.", "x ", "a\tb", "COM²",
@@ -190,7 +220,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_temporary_name_is_a_possible_name_and_its_own(
-            name in proptest::collection::vec(1..=255_u8, 1..=255), size in any::<u64>(), attempt in any::<u8>(),
+            name in proptest::collection::vec(1..=255_u8, 1..=255), size in any::<u64>(), attempt in any::<u64>(),
         ) {
             prop_assume!(check(&name).is_ok());
             let source = Identity { size: Some(size), modified: Some(7) };

@@ -298,13 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     ) -> (ConnectionHandle, impl Future<Output = ()> + Send + use<S>) {
         let shared = Shared::new(self.peer_identification().unwrap_or_default().to_owned());
         let handle = ConnectionHandle::new(Arc::clone(&shared));
-        let task = Task::new(
-            self.link,
-            shared,
-            acceptor,
-            self.lifetime,
-            self.timers.close,
-        );
+        let task = Task::new(self.link, shared, acceptor, self.lifetime, self.timers);
         (handle, task)
     }
 }

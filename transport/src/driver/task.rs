@@ -1,10 +1,11 @@
 //! The task of a connection in use: turns of reading, dealing out, driving and writing.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
@@ -13,10 +14,13 @@ use super::handle::{CloseReason, Command, DriverWaker, Shared};
 use super::link::Link;
 use super::now;
 use super::router::{Acceptor, Router};
+use crate::config::Timers;
 use crate::error::ConnectionError;
 use crate::message::transport::DisconnectReason;
 use crate::packet::Input;
 
+/// Lengths of reads that are bulk data, yet too short to be worth the wake-up.
+const BULK_PIECE: Range<usize> = 16 * 1024..128 * 1024;
 /// Turns without a break before other tasks get theirs.
 const TURNS_MAX: u32 = 32;
 
@@ -35,7 +39,9 @@ pub(super) struct Task<S> {
     shared: Arc<Shared>,
     router: Router,
     lifetime: Lifetime,
-    close_time: Duration,
+    timers: Timers,
+    /// Bulk data came in a small piece: the stream may fill before it is read again.
+    pause: bool,
     sleep: Pin<Box<Sleep>>,
     state: State,
 }
@@ -56,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         shared: Arc<Shared>,
         acceptor: Box<dyn Acceptor>,
         lifetime: Lifetime,
-        close_time: Duration,
+        timers: Timers,
     ) -> Self {
         let router = Router::new(acceptor, DriverWaker(Arc::clone(&shared)));
         let sleep = Box::pin(sleep_until(now().into()));
@@ -65,7 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             shared,
             router,
             lifetime,
-            close_time,
+            timers,
+            pause: false,
             sleep,
             state: State::Running,
         }
@@ -88,7 +95,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         self.take_commands(now)?;
         let read = match self.link.poll_read(cx)? {
             Poll::Ready(0) => return Err(CloseReason::Eof),
-            Poll::Ready(_) => true,
+            Poll::Ready(len) => {
+                self.pause = BULK_PIECE.contains(&len);
+                true
+            }
             Poll::Pending => false,
         };
         let taken = self.deal_out(now)?;
@@ -160,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         self.router.close(&why);
         self.state = State::Ending {
             why,
-            until: now + self.close_time,
+            until: now + self.timers.close,
         };
     }
 
@@ -200,6 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
             match this.turn(cx) {
                 Err(why) => this.begin_end(why),
                 Ok(true) => {
+                    if let Some(pause) = this.timers.receive_pause
+                        && std::mem::take(&mut this.pause)
+                    {
+                        std::thread::sleep(pause);
+                    }
                     turns += 1;
                     if turns == TURNS_MAX {
                         cx.waker().wake_by_ref();

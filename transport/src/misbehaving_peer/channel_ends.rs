@@ -151,3 +151,18 @@ fn a_refused_subsystem_closes_its_channel() {
     assert!(told.events.is_empty() && told.heard.is_empty());
     assert_eq!(rig.machine.open_session("echo", 1_000).unwrap(), Some(id));
 }
+
+#[test]
+fn a_channel_that_was_never_opened_is_not_closed() {
+    let mut rig = in_use(Role::Client);
+    let id = rig.machine.open_session("echo", 1_000).unwrap().unwrap();
+    rig.listen();
+    let outcome = rig.tell(&only(number::CHANNEL_CLOSE, id.0));
+    assert!(matches!(
+        misbehaved(outcome),
+        PeerMisbehaved::Unexpected {
+            number: number::CHANNEL_CLOSE,
+            ..
+        }
+    ));
+}

@@ -262,6 +262,31 @@ fn a_server_that_cannot_replace_is_helped_and_that_is_said() {
 }
 
 #[test]
+fn the_old_file_is_not_removed_for_a_rename_that_would_fail_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(1000)).unwrap();
+    for status in [
+        StatusCode::PERMISSION_DENIED,
+        StatusCode::OP_UNSUPPORTED,
+        StatusCode::NO_SUCH_FILE,
+    ] {
+        let habits = Habits {
+            extensions: Vec::new(),
+            fails: Some((PacketType::RENAME, 1, status)),
+            ..Habits::default()
+        };
+        let mut sim = Sim::new(habits, 1);
+        sim.server.file("/old", b"old".to_vec());
+        let sftp = sim.sftp.clone();
+        sim.run(sftp.put(dir.path().join("a"), "/old", PutOptions::new()))
+            .unwrap_err();
+        sim.settle();
+        assert_eq!(sim.server.paths(), ["/", "/old"], "{status:?}");
+        assert_eq!(sim.server.data("/old"), Some(&b"old"[..]), "{status:?}");
+    }
+}
+
+#[test]
 fn durability_is_asked_for_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(1000)).unwrap();

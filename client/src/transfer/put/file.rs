@@ -197,7 +197,12 @@ impl PutFile {
                 .as_ref()
                 .map(|opened| u64::from(opened.times.mtime)),
         };
-        let name = names::temporary(self.path.as_bytes(), name, source, self.attempt);
+        let name = names::temporary(
+            self.path.as_bytes(),
+            name,
+            source,
+            names::attempt(self.attempt),
+        );
         // A name alone stays one: what `.` is need not be said.
         let alone = !self.path.as_bytes().contains(&b'/');
         self.temporary = if alone {

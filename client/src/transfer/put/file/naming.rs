@@ -10,13 +10,12 @@ use ketch_protocol::{
 
 use super::{PutFile, State};
 use crate::{
-    error::Kind,
     requests::{
         job::{Answer, Cx},
         slots::Key,
         table::{Expect, Step},
     },
-    sftp::{Operation, kind_of_status},
+    sftp::Operation,
     transfer::{
         error::{Place, TransferError},
         options::Overwrite,
@@ -118,10 +117,9 @@ impl Put {
             {
                 file.state = State::Checking { status };
             }
-            (Step::Rename, status)
-                if overwrite == Overwrite::Replace
-                    && !posix
-                    && kind_of_status(status) != Kind::NotFound =>
+            // Any other refusal would be given to the second rename, too: the old file stays.
+            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS)
+                if overwrite == Overwrite::Replace && !posix =>
             {
                 file.state = State::Clearing;
             }
