@@ -360,7 +360,7 @@ impl Application for Noting {
 }
 
 /// A client's channel with [`Noting`] on it.
-async fn noting(ends: &Ends) -> (Arc<Mutex<Seen>>, mpsc::UnboundedReceiver<()>) {
+async fn noting(ends: &Ends, subsystem: &str) -> (Arc<Mutex<Seen>>, mpsc::UnboundedReceiver<()>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let (driven, turns) = mpsc::unbounded_channel();
     let application = Box::new(Noting {
@@ -368,7 +368,7 @@ async fn noting(ends: &Ends) -> (Arc<Mutex<Seen>>, mpsc::UnboundedReceiver<()>) 
         driven,
     });
     ends.client
-        .open_session("echo", WINDOW, application)
+        .open_session(subsystem, WINDOW, application)
         .await
         .unwrap();
     (seen, turns)
@@ -377,7 +377,7 @@ async fn noting(ends: &Ends) -> (Arc<Mutex<Seen>>, mpsc::UnboundedReceiver<()>) 
 #[tokio::test]
 async fn noted_places_hold_until_the_turn_ends() {
     let ends = join(10_000).await;
-    let (seen, mut turns) = noting(&ends).await;
+    let (seen, mut turns) = noting(&ends, "echo").await;
     while seen.lock().unwrap().checked < 100_000 {
         turns.recv().await.unwrap();
     }
@@ -390,10 +390,26 @@ async fn noted_places_hold_until_the_turn_ends() {
     );
 }
 
+/// Data and the end of its channel in one turn: what was noted is written before the end is told.
+#[tokio::test]
+async fn what_came_with_the_close_is_seen_before_it() {
+    let ends = join(1_000_000).await;
+    let (seen, mut turns) = noting(&ends, "parting").await;
+    while !seen.lock().unwrap().closed {
+        // The last turn of this channel ends with it; the next ones belong to others.
+        tokio::select! {
+            _ = turns.recv() => {}
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.checked, seen.noted.len()), (ends::PARTING, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_waker_and_a_deadline_each_bring_a_turn() {
     let ends = join(100_000).await;
-    let (seen, mut turns) = noting(&ends).await;
+    let (seen, mut turns) = noting(&ends, "echo").await;
     while seen.lock().unwrap().checked < 100_000 {
         turns.recv().await.unwrap();
     }

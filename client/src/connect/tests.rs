@@ -524,3 +524,37 @@ fn secrets_are_not_printed() {
     let connect = client().password(password("secret"));
     assert!(!format!("{connect:?} {connect:#?}").contains("secret"));
 }
+
+/// A server that lets everybody in and does nothing from then on.
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_neither_opened_nor_refused_is_given_up() {
+    let (ours, theirs) = duplex(256 * 1024);
+    let silent = tokio::spawn(async move {
+        let mut login = Login::server(theirs, config()).unwrap();
+        loop {
+            match login.next().await.unwrap() {
+                LoginEvent::Attempt(_) => login.accept_auth().unwrap(),
+                LoginEvent::Authenticated { .. } => break,
+                _ => {}
+            }
+        }
+        std::future::pending::<()>().await;
+        drop(login);
+    });
+    let timeouts = Timeouts {
+        stall: Duration::from_secs(7),
+        keepalive: None,
+        ..Timeouts::default()
+    };
+    let session = client()
+        .identity(identity(7))
+        .timeouts(timeouts)
+        .connect_over(ours)
+        .await
+        .unwrap();
+    let asked = tokio::time::Instant::now();
+    let error = session.sftp().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(asked.elapsed(), Duration::from_secs(7));
+    silent.abort();
+}

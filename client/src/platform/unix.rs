@@ -95,10 +95,12 @@ impl Dir {
 
     /// Whether what has this name, links followed, is a plain file, or nothing is there.
     pub(crate) fn holds_plain_or_nothing(&self, name: &OsStr) -> io::Result<bool> {
+        use rustix::io::Errno;
         match rustix::fs::statat(&self.fd, name, AtFlags::empty()) {
-            Ok(stat) => Ok(FileType::from_mode(stat.st_mode) == FileType::Regular),
+            #[allow(clippy::useless_conversion, reason = "16 bits on some systems")]
+            Ok(stat) => Ok(FileType::from_mode(u32::from(stat.st_mode)) == FileType::Regular),
             // A link that leads nowhere is in nobody's way.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP) => Ok(true),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }

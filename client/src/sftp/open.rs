@@ -6,7 +6,11 @@ use ketch_protocol::RemotePath;
 
 use super::{Operation, Sftp, SftpError};
 use crate::{
-    requests::{Settings, calls::Shared, channel::SftpChannel},
+    requests::{
+        Settings,
+        calls::{Ended, Shared},
+        channel::SftpChannel,
+    },
     session::Session,
 };
 
@@ -38,10 +42,14 @@ impl Session {
         let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
-        let opened = self
+        let opening = self
             .connection()
-            .open_session("sftp", WINDOW, Box::new(channel))
-            .await;
+            .open_session("sftp", WINDOW, Box::new(channel));
+        // A server may answer keepalives and open nothing.
+        let Ok(opened) = tokio::time::timeout(settings.stall, opening).await else {
+            let (operation, path) = (Operation::Begin, RemotePath::from(""));
+            return Err(SftpError::ended(operation, &path, &Ended::Stalled));
+        };
         opened.map_err(SftpError::NotOpened)?;
         let sftp = Sftp::new(Arc::clone(&shared), self.clone());
         if !early {

@@ -35,6 +35,8 @@ enum Slot {
     Free,
     Opening(Box<dyn Application>, OpenReply),
     Running(Box<dyn Application>),
+    /// The channel is gone; what came before it went is still to be written, at the end of the turn.
+    Leaving(Box<dyn Application>),
 }
 
 /// The applications of one connection, by channel.
@@ -64,6 +66,13 @@ impl Router {
         &mut self.slots[index]
     }
 
+    /// Puts something on a channel whose number may still be that of one that is leaving.
+    fn occupy(&mut self, id: ChannelId, slot: Slot) {
+        if let Slot::Leaving(mut application) = std::mem::replace(self.slot(id), slot) {
+            application.on_closed(&Arc::new(CloseReason::Channel));
+        }
+    }
+
     /// Opens a channel for an application of ours.
     pub(super) fn open(
         &mut self,
@@ -74,7 +83,7 @@ impl Router {
         reply: OpenReply,
     ) -> Result<(), ConnectionError> {
         match connection.open_session(subsystem, window)? {
-            Some(id) => *self.slot(id) = Slot::Opening(application, reply),
+            Some(id) => self.occupy(id, Slot::Opening(application, reply)),
             None => drop(reply.send(Err(OpenError::TooMany))),
         }
         Ok(())
@@ -142,16 +151,15 @@ impl Router {
                 }
             }
             Event::Closed(id) => {
-                if let Slot::Running(mut application) = std::mem::replace(self.slot(id), Slot::Free)
-                {
-                    application.on_closed(&Arc::new(CloseReason::Channel));
+                if let Slot::Running(application) = std::mem::replace(self.slot(id), Slot::Free) {
+                    *self.slot(id) = Slot::Leaving(application);
                 }
             }
             Event::Subsystem(id, name) => {
                 let application = self.acceptor.subsystem(name);
                 connection.answer_subsystem(id, application.is_some())?;
                 if let Some(application) = application {
-                    *self.slot(id) = Slot::Running(application);
+                    self.occupy(id, Slot::Running(application));
                     self.with(id, connection, now, |application, io| {
                         application.on_open(io)
                     });
@@ -189,16 +197,45 @@ impl Router {
         connection: &mut Connection,
         now: Instant,
     ) -> Result<(), ConnectionError> {
-        for index in 0..self.slots.len() {
-            let Ok(id) = u32::try_from(index).map(ChannelId) else {
+        let Self {
+            slots,
+            waker,
+            failure,
+            ..
+        } = self;
+        for (index, slot) in slots.iter_mut().enumerate() {
+            let Ok(channel) = u32::try_from(index).map(ChannelId) else {
                 continue;
             };
-            if let Some(arena) = arena {
-                self.with(id, connection, now, |application, io| {
-                    application.end_of_turn(arena, io);
-                });
+            if let (Slot::Running(application) | Slot::Leaving(application), Some(arena)) =
+                (&mut *slot, arena)
+            {
+                let mut io = ChannelIo {
+                    connection,
+                    channel,
+                    now,
+                    waker,
+                    failure,
+                };
+                application.end_of_turn(arena, &mut io);
             }
-            self.with(id, connection, now, |application, io| application.drive(io));
+            match slot {
+                Slot::Running(application) => {
+                    let mut io = ChannelIo {
+                        connection,
+                        channel,
+                        now,
+                        waker,
+                        failure,
+                    };
+                    application.drive(&mut io);
+                }
+                Slot::Leaving(application) => {
+                    application.on_closed(&Arc::new(CloseReason::Channel));
+                    *slot = Slot::Free;
+                }
+                Slot::Free | Slot::Opening(..) => {}
+            }
         }
         self.failure.take().map_or(Ok(()), Err)
     }
@@ -207,7 +244,7 @@ impl Router {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadline = |slot: &Slot| match slot {
             Slot::Running(application) => application.deadline(),
-            Slot::Free | Slot::Opening(..) => None,
+            Slot::Free | Slot::Opening(..) | Slot::Leaving(_) => None,
         };
         self.slots.iter().filter_map(deadline).min()
     }
@@ -220,7 +257,9 @@ impl Router {
                 Slot::Opening(_, reply) => {
                     let _ = reply.send(Err(OpenError::Closed(Arc::clone(why))));
                 }
-                Slot::Running(mut application) => application.on_closed(why),
+                Slot::Running(mut application) | Slot::Leaving(mut application) => {
+                    application.on_closed(why);
+                }
             }
         }
     }

@@ -101,10 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             }
             Poll::Pending => false,
         };
-        let taken = self.deal_out(now)?;
-        let (connection, arena) = self.link.parts();
-        self.router.end_turn(arena, connection, now)?;
-        self.link.taken(taken);
+        self.deal_out(now)?;
         self.link.connection.flush(now)?;
         moved |= read;
         loop {
@@ -122,14 +119,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         }
     }
 
-    /// Hands every packet that was read to its application; says how many bytes they were.
-    fn deal_out(&mut self, now: Instant) -> Result<usize, ConnectionError> {
+    /// Hands every packet that was read to its application, and ends the turn: also where a packet
+    /// ends the connection, what came before it is written.
+    fn deal_out(&mut self, now: Instant) -> Result<(), ConnectionError> {
         let (connection, filled) = self.link.input();
         let mut input = Input::new(filled);
-        while let Some(event) = connection.next(&mut input, now)? {
-            self.router.on_event(event, connection, now)?;
-        }
-        Ok(input.position())
+        let dealt = loop {
+            match connection.next(&mut input, now) {
+                Ok(None) => break Ok(input.position()),
+                Ok(Some(event)) => {
+                    if let Err(error) = self.router.on_event(event, connection, now) {
+                        break Err(error);
+                    }
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        let (connection, arena) = self.link.parts();
+        let ended = self.router.end_turn(arena, connection, now);
+        self.link.taken(dealt?);
+        ended
     }
 
     fn take_commands(&mut self, now: Instant) -> Result<(), CloseReason> {

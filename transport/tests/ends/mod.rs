@@ -9,8 +9,8 @@ use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
 use ketch_transport::driver::{
-    Acceptor, Application, ChannelStream, CloseReason, ConnectionHandle, Login, LoginEvent,
-    RefuseAll, stream,
+    Acceptor, Application, ChannelIo, ChannelStream, CloseReason, ConnectionHandle, Lent, Login,
+    LoginEvent, RefuseAll, stream,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -31,6 +31,9 @@ pub(crate) struct Programs {
 
 impl Acceptor for Programs {
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        if name == "parting" {
+            return Some(Box::new(Parting));
+        }
         let (channel, application) = stream();
         match name {
             "echo" => drop(tokio::task::spawn(echo(channel))),
@@ -44,6 +47,21 @@ impl Acceptor for Programs {
         }
         Some(application)
     }
+}
+
+/// Bytes that "parting" sends before it closes, all in one turn.
+pub(crate) const PARTING: usize = 50_000;
+
+/// Sends [`PARTING`] bytes and closes at once.
+struct Parting;
+
+impl Application for Parting {
+    fn on_open(&mut self, io: &mut ChannelIo<'_>) {
+        io.send(&[5; PARTING]).unwrap();
+        io.close();
+    }
+
+    fn on_data(&mut self, _data: Lent<'_>, _io: &mut ChannelIo<'_>) {}
 }
 
 async fn echo(channel: ChannelStream) {
