@@ -4,9 +4,12 @@
 //! The file has 1 GiB, or `KETCH_INTEROP_MIB` mebibytes.
 #![cfg(target_os = "linux")]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use ketch_conformance::content::{Sha256, random_file};
 use ketch_conformance::openssh::{KeyPair, OpenSshClient, OpenSshConfig, OpenSshServer};
@@ -26,6 +29,9 @@ fn size() -> u64 {
         .and_then(|mib| mib.parse().ok());
     mib.unwrap_or(1024) << 20
 }
+
+/// The large files lie in memory, so the tests that make them take turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// A directory in memory: what is measured here is no disk.
 fn memory_dir() -> tempfile::TempDir {
@@ -64,6 +70,7 @@ fn succeeds(command: &mut Command) {
 
 /// Downloads and uploads a file through a real sshd, with every cipher.
 fn through_sshd(rekey_limit: Option<&str>) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = memory_dir();
     let source = dir.path().join("source");
     let sum = random_file(&source, size()).unwrap();
@@ -174,6 +181,7 @@ impl Drop for Served {
 
 /// Downloads and uploads a file with the real `sftp` against `ketch serve`, with every cipher.
 fn through_sftp(option: Option<String>) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let served = Served::start();
     let source = served.root().join("source");
     let sum = random_file(&source, size()).unwrap();
@@ -210,6 +218,30 @@ fn a_file_survives_the_real_sftp_against_ketch_serve() {
 #[test]
 fn a_file_survives_sftp_exchanging_keys_all_the_time() {
     through_sftp(Some(format!("RekeyLimit={REKEY_LIMIT}")));
+}
+
+/// What takes a file's place, here or there, is nobody's to read who could not read the old one.
+#[test]
+fn what_takes_a_files_place_keeps_its_permissions() {
+    let dir = memory_dir();
+    let (open, secret) = (dir.path().join("open"), dir.path().join("secret"));
+    let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for command in ["put", "get"] {
+        std::fs::write(&open, b"new").unwrap();
+        std::fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+        std::fs::write(&secret, b"old").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        let mut ketch = ketch(&server, CIPHERS[0], command);
+        if command == "put" {
+            ketch.arg(&open).arg(remote(&server, &secret));
+        } else {
+            ketch.arg(remote(&server, &open)).arg(&secret);
+        }
+        succeeds(&mut ketch);
+        assert_eq!(std::fs::read(&secret).unwrap(), b"new", "{command}");
+        assert_eq!(mode(&secret), 0o600, "{command}");
+    }
 }
 
 /// `ketch listen` on a directory of sshd reports what the real `sftp` puts there.

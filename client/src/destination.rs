@@ -11,7 +11,7 @@
 //!
 //! IPv6 addresses stand in brackets in both. User and host may be made of
 //! `[A-Za-z0-9._:%@+-]` alone and do not start with `-`, so that no shell, file format or other
-//! program's option parser that they are handed to can be talked into something (THREATS L12).
+//! program's option parser that they are handed to can be talked into something (CVE-2023-51385).
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -30,6 +30,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+/// What has a name in a local directory, links followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Held {
+    /// Nothing.
+    Nothing,
+    /// A plain file, with its permissions where the system has them.
+    Plain(Option<u32>),
+    /// A directory, a device, a pipe.
+    Other,
+}
+
 /// One entry of a local directory.
 #[derive(Debug)]
 pub(crate) struct LocalEntry {

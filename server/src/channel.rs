@@ -172,6 +172,8 @@ impl Application for SftpChannel {
         }
         if self.idle_end().is_some_and(|end| io.now() >= end) {
             debug!(user = %self.account.policy.user, "nothing moved in an sftp session for too long");
+            // A client that takes no replies would keep the channel, and them, for ever.
+            io.drop_queued();
             self.end(io, 0);
         }
     }

@@ -601,6 +601,13 @@ impl Connection {
         self.end(channel, crate::channel::End::Eof);
     }
 
+    /// Drops what waits in a channel's queue.
+    pub fn drop_queued(&mut self, channel: ChannelId) {
+        if let Some(channel) = self.mux.get(channel) {
+            channel.send.abandon();
+        }
+    }
+
     /// Closes a channel, once its queue is empty.
     pub fn close(&mut self, channel: ChannelId) {
         self.end(channel, crate::channel::End::Closed);

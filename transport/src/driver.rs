@@ -178,6 +178,12 @@ impl ChannelIo<'_> {
         }
     }
 
+    /// Drops what waits in the queue: for a peer that gives no window, behind which a close would
+    /// wait for ever.
+    pub fn drop_queued(&mut self) {
+        self.connection.drop_queued(self.channel);
+    }
+
     /// Closes the channel, once the queue is empty.
     pub fn close(&mut self) {
         self.connection.close(self.channel);

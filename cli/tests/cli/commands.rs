@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use ketch_conformance::openssh::KeyPair;
+
 use crate::scene::{Scene, listening};
 
 fn stdout(scene: &Scene, args: &[&str]) -> String {
@@ -144,17 +146,7 @@ fn listen_tells_each_change_as_a_line_of_json() {
 #[test]
 fn a_key_logs_in_where_the_server_has_its_public_half() {
     let scene = Scene::trusted();
-    let keygen = |name: &str| {
-        let path = scene.path(name);
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(&path)
-            .status();
-        made.is_ok_and(|status| status.success())
-    };
-    if !keygen("id") {
-        return; // no OpenSSH here: nothing to make a key with
-    }
+    KeyPair::generate(&scene.path("id"), None).unwrap();
     let mut server = Command::new(env!("CARGO_BIN_EXE_ketch"))
         .args([
             "serve",

@@ -160,7 +160,7 @@ fn refusal(tried: &[Tried], methods: &[String]) -> String {
         [] => "nothing that it takes was there to offer".to_owned(),
         tried => format!("it did not accept {}", tried.join(", ")),
     };
-    // The names are the peer's words: they must not reach a terminal as they are (THREATS L11).
+    // The names are the peer's words: they must not reach a terminal as they are (CVE-2019-6109).
     let methods: Vec<_> = methods
         .iter()
         .map(|m| m.escape_default().to_string())

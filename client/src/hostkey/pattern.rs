@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn many_stars_cost_little() {
-        // THREATS L10: with backtracking to every star this would outlive the machine.
+        // With backtracking to every star this would outlive the machine.
         let pattern = format!("{}b", "*a".repeat(510));
         let name = "a".repeat(64 * 1024);
         assert!(!pattern_matches(pattern.as_bytes(), name.as_bytes()));

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub(super) type Seed = Zeroizing<[u8; 32]>;
 
 /// Most rounds of bcrypt that unlocking may take: `ssh-keygen` uses 16, or 24 since 9.4. More
-/// would keep a processor busy for minutes because a file says so (THREATS A6).
+/// would keep a processor busy for minutes because a file says so.
 const ROUNDS_MAX: u32 = 2048;
 
 const BEGIN: &[u8] = b"-----BEGIN OPENSSH PRIVATE KEY-----";

@@ -9,7 +9,7 @@ use std::{
 
 use ketch_protocol::FileType;
 
-use super::LocalEntry;
+use super::{Held, LocalEntry};
 
 /// A directory.
 #[derive(Debug)]
@@ -83,11 +83,12 @@ impl Dir {
         }
     }
 
-    /// Whether what has this name, links followed, is a plain file, or nothing is there.
-    pub(crate) fn holds_plain_or_nothing(&self, name: &OsStr) -> io::Result<bool> {
+    /// What has this name, links followed.
+    pub(crate) fn held(&self, name: &OsStr) -> io::Result<Held> {
         match fs::metadata(self.path.join(name)) {
-            Ok(metadata) => Ok(metadata.is_file()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Ok(metadata) if metadata.is_file() => Ok(Held::Plain(None)),
+            Ok(_) => Ok(Held::Other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Held::Nothing),
             Err(error) => Err(error),
         }
     }

@@ -17,7 +17,7 @@ use std::{
 use ketch_protocol::FileType;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::LocalEntry;
+use super::{Held, LocalEntry};
 
 /// An open directory.
 #[derive(Debug)]
@@ -93,14 +93,20 @@ impl Dir {
         }
     }
 
-    /// Whether what has this name, links followed, is a plain file, or nothing is there.
-    pub(crate) fn holds_plain_or_nothing(&self, name: &OsStr) -> io::Result<bool> {
+    /// What has this name, links followed.
+    pub(crate) fn held(&self, name: &OsStr) -> io::Result<Held> {
         use rustix::io::Errno;
         match rustix::fs::statat(&self.fd, name, AtFlags::empty()) {
             #[allow(clippy::useless_conversion, reason = "16 bits on some systems")]
-            Ok(stat) => Ok(FileType::from_mode(u32::from(stat.st_mode)) == FileType::Regular),
+            Ok(stat) => {
+                let mode = u32::from(stat.st_mode);
+                Ok(match FileType::from_mode(mode) {
+                    FileType::Regular => Held::Plain(Some(mode & 0o777)),
+                    _ => Held::Other,
+                })
+            }
             // A link that leads nowhere is in nobody's way.
-            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(true),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(Held::Nothing),
             Err(error) => Err(error.into()),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     names::{self, Identity},
     options::{Durability, Overwrite},
 };
-use crate::platform::{self, Dir};
+use crate::platform::{self, Dir, Held};
 
 /// Names that are tried for a temporary file before giving up.
 pub(crate) const ATTEMPTS_MAX: u8 = 4;
@@ -229,11 +229,16 @@ impl Created {
         if overwrite == Overwrite::Never && dir.exists(name).map_err(fault)? {
             return Err(fault(io::ErrorKind::AlreadyExists.into()));
         }
-        // A rename would take the place of a device or a pipe: `/dev/null` and its like stay.
-        if !dir.holds_plain_or_nothing(name).map_err(fault)? {
-            let message = "something that is not a plain file has its name";
-            return Err(fault(io::Error::new(io::ErrorKind::AlreadyExists, message)));
-        }
+        let mode = match dir.held(name).map_err(fault)? {
+            Held::Nothing | Held::Plain(None) => mode,
+            // What takes a file's place is read by the same people.
+            Held::Plain(Some(mode)) => mode | 0o600,
+            // A rename would take the place of a device or a pipe: `/dev/null` and its like stay.
+            Held::Other => {
+                let message = "something that is not a plain file has its name";
+                return Err(fault(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+            }
+        };
         let destination = path.as_os_str().as_encoded_bytes();
         let remote_name = platform::remote_name(name).unwrap_or_default();
         let mut attempt = 0;

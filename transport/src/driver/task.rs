@@ -224,11 +224,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
                     {
                         std::thread::sleep(pause);
                     }
-                    turns += 1;
-                    if turns == TURNS_MAX {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
                 }
                 Ok(false) => {
                     this.link.return_buffers();
@@ -240,6 +235,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
                         return Poll::Pending;
                     }
                 }
+            }
+            // Also an application whose deadline never moves leaves others their turn.
+            turns += 1;
+            if turns == TURNS_MAX {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         if let State::Ending { why, until } = &this.state {

@@ -1,4 +1,4 @@
-//! How channels end, and what comes behind their end (RFC 4254 §5.3; THREATS C5, C6).
+//! How channels end, and what comes behind their end (RFC 4254 §5.3).
 
 use super::channels::{adjust, extended, in_use, numbers};
 use super::{CHANNEL, PEER_WINDOW, Rig, Role, confirmation, data, misbehaved, only, open, request};

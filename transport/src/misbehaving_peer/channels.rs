@@ -1,4 +1,4 @@
-//! Channels that are not as RFC 4254 has them (THREATS C1, C2, C4, C5, C7, C9, C10).
+//! Channels that are not as RFC 4254 has them.
 
 use std::collections::BTreeSet;
 

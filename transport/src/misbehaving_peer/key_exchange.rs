@@ -1,5 +1,4 @@
-//! Key exchanges that are not as RFC 4253 §7 to §9, RFC 8731 §3 and strict key exchange have them
-//! (THREATS K1, K3, K11, K13, K16, K17, A15).
+//! Key exchanges that are not as RFC 4253 §7 to §9, RFC 8731 §3 and strict key exchange have them.
 
 use ketch_wire::Reader;
 

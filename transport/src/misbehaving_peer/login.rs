@@ -1,5 +1,4 @@
-//! Logins that are not as RFC 4252 has them, and deadlines that pass (THREATS K18, K19, A1, A3, A10,
-//! A11, A16).
+//! Logins that are not as RFC 4252 has them, and deadlines that pass.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which message may come when (THREATS K2, K4, K5, A1, A2): every message number, in every state,
+//! Which message may come when: every message number, in every state,
 //! in both roles, with and without strict key exchange, against a table written from the RFCs.
 
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! Bytes that are no packets, and the last words that end a connection (THREATS K7, K8, K20).
+//! Bytes that are no packets, and the last words that end a connection.
 
 use std::collections::BTreeSet;
 

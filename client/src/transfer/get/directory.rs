@@ -1,6 +1,6 @@
 //! One remote directory being read: opened, listed with several requests in flight, closed.
 //!
-//! What a listing says is not believed (THREATS: CVE-2019-6111 and relatives): every name is
+//! What a listing says is not believed (CVE-2019-6111 and relatives): every name is
 //! checked before it becomes a local one, links are not followed, and there are limits on depth
 //! and number.
 

@@ -26,7 +26,7 @@ use crate::{
         error::TransferError,
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names::{self, Identity},
-        options::{Durability, Overwrite},
+        options::Durability,
         ranges::Ranges,
         report::Remarkable,
         sink::Source,
@@ -53,6 +53,8 @@ pub(super) struct PutFile {
     attempt: u8,
     pub state: State,
     opened: Option<Opened>,
+    /// Permissions of the file whose place it takes.
+    replaced_mode: Option<u32>,
     /// The temporary file is on the server, and ours.
     pub created: bool,
     pub handle: Option<Box<[u8]>>,
@@ -85,7 +87,7 @@ pub(super) enum State {
     New,
     /// The local file is being opened.
     Opening,
-    /// The local file is open. With [`Overwrite::Never`], the server is to be asked first.
+    /// The local file is open. The server is to be asked what has the name.
     Opened,
     /// The server was asked whether there is such a file.
     Looking,
@@ -130,6 +132,7 @@ impl PutFile {
             attempt: 0,
             state: State::New,
             opened: None,
+            replaced_mode: None,
             created: false,
             handle: None,
             ranges: Arc::new(Mutex::new(Ranges::new(None))),
@@ -322,17 +325,14 @@ impl Put {
         }
     }
 
-    /// Where nothing is to be replaced, looks before anything is sent.
+    /// Looks at what has the name before anything is sent: it may have to stay, and what takes its
+    /// place gets its permissions, so that a file that was nobody else's to read stays so.
     fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
-        }
-        if self.options.overwrite == Overwrite::Replace {
-            file.state = State::Creating;
-            return;
         }
         let request = Request::Lstat(Lstat {
             path: file.path.as_bytes(),
@@ -346,7 +346,8 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let mode = file.opened.as_ref().and_then(|opened| opened.mode);
+        let local = file.opened.as_ref().and_then(|opened| opened.mode);
+        let mode = file.replaced_mode.or(local);
         let request = Open {
             path: file.temporary.as_bytes(),
             flags: OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
@@ -373,6 +374,7 @@ impl Put {
         answer: Answer<'_>,
         cx: &mut Cx<'_>,
     ) {
+        let overwrite = self.options.overwrite;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
@@ -409,7 +411,7 @@ impl Put {
                     Err(file.refused(Operation::Create, status, message))
                 }
             }
-            (What::Step(Step::Look), answer) => file.on_looked(answer),
+            (What::Step(Step::Look), answer) => file.on_looked(answer, overwrite),
             (What::Step(Step::Fstat), answer) => {
                 file.waiting = file.waiting.saturating_sub(1);
                 match answer {

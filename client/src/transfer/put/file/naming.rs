@@ -5,7 +5,7 @@
 //! the old file is removed first, and the report says so.
 
 use ketch_protocol::{
-    Extension, ExtensionName, Lstat, PosixRename, Remove, Rename, Request, StatusCode,
+    Extension, ExtensionName, FileType, Lstat, PosixRename, Remove, Rename, Request, StatusCode,
 };
 
 use super::{PutFile, State};
@@ -163,8 +163,22 @@ impl Put {
 
 impl PutFile {
     /// Takes the answer to a look at the final name, before or after.
-    pub(super) fn on_looked(&mut self, answer: Answer<'_>) -> Result<(), TransferError> {
+    pub(super) fn on_looked(
+        &mut self,
+        answer: Answer<'_>,
+        overwrite: Overwrite,
+    ) -> Result<(), TransferError> {
         let there = matches!(answer, Answer::Attrs(_));
+        if let (State::Looking, Answer::Attrs(attrs), Overwrite::Replace) =
+            (&self.state, answer, overwrite)
+        {
+            // A link's permissions say nothing of a file's.
+            if attrs.file_type() == FileType::Regular {
+                self.replaced_mode = attrs.permissions;
+            }
+            self.state = State::Creating;
+            return Ok(());
+        }
         match self.state {
             State::Looking | State::CheckingAsked { .. } if there => Err(TransferError::Exists {
                 path: self.path.clone(),
