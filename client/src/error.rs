@@ -171,6 +171,7 @@ impl Failure for OpenError {
         match self {
             Self::Refused(Refusal::Subsystem) => Kind::Unsupported,
             Self::TooMany => Kind::Local,
+            Self::TimedOut => Kind::Timeout,
             Self::Closed(why) => why.kind(),
             _ => Kind::Peer,
         }

@@ -46,13 +46,17 @@ impl Session {
     /// Opens a channel, starts the subsystem `name` on it, and gives it as a stream of bytes.
     ///
     /// # Errors
-    /// [`OpenError`]: the server refused, or the connection is gone.
+    /// [`OpenError`]: the server refused, gave no answer within [`Timeouts::stall`], or the
+    /// connection is gone.
     pub async fn open_subsystem(&self, name: &str) -> Result<ChannelStream, OpenError> {
         let (stream, application) = stream();
-        self.connection
-            .open_session(name, STREAM_WINDOW, application)
-            .await?;
-        Ok(stream)
+        let opening = self
+            .connection
+            .open_session(name, STREAM_WINDOW, application);
+        match tokio::time::timeout(self.timeouts.stall, opening).await {
+            Ok(opened) => opened.map(|_| stream),
+            Err(_) => Err(OpenError::TimedOut),
+        }
     }
 
     /// Ends the connection and waits until it has ended: what was handed over leaves first, if it

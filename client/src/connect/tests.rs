@@ -556,5 +556,8 @@ async fn a_channel_that_is_neither_opened_nor_refused_is_given_up() {
     let error = session.sftp().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Timeout);
     assert_eq!(asked.elapsed(), Duration::from_secs(7));
+    let error = session.open_subsystem("echo").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(asked.elapsed(), Duration::from_secs(14));
     silent.abort();
 }

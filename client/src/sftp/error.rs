@@ -271,7 +271,7 @@ impl Failure for SftpError {
     fn kind(&self) -> Kind {
         match self {
             Self::Refused { status, .. } => kind_of_status(*status),
-            Self::TimedOut { .. } => Kind::Timeout,
+            Self::TimedOut { .. } | Self::NotOpened(OpenError::TimedOut) => Kind::Timeout,
             Self::Misbehaved { .. } | Self::Malformed { .. } => Kind::Peer,
             Self::Unsupported { .. } | Self::NotOpened(OpenError::Refused(_)) => Kind::Unsupported,
             Self::NotOpened(OpenError::TooMany) => Kind::Local,

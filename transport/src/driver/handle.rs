@@ -54,6 +54,9 @@ pub enum OpenError {
     /// As many channels are open as this side allows on a connection.
     #[error("too many channels are open on this connection")]
     TooMany,
+    /// The peer neither opened nor refused it within the time that the caller allowed.
+    #[error("the server did not answer the request for a channel in time")]
+    TimedOut,
     /// The connection is gone.
     #[error("the connection is gone")]
     Closed(#[source] Arc<CloseReason>),
