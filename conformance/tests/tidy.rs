@@ -8,15 +8,26 @@ use std::path::{Path, PathBuf};
 /// Which crates of ours each published crate may use, tests aside.
 const MAY_USE: [(&str, &[&str]); 7] = [
     ("wire", &[]),
+    ("keys", &["ketch-wire"]),
     ("protocol", &["ketch-wire"]),
-    ("transport", &["ketch-wire"]),
+    ("transport", &["ketch-wire", "ketch-keys"]),
     (
         "client",
-        &["ketch-wire", "ketch-protocol", "ketch-transport"],
+        &[
+            "ketch-wire",
+            "ketch-keys",
+            "ketch-protocol",
+            "ketch-transport",
+        ],
     ),
     (
         "server",
-        &["ketch-wire", "ketch-protocol", "ketch-transport"],
+        &[
+            "ketch-wire",
+            "ketch-keys",
+            "ketch-protocol",
+            "ketch-transport",
+        ],
     ),
     ("listener", &["ketch-client"]),
     ("cli", &["ketch-client", "ketch-server", "ketch-listener"]),

@@ -1,0 +1,1 @@
+//! SSH keys: what identifies hosts and users, with the files they live in.
