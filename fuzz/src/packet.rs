@@ -1,6 +1,7 @@
 //! The bottom of SSH: identification lines and the binary packet layer (RFC 4253 §4.2, §6).
 
 use ketch_transport::algorithm::CipherName;
+use ketch_transport::crypto::Suite;
 use ketch_transport::packet::{
     IdentificationReader, Input, PACKET_LEN_MAX, PacketError, Progress, Receiver, Sender,
 };
@@ -52,8 +53,8 @@ pub fn packet_layer(data: &[u8]) {
             &data[place.start..place.start + place.len]
         );
     }
-    for cipher in CipherName::ALL {
-        let mut receiver = Receiver::with_test_keys(*cipher, PACKET_LEN_MAX);
+    for cipher in CipherName::AEAD {
+        let mut receiver = Receiver::with_test_keys(Suite::aead(*cipher), PACKET_LEN_MAX);
         let mut arena = data.to_vec();
         let opened = receiver.next(&mut Input::new(&mut arena));
         assert!(!matches!(opened, Ok(Some(_))), "a forged packet was opened");
@@ -71,7 +72,7 @@ fn changed_on_the_way(cipher: CipherName, data: &[u8]) {
         return;
     }
     let payloads: Vec<&[u8]> = data.chunks(usize::from(payload_len) + 1).collect();
-    let mut sender = Sender::with_test_keys(cipher);
+    let mut sender = Sender::with_test_keys(Suite::aead(cipher));
     let mut ends = Vec::new();
     for payload in &payloads {
         sender.send(payload).expect("a few hundred bytes fit");
@@ -86,7 +87,7 @@ fn changed_on_the_way(cipher: CipherName, data: &[u8]) {
         ends.partition_point(|&end| end <= at)
     };
 
-    let mut receiver = Receiver::with_test_keys(cipher, PACKET_LEN_MAX);
+    let mut receiver = Receiver::with_test_keys(Suite::aead(cipher), PACKET_LEN_MAX);
     let mut input = Input::new(&mut arena);
     for payload in &payloads[..good] {
         let packet = receiver

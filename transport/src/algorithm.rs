@@ -59,7 +59,8 @@ algorithms! {
 }
 
 algorithms! {
-    /// How packets are kept secret and whole; all of them authenticate what they encrypt.
+    /// How packets are kept secret; the first three keep them whole too, the others need a
+    /// [`MacName`] beside them.
     pub enum CipherName {
         /// AES-256 in Galois/Counter Mode (RFC 5647, in OpenSSH's form).
         Aes256Gcm => "aes256-gcm@openssh.com",
@@ -67,6 +68,83 @@ algorithms! {
         Aes128Gcm => "aes128-gcm@openssh.com",
         /// ChaCha20 with Poly1305 (OpenSSH's PROTOCOL.chacha20poly1305).
         ChaCha20Poly1305 => "chacha20-poly1305@openssh.com",
+        /// AES-256 in counter mode (RFC 4344 §4).
+        Aes256Ctr => "aes256-ctr",
+        /// AES-192 in counter mode (RFC 4344 §4).
+        Aes192Ctr => "aes192-ctr",
+        /// AES-128 in counter mode (RFC 4344 §4).
+        Aes128Ctr => "aes128-ctr",
+        /// AES-256 in CBC mode (RFC 4253 §6.3): for old partners only.
+        Aes256Cbc => "aes256-cbc",
+        /// AES-192 in CBC mode (RFC 4253 §6.3): for old partners only.
+        Aes192Cbc => "aes192-cbc",
+        /// AES-128 in CBC mode (RFC 4253 §6.3): for old partners only.
+        Aes128Cbc => "aes128-cbc",
+        /// Triple DES in CBC mode (RFC 4253 §6.3): for old partners only.
+        TripleDesCbc => "3des-cbc",
+    }
+}
+
+impl CipherName {
+    /// Those that authenticate what they encrypt.
+    pub const AEAD: &[Self] = &[Self::Aes256Gcm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
+    /// Whether it authenticates what it encrypts, so that no MAC is used beside it.
+    #[must_use]
+    pub const fn is_aead(self) -> bool {
+        matches!(
+            self,
+            Self::Aes256Gcm | Self::Aes128Gcm | Self::ChaCha20Poly1305
+        )
+    }
+
+    /// Whether it chains blocks (CVE-2008-5161).
+    #[must_use]
+    pub const fn is_cbc(self) -> bool {
+        matches!(
+            self,
+            Self::Aes256Cbc | Self::Aes192Cbc | Self::Aes128Cbc | Self::TripleDesCbc
+        )
+    }
+}
+
+algorithms! {
+    /// How packets are kept whole under a cipher that does not do it itself. Tags have their full
+    /// length: the 96-bit forms are not implemented.
+    pub enum MacName {
+        /// HMAC-SHA-256 of the encrypted packet (OpenSSH PROTOCOL §1.6).
+        HmacSha256Etm => "hmac-sha2-256-etm@openssh.com",
+        /// HMAC-SHA-512 of the encrypted packet (OpenSSH PROTOCOL §1.6).
+        HmacSha512Etm => "hmac-sha2-512-etm@openssh.com",
+        /// HMAC-SHA-256 of the plain packet (RFC 6668).
+        HmacSha256 => "hmac-sha2-256",
+        /// HMAC-SHA-512 of the plain packet (RFC 6668).
+        HmacSha512 => "hmac-sha2-512",
+        /// HMAC-SHA-1 of the encrypted packet (OpenSSH PROTOCOL §1.6): for old partners only.
+        HmacSha1Etm => "hmac-sha1-etm@openssh.com",
+        /// HMAC-SHA-1 of the plain packet (RFC 4253 §6.4): for old partners only.
+        HmacSha1 => "hmac-sha1",
+    }
+}
+
+impl MacName {
+    /// Whether the tag is that of the encrypted packet, whose length then stays in clear.
+    #[must_use]
+    pub const fn is_etm(self) -> bool {
+        matches!(
+            self,
+            Self::HmacSha256Etm | Self::HmacSha512Etm | Self::HmacSha1Etm
+        )
+    }
+}
+
+algorithms! {
+    /// Whether payloads are compressed before they are sealed (RFC 4253 §6.2).
+    pub enum Compression {
+        /// They are not.
+        None => "none",
+        /// With zlib, from the end of authentication on.
+        ZlibOpenSsh => "zlib@openssh.com",
     }
 }
 
@@ -199,7 +277,11 @@ pub fn negotiate(
         server.host_key,
         SignatureAlgorithm::from_name,
     )?;
-    let cipher = |client, server| choose("cipher", client, server, CipherName::from_name);
+    let cipher = |client, server| {
+        choose("cipher", client, server, |name| {
+            CipherName::from_name(name).filter(|cipher| cipher.is_aead())
+        })
+    };
     Ok(Negotiated {
         kex,
         host_key,

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::algorithm::CipherName;
+use crate::algorithm::{CipherName, Compression, MacName};
 
 mod chacha20;
 pub(crate) mod derive;
@@ -68,36 +68,99 @@ impl Random for SystemRandom {
     }
 }
 
-/// Key material that a cipher needs, in the order of RFC 4253 §7.2.
+/// What the packets of one direction go through.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Suite {
+    /// Keeps them secret.
+    pub cipher: CipherName,
+    /// Keeps them whole; `None` with a cipher that does it itself.
+    pub mac: Option<MacName>,
+    /// Makes them short, once somebody is logged in.
+    pub compression: Compression,
+}
+
+impl Suite {
+    /// A cipher that needs no MAC, without compression.
+    #[must_use]
+    pub const fn aead(cipher: CipherName) -> Self {
+        Self {
+            cipher,
+            mac: None,
+            compression: Compression::None,
+        }
+    }
+
+    /// Every pair of a cipher and a MAC that there is, without compression.
+    pub fn every() -> impl Iterator<Item = Self> {
+        CipherName::ALL.iter().flat_map(|&cipher| {
+            let macs = if cipher.is_aead() { &[] } else { MacName::ALL };
+            let alone = cipher.is_aead().then_some(None);
+            alone
+                .into_iter()
+                .chain(macs.iter().copied().map(Some))
+                .map(move |mac| Self {
+                    cipher,
+                    mac,
+                    compression: Compression::None,
+                })
+        })
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mac {
+            None => self.cipher.fmt(f),
+            Some(mac) => write!(f, "{} {mac}", self.cipher),
+        }
+    }
+}
+
+/// Key material of one direction, in the order of RFC 4253 §7.2; [`key_lens`] says how much.
 pub(crate) struct KeyMaterial {
-    /// Encryption key, [`key_len`] bytes.
+    /// Encryption key.
     pub(crate) key: zeroize::Zeroizing<Vec<u8>>,
-    /// Initial IV, [`iv_len`] bytes.
+    /// Initial IV.
     pub(crate) iv: zeroize::Zeroizing<Vec<u8>>,
+    /// Integrity key, empty without a MAC.
+    pub(crate) mac: zeroize::Zeroizing<Vec<u8>>,
 }
 
-/// Bytes of key that a cipher needs.
-pub(crate) const fn key_len(cipher: CipherName) -> usize {
-    match cipher {
-        CipherName::Aes128Gcm => 16,
-        CipherName::Aes256Gcm => 32,
-        CipherName::ChaCha20Poly1305 => 64,
-    }
+/// Bytes of key material that a suite needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct KeyLens {
+    pub(crate) key: usize,
+    pub(crate) iv: usize,
+    pub(crate) mac: usize,
 }
 
-/// Bytes of initial IV that a cipher needs.
-pub(crate) const fn iv_len(cipher: CipherName) -> usize {
-    match cipher {
-        CipherName::Aes128Gcm | CipherName::Aes256Gcm => 12,
-        CipherName::ChaCha20Poly1305 => 0,
-    }
+/// Bytes of key material that a suite needs.
+pub(crate) const fn key_lens(suite: Suite) -> KeyLens {
+    use CipherName as C;
+    let (key, iv) = match suite.cipher {
+        C::Aes128Gcm => (16, 12),
+        C::Aes256Gcm => (32, 12),
+        C::ChaCha20Poly1305 => (64, 0),
+        C::Aes128Ctr | C::Aes128Cbc => (16, 16),
+        C::Aes192Ctr | C::Aes192Cbc => (24, 16),
+        C::Aes256Ctr | C::Aes256Cbc => (32, 16),
+        C::TripleDesCbc => (24, 8),
+    };
+    let mac = match suite.mac {
+        None => 0,
+        Some(MacName::HmacSha256 | MacName::HmacSha256Etm) => 32,
+        Some(MacName::HmacSha512 | MacName::HmacSha512Etm) => 64,
+        Some(MacName::HmacSha1 | MacName::HmacSha1Etm) => 20,
+    };
+    KeyLens { key, iv, mac }
 }
 
 /// Bytes that may go under one set of keys before it is exchanged (RFC 4344 §3.2, RFC 5647).
 const fn rekey_bytes(cipher: CipherName) -> u64 {
     match cipher {
         CipherName::Aes128Gcm | CipherName::Aes256Gcm => 64 << 30,
-        CipherName::ChaCha20Poly1305 => 1 << 30,
+        // Also for CBC, whose blocks of 8 or 16 bytes collide the sooner.
+        _ => 1 << 30,
     }
 }
 
@@ -157,12 +220,13 @@ const CHACHA20_SHAPE: Shape = Shape {
 };
 
 impl Sealing {
-    pub(crate) fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
-        match cipher {
+    pub(crate) fn new(suite: Suite, material: &KeyMaterial) -> Self {
+        match suite.cipher {
             CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
-                Self::Gcm(gcm::GcmKey::new(cipher, material))
+                Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
             }
             CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::SealingKey::new(material)),
+            _ => unreachable!("not negotiated yet"),
         }
     }
 
@@ -194,12 +258,13 @@ impl Sealing {
 }
 
 impl Opening {
-    pub(crate) fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
-        match cipher {
+    pub(crate) fn new(suite: Suite, material: &KeyMaterial) -> Self {
+        match suite.cipher {
             CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
-                Self::Gcm(gcm::GcmKey::new(cipher, material))
+                Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
             }
             CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::OpeningKey::new(material)),
+            _ => unreachable!("not negotiated yet"),
         }
     }
 
@@ -261,16 +326,17 @@ mod tests {
 
     fn material(cipher: CipherName) -> KeyMaterial {
         KeyMaterial {
-            key: (0..key_len(cipher))
+            key: (0..key_lens(Suite::aead(cipher)).key)
                 .map(|i| u8::try_from(i).unwrap())
                 .collect::<Vec<_>>()
                 .into(),
-            iv: vec![7; iv_len(cipher)].into(),
+            iv: vec![7; key_lens(Suite::aead(cipher)).iv].into(),
+            mac: Vec::new().into(),
         }
     }
 
     fn sealed(cipher: CipherName, sequence: u32) -> (Vec<u8>, Vec<u8>) {
-        let mut sealing = Sealing::new(cipher, &material(cipher));
+        let mut sealing = Sealing::new(Suite::aead(cipher), &material(cipher));
         let mut packet = vec![0, 0, 0, 32];
         packet.extend((0..32).map(|i| i * 3));
         let plain = packet[4..].to_vec();
@@ -282,9 +348,9 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens() {
-        for &cipher in CipherName::ALL {
+        for &cipher in CipherName::AEAD {
             let (mut packet, plain) = sealed(cipher, 5);
-            let mut opening = Opening::new(cipher, &material(cipher));
+            let mut opening = Opening::new(Suite::aead(cipher), &material(cipher));
             let first = *packet.first_chunk().unwrap();
             assert_eq!(opening.packet_len(5, first), 32);
             assert_eq!(opening.open(5, &mut packet), Ok(&plain[..]), "{cipher}");
@@ -293,12 +359,12 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_refused_and_no_plaintext_is_left() {
-        for &cipher in CipherName::ALL {
+        for &cipher in CipherName::AEAD {
             let (packet, plain) = sealed(cipher, 5);
             for bit in 0..packet.len() * 8 {
                 let mut packet = packet.clone();
                 packet[bit / 8] ^= 1 << (bit % 8);
-                let mut opening = Opening::new(cipher, &material(cipher));
+                let mut opening = Opening::new(Suite::aead(cipher), &material(cipher));
                 assert_eq!(
                     opening.open(5, &mut packet),
                     Err(BadTag),

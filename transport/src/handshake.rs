@@ -10,10 +10,10 @@ use ketch_wire::{NameList, Reader};
 use crate::algorithm::{
     self, COMPRESSION_NAMES, CipherName, MAC_NAMES, Negotiated, Preferences, marker,
 };
-use crate::crypto::Random;
 use crate::crypto::derive::{Agreed, Direction, ExchangeHash, Transcript};
 use crate::crypto::ecdh::Ephemeral;
 use crate::crypto::hostkey::{HostKeyPair, PublicKey};
+use crate::crypto::{Random, Suite};
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
 use crate::message::number;
@@ -447,8 +447,9 @@ impl Handshake {
         } else {
             (Direction::ServerToClient, negotiated.server_to_client)
         };
-        let keys = agreed.key_material(&session_id, direction, cipher);
-        outbox.sender.install(cipher, &keys, negotiated.strict);
+        let suite = Suite::aead(cipher);
+        let keys = agreed.key_material(&session_id, direction, suite);
+        outbox.sender.install(suite, &keys, negotiated.strict);
         outbox.open()?;
         self.state = State::AwaitingNewKeys(agreed, negotiated);
         Ok(())
@@ -466,8 +467,9 @@ impl Handshake {
         } else {
             (Direction::ClientToServer, negotiated.client_to_server)
         };
-        let keys = agreed.key_material(&session_id, direction, cipher);
-        receiver.install(cipher, &keys, negotiated.strict);
+        let suite = Suite::aead(cipher);
+        let keys = agreed.key_material(&session_id, direction, suite);
+        receiver.install(suite, &keys, negotiated.strict);
         self.state = State::Settled;
         Outcome::Done {
             first: session_id == agreed.hash,

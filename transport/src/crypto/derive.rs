@@ -4,8 +4,7 @@ use ketch_wire::Writer;
 use ring::digest;
 use zeroize::Zeroizing;
 
-use super::{KeyMaterial, iv_len, key_len};
-use crate::algorithm::CipherName;
+use super::{KeyLens, KeyMaterial, Suite, key_lens};
 
 /// Length of an exchange hash and of a session identifier made with SHA-256.
 pub(crate) const HASH_LEN: usize = 32;
@@ -74,15 +73,17 @@ impl Agreed {
         &self,
         session_id: &ExchangeHash,
         direction: Direction,
-        cipher: CipherName,
+        suite: Suite,
     ) -> KeyMaterial {
-        let (iv, key) = match direction {
-            Direction::ClientToServer => (b'A', b'C'),
-            Direction::ServerToClient => (b'B', b'D'),
+        let (iv, key, mac) = match direction {
+            Direction::ClientToServer => (b'A', b'C', b'E'),
+            Direction::ServerToClient => (b'B', b'D', b'F'),
         };
+        let lens: KeyLens = key_lens(suite);
         KeyMaterial {
-            key: self.derive(session_id, key, key_len(cipher)),
-            iv: self.derive(session_id, iv, iv_len(cipher)),
+            key: self.derive(session_id, key, lens.key),
+            iv: self.derive(session_id, iv, lens.iv),
+            mac: self.derive(session_id, mac, lens.mac),
         }
     }
 
@@ -120,6 +121,7 @@ fn secret_mpint(out: &mut Vec<u8>, shared_secret: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algorithm::CipherName;
 
     #[test]
     fn long_keys_extend_short_ones() {
@@ -134,9 +136,10 @@ mod tests {
         };
         let agreed = Agreed::new(&transcript, &[0, 0x80, 1]);
         let session_id = agreed.hash;
+        let suite = Suite::aead;
         let direction = Direction::ClientToServer;
-        let short = agreed.key_material(&session_id, direction, CipherName::Aes128Gcm);
-        let long = agreed.key_material(&session_id, direction, CipherName::ChaCha20Poly1305);
+        let short = agreed.key_material(&session_id, direction, suite(CipherName::Aes128Gcm));
+        let long = agreed.key_material(&session_id, direction, suite(CipherName::ChaCha20Poly1305));
         assert_eq!((short.key.len(), short.iv.len()), (16, 12));
         assert_eq!((long.key.len(), long.iv.len()), (64, 0));
         assert_eq!(&long.key[..16], &short.key[..]);
@@ -145,7 +148,7 @@ mod tests {
         let other = agreed.key_material(
             &session_id,
             Direction::ServerToClient,
-            CipherName::Aes128Gcm,
+            suite(CipherName::Aes128Gcm),
         );
         assert_ne!(other.key[..], short.key[..]);
     }

@@ -6,9 +6,9 @@ use ketch_wire::{NameList, Reader};
 use super::{IDENTIFICATION, Offer, Outcome, Rig, Role, Told, payload};
 use crate::algorithm::{CipherName, marker};
 use crate::auth::Credential;
-use crate::crypto::KeyMaterial;
 use crate::crypto::derive::{Agreed, Direction, Transcript};
 use crate::crypto::ecdh::Ephemeral;
+use crate::crypto::{KeyMaterial, Suite};
 use crate::event::Event;
 use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
 use crate::message::number;
@@ -75,8 +75,8 @@ impl Rig {
                     .unwrap();
             }
             number::NEWKEYS => {
-                let (cipher, keys) = self.keys(self.machine_direction());
-                self.receiver.install(cipher, &keys, self.offer.strict);
+                let (suite, keys) = self.keys(self.machine_direction());
+                self.receiver.install(suite, &keys, self.offer.strict);
             }
             _ => {}
         }
@@ -89,12 +89,12 @@ impl Rig {
         }
     }
 
-    fn keys(&self, direction: Direction) -> (CipherName, KeyMaterial) {
-        let cipher = CipherName::from_name(self.offer.cipher).unwrap();
+    fn keys(&self, direction: Direction) -> (Suite, KeyMaterial) {
+        let suite = Suite::aead(CipherName::from_name(self.offer.cipher).unwrap());
         let agreed = self.agreed.as_ref().unwrap();
         (
-            cipher,
-            agreed.key_material(&self.session_id.unwrap(), direction, cipher),
+            suite,
+            agreed.key_material(&self.session_id.unwrap(), direction, suite),
         )
     }
 
@@ -198,8 +198,8 @@ impl Rig {
             Direction::ClientToServer => Direction::ServerToClient,
             Direction::ServerToClient => Direction::ClientToServer,
         };
-        let (cipher, keys) = self.keys(direction);
-        self.sender.install(cipher, &keys, self.offer.strict);
+        let (suite, keys) = self.keys(direction);
+        self.sender.install(suite, &keys, self.offer.strict);
         self.first = false;
         Ok(outcome)
     }

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::{Input, Lent};
-use crate::algorithm::CipherName;
-use crate::crypto::{KeyMaterial, LENGTH_LEN, Opening};
+use crate::crypto::{KeyMaterial, LENGTH_LEN, Opening, Suite, key_lens};
 
 /// Shortest padding (RFC 4253 §6).
 const PADDING_MIN: usize = 4;
@@ -72,15 +71,15 @@ impl Receiver {
     /// A receiver with keys made from fixed bytes: for tests, fuzzing and measurements only.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_test_keys(cipher: CipherName, len_max: u32) -> Self {
+    pub fn with_test_keys(suite: Suite, len_max: u32) -> Self {
         let mut receiver = Self::new(len_max);
-        receiver.install(cipher, &test_keys(cipher), false);
+        receiver.install(suite, &test_keys(suite), false);
         receiver
     }
 
     /// Packets from now on are sealed with these keys (RFC 4253 §7.3).
-    pub(crate) fn install(&mut self, cipher: CipherName, keys: &KeyMaterial, reset: bool) {
-        self.opening = Opening::new(cipher, keys);
+    pub(crate) fn install(&mut self, suite: Suite, keys: &KeyMaterial, reset: bool) {
+        self.opening = Opening::new(suite, keys);
         self.packets = 0;
         self.bytes = 0;
         if reset {
@@ -169,16 +168,19 @@ impl Receiver {
 }
 
 /// Keys made from fixed bytes.
-pub(super) fn test_keys(cipher: CipherName) -> KeyMaterial {
+pub(super) fn test_keys(suite: Suite) -> KeyMaterial {
+    let lens = key_lens(suite);
     KeyMaterial {
-        key: vec![0x42; crate::crypto::key_len(cipher)].into(),
-        iv: vec![0x17; crate::crypto::iv_len(cipher)].into(),
+        key: vec![0x42; lens.key].into(),
+        iv: vec![0x17; lens.iv].into(),
+        mac: vec![0x29; lens.mac].into(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algorithm::CipherName;
     use crate::packet::{PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH, Sender};
     use proptest::prelude::*;
 
@@ -241,12 +243,12 @@ mod tests {
 
     #[test]
     fn an_unfinished_packet_waits_where_it_is() {
-        for cipher in CipherName::ALL {
-            let mut sender = Sender::with_test_keys(*cipher);
+        for cipher in CipherName::AEAD {
+            let mut sender = Sender::with_test_keys(Suite::aead(*cipher));
             sender.send(b"payload").unwrap();
             let sealed = sender.output().to_vec();
             for cut in 0..sealed.len() {
-                let mut receiver = Receiver::with_test_keys(*cipher, PACKET_LEN_MAX);
+                let mut receiver = Receiver::with_test_keys(Suite::aead(*cipher), PACKET_LEN_MAX);
                 let mut arena = sealed[..cut].to_vec();
                 let mut input = Input::new(&mut arena);
                 assert!(receiver.next(&mut input).unwrap().is_none());
@@ -264,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_packet_lost_repeated_or_swapped_is_refused() {
-        for cipher in CipherName::ALL {
-            let mut sender = Sender::with_test_keys(*cipher);
+        for cipher in CipherName::AEAD {
+            let mut sender = Sender::with_test_keys(Suite::aead(*cipher));
             let mut packets = Vec::new();
             for payload in [b"one", b"two"] {
                 sender.send(payload).unwrap();
@@ -273,7 +275,7 @@ mod tests {
                 sender.consume(packets.last().unwrap().len());
             }
             for order in [[1, 0], [0, 0], [1, 1]] {
-                let mut receiver = Receiver::with_test_keys(*cipher, PACKET_LEN_MAX);
+                let mut receiver = Receiver::with_test_keys(Suite::aead(*cipher), PACKET_LEN_MAX);
                 let outcome: Result<Vec<_>, _> = order
                     .iter()
                     .map(|&index: &usize| {
@@ -297,8 +299,8 @@ mod tests {
             mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
             which in 0_usize..4,
         ) {
-            let mut receiver = match CipherName::ALL.get(which) {
-                Some(cipher) => Receiver::with_test_keys(*cipher, PACKET_LEN_MAX),
+            let mut receiver = match CipherName::AEAD.get(which) {
+                Some(cipher) => Receiver::with_test_keys(Suite::aead(*cipher), PACKET_LEN_MAX),
                 None => Receiver::new(PACKET_LEN_MAX),
             };
             let mut input = Input::new(&mut bytes);
@@ -313,9 +315,9 @@ mod tests {
                 proptest::collection::vec(any::<u8>(), 1..300), 1..8),
             which in 0_usize..3,
         ) {
-            let cipher = CipherName::ALL[which];
-            let mut sender = Sender::with_test_keys(cipher);
-            let mut receiver = Receiver::with_test_keys(cipher, PACKET_LEN_MAX);
+            let cipher = CipherName::AEAD[which];
+            let mut sender = Sender::with_test_keys(Suite::aead(cipher));
+            let mut receiver = Receiver::with_test_keys(Suite::aead(cipher), PACKET_LEN_MAX);
             for payload in &payloads {
                 sender.send(payload).unwrap();
             }

@@ -8,8 +8,7 @@
 use std::fmt;
 use std::io::IoSliceMut;
 
-use crate::algorithm::CipherName;
-use crate::crypto::{KeyMaterial, LENGTH_LEN, Random, RandomFailed, Sealing, TAG_LEN};
+use crate::crypto::{KeyMaterial, LENGTH_LEN, Random, RandomFailed, Sealing, Suite, TAG_LEN};
 use crate::message::connection::{ChannelData, DATA_HEADER_LEN};
 
 /// Most unsent bytes that the buffer holds.
@@ -78,15 +77,15 @@ impl Sender {
     /// A sender with keys made from fixed bytes: for tests, fuzzing and measurements only.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_test_keys(cipher: CipherName) -> Self {
+    pub fn with_test_keys(suite: Suite) -> Self {
         let mut sender = Self::new();
-        sender.install(cipher, &super::recv::test_keys(cipher), false);
+        sender.install(suite, &super::recv::test_keys(suite), false);
         sender
     }
 
     /// Packets from now on are sealed with these keys (RFC 4253 §7.3).
-    pub(crate) fn install(&mut self, cipher: CipherName, keys: &KeyMaterial, reset: bool) {
-        self.sealing = Sealing::new(cipher, keys);
+    pub(crate) fn install(&mut self, suite: Suite, keys: &KeyMaterial, reset: bool) {
+        self.sealing = Sealing::new(suite, keys);
         self.packets = 0;
         self.bytes = 0;
         if reset {
@@ -392,6 +391,7 @@ impl PaddingPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::algorithm::CipherName;
     use crate::packet::{Input, PACKET_LEN_MAX, Receiver};
     use ketch_wire::Reader;
     use proptest::prelude::*;
@@ -399,7 +399,7 @@ mod tests {
     fn data_of(bytes: &[u8], cipher: CipherName) -> Vec<(u32, Vec<u8>)> {
         let mut arena = bytes.to_vec();
         let mut input = Input::new(&mut arena);
-        let mut receiver = Receiver::with_test_keys(cipher, PACKET_LEN_MAX);
+        let mut receiver = Receiver::with_test_keys(Suite::aead(cipher), PACKET_LEN_MAX);
         let mut seen = Vec::new();
         while let Some(packet) = receiver.next(&mut input).unwrap() {
             let message = ChannelData::decode(Reader::new(&packet.payload.bytes[1..])).unwrap();
@@ -411,14 +411,14 @@ mod tests {
 
     #[test]
     fn dropped_slots_send_nothing() {
-        let mut sender = Sender::with_test_keys(CipherName::Aes128Gcm);
+        let mut sender = Sender::with_test_keys(Suite::aead(CipherName::Aes128Gcm));
         assert!(sender.slots(1, 100, 10).is_some());
         assert!(sender.output().is_empty());
     }
 
     #[test]
     fn a_full_buffer_has_no_slots_and_takes_control_messages() {
-        let mut sender = Sender::with_test_keys(CipherName::Aes128Gcm);
+        let mut sender = Sender::with_test_keys(Suite::aead(CipherName::Aes128Gcm));
         while let Some(slots) = sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX) {
             slots.commit(PACKET_DATA_MAX);
         }
@@ -438,9 +438,9 @@ mod tests {
             len in 1_usize..200, data_max in 20_usize..70, committed in 0_usize..220,
             header in 0_usize..40, which in 0_usize..3,
         ) {
-            let cipher = CipherName::ALL[which];
+            let cipher = CipherName::AEAD[which];
             let expected: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
-            let mut sender = Sender::with_test_keys(cipher);
+            let mut sender = Sender::with_test_keys(Suite::aead(cipher));
             let header = header.min(len);
             let mut slots = sender.slots(7, len, data_max).unwrap();
             let filled = slots.fill(header, |pieces| {
