@@ -192,7 +192,7 @@ impl Preferences {
             vec![ChaCha20Poly1305, Aes256Gcm, Aes128Gcm]
         };
         Self {
-            kex: Kex::ALL.to_vec(),
+            kex: vec![Kex::Curve25519Sha256, Kex::Curve25519Sha256Libssh],
             host_key: SignatureAlgorithm::ALL.to_vec(),
             cipher,
         }

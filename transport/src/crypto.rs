@@ -1,7 +1,7 @@
 //! The only place that names a cryptography crate: ciphers, key agreement, signatures, derivation.
 //!
 //! Everything here is a small enum or struct around [`ring`] or [`x25519_dalek`]; state machines see
-//! `Opening`, `Sealing`, `Ephemeral`, [`PublicKey`](hostkey::PublicKey) and
+//! `Opening`, `Sealing`, `ClientShare`, [`PublicKey`](hostkey::PublicKey) and
 //! [`Random`], never a crate's types.
 
 use std::fmt;
@@ -10,9 +10,9 @@ use crate::algorithm::{CipherName, Compression, MacName};
 
 mod chacha20;
 pub(crate) mod derive;
-pub(crate) mod ecdh;
 mod gcm;
 pub mod hostkey;
+pub(crate) mod kex;
 
 /// Length of the tag behind a packet, the same for every cipher.
 pub(crate) const TAG_LEN: usize = 16;

@@ -11,8 +11,8 @@ use crate::algorithm::{
     self, COMPRESSION_NAMES, CipherName, MAC_NAMES, Negotiated, Preferences, marker,
 };
 use crate::crypto::derive::{Agreed, Direction, ExchangeHash, Transcript};
-use crate::crypto::ecdh::Ephemeral;
 use crate::crypto::hostkey::{HostKeyPair, PublicKey};
+use crate::crypto::kex::{self, ClientShare, RespondError};
 use crate::crypto::{Random, Suite};
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
@@ -53,7 +53,7 @@ enum State {
     /// Our `KEXINIT` is out, theirs is not in.
     SentInit { ours: Vec<u8> },
     /// Client: both are known and our public value is out.
-    AwaitingReply(Exchange, Ephemeral),
+    AwaitingReply(Exchange, ClientShare),
     /// Server: both are known, the client's public value is not in.
     AwaitingInit(Exchange),
     /// Client: the reply is right; whether the host key is trusted is being decided.
@@ -243,9 +243,9 @@ impl Handshake {
                 let theirs = KexInit::decode(fields).map_err(malformed)?;
                 self.on_kexinit(ours, payload, &theirs, packet.sequence, random, outbox)
             }
-            (State::AwaitingReply(mut exchange, ephemeral), 30..=49) if exchange.skip_guess => {
+            (State::AwaitingReply(mut exchange, share), 30..=49) if exchange.skip_guess => {
                 exchange.skip_guess = false;
-                self.state = State::AwaitingReply(exchange, ephemeral);
+                self.state = State::AwaitingReply(exchange, share);
                 Ok(Outcome::Going)
             }
             (State::AwaitingInit(mut exchange), 30..=49) if exchange.skip_guess => {
@@ -253,9 +253,9 @@ impl Handshake {
                 self.state = State::AwaitingInit(exchange);
                 Ok(Outcome::Going)
             }
-            (State::AwaitingReply(exchange, ephemeral), number::KEX_ECDH_REPLY) => {
+            (State::AwaitingReply(exchange, share), number::KEX_ECDH_REPLY) => {
                 let reply = EcdhReply::decode(fields).map_err(malformed)?;
-                self.on_reply(&exchange, ephemeral, &reply, outbox)
+                self.on_reply(&exchange, share, &reply, outbox)
             }
             (State::AwaitingInit(exchange), number::KEX_ECDH_INIT) => {
                 let init = EcdhInit::decode(fields).map_err(malformed)?;
@@ -315,14 +315,14 @@ impl Handshake {
             skip_guess: theirs.first_kex_packet_follows && !negotiated.guess_is_right,
         };
         self.state = if self.side.is_client() {
-            let ephemeral = Ephemeral::generate(random)?;
+            let share = ClientShare::generate(negotiated.kex, None, random)?;
             outbox.now(|w| {
                 EcdhInit {
-                    public: ephemeral.public(),
+                    public: share.public(),
                 }
                 .encode(w)
             })?;
-            State::AwaitingReply(exchange, ephemeral)
+            State::AwaitingReply(exchange, share)
         } else {
             State::AwaitingInit(exchange)
         };
@@ -333,31 +333,33 @@ impl Handshake {
     fn on_reply(
         &mut self,
         exchange: &Exchange,
-        ephemeral: Ephemeral,
+        share: ClientShare,
         reply: &EcdhReply<'_>,
         outbox: &mut Outbox,
     ) -> Result<Outcome, ConnectionError> {
-        let client_public = *ephemeral.public();
-        let secret = ephemeral
+        let client_public = share.public().to_vec();
+        let secret = share
             .agree(reply.public)
             .map_err(|_| PeerMisbehaved::BadPublicValue)?;
         let agreed = Agreed::new(
+            exchange.negotiated.kex.hash(),
             &Transcript {
                 client_identification: self.our_identification.as_bytes(),
                 server_identification: self.their_identification.as_bytes(),
                 client_kexinit: &exchange.ours,
                 server_kexinit: &exchange.theirs,
                 host_key: reply.host_key,
+                group: None,
                 client_public: &client_public,
                 server_public: reply.public,
             },
-            &secret[..],
+            secret,
         );
         let key = PublicKey::from_blob(reply.host_key).map_err(|_| PeerMisbehaved::BadHostKey)?;
         if key.algorithm() != exchange.negotiated.host_key {
             return Err(PeerMisbehaved::BadHostKey.into());
         }
-        key.verify(&agreed.hash, reply.signature)
+        key.verify(agreed.hash.as_bytes(), reply.signature)
             .map_err(|_| PeerMisbehaved::BadHostSignature)?;
         let Side::Client { host_key } = &mut self.side else {
             return Err(PeerMisbehaved::BadHostKey.into());
@@ -400,31 +402,34 @@ impl Handshake {
         let Side::Server { host_key } = &self.side else {
             return Err(PeerMisbehaved::BadHostKey.into());
         };
-        let ephemeral = Ephemeral::generate(random)?;
-        let server_public = *ephemeral.public();
-        let secret = ephemeral
-            .agree(init.public)
-            .map_err(|_| PeerMisbehaved::BadPublicValue)?;
+        let response = kex::respond(exchange.negotiated.kex, init.public, random).map_err(
+            |error| match error {
+                RespondError::BadPublicValue => PeerMisbehaved::BadPublicValue.into(),
+                RespondError::Random(failed) => ConnectionError::from(failed),
+            },
+        )?;
         let blob = host_key.public_key().as_blob();
         let agreed = Agreed::new(
+            exchange.negotiated.kex.hash(),
             &Transcript {
                 client_identification: self.their_identification.as_bytes(),
                 server_identification: self.our_identification.as_bytes(),
                 client_kexinit: &exchange.theirs,
                 server_kexinit: &exchange.ours,
                 host_key: blob,
+                group: None,
                 client_public: init.public,
-                server_public: &server_public,
+                server_public: &response.public,
             },
-            &secret[..],
+            response.secret,
         );
         let signature = host_key
-            .sign(&agreed.hash)
+            .sign(agreed.hash.as_bytes())
             .map_err(|_| PeerMisbehaved::BadHostSignature)?;
         outbox.now(|w| {
             EcdhReply {
                 host_key: blob,
-                public: &server_public,
+                public: &response.public,
                 signature: &signature,
             }
             .encode(w);

@@ -21,8 +21,8 @@ use crate::channel::ChannelId;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
 use crate::crypto::derive::{Agreed, ExchangeHash};
-use crate::crypto::ecdh::Ephemeral;
 use crate::crypto::hostkey::HostKeyPair;
+use crate::crypto::kex::ClientShare;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{CONNECTION_SERVICE, MethodRequest, UserauthRequest};
 use crate::message::connection::{ChannelData, Request};
@@ -117,7 +117,7 @@ pub(super) struct Rig {
     ours: Vec<u8>,
     theirs: Vec<u8>,
     machine_public: Vec<u8>,
-    ephemeral: Option<Ephemeral>,
+    share: Option<ClientShare>,
     agreed: Option<Agreed>,
 }
 
@@ -163,7 +163,7 @@ impl Rig {
             ours: Vec::new(),
             theirs: Vec::new(),
             machine_public: Vec::new(),
-            ephemeral: None,
+            share: None,
             agreed: None,
         }
     }

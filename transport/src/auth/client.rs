@@ -105,7 +105,7 @@ impl ClientAuth {
                 let mut data = Vec::new();
                 encode_signed_data(
                     &mut Writer::new(&mut data),
-                    session_id,
+                    session_id.as_bytes(),
                     &self.user,
                     key.algorithm().name().as_bytes(),
                     key.as_blob(),

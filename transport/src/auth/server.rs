@@ -252,7 +252,7 @@ fn proves(
     let mut data = Vec::new();
     encode_signed_data(
         &mut Writer::new(&mut data),
-        session_id,
+        session_id.as_bytes(),
         user,
         algorithm,
         key.as_blob(),

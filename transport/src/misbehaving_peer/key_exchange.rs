@@ -256,7 +256,7 @@ fn the_session_identifier_is_the_first_exchanges() {
     let algorithm = b"ssh-ed25519";
     for (session_id, is_right) in [(second, false), (first, true)] {
         let data = payload(|w| {
-            encode_signed_data(w, &session_id, "ann", algorithm, key);
+            encode_signed_data(w, session_id.as_bytes(), "ann", algorithm, key);
         });
         let signature = user.sign(&data).unwrap();
         let method = MethodRequest::PublicKey {

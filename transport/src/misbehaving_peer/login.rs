@@ -80,7 +80,7 @@ fn services_that_do_not_exist_end_it_with_reason_7() {
 fn a_signature_counts_in_its_session_for_its_user_and_key_alone() {
     let user = key_pair(5);
     let mut first = server();
-    let recorded = signed(&user, "ann", &first.session_id().unwrap());
+    let recorded = signed(&user, "ann", first.session_id().unwrap().as_bytes());
     assert_eq!(first.tell(&recorded).unwrap().events.len(), 1);
 
     let mut second = Rig::new(Role::Server, super::Offer::default());
@@ -90,23 +90,25 @@ fn a_signature_counts_in_its_session_for_its_user_and_key_alone() {
     assert_ne!(first.session_id(), Some(session_id));
     assert!(is_failure(second.tell(&recorded)), "replayed");
     assert!(
-        is_failure(second.tell(&signed(&user, "bob", &session_id))),
+        is_failure(second.tell(&signed(&user, "bob", session_id.as_bytes()))),
         "signed for somebody else"
     );
-    let mut flipped = signed(&user, "ann", &session_id);
+    let mut flipped = signed(&user, "ann", session_id.as_bytes());
     *flipped.last_mut().unwrap() ^= 1;
     assert!(is_failure(second.tell(&flipped)));
     // The key of one with the signature of another.
     let ours = user.public_key().as_blob();
     let theirs = key_pair(6).public_key().as_blob().to_vec();
-    let mut swapped = signed(&user, "ann", &session_id);
+    let mut swapped = signed(&user, "ann", session_id.as_bytes());
     let at = swapped
         .windows(ours.len())
         .position(|part| part == ours)
         .unwrap();
     swapped[at..at + ours.len()].copy_from_slice(&theirs);
     assert!(is_failure(second.tell(&swapped)));
-    let told = second.tell(&signed(&user, "ann", &session_id)).unwrap();
+    let told = second
+        .tell(&signed(&user, "ann", session_id.as_bytes()))
+        .unwrap();
     assert!(
         told.events[0].contains("PublicKey(PublicKey("),
         "{:?}",
@@ -131,7 +133,7 @@ fn who_is_in_is_who_signed_not_who_was_asked_about() {
         );
         assert_eq!(rig.listen()[0][0], number::USERAUTH_PK_OK);
     }
-    let message = signed(&ann, "ann", &rig.session_id().unwrap());
+    let message = signed(&ann, "ann", rig.session_id().unwrap().as_bytes());
     let told = rig.tell(&message).unwrap();
     let expected = format!("PublicKey({:?})", ann.public_key());
     assert!(

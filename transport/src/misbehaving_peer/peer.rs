@@ -4,15 +4,18 @@
 use ketch_wire::{NameList, Reader};
 
 use super::{IDENTIFICATION, Offer, Outcome, Rig, Role, Told, payload};
-use crate::algorithm::{CipherName, marker};
+use crate::algorithm::{CipherName, Kex, marker};
 use crate::auth::Credential;
 use crate::crypto::derive::{Agreed, Direction, Transcript};
-use crate::crypto::ecdh::Ephemeral;
+use crate::crypto::kex::{self, ClientShare, SharedSecret};
 use crate::crypto::{KeyMaterial, Suite};
 use crate::event::Event;
 use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
 use crate::message::number;
 use crate::packet::Input;
+
+/// The method that every offer of the peer leads to.
+const KEX: Kex = Kex::Curve25519Sha256;
 
 impl Rig {
     /// Seals a payload, gives it to the machine, and says what came of it.
@@ -67,11 +70,14 @@ impl Rig {
             }
             number::KEX_ECDH_REPLY => {
                 let reply = EcdhReply::decode(fields).unwrap();
-                self.agree(reply.host_key, reply.public);
+                let share = self.share.take().unwrap();
+                let ours = share.public().to_vec();
+                let secret = share.agree(reply.public).unwrap();
+                self.agree(reply.host_key, &ours, reply.public, secret);
                 let hash = self.agreed.as_ref().unwrap().hash;
                 self.host_key
                     .public_key()
-                    .verify(&hash, reply.signature)
+                    .verify(hash.as_bytes(), reply.signature)
                     .unwrap();
             }
             number::NEWKEYS => {
@@ -99,16 +105,19 @@ impl Rig {
     }
 
     /// Both public values are known: the secret and the hash are, too.
-    fn agree(&mut self, host_key: &[u8], machine_public: &[u8]) {
-        let ephemeral = self.ephemeral.take().unwrap();
-        let our_public = *ephemeral.public();
-        let secret = ephemeral.agree(machine_public).unwrap();
+    fn agree(
+        &mut self,
+        host_key: &[u8],
+        our_public: &[u8],
+        machine_public: &[u8],
+        secret: SharedSecret,
+    ) {
         let machine = (
             self.machine_identification.as_bytes(),
             &self.theirs[..],
             machine_public,
         );
-        let raw = (IDENTIFICATION.as_bytes(), &self.ours[..], &our_public[..]);
+        let raw = (IDENTIFICATION.as_bytes(), &self.ours[..], our_public);
         let (client, server) = if self.role == Role::Client {
             (machine, raw)
         } else {
@@ -120,10 +129,11 @@ impl Rig {
             client_kexinit: client.1,
             server_kexinit: server.1,
             host_key,
+            group: None,
             client_public: client.2,
             server_public: server.2,
         };
-        let agreed = Agreed::new(&transcript, &secret[..]);
+        let agreed = Agreed::new(KEX.hash(), &transcript, secret);
         self.session_id.get_or_insert(agreed.hash);
         self.agreed = Some(agreed);
     }
@@ -165,17 +175,19 @@ impl Rig {
 
     /// The message with the peer's public value: `KEX_ECDH_INIT` to a server, the reply to a client.
     pub(super) fn public(&mut self) -> Vec<u8> {
-        let ephemeral = Ephemeral::generate(&mut self.random).unwrap();
-        let public = *ephemeral.public();
-        self.ephemeral = Some(ephemeral);
         if self.role == Role::Server {
+            let share = ClientShare::generate(KEX, None, &mut self.random).unwrap();
+            let public = share.public().to_vec();
+            self.share = Some(share);
             return payload(|w| EcdhInit { public: &public }.encode(w));
         }
+        let kex::Response { public, secret } =
+            kex::respond(KEX, &self.machine_public, &mut self.random).unwrap();
         let host_key = self.host_key.public_key().as_blob().to_vec();
-        self.agree(&host_key, &self.machine_public.clone());
+        self.agree(&host_key, &public, &self.machine_public.clone(), secret);
         let signature = self
             .host_key
-            .sign(&self.agreed.as_ref().unwrap().hash)
+            .sign(self.agreed.as_ref().unwrap().hash.as_bytes())
             .unwrap();
         payload(|w| {
             EcdhReply {

@@ -2,24 +2,19 @@
 
 use zeroize::Zeroizing;
 
-use super::{Random, RandomFailed};
+use super::{BadPublicValue, Random, RandomFailed};
 
 /// Length of a public value.
-pub(crate) const PUBLIC_LEN: usize = 32;
+pub(super) const PUBLIC_LEN: usize = 32;
 
 /// One side's secret for one exchange.
-pub(crate) struct Ephemeral {
+pub(super) struct Secret {
     secret: x25519_dalek::StaticSecret,
     public: [u8; PUBLIC_LEN],
 }
 
-/// The peer's public value is none: of the wrong length, or one that makes the secret zero
-/// (RFC 8731 §3).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct BadPublicValue;
-
-impl Ephemeral {
-    pub(crate) fn generate(random: &mut dyn Random) -> Result<Self, RandomFailed> {
+impl Secret {
+    pub(super) fn generate(random: &mut dyn Random) -> Result<Self, RandomFailed> {
         let mut seed = Zeroizing::new([0; 32]);
         random.fill(&mut *seed)?;
         // Not the crate's ephemeral type: that one draws from a generator of its own, which a test
@@ -29,11 +24,11 @@ impl Ephemeral {
         Ok(Self { secret, public })
     }
 
-    pub(crate) const fn public(&self) -> &[u8; PUBLIC_LEN] {
+    pub(super) const fn public(&self) -> &[u8; PUBLIC_LEN] {
         &self.public
     }
 
-    pub(crate) fn agree(self, theirs: &[u8]) -> Result<Zeroizing<[u8; 32]>, BadPublicValue> {
+    pub(super) fn agree(self, theirs: &[u8]) -> Result<Zeroizing<[u8; 32]>, BadPublicValue> {
         let theirs: [u8; PUBLIC_LEN] = theirs.try_into().map_err(|_| BadPublicValue)?;
         let shared = self
             .secret
@@ -70,7 +65,7 @@ mod tests {
     #[test]
     fn the_vectors_of_rfc_7748_section_6_1() {
         let bob = unhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
-        let bob = Ephemeral::generate(&mut Fixed(bob)).unwrap();
+        let bob = Secret::generate(&mut Fixed(bob)).unwrap();
         assert_eq!(
             bob.public(),
             &unhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
@@ -85,8 +80,8 @@ mod tests {
 
     #[test]
     fn both_sides_agree() {
-        let ann = Ephemeral::generate(&mut Fixed([7; 32])).unwrap();
-        let bob = Ephemeral::generate(&mut Fixed([9; 32])).unwrap();
+        let ann = Secret::generate(&mut Fixed([7; 32])).unwrap();
+        let bob = Secret::generate(&mut Fixed([9; 32])).unwrap();
         let (ann_public, bob_public) = (*ann.public(), *bob.public());
         assert_eq!(
             ann.agree(&bob_public).unwrap(),
@@ -99,7 +94,7 @@ mod tests {
         let mut one = [0; 32];
         one[0] = 1;
         for bad in [&[0; 32][..], &one, &[5; 31], &[5; 33], &[]] {
-            let ann = Ephemeral::generate(&mut Fixed([7; 32])).unwrap();
+            let ann = Secret::generate(&mut Fixed([7; 32])).unwrap();
             assert_eq!(ann.agree(bad).unwrap_err(), BadPublicValue);
         }
     }
