@@ -8,14 +8,18 @@ use std::fmt;
 
 use crate::algorithm::{CipherName, Compression, MacName};
 
+mod cbc;
 mod chacha20;
+mod composed;
+mod ctr;
 pub(crate) mod derive;
 mod gcm;
 pub mod hostkey;
 pub(crate) mod kex;
+mod mac;
 
-/// Length of the tag behind a packet, the same for every cipher.
-pub(crate) const TAG_LEN: usize = 16;
+/// Length of the tag behind a packet under the ciphers that make one themselves.
+const TAG_LEN: usize = 16;
 /// Length of `packet_length` in front of a packet (RFC 4253 §6).
 pub(crate) const LENGTH_LEN: usize = 4;
 
@@ -158,7 +162,11 @@ pub(crate) const fn key_lens(suite: Suite) -> KeyLens {
 /// Bytes that may go under one set of keys before it is exchanged (RFC 4344 §3.2, RFC 5647).
 const fn rekey_bytes(cipher: CipherName) -> u64 {
     match cipher {
-        CipherName::Aes128Gcm | CipherName::Aes256Gcm => 64 << 30,
+        CipherName::Aes128Gcm
+        | CipherName::Aes256Gcm
+        | CipherName::Aes128Ctr
+        | CipherName::Aes192Ctr
+        | CipherName::Aes256Ctr => 64 << 30,
         // Also for CBC, whose blocks of 8 or 16 bytes collide the sooner.
         _ => 1 << 30,
     }
@@ -187,6 +195,8 @@ pub(crate) enum Sealing {
     Gcm(gcm::GcmKey),
     /// ChaCha20-Poly1305.
     ChaCha20(chacha20::SealingKey),
+    /// A cipher and a MAC.
+    Composed(Box<composed::SealingPair>),
 }
 
 /// Opens incoming packets.
@@ -201,6 +211,8 @@ pub(crate) enum Opening {
     Gcm(gcm::GcmKey),
     /// ChaCha20-Poly1305.
     ChaCha20(chacha20::OpeningKey),
+    /// A cipher and a MAC.
+    Composed(Box<composed::OpeningPair>),
 }
 
 const CLEAR_SHAPE: Shape = Shape {
@@ -226,7 +238,10 @@ impl Sealing {
                 Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
             }
             CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::SealingKey::new(material)),
-            _ => unreachable!("not negotiated yet"),
+            cipher => {
+                let mac = suite.mac.expect("no other cipher goes without a MAC");
+                Self::Composed(Box::new(composed::SealingPair::new(cipher, mac, material)))
+            }
         }
     }
 
@@ -235,15 +250,19 @@ impl Sealing {
             Self::Clear => CLEAR_SHAPE,
             Self::Gcm(_) => GCM_SHAPE,
             Self::ChaCha20(_) => CHACHA20_SHAPE,
+            Self::Composed(pair) => pair.shape(),
         }
     }
 
-    /// Seals a packet in place: `packet` starts with its length and ends before its tag.
-    pub(crate) fn seal(&mut self, sequence: u32, packet: &mut [u8], tag: &mut [u8; TAG_LEN]) {
+    /// Seals a packet in place: `packet` starts with its length and ends before its tag, for which
+    /// `tag` is the place.
+    #[inline]
+    pub(crate) fn seal(&mut self, sequence: u32, packet: &mut [u8], tag: &mut [u8]) {
         match self {
             Self::Clear => {}
             Self::Gcm(key) => key.seal(packet, tag),
             Self::ChaCha20(key) => key.seal(sequence, packet, tag),
+            Self::Composed(pair) => pair.seal(sequence, packet, tag),
         }
     }
 
@@ -253,7 +272,14 @@ impl Sealing {
             Self::Clear => u64::MAX,
             Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
             Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
+            Self::Composed(pair) => pair.rekey_bytes,
         }
+    }
+
+    /// Bytes after which nothing goes under these keys any more: a peer that lets the exchange wait
+    /// gets as much again as it takes to want one.
+    pub(crate) const fn bytes_max(&self) -> u64 {
+        self.rekey_bytes().saturating_mul(2)
     }
 }
 
@@ -264,7 +290,10 @@ impl Opening {
                 Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
             }
             CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::OpeningKey::new(material)),
-            _ => unreachable!("not negotiated yet"),
+            cipher => {
+                let mac = suite.mac.expect("no other cipher goes without a MAC");
+                Self::Composed(Box::new(composed::OpeningPair::new(cipher, mac, material)))
+            }
         }
     }
 
@@ -273,15 +302,35 @@ impl Opening {
             Self::Clear => CLEAR_SHAPE,
             Self::Gcm(_) => GCM_SHAPE,
             Self::ChaCha20(_) => CHACHA20_SHAPE,
+            Self::Composed(pair) => pair.shape(),
         }
     }
 
-    /// The length that a packet's first four bytes name, before it is known to be authentic.
-    pub(crate) fn packet_len(&self, sequence: u32, first: [u8; LENGTH_LEN]) -> u32 {
-        u32::from_be_bytes(match self {
-            Self::Clear | Self::Gcm(_) => first,
-            Self::ChaCha20(key) => key.packet_len(sequence, first),
-        })
+    /// The length that the packet at the front of `bytes` names, before it is known to be
+    /// authentic; `None` if too few bytes are there to know.
+    #[inline]
+    pub(crate) fn packet_len(&mut self, sequence: u32, bytes: &[u8]) -> Option<u32> {
+        Some(u32::from_be_bytes(match self {
+            Self::Clear | Self::Gcm(_) => *bytes.first_chunk()?,
+            Self::ChaCha20(key) => key.packet_len(sequence, *bytes.first_chunk()?),
+            Self::Composed(pair) => pair.packet_len(bytes)?,
+        }))
+    }
+
+    /// Whether the length is encrypted and believed before the tag is seen: then nobody may learn
+    /// from when or how the connection ends what the length was (CVE-2008-5161).
+    pub(crate) const fn hides_failures(&self) -> bool {
+        match self {
+            Self::Composed(pair) => pair.hides_failures(),
+            _ => false,
+        }
+    }
+
+    /// Spends the time that checking these bytes would take, for a packet that has failed.
+    pub(crate) fn spend(&self, bytes: &[u8]) {
+        if let Self::Composed(pair) = self {
+            pair.spend(bytes);
+        }
     }
 
     /// Opens a packet in place: `sealed` starts with its length and ends with its tag. Returns the
@@ -295,6 +344,7 @@ impl Opening {
             Self::Clear => sealed.get(LENGTH_LEN..).ok_or(BadTag),
             Self::Gcm(key) => key.open(sealed),
             Self::ChaCha20(key) => key.open(sequence, sealed),
+            Self::Composed(pair) => pair.open(sequence, sealed),
         }
     }
 
@@ -304,7 +354,14 @@ impl Opening {
             Self::Clear => u64::MAX,
             Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
             Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
+            Self::Composed(pair) => pair.rekey_bytes,
         }
+    }
+
+    /// Bytes after which nothing goes under these keys any more: a peer that lets the exchange wait
+    /// gets as much again as it takes to want one.
+    pub(crate) const fn bytes_max(&self) -> u64 {
+        self.rekey_bytes().saturating_mul(2)
     }
 }
 
@@ -351,8 +408,8 @@ mod tests {
         for &cipher in CipherName::AEAD {
             let (mut packet, plain) = sealed(cipher, 5);
             let mut opening = Opening::new(Suite::aead(cipher), &material(cipher));
-            let first = *packet.first_chunk().unwrap();
-            assert_eq!(opening.packet_len(5, first), 32);
+            let first: [u8; 4] = *packet.first_chunk().unwrap();
+            assert_eq!(opening.packet_len(5, &first), Some(32));
             assert_eq!(opening.open(5, &mut packet), Ok(&plain[..]), "{cipher}");
         }
     }

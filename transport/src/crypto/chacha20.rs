@@ -22,7 +22,8 @@ impl SealingKey {
         Self(openssh::SealingKey::new(key(material)))
     }
 
-    pub(super) fn seal(&self, sequence: u32, packet: &mut [u8], tag: &mut [u8; TAG_LEN]) {
+    pub(super) fn seal(&self, sequence: u32, packet: &mut [u8], tag: &mut [u8]) {
+        let tag = tag.try_into().expect("the shape says how long it is");
         self.0.seal_in_place(sequence, packet, tag);
     }
 }
@@ -44,5 +45,21 @@ impl OpeningKey {
         self.0
             .open_in_place(sequence, packet, tag)
             .map_err(|_| BadTag)
+    }
+}
+
+impl Drop for SealingKey {
+    /// Writes another key over this one, which `ring` would leave in memory.
+    fn drop(&mut self) {
+        self.0 = openssh::SealingKey::new(&[0; openssh::KEY_LEN]);
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+impl Drop for OpeningKey {
+    /// Writes another key over this one, which `ring` would leave in memory.
+    fn drop(&mut self) {
+        self.0 = openssh::OpeningKey::new(&[0; openssh::KEY_LEN]);
+        std::hint::black_box(&mut self.0);
     }
 }

@@ -5,7 +5,7 @@
 
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use super::{BadTag, KeyMaterial, LENGTH_LEN, TAG_LEN};
+use super::{BadTag, KeyMaterial, LENGTH_LEN};
 use crate::algorithm::CipherName;
 
 /// A key and the nonce of the next packet, for one direction.
@@ -43,7 +43,7 @@ impl GcmKey {
         Nonce::assume_unique_for_key([f0, f1, f2, f3, c0, c1, c2, c3, c4, c5, c6, c7])
     }
 
-    pub(super) fn seal(&mut self, packet: &mut [u8], tag: &mut [u8; TAG_LEN]) {
+    pub(super) fn seal(&mut self, packet: &mut [u8], tag: &mut [u8]) {
         let nonce = self.next_nonce();
         let (length, body) = packet
             .split_first_chunk_mut::<LENGTH_LEN>()
@@ -62,5 +62,14 @@ impl GcmKey {
             .open_in_place(nonce, Aad::from(*length), body)
             .map(|plain| &*plain)
             .map_err(|_| BadTag)
+    }
+}
+
+impl Drop for GcmKey {
+    /// Writes another key over this one, which `ring` would leave in memory.
+    fn drop(&mut self) {
+        let dummy = UnboundKey::new(&AES_256_GCM, &[0; 32]).expect("it is 32 bytes long");
+        self.key = LessSafeKey::new(dummy);
+        std::hint::black_box(&mut self.key);
     }
 }
