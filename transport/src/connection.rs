@@ -28,7 +28,7 @@ use crate::mux::{Mux, Sessions};
 use crate::outbox::Outbox;
 use crate::packet::{
     Identification, IdentificationReader, Input, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH,
-    Packet, Progress, Receiver,
+    Packet, PacketError, Progress, Receiver,
 };
 
 /// Most bytes of a peer's description that are kept.
@@ -224,6 +224,13 @@ impl Connection {
         }
     }
 
+    /// Whether payloads come compressed: then [`Connection::next`] needs an input with space
+    /// ([`Input::with_space`]).
+    #[must_use]
+    pub const fn inflates(&self) -> bool {
+        self.receiver.inflates()
+    }
+
     /// Whether an answer is awaited, before which no packet is taken.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
@@ -411,6 +418,8 @@ impl Connection {
 
     fn on_authenticated(&mut self, now: Instant) {
         self.receiver.set_len_max(PACKET_LEN_MAX);
+        self.receiver.start_compression();
+        self.outbox.sender.start_compression();
         self.keeper.on_authenticated(now);
     }
 
@@ -514,6 +523,11 @@ impl Connection {
     pub fn flush(&mut self, now: Instant) -> Result<(), ConnectionError> {
         self.outbox.sender.refill_padding(&mut *self.random)?;
         self.mux.flush(&mut self.outbox)?;
+        if self.outbox.sender.is_exhausted() {
+            let error = ConnectionError::Packet(PacketError::Exhausted);
+            self.say_why(&error);
+            return Err(error);
+        }
         let used = [
             (self.outbox.sender.used(), self.outbox.sender.rekey_bytes()),
             (self.receiver.used(), self.receiver.rekey_bytes()),

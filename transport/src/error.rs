@@ -7,7 +7,7 @@ use ketch_wire::DecodeError;
 use crate::algorithm::NoCommonAlgorithm;
 use crate::crypto::RandomFailed;
 use crate::message::transport::DisconnectReason;
-use crate::packet::{IdentificationError, OutputFull, PacketError};
+use crate::packet::{IdentificationError, OutputFull, PacketError, SendError};
 
 /// Why a [`Connection`](crate::connection::Connection) is of no use any more.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -174,9 +174,12 @@ impl From<PacketError> for ConnectionError {
     }
 }
 
-impl From<OutputFull> for ConnectionError {
-    fn from(error: OutputFull) -> Self {
-        Self::OutputFull(error)
+impl From<SendError> for ConnectionError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full(full) => Self::OutputFull(full),
+            SendError::Exhausted => Self::Packet(PacketError::Exhausted),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use ketch_wire::Writer;
 
-use crate::packet::{OutputFull, Sender};
+use crate::packet::{OutputFull, SendError, Sender};
 
 /// Most control messages that wait for a key exchange to end.
 const DEFERRED_MAX: usize = 1024;
@@ -42,7 +42,7 @@ impl Outbox {
     }
 
     /// Our `NEWKEYS` has left: what waited follows.
-    pub(crate) fn open(&mut self) -> Result<(), OutputFull> {
+    pub(crate) fn open(&mut self) -> Result<(), SendError> {
         self.gate = Gate::Open;
         while let Some(payload) = self.deferred.pop_front() {
             self.sender.send(&payload)?;
@@ -54,12 +54,12 @@ impl Outbox {
     pub(crate) fn message(
         &mut self,
         encode: impl FnOnce(&mut Writer<'_>),
-    ) -> Result<(), OutputFull> {
+    ) -> Result<(), SendError> {
         if self.is_open() {
             return self.now(encode);
         }
         if self.deferred.len() == DEFERRED_MAX {
-            return Err(OutputFull);
+            return Err(OutputFull.into());
         }
         let mut payload = Vec::new();
         encode(&mut Writer::new(&mut payload));
@@ -68,7 +68,7 @@ impl Outbox {
     }
 
     /// Sends a message that may leave at any time: of the key exchange, or `DISCONNECT`.
-    pub(crate) fn now(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(), OutputFull> {
+    pub(crate) fn now(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(), SendError> {
         self.scratch.clear();
         encode(&mut Writer::new(&mut self.scratch));
         self.sender.send(&self.scratch)

@@ -10,6 +10,9 @@ use crate::packet::{PACKET_LEN_MAX, Place};
 pub(super) const READ_LEN: usize = 256 * 1024;
 /// Length of an arena: the largest packet that is accepted, and one read behind it.
 pub const ARENA_LEN: usize = READ_LEN + PACKET_LEN_MAX as usize + 64;
+/// Space behind the read bytes of a compressed connection, for what its packets inflate to: at least
+/// the longest payload, and some shorter ones in the same round.
+const INFLATE_LEN: usize = PACKET_LEN_MAX as usize + 128 * 1024;
 /// Most buffers of each kind that wait in the pool of the process.
 const POOLED_MAX: usize = 16;
 
@@ -39,6 +42,13 @@ impl Arena {
         // Zeroed pages come from the system when they are first touched; most never are.
         Self {
             bytes: ARENAS.take().unwrap_or_else(|| vec![0; ARENA_LEN]),
+        }
+    }
+
+    /// Makes room behind what is read, in which payloads are inflated.
+    pub(super) fn make_space(&mut self) {
+        if self.bytes.len() < ARENA_LEN + INFLATE_LEN {
+            self.bytes.resize(ARENA_LEN + INFLATE_LEN, 0);
         }
     }
 

@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::arena::{Arena, OUTPUT_BUFFERS, READ_LEN};
+use super::arena::{ARENA_LEN, Arena, OUTPUT_BUFFERS, READ_LEN};
 use crate::connection::Connection;
+use crate::packet::Input;
 
 /// Stream, arena and machine of one connection.
 pub(super) struct Link<S> {
@@ -31,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// Reads once, behind what is there. `Ready(Ok(0))` is the end of the stream.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let arena = self.arena.get_or_insert_with(Arena::take);
-        let end = self.filled.saturating_add(READ_LEN).min(arena.bytes.len());
+        let end = self.filled.saturating_add(READ_LEN).min(ARENA_LEN);
         let mut buffer = ReadBuf::new(&mut arena.bytes[self.filled..end]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let len = buffer.filled().len();
@@ -40,12 +41,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     /// The machine, and what was read and not taken.
-    pub(super) fn input(&mut self) -> (&mut Connection, &mut [u8]) {
-        let filled = match &mut self.arena {
-            Some(arena) => &mut arena.bytes[..self.filled],
-            None => &mut [],
+    pub(super) fn input(&mut self) -> (&mut Connection, Input<'_>) {
+        let input = match &mut self.arena {
+            Some(arena) => {
+                if self.connection.inflates() {
+                    arena.make_space();
+                }
+                Input::with_space(&mut arena.bytes, self.filled)
+            }
+            None => Input::new(&mut []),
         };
-        (&mut self.connection, filled)
+        (&mut self.connection, input)
     }
 
     /// The machine, and the arena for places that were noted in it.

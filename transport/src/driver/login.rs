@@ -20,7 +20,6 @@ use crate::crypto::hostkey::PublicKey;
 use crate::error::ConnectionError;
 use crate::event::Event;
 use crate::message::transport::DisconnectReason;
-use crate::packet::Input;
 
 /// A connection on which nobody is logged in yet.
 ///
@@ -192,8 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             let user = self.link.connection.user().to_owned();
             return Ok(Some(LoginEvent::Authenticated { user }));
         }
-        let (connection, filled) = self.link.input();
-        let mut input = Input::new(filled);
+        let (connection, mut input) = self.link.input();
         let event = connection.next(&mut input, now());
         let taken = input.position();
         let event = event.map(|event| {

@@ -17,7 +17,6 @@ use super::router::{Acceptor, Router};
 use crate::config::Timers;
 use crate::error::ConnectionError;
 use crate::message::transport::DisconnectReason;
-use crate::packet::Input;
 
 /// Lengths of reads that are bulk data, yet too short to be worth the wake-up.
 const BULK_PIECE: Range<usize> = 16 * 1024..128 * 1024;
@@ -122,8 +121,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     /// Hands every packet that was read to its application, and ends the turn: also where a packet
     /// ends the connection, what came before it is written.
     fn deal_out(&mut self, now: Instant) -> Result<(), ConnectionError> {
-        let (connection, filled) = self.link.input();
-        let mut input = Input::new(filled);
+        while self.deal_out_round(now)? {}
+        Ok(())
+    }
+
+    /// Says whether there are packets left, for whose payloads there was no space in this round.
+    fn deal_out_round(&mut self, now: Instant) -> Result<bool, ConnectionError> {
+        let (connection, mut input) = self.link.input();
         let dealt = loop {
             match connection.next(&mut input, now) {
                 Ok(None) => break Ok(input.position()),
@@ -135,10 +139,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
                 Err(error) => break Err(error),
             }
         };
+        let again = input.wants_space();
         let (connection, arena) = self.link.parts();
         let ended = self.router.end_turn(arena, connection, now);
         self.link.taken(dealt?);
-        ended
+        ended.map(|()| again)
     }
 
     fn take_commands(&mut self, now: Instant) -> Result<(), CloseReason> {

@@ -8,15 +8,60 @@
 pub struct Input<'a> {
     rest: &'a mut [u8],
     at: usize,
+    /// Where payloads go that do not fit where their packets lie.
+    space: &'a mut [u8],
+    space_at: usize,
+    wants_space: bool,
 }
 
 impl<'a> Input<'a> {
     /// Everything in `filled` is still to be taken.
     pub fn new(filled: &'a mut [u8]) -> Self {
+        let end = filled.len();
+        Self::with_space(filled, end)
+    }
+
+    /// The first `filled` bytes of an arena are still to be taken; behind them is space for payloads
+    /// that are longer than their packets: a compressed connection's.
+    pub fn with_space(arena: &'a mut [u8], filled: usize) -> Self {
+        let (rest, space) = arena.split_at_mut(filled.min(arena.len()));
         Self {
-            rest: filled,
             at: 0,
+            space_at: rest.len(),
+            rest,
+            space,
+            wants_space: false,
         }
+    }
+
+    /// Whether a whole packet was left because there was too little space for its payload: end the
+    /// turn, so that space is free again, and go on with what is left before reading more.
+    #[must_use]
+    pub const fn wants_space(&self) -> bool {
+        self.wants_space
+    }
+
+    /// Whether there is space for `len` bytes; remembers if not.
+    pub(super) const fn has_space(&mut self, len: usize) -> bool {
+        self.wants_space = self.space.len() < len;
+        !self.wants_space
+    }
+
+    /// All the space that is left.
+    pub(super) const fn space(&mut self) -> &mut [u8] {
+        self.space
+    }
+
+    /// Lends the first `len` bytes of the space; `None` if there is not so much of it.
+    pub(super) fn lend_space(&mut self, len: usize) -> Option<Lent<'a>> {
+        if len > self.space.len() {
+            return None;
+        }
+        let (bytes, space) = std::mem::take(&mut self.space).split_at_mut(len);
+        let at = self.space_at;
+        self.space = space;
+        self.space_at = at.saturating_add(len);
+        Some(Lent { bytes, at })
     }
 
     /// How many bytes are not yet taken.

@@ -8,7 +8,10 @@
 use std::fmt;
 use std::io::IoSliceMut;
 
-use crate::crypto::{KeyMaterial, LENGTH_LEN, Random, RandomFailed, Sealing, Suite, TAG_LEN};
+use super::zlib::{Deflater, deflated_len_max};
+use super::{PACKETS_MAX, PADDING_MIN, PacketError};
+use crate::algorithm::Compression;
+use crate::crypto::{KeyMaterial, LENGTH_LEN, Random, RandomFailed, Sealing, Suite};
 use crate::message::connection::{ChannelData, DATA_HEADER_LEN};
 
 /// Most unsent bytes that the buffer holds.
@@ -27,6 +30,13 @@ pub const PACKET_DATA_MAX: usize = 32 * 1024;
 pub const SLOTS_MAX: usize = 16;
 /// Bytes of a channel packet before its data.
 const SLOT_HEADER_LEN: usize = LENGTH_LEN + 1 + DATA_HEADER_LEN;
+/// What the length of a packet that hides its own is a multiple of: of the blocks of all ciphers, and
+/// as much as can be padded to from anywhere (256 cannot: `padding_length` is one byte, and the least
+/// padding is four).
+pub const PADDED_MULTIPLE: usize = 240;
+/// Packets that no run of slots takes from the end of the count: for the exchange that has to come,
+/// and for a last word.
+const RESERVED_PACKETS: u64 = 1024;
 /// Random bytes that are drawn at once for padding.
 const PADDING_POOL_LEN: usize = 2048;
 
@@ -42,6 +52,33 @@ impl fmt::Display for OutputFull {
 
 impl std::error::Error for OutputFull {}
 
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SendError {
+    /// There is no room for it.
+    Full(OutputFull),
+    /// The keys have sealed as much as they may ([`PacketError::Exhausted`]): nothing can be sent
+    /// before they are exchanged, and messages of the exchange cannot either.
+    Exhausted,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(full) => full.fmt(f),
+            Self::Exhausted => PacketError::Exhausted.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+impl From<OutputFull> for SendError {
+    fn from(full: OutputFull) -> Self {
+        Self::Full(full)
+    }
+}
+
 /// Seals the packets of one direction.
 pub struct Sender {
     sealing: Sealing,
@@ -53,6 +90,12 @@ pub struct Sender {
     head: usize,
     tail: usize,
     padding: PaddingPool,
+    /// Somebody is logged in: what was agreed on compression holds from then on.
+    compresses: bool,
+    compression: Compression,
+    deflater: Option<Box<Deflater>>,
+    /// Slots that wait to be compressed.
+    plain: Vec<u8>,
 }
 
 impl Sender {
@@ -71,6 +114,10 @@ impl Sender {
                 bytes: Vec::new(),
                 used: 0,
             },
+            compresses: false,
+            compression: Compression::None,
+            deflater: None,
+            plain: Vec::new(),
         }
     }
 
@@ -91,6 +138,34 @@ impl Sender {
         if reset {
             self.sequence = 0;
         }
+        self.compression = suite.compression;
+        self.restart_compression();
+    }
+
+    /// Somebody is logged in: if so agreed, payloads are compressed from the next packet on.
+    pub(crate) fn start_compression(&mut self) {
+        self.compresses = true;
+        self.restart_compression();
+    }
+
+    /// The compression's state is made anew with the keys (RFC 4253 §6.2), as OpenSSH does it.
+    fn restart_compression(&mut self) {
+        self.deflater = (self.compresses && self.compression == Compression::ZlibOpenSsh)
+            .then(|| Box::new(Deflater::new()));
+    }
+
+    /// Whether so much went under the keys that only a last word is left. The exchange of keys that
+    /// was due long before did not come about.
+    #[must_use]
+    pub const fn is_exhausted(&self) -> bool {
+        self.packets + RESERVED_PACKETS >= PACKETS_MAX || self.bytes >= self.sealing.bytes_max()
+    }
+
+    /// As if so much had been sent, so that a test need not wait for it.
+    #[cfg(test)]
+    pub(crate) const fn pretend_used(&mut self, packets: u64, bytes: u64) {
+        self.packets = packets;
+        self.bytes = bytes;
     }
 
     /// Draws fresh bytes for padding when they run out; call it now and then.
@@ -175,31 +250,71 @@ impl Sender {
     /// Seals a packet with that payload.
     ///
     /// # Errors
-    /// [`OutputFull`] if the peer takes nothing and control messages alone have filled the buffer.
-    pub fn send(&mut self, payload: &[u8]) -> Result<(), OutputFull> {
-        let (padding, total) = self.layout(payload.len());
-        if self.tail - self.head + total > OUTPUT_MAX {
-            return Err(OutputFull);
+    /// [`SendError::Full`] if the peer takes nothing and control messages alone have filled the
+    /// buffer; [`SendError::Exhausted`] if the keys are.
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.send_to(payload, 1)
+    }
+
+    /// Seals a packet with that payload, padded so that only how many times [`PADDED_MULTIPLE`] it
+    /// is long can be seen: what is used to log in, a password above all.
+    ///
+    /// # Errors
+    /// As those of [`Sender::send`].
+    pub fn send_padded(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.send_to(payload, PADDED_MULTIPLE)
+    }
+
+    fn send_to(&mut self, payload: &[u8], multiple: usize) -> Result<(), SendError> {
+        // The stream of compressed payloads has no gaps: look for room before, at its longest.
+        let len_max = match self.deflater {
+            None => payload.len(),
+            Some(_) => deflated_len_max(payload.len()),
+        };
+        if self.tail - self.head + self.layout(len_max, multiple).1 > OUTPUT_MAX {
+            return Err(OutputFull.into());
         }
+        if self.packets >= PACKETS_MAX {
+            return Err(SendError::Exhausted);
+        }
+        match self.deflater.take() {
+            None => self.put(payload, multiple),
+            Some(mut deflater) => {
+                self.put(deflater.deflate(payload), multiple);
+                self.deflater = Some(deflater);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals a packet with that payload behind the others.
+    fn put(&mut self, payload: &[u8], multiple: usize) {
+        let (padding, total) = self.layout(payload.len(), multiple);
         self.reserve(total);
         let start = self.tail + LENGTH_LEN + 1;
         self.buffer[start..start + payload.len()].copy_from_slice(payload);
         self.seal(self.tail, payload.len(), padding);
         self.tail += total;
-        Ok(())
     }
 
     /// Room for `len` bytes of channel data in packets of at most `data_max` bytes; `None` if the
-    /// buffer is too full now, or they span more than [`SLOTS_MAX`] packets.
+    /// buffer is too full now, they span more than [`SLOTS_MAX`] packets, or the keys are exhausted.
     pub fn slots(&mut self, channel: u32, len: usize, data_max: usize) -> Option<Slots<'_>> {
         if len == 0 || len > data_max.saturating_mul(SLOTS_MAX) || len > self.free() {
             return None;
         }
-        let stride = self.layout(DATA_HEADER_LEN + data_max).1;
+        if self.is_exhausted() {
+            return None;
+        }
+        let stride = self.layout(DATA_HEADER_LEN + data_max, 1).1;
         let count = len.div_ceil(data_max);
         let last = len - (count - 1) * data_max;
-        let total = stride * (count - 1) + self.layout(DATA_HEADER_LEN + last).1;
-        self.reserve(total);
+        let total = stride * (count - 1) + self.layout(DATA_HEADER_LEN + last, 1).1;
+        if self.deflater.is_none() {
+            self.reserve(total);
+        } else if self.plain.len() < total {
+            self.plain.resize(total, 0);
+        }
         Some(Slots {
             sender: self,
             channel,
@@ -209,8 +324,9 @@ impl Sender {
         })
     }
 
-    /// Padding of a packet with that much payload, and its whole length with tag.
-    const fn layout(&self, payload_len: usize) -> (usize, usize) {
+    /// Padding of a packet with that much payload, and its whole length with tag. Its padded part is
+    /// a multiple of the cipher's block, and of `multiple` if that is more.
+    const fn layout(&self, payload_len: usize, multiple: usize) -> (usize, usize) {
         let shape = self.sealing.shape();
         let padded = if shape.length_is_padded {
             LENGTH_LEN
@@ -218,9 +334,14 @@ impl Sender {
             0
         } + 1
             + payload_len;
-        let short = shape.block - padded % shape.block;
-        let padding = if short < 4 {
-            short + shape.block
+        let block = if multiple > shape.block {
+            multiple
+        } else {
+            shape.block
+        };
+        let short = block - padded % block;
+        let padding = if short < PADDING_MIN {
+            short + block
         } else {
             short
         };
@@ -255,14 +376,13 @@ impl Sender {
         let wire_len = u32::try_from(len).expect("a packet is shorter than 4 GiB");
         self.buffer[start..start + LENGTH_LEN].copy_from_slice(&wire_len.to_be_bytes());
         self.buffer[start + LENGTH_LEN] =
-            u8::try_from(padding).expect("padding is shorter than two blocks");
+            u8::try_from(padding).expect("padding is shorter than 256 bytes");
         self.padding
             .fill(&mut self.buffer[body_end - padding..body_end]);
         let tag_len = self.sealing.shape().tag;
         let (packet, behind) = self.buffer[start..].split_at_mut(body_end - start);
-        let mut tag = [0; TAG_LEN];
-        self.sealing.seal(self.sequence, packet, &mut tag);
-        behind[..tag_len].copy_from_slice(&tag[..tag_len]);
+        self.sealing
+            .seal(self.sequence, packet, &mut behind[..tag_len]);
         self.sequence = self.sequence.wrapping_add(1);
         self.packets += 1;
         self.bytes += u64::try_from(LENGTH_LEN + len + tag_len).unwrap_or(u64::MAX);
@@ -312,8 +432,8 @@ impl Slots<'_> {
         while !bytes.is_empty() && at < self.len {
             let (slot, within) = (at / self.data_max, at % self.data_max);
             let take = bytes.len().min(self.data_max - within).min(self.len - at);
-            let start = self.sender.tail + slot * self.stride + SLOT_HEADER_LEN + within;
-            self.sender.buffer[start..start + take].copy_from_slice(&bytes[..take]);
+            let start = slot * self.stride + SLOT_HEADER_LEN + within;
+            self.area()[start..start + take].copy_from_slice(&bytes[..take]);
             at += take;
             bytes = &bytes[take..];
         }
@@ -324,12 +444,13 @@ impl Slots<'_> {
         let mut pieces: [IoSliceMut<'_>; SLOTS_MAX] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let mut count = 0;
-        let mut rest = &mut self.sender.buffer[self.sender.tail..];
+        let (len_all, data_max, stride) = (self.len, self.data_max, self.stride);
+        let mut rest = self.area();
         let mut at = 0; // position of `rest` in the data
-        while at < self.len {
-            let len = self.data_max.min(self.len - at);
-            let (packet, behind) = if rest.len() > self.stride {
-                rest.split_at_mut(self.stride)
+        while at < len_all {
+            let len = data_max.min(len_all - at);
+            let (packet, behind) = if rest.len() > stride {
+                rest.split_at_mut(stride)
             } else {
                 (rest, &mut [][..])
             };
@@ -344,28 +465,57 @@ impl Slots<'_> {
         read(&mut pieces[..count])
     }
 
+    /// Where the packets are put together: where they will be sealed, or, if they are compressed
+    /// before that, beside it.
+    fn area(&mut self) -> &mut [u8] {
+        let sender = &mut *self.sender;
+        match sender.deflater {
+            None => &mut sender.buffer[sender.tail..],
+            Some(_) => &mut sender.plain,
+        }
+    }
+
     /// Seals the packets that hold the first `len` bytes; slots behind them are dropped.
     pub fn commit(self, len: usize) {
         let Self {
             sender,
             channel,
             data_max,
+            stride,
             ..
         } = self;
         let mut left = len.min(self.len);
+        if let Some(mut deflater) = sender.deflater.take() {
+            let mut plain = std::mem::take(&mut sender.plain);
+            for packet in plain.chunks_mut(stride) {
+                let data = left.min(data_max);
+                if data == 0 {
+                    break;
+                }
+                let payload = &mut packet[LENGTH_LEN + 1..][..DATA_HEADER_LEN + data];
+                payload[..DATA_HEADER_LEN].copy_from_slice(&data_header(channel, data));
+                sender.put(deflater.deflate(payload), 1);
+                left -= data;
+            }
+            sender.plain = plain;
+            sender.deflater = Some(deflater);
+            return;
+        }
         while left > 0 {
             let data = left.min(data_max);
-            let start = sender.tail;
-            let wire_len = u32::try_from(data).expect("data of a packet is shorter than 4 GiB");
-            let header = ChannelData::header(channel, wire_len);
-            let at = start + LENGTH_LEN + 1;
-            sender.buffer[at..at + DATA_HEADER_LEN].copy_from_slice(&header);
-            let (padding, total) = sender.layout(DATA_HEADER_LEN + data);
-            sender.seal(start, DATA_HEADER_LEN + data, padding);
+            let at = sender.tail + LENGTH_LEN + 1;
+            sender.buffer[at..at + DATA_HEADER_LEN].copy_from_slice(&data_header(channel, data));
+            let (padding, total) = sender.layout(DATA_HEADER_LEN + data, 1);
+            sender.seal(sender.tail, DATA_HEADER_LEN + data, padding);
             sender.tail += total;
             left -= data;
         }
     }
+}
+
+fn data_header(channel: u32, data_len: usize) -> [u8; DATA_HEADER_LEN] {
+    let wire_len = u32::try_from(data_len).expect("data of a packet is shorter than 4 GiB");
+    ChannelData::header(channel, wire_len)
 }
 
 /// Random bytes for padding, drawn many at a time: a system call a packet is what costs.
@@ -426,7 +576,7 @@ mod tests {
         assert!(sender.send(b"control").is_ok());
         assert_eq!(
             std::iter::repeat_with(|| sender.send(&[0; 1024])).find(Result::is_err),
-            Some(Err(OutputFull))
+            Some(Err(SendError::Full(OutputFull)))
         );
         sender.consume(sender.output().len());
         assert!(sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX).is_some());
