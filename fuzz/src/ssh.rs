@@ -2,7 +2,8 @@
 
 use ketch_transport::algorithm::negotiate;
 use ketch_transport::message::auth::{
-    Banner, MethodRequest, PkOk, UserauthFailure, UserauthRequest,
+    Banner, InfoRequest, InfoResponse, MethodRequest, PasswordChangeRequest, PkOk, UserauthFailure,
+    UserauthRequest,
 };
 use ketch_transport::message::connection::{
     ChannelData, ChannelOnly, ChannelOpen, ChannelRequest, ExtendedData, GlobalRequest,
@@ -47,10 +48,14 @@ pub fn ssh_messages(data: &[u8]) {
         number::KEX_ECDH_REPLY => again!(EcdhReply<'_>),
         number::USERAUTH_REQUEST => userauth_request(fields),
         number::USERAUTH_FAILURE => again!(UserauthFailure<'_>),
-        number::USERAUTH_BANNER => {
-            let _ = Banner::decode(Reader::new(fields));
+        number::USERAUTH_BANNER => again!(Banner<'_>),
+        // What it is depends on the method that was asked for.
+        number::USERAUTH_PK_OK => {
+            again!(PkOk<'_>);
+            again!(PasswordChangeRequest<'_>);
+            again!(InfoRequest<'_>);
         }
-        number::USERAUTH_PK_OK => again!(PkOk<'_>),
+        number::USERAUTH_INFO_RESPONSE => again!(InfoResponse<'_>),
         number::GLOBAL_REQUEST => again!(GlobalRequest<'_>),
         number::CHANNEL_OPEN => again!(ChannelOpen<'_>),
         number::CHANNEL_OPEN_CONFIRMATION => again!(OpenConfirmation),
@@ -223,7 +228,9 @@ mod tests {
             }),
             payload(|w| {
                 ExtInfo {
-                    server_sig_algs: Some(b"ssh-ed25519"),
+                    server_sig_algs: NameList::new("ssh-ed25519").ok(),
+                    ping: true,
+                    host_bound: true,
                 }
                 .encode(w)
             }),

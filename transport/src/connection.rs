@@ -11,7 +11,7 @@ mod channels;
 
 use std::time::Instant;
 
-use ketch_wire::Reader;
+use ketch_wire::{NameList, Reader};
 
 use crate::auth::Credential;
 use crate::auth::client::{self, ClientAuth};
@@ -357,7 +357,8 @@ impl Connection {
                 .collect();
             let names = names.join(",");
             let message = ExtInfo {
-                server_sig_algs: Some(names.as_bytes()),
+                server_sig_algs: NameList::new(&names).ok(),
+                ..ExtInfo::default()
             };
             self.outbox.message(|w| message.encode(w))?;
         }

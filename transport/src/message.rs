@@ -27,7 +27,11 @@ pub mod number {
     pub const USERAUTH_FAILURE: u8 = 51;
     pub const USERAUTH_SUCCESS: u8 = 52;
     pub const USERAUTH_BANNER: u8 = 53;
+    /// 60 and 61 mean what the method of the last request says (RFC 4250 §4.1.2).
     pub const USERAUTH_PK_OK: u8 = 60;
+    pub const USERAUTH_PASSWD_CHANGEREQ: u8 = 60;
+    pub const USERAUTH_INFO_REQUEST: u8 = 60;
+    pub const USERAUTH_INFO_RESPONSE: u8 = 61;
     pub const GLOBAL_REQUEST: u8 = 80;
     pub const REQUEST_SUCCESS: u8 = 81;
     pub const REQUEST_FAILURE: u8 = 82;

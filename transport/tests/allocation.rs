@@ -241,6 +241,7 @@ fn cases() -> Vec<Case> {
     let signed = userauth(MethodRequest::PublicKey {
         algorithm: b"ssh-ed25519",
         key,
+        host_key: None,
         signature: key,
     });
     let password = userauth(MethodRequest::Password("secret"));
@@ -296,7 +297,8 @@ fn cases() -> Vec<Case> {
         case(
             |w| {
                 ExtInfo {
-                    server_sig_algs: Some(b"ssh-ed25519"),
+                    server_sig_algs: NameList::new("ssh-ed25519").ok(),
+                    ..ExtInfo::default()
                 }
                 .encode(w)
             },

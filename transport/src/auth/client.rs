@@ -109,6 +109,7 @@ impl ClientAuth {
                     &self.user,
                     key.algorithm().name().as_bytes(),
                     key.as_blob(),
+                    None,
                 );
                 self.state = State::Signing(key.clone());
                 return Ok(Some(data));
@@ -131,6 +132,7 @@ impl ClientAuth {
         let method = MethodRequest::PublicKey {
             algorithm: key.algorithm().name().as_bytes(),
             key: key.as_blob(),
+            host_key: None,
             signature: &signature,
         };
         self.ask(method, outbox)

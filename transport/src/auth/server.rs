@@ -140,13 +140,18 @@ impl ServerAuth {
                 Method::Password(Zeroizing::new(password.to_owned())),
                 Pending::Proof,
             ),
-            MethodRequest::PublicKeyQuery { algorithm, key } => match checked(algorithm, key) {
+            MethodRequest::PublicKeyQuery {
+                algorithm,
+                key,
+                host_key: None,
+            } => match checked(algorithm, key) {
                 Some(key) => (Method::PublicKeyQuery(key.clone()), Pending::Query(key)),
                 None => return self.fail(outbox),
             },
             MethodRequest::PublicKey {
                 algorithm,
                 key,
+                host_key: None,
                 signature,
             } => match checked(algorithm, key) {
                 Some(key) if proves(&key, request.user, algorithm, signature, session_id) => {
@@ -154,7 +159,7 @@ impl ServerAuth {
                 }
                 _ => return self.fail(outbox),
             },
-            MethodRequest::PasswordChange | MethodRequest::Other => return self.fail(outbox),
+            _ => return self.fail(outbox),
         };
         let user = request.user.to_owned();
         self.state = State::Pending {
@@ -256,6 +261,7 @@ fn proves(
         user,
         algorithm,
         key.as_blob(),
+        None,
     );
     key.verify(&data, signature).is_ok()
 }

@@ -1,7 +1,7 @@
 //! Messages of the transport layer that may come at any time, and service requests
 //! (RFC 4253 §10 and §11, RFC 8308 §2.3).
 
-use ketch_wire::{DecodeError, Reader, Writer};
+use ketch_wire::{DecodeError, NameList, Reader, Writer};
 
 use super::number;
 
@@ -127,24 +127,31 @@ impl<'a> Service<'a> {
 }
 
 /// `SSH_MSG_EXT_INFO`: what a side can do beyond the RFCs (RFC 8308 §2.3).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ExtInfo<'a> {
-    /// Content of `server-sig-algs`: signature algorithms that the server verifies (RFC 8308 §3.1).
-    pub server_sig_algs: Option<&'a [u8]>,
+    /// `server-sig-algs`: signature algorithms that the server verifies (RFC 8308 §3.1).
+    pub server_sig_algs: Option<NameList<'a>>,
+    /// `ping@openssh.com` in its version 0: `PING` is answered (PROTOCOL §1.10).
+    pub ping: bool,
+    /// `publickey-hostbound@openssh.com` in its version 0: signatures of users may cover the host
+    /// key, too (PROTOCOL §3.1).
+    pub host_bound: bool,
 }
 
 impl<'a> ExtInfo<'a> {
-    /// Name of the extension that lists signature algorithms (RFC 8308 §3.1).
-    pub const SERVER_SIG_ALGS: &'static [u8] = b"server-sig-algs";
+    const SERVER_SIG_ALGS: &'static [u8] = b"server-sig-algs";
+    const PING: &'static [u8] = b"ping@openssh.com";
+    const HOST_BOUND: &'static [u8] = b"publickey-hostbound@openssh.com";
+    /// The only version of OpenSSH's extensions that is known.
+    const VERSION: &'static [u8] = b"0";
 
-    /// Decodes the fields after the message number; unknown extensions are passed over.
+    /// Decodes the fields after the message number; unknown extensions are passed over. Of two with
+    /// one name the later counts, as RFC 8308 §2.5 has it of two messages.
     ///
     /// # Errors
     /// As [`Reader`] has them, and [`DecodeError::BadValue`] for more than [`EXTENSIONS_MAX`].
     pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
-        let mut message = Self {
-            server_sig_algs: None,
-        };
+        let mut message = Self::default();
         let count = r.u32()?;
         if count > EXTENSIONS_MAX {
             return Err(DecodeError::BadValue {
@@ -152,9 +159,13 @@ impl<'a> ExtInfo<'a> {
             });
         }
         for _ in 0..count {
-            let (name, value) = (r.string(TEXT_LEN_MAX)?, r.string(TEXT_LEN_MAX)?);
-            if name == Self::SERVER_SIG_ALGS {
-                message.server_sig_algs = Some(value);
+            let (name, mut value) = (r.string(TEXT_LEN_MAX)?, r);
+            let content = r.string(TEXT_LEN_MAX)?;
+            match name {
+                Self::SERVER_SIG_ALGS => message.server_sig_algs = Some(value.name_list()?),
+                Self::PING => message.ping = content == Self::VERSION,
+                Self::HOST_BOUND => message.host_bound = content == Self::VERSION,
+                _ => {}
             }
         }
         r.finish()?;
@@ -163,12 +174,25 @@ impl<'a> ExtInfo<'a> {
 
     /// Appends the whole payload.
     pub fn encode(&self, w: &mut Writer<'_>) {
-        let Self { server_sig_algs } = *self;
+        let Self {
+            server_sig_algs,
+            ping,
+            host_bound,
+        } = *self;
         w.u8(number::EXT_INFO);
-        w.u32(u32::from(server_sig_algs.is_some()));
+        let count = [server_sig_algs.is_some(), ping, host_bound];
+        w.u32(count.into_iter().map(u32::from).sum());
         if let Some(algorithms) = server_sig_algs {
             w.string(Self::SERVER_SIG_ALGS);
-            w.string(algorithms);
+            w.name_list(algorithms);
+        }
+        if ping {
+            w.string(Self::PING);
+            w.string(Self::VERSION);
+        }
+        if host_bound {
+            w.string(Self::HOST_BOUND);
+            w.string(Self::VERSION);
         }
     }
 }
@@ -208,11 +232,31 @@ mod tests {
         );
     }
 
+    #[test]
+    fn extensions_of_another_version_are_others() {
+        let extension = |name: &[u8], value: &[u8]| {
+            let mut bytes = payload(|w| w.u32(2));
+            let mut w = Writer::new(&mut bytes);
+            for field in [&b"no-flow-control"[..], b"p", name, value] {
+                w.string(field);
+            }
+            ExtInfo::decode(Reader::new(&bytes)).map(|m| (m.ping, m.host_bound))
+        };
+        assert_eq!(extension(ExtInfo::PING, b"0"), Ok((true, false)));
+        assert_eq!(extension(ExtInfo::PING, b"1"), Ok((false, false)));
+        assert_eq!(extension(ExtInfo::HOST_BOUND, b"0"), Ok((false, true)));
+        assert_eq!(extension(ExtInfo::HOST_BOUND, b""), Ok((false, false)));
+        for list in [&b"a,,b"[..], b",", b"a b"] {
+            assert!(extension(ExtInfo::SERVER_SIG_ALGS, list).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn every_message_survives_the_wire(
             number in any::<u32>(), text in proptest::collection::vec(any::<u8>(), 0..60),
-            algorithms in proptest::option::of("[a-z,-]{0,60}"),
+            algorithms in proptest::option::of("[a-z-]{1,20}(,[a-z-]{1,20}){0,3}"),
+            ping in any::<bool>(), host_bound in any::<bool>(),
         ) {
             let message = Disconnect { reason: number, description: &text };
             let bytes = payload(|w| message.encode(w));
@@ -226,7 +270,8 @@ mod tests {
             let bytes = payload(|w| message.encode(number::SERVICE_REQUEST, w));
             prop_assert_eq!(Service::decode(Reader::new(&bytes[1..])), Ok(message));
 
-            let message = ExtInfo { server_sig_algs: algorithms.as_ref().map(String::as_bytes) };
+            let server_sig_algs = algorithms.as_ref().map(|names| NameList::new(names).unwrap());
+            let message = ExtInfo { server_sig_algs, ping, host_bound };
             let bytes = payload(|w| message.encode(w));
             prop_assert_eq!(ExtInfo::decode(Reader::new(&bytes[1..])), Ok(message));
             for cut in 1..bytes.len() {

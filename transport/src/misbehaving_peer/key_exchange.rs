@@ -256,12 +256,13 @@ fn the_session_identifier_is_the_first_exchanges() {
     let algorithm = b"ssh-ed25519";
     for (session_id, is_right) in [(second, false), (first, true)] {
         let data = payload(|w| {
-            encode_signed_data(w, session_id.as_bytes(), "ann", algorithm, key);
+            encode_signed_data(w, session_id.as_bytes(), "ann", algorithm, key, None);
         });
         let signature = user.sign(&data).unwrap();
         let method = MethodRequest::PublicKey {
             algorithm,
             key,
+            host_key: None,
             signature: &signature,
         };
         let told = rig.tell(&userauth_request(method)).unwrap();

@@ -24,11 +24,12 @@ fn server() -> Rig {
 fn signed(user: &HostKeyPair, name: &str, session_id: &[u8]) -> Vec<u8> {
     let key = user.public_key().as_blob();
     let algorithm = b"ssh-ed25519";
-    let data = payload(|w| encode_signed_data(w, session_id, name, algorithm, key));
+    let data = payload(|w| encode_signed_data(w, session_id, name, algorithm, key, None));
     let signature = user.sign(&data).unwrap();
     userauth_request(MethodRequest::PublicKey {
         algorithm,
         key,
+        host_key: None,
         signature: &signature,
     })
 }
@@ -125,6 +126,7 @@ fn who_is_in_is_who_signed_not_who_was_asked_about() {
         let query = MethodRequest::PublicKeyQuery {
             algorithm: b"ssh-ed25519",
             key,
+            host_key: None,
         };
         rig.tell(&userauth_request(query)).unwrap();
         assert!(
@@ -151,6 +153,7 @@ fn six_failures_end_it_with_reason_14() {
         MethodRequest::PublicKeyQuery {
             algorithm: b"ssh-ed25519",
             key: key_pair(5).public_key().as_blob(),
+            host_key: None,
         },
     ] {
         let mut rig = server();
@@ -173,6 +176,7 @@ fn six_failures_end_it_with_reason_14() {
     let rsa = MethodRequest::PublicKeyQuery {
         algorithm: b"ssh-rsa",
         key: b"key",
+        host_key: None,
     };
     let outcome = (0..6).find_map(|_| rig.tell(&userauth_request(rsa)).err());
     assert_eq!(outcome, Some(ConnectionError::TooManyAttempts));

@@ -3,6 +3,8 @@
 
 use std::ops::RangeInclusive;
 
+use ketch_wire::NameList;
+
 use super::userauth_request;
 use super::{
     CHANNEL, Rig, Role, State, confirmation, data, misbehaved, only, open, payload, request,
@@ -140,7 +142,8 @@ pub(super) fn message(rig: &mut Rig, number: u8) -> Vec<u8> {
         }),
         number::EXT_INFO => payload(|w| {
             ExtInfo {
-                server_sig_algs: Some(b"ssh-ed25519"),
+                server_sig_algs: NameList::new("ssh-ed25519").ok(),
+                ..ExtInfo::default()
             }
             .encode(w)
         }),
