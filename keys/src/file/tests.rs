@@ -1,0 +1,1 @@
+//! Key files of `ssh-keygen`, `openssl` and `puttygen`.
