@@ -183,7 +183,7 @@ impl HostKeys {
     pub fn check(&self, host: &Host, port: u16, key: &PublicKey) -> Result<Accepted, HostKeyError> {
         let shown = || ShownKey {
             name: entry_name(host.as_str(), port),
-            algorithm: key.algorithm().name().to_owned(),
+            algorithm: key.type_name().to_owned(),
             fingerprint: fingerprint(key.as_blob()),
         };
         let (user, machine, policy) = match &self.rule {
@@ -254,9 +254,7 @@ impl HostKeys {
         };
         match &self.rule {
             Rule::AnyHost => {}
-            Rule::Only(keys) => keys
-                .iter()
-                .for_each(|k| add(k.algorithm().name().to_owned())),
+            Rule::Only(keys) => keys.iter().for_each(|k| add(k.type_name().to_owned())),
             Rule::Files { user, machine, .. } => {
                 let files = read_all(user.iter().chain(machine))?;
                 let contents: Vec<_> = files

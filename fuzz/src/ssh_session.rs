@@ -187,7 +187,7 @@ impl Side {
     }
 
     fn server(seed: u64) -> Self {
-        let key = HostKeyPair::from_ed25519_seed(&[9; 32].into());
+        let key = HostKeyPair::from_ed25519_seed([9; 32].into());
         let config = ServerConfig::new(Arc::new(key));
         Self::new(false, |now| {
             Connection::server(config, Box::new(Seeded(seed)), now)

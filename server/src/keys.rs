@@ -34,7 +34,7 @@ pub fn generate_host_key() -> Result<HostKeyPair, KeyError> {
     SystemRandom::new()
         .fill(&mut seed[..])
         .map_err(|_| KeyError::Random)?;
-    Ok(HostKeyPair::from_ed25519_seed(&seed))
+    Ok(HostKeyPair::from_ed25519_seed(seed))
 }
 
 /// Reads a host key from the text of a private key file as `ssh-keygen -t ed25519` writes it.
@@ -50,7 +50,7 @@ pub fn read_host_key(text: &str) -> Result<HostKeyPair, KeyError> {
         return Err(KeyError::Encrypted);
     }
     let pair = key.key_data().ed25519().ok_or(KeyError::Type)?;
-    Ok(HostKeyPair::from_ed25519_seed(&Zeroizing::new(
+    Ok(HostKeyPair::from_ed25519_seed(Zeroizing::new(
         pair.private.to_bytes(),
     )))
 }
@@ -116,7 +116,7 @@ mod tests {
         let again = read_host_key(&text).unwrap();
         assert_eq!(
             again.public_key(),
-            HostKeyPair::from_ed25519_seed(&seed).public_key()
+            HostKeyPair::from_ed25519_seed(seed).public_key()
         );
         assert_eq!(read_host_key("no key").unwrap_err(), KeyError::Malformed);
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+pub use ketch_keys::SignatureAlgorithm;
+
 use crate::message::kex::KexInit;
 
 /// Defines an enum of algorithms with their names on the wire.
@@ -47,14 +49,6 @@ algorithms! {
         Curve25519Sha256 => "curve25519-sha256",
         /// The same under the name it had before RFC 8731.
         Curve25519Sha256Libssh => "curve25519-sha256@libssh.org",
-    }
-}
-
-algorithms! {
-    /// How a host or a user proves to hold a key.
-    pub enum SignatureAlgorithm {
-        /// Ed25519 (RFC 8709).
-        Ed25519 => "ssh-ed25519",
     }
 }
 
@@ -193,7 +187,7 @@ impl Preferences {
         };
         Self {
             kex: vec![Kex::Curve25519Sha256, Kex::Curve25519Sha256Libssh],
-            host_key: SignatureAlgorithm::ALL.to_vec(),
+            host_key: vec![SignatureAlgorithm::Ed25519],
             cipher,
         }
     }

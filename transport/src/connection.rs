@@ -351,7 +351,7 @@ impl Connection {
             .is_some_and(|agreed| agreed.client_reads_ext_info);
         if wants && !self.ext_info_sent && matches!(self.auth, Auth::Server(_)) {
             self.ext_info_sent = true;
-            let names: Vec<_> = crate::algorithm::SignatureAlgorithm::ALL
+            let names: Vec<_> = [crate::algorithm::SignatureAlgorithm::Ed25519]
                 .iter()
                 .map(|algorithm| algorithm.name())
                 .collect();

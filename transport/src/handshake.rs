@@ -356,11 +356,16 @@ impl Handshake {
             secret,
         );
         let key = PublicKey::from_blob(reply.host_key).map_err(|_| PeerMisbehaved::BadHostKey)?;
-        if key.algorithm() != exchange.negotiated.host_key {
+        if !key.algorithms().contains(&exchange.negotiated.host_key) {
             return Err(PeerMisbehaved::BadHostKey.into());
         }
-        key.verify(agreed.hash.as_bytes(), reply.signature)
-            .map_err(|_| PeerMisbehaved::BadHostSignature)?;
+        key.verify(
+            exchange.negotiated.host_key,
+            agreed.hash.as_bytes(),
+            reply.signature,
+        )
+        .map(drop)
+        .map_err(|_| PeerMisbehaved::BadHostSignature)?;
         let Side::Client { host_key } = &mut self.side else {
             return Err(PeerMisbehaved::BadHostKey.into());
         };
@@ -424,7 +429,7 @@ impl Handshake {
             response.secret,
         );
         let signature = host_key
-            .sign(agreed.hash.as_bytes())
+            .sign(exchange.negotiated.host_key, agreed.hash.as_bytes())
             .map_err(|_| PeerMisbehaved::BadHostSignature)?;
         outbox.now(|w| {
             EcdhReply {

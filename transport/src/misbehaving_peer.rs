@@ -130,7 +130,7 @@ pub(super) fn payload(encode: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
 }
 
 pub(super) fn key_pair(seed: u8) -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(&Zeroizing::new([seed; 32]))
+    HostKeyPair::from_ed25519_seed(Zeroizing::new([seed; 32]))
 }
 
 impl Rig {

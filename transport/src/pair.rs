@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::algorithm::CipherName;
+use crate::algorithm::SignatureAlgorithm;
 use crate::auth::{AuthAttempt, Credential, Method};
 use crate::channel::ChannelId;
 use crate::config::{ClientConfig, CommonConfig, ServerConfig};
@@ -246,7 +247,7 @@ impl End {
             Some(Question::Credential { first: false }) => {
                 let key = Credential::PublicKey(user_key().public_key().clone());
                 let data = connection.authenticate(&key).unwrap().unwrap();
-                let blob = user_key().sign(&data).unwrap();
+                let blob = user_key().sign(SignatureAlgorithm::Ed25519, &data).unwrap();
                 connection.signature(&blob[blob.len() - 64..]).unwrap();
             }
             Some(Question::Attempt(attempt)) => match attempt.method {
@@ -281,11 +282,11 @@ impl End {
 }
 
 fn host_key() -> Arc<HostKeyPair> {
-    Arc::new(HostKeyPair::from_ed25519_seed(&Zeroizing::new([7; 32])))
+    Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])))
 }
 
 fn user_key() -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(&Zeroizing::new([8; 32]))
+    HostKeyPair::from_ed25519_seed(Zeroizing::new([8; 32]))
 }
 
 /// A client and a server, and what is between them.

@@ -138,7 +138,7 @@ fn connected(cipher: CipherName) -> (End, End, Instant) {
     config.common.preferences.cipher = vec![cipher];
     let random = || Box::new(SystemRandom::new());
     let mut client = End::new(Connection::client(config, random(), now).unwrap());
-    let host_key = Arc::new(HostKeyPair::from_ed25519_seed(&Zeroizing::new([7; 32])));
+    let host_key = Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])));
     let config = ServerConfig::new(host_key);
     let mut server = End::new(Connection::server(config, random(), now).unwrap());
     let mut asked = false;
@@ -423,7 +423,7 @@ fn a_kexinit_allocates_by_its_own_length() {
         bytes.push(u8::try_from(padding).unwrap());
         bytes.extend_from_slice(&payload);
         bytes.resize(bytes.len() + padding, 0);
-        let host_key = Arc::new(HostKeyPair::from_ed25519_seed(&Zeroizing::new([7; 32])));
+        let host_key = Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])));
         let now = Instant::now();
         let random = Box::new(SystemRandom::new());
         let mut server = Connection::server(ServerConfig::new(host_key), random, now).unwrap();

@@ -48,7 +48,7 @@ fn content() -> Vec<u8> {
 fn line(key: &PublicKey) -> String {
     format!(
         "{} {}",
-        key.algorithm(),
+        key.type_name(),
         Base64::encode_string(key.as_blob())
     )
 }

@@ -93,7 +93,7 @@ fn create(path: &Path) -> Result<HostKeyPair, Failed> {
     file.write_all(text.as_bytes()).map_err(cannot)?;
     file.as_file().sync_all().map_err(cannot)?;
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(HostKeyPair::from_ed25519_seed(&seed)),
+        Ok(_) => Ok(HostKeyPair::from_ed25519_seed(seed)),
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => load(path),
         Err(error) => Err(cannot(error.error)),
     }

@@ -22,7 +22,7 @@ use crate::identity::IdentityError;
 use crate::{CloseReason, Failure as _, Kind, PublicKey};
 
 fn host_key(seed: u8) -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(&Zeroizing::new([seed; 32]))
+    HostKeyPair::from_ed25519_seed(Zeroizing::new([seed; 32]))
 }
 
 fn identity(seed: u8) -> Identity {

@@ -107,7 +107,7 @@ impl ClientAuth {
                     &mut Writer::new(&mut data),
                     session_id.as_bytes(),
                     &self.user,
-                    key.algorithm().name().as_bytes(),
+                    key.algorithms()[0].name().as_bytes(),
                     key.as_blob(),
                     None,
                 );
@@ -128,9 +128,9 @@ impl ClientAuth {
         let State::Signing(key) = std::mem::replace(&mut self.state, State::Wanted) else {
             return Ok(());
         };
-        let signature = signature_blob(key.algorithm(), raw);
+        let signature = signature_blob(key.algorithms()[0], raw);
         let method = MethodRequest::PublicKey {
-            algorithm: key.algorithm().name().as_bytes(),
+            algorithm: key.algorithms()[0].name().as_bytes(),
             key: key.as_blob(),
             host_key: None,
             signature: &signature,

@@ -177,7 +177,7 @@ impl ServerAuth {
                 pending: Pending::Query(key),
                 ..
             } => {
-                let algorithm = key.algorithm().name().as_bytes();
+                let algorithm = key.algorithms()[0].name().as_bytes();
                 outbox.message(|w| {
                     PkOk {
                         algorithm,
@@ -243,7 +243,7 @@ impl ServerAuth {
 /// The key, if it is of the algorithm that the request names.
 fn checked(algorithm: &[u8], blob: &[u8]) -> Option<PublicKey> {
     let key = PublicKey::from_blob(blob).ok()?;
-    (key.algorithm().name().as_bytes() == algorithm).then_some(key)
+    (key.algorithms()[0].name().as_bytes() == algorithm).then_some(key)
 }
 
 /// Whether the signature is over this session and this request (RFC 4252 §7).
@@ -263,5 +263,5 @@ fn proves(
         key.as_blob(),
         None,
     );
-    key.verify(&data, signature).is_ok()
+    key.verify(key.algorithms()[0], &data, signature).is_ok()
 }

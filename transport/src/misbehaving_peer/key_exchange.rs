@@ -4,6 +4,7 @@ use ketch_wire::Reader;
 
 use super::{CHANNEL, key_pair, only, userauth_request};
 use super::{Offer, Outcome, PEER_CHANNEL, Rig, Role, State, data, last_word, misbehaved, payload};
+use crate::algorithm::SignatureAlgorithm;
 use crate::channel::ChannelId;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{MethodRequest, encode_signed_data};
@@ -67,7 +68,10 @@ fn public_value(rig: &Rig, public: &[u8]) -> Vec<u8> {
         Role::Server => payload(|w| EcdhInit { public }.encode(w)),
         Role::Client => {
             let host_key = rig.host_key.public_key().as_blob();
-            let signature = rig.host_key.sign(b"another hash").unwrap();
+            let signature = rig
+                .host_key
+                .sign(SignatureAlgorithm::Ed25519, b"another hash")
+                .unwrap();
             payload(|w| {
                 EcdhReply {
                     host_key,
@@ -210,7 +214,9 @@ fn a_host_proves_itself_with_its_key_over_this_exchange() {
             let outcome = altered_reply(&mut at(), |_, signature| signature[flip] ^= 1);
             assert_eq!(misbehaved(outcome), PeerMisbehaved::BadHostSignature);
         }
-        let other = key_pair(2).sign(b"hash").unwrap();
+        let other = key_pair(2)
+            .sign(SignatureAlgorithm::Ed25519, b"hash")
+            .unwrap();
         let outcome = altered_reply(&mut at(), |_, signature| *signature = other);
         assert_eq!(misbehaved(outcome), PeerMisbehaved::BadHostSignature);
         // Somebody else's key changes the hash, and does not fit the signature either.
@@ -258,7 +264,7 @@ fn the_session_identifier_is_the_first_exchanges() {
         let data = payload(|w| {
             encode_signed_data(w, session_id.as_bytes(), "ann", algorithm, key, None);
         });
-        let signature = user.sign(&data).unwrap();
+        let signature = user.sign(SignatureAlgorithm::Ed25519, &data).unwrap();
         let method = MethodRequest::PublicKey {
             algorithm,
             key,

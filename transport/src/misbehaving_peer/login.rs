@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{CHANNEL, Rig, Role, State, data, key_pair, last_word, misbehaved, payload};
 use super::{Outcome, userauth_request};
+use crate::algorithm::SignatureAlgorithm;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
 use crate::crypto::hostkey::HostKeyPair;
@@ -25,7 +26,7 @@ fn signed(user: &HostKeyPair, name: &str, session_id: &[u8]) -> Vec<u8> {
     let key = user.public_key().as_blob();
     let algorithm = b"ssh-ed25519";
     let data = payload(|w| encode_signed_data(w, session_id, name, algorithm, key, None));
-    let signature = user.sign(&data).unwrap();
+    let signature = user.sign(SignatureAlgorithm::Ed25519, &data).unwrap();
     userauth_request(MethodRequest::PublicKey {
         algorithm,
         key,

@@ -4,6 +4,7 @@
 use ketch_wire::{NameList, Reader};
 
 use super::{IDENTIFICATION, Offer, Outcome, Rig, Role, Told, payload};
+use crate::algorithm::SignatureAlgorithm;
 use crate::algorithm::{CipherName, Kex, marker};
 use crate::auth::Credential;
 use crate::crypto::derive::{Agreed, Direction, Transcript};
@@ -75,9 +76,14 @@ impl Rig {
                 let secret = share.agree(reply.public).unwrap();
                 self.agree(reply.host_key, &ours, reply.public, secret);
                 let hash = self.agreed.as_ref().unwrap().hash;
-                self.host_key
+                let _verified = self
+                    .host_key
                     .public_key()
-                    .verify(hash.as_bytes(), reply.signature)
+                    .verify(
+                        SignatureAlgorithm::Ed25519,
+                        hash.as_bytes(),
+                        reply.signature,
+                    )
                     .unwrap();
             }
             number::NEWKEYS => {
@@ -187,7 +193,10 @@ impl Rig {
         self.agree(&host_key, &public, &self.machine_public.clone(), secret);
         let signature = self
             .host_key
-            .sign(self.agreed.as_ref().unwrap().hash.as_bytes())
+            .sign(
+                SignatureAlgorithm::Ed25519,
+                self.agreed.as_ref().unwrap().hash.as_bytes(),
+            )
             .unwrap();
         payload(|w| {
             EcdhReply {

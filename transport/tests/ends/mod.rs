@@ -89,7 +89,7 @@ async fn collect(mut channel: ChannelStream, collected: mpsc::UnboundedSender<Ve
 }
 
 pub(crate) fn host_key() -> Arc<HostKeyPair> {
-    Arc::new(HostKeyPair::from_ed25519_seed(&Zeroizing::new([7; 32])))
+    Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])))
 }
 
 /// The key pair with which the user may log in.
