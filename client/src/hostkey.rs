@@ -30,6 +30,7 @@ use crate::{Failure, Kind};
 use lookup::{Lookup, entry_name, look_up};
 
 pub(crate) use key::fingerprint;
+pub(crate) use pattern::pattern_matches;
 
 /// Longest `known_hosts` file that is read, in bytes.
 pub const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`destination`] | `[user@]host:path` and `sftp://…`: where the user wants to go |
+//! | [`config`] | `~/.ssh/config`: what the user has set for which host |
 //! | [`connect`] | [`Connect`]: name, TCP, handshake, host key, authentication |
 //! | [`hostkey`] | `known_hosts`: which keys belong to which host |
 //! | [`identity`] | the user's private keys |
@@ -36,6 +37,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod connect;
 pub mod destination;
 mod dir;

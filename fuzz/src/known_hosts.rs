@@ -33,7 +33,8 @@ pub fn known_hosts(data: &[u8]) {
     }
 }
 
-fn file_with(data: &[u8]) -> PathBuf {
+/// A file with `data` in it, the same one each time.
+pub(crate) fn file_with(data: &[u8]) -> PathBuf {
     FILE.with_borrow_mut(|file| {
         // In memory where there is such a place: it is written thousands of times a second.
         let file = file.get_or_insert_with(|| {

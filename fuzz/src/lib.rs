@@ -14,6 +14,7 @@
 //! | [`ssh`] | every SSH message, and what two offers agree on |
 //! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
 //! | [`known_hosts`] | files of host keys, and destinations |
+//! | [`ssh_config`] | configurations of users |
 #![forbid(unsafe_code)]
 
 pub mod known_hosts;
@@ -21,5 +22,6 @@ pub mod packet;
 pub mod sftp;
 pub mod sftp_stream;
 pub mod ssh;
+pub mod ssh_config;
 pub mod ssh_session;
 pub mod wire;

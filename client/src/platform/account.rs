@@ -8,6 +8,41 @@ pub(crate) fn user_name() -> Option<String> {
     named.or_else(from_password_file)
 }
 
+/// The number of the user's account, as text; empty where accounts have none.
+pub(crate) fn user_id() -> String {
+    #[cfg(unix)]
+    return rustix::process::getuid().as_raw().to_string();
+    #[cfg(not(unix))]
+    return String::new();
+}
+
+/// The name of this machine; empty if it has none.
+pub(crate) fn host_name() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    #[cfg(not(unix))]
+    return std::env::var("COMPUTERNAME").unwrap_or_default();
+}
+
+/// The home directory of the account of that name.
+#[cfg(unix)]
+pub(crate) fn home_of(user: &str) -> Option<std::path::PathBuf> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(user)).then(|| fields.nth(4).map(Into::into))?
+    })
+}
+
+/// The home directory of the account of that name.
+#[cfg(not(unix))]
+pub(crate) fn home_of(_user: &str) -> Option<std::path::PathBuf> {
+    None
+}
+
 /// Daemons and containers often have no environment to speak of.
 #[cfg(unix)]
 fn from_password_file() -> Option<String> {

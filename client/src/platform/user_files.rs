@@ -61,6 +61,20 @@ pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Whether somebody else than the user and the machine's administrator may write to a file.
+#[cfg(unix)]
+pub(crate) fn may_be_written_by_others(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let is_trusted = [0, rustix::process::getuid().as_raw()].contains(&metadata.uid());
+    !is_trusted || metadata.mode() & 0o022 != 0
+}
+
+/// Access lists are not looked at.
+#[cfg(not(unix))]
+pub(crate) fn may_be_written_by_others(_metadata: &Metadata) -> bool {
+    false
+}
+
 /// The permission bits of a file of ours that others can use, if they can.
 ///
 /// As OpenSSH does, this looks only at files that the calling user owns: one of another owner
