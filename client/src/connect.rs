@@ -1,25 +1,25 @@
-//! Making connections: name, TCP, handshake, host key, authentication.
+//! Making connections: the way there, handshake, host key, authentication.
 //!
-//! [`Connect`] gathers what is needed and ends in a [`Session`]. The order of things is fixed: the
+//! [`Connect`] gathers what is needed and ends in a [`Session`]; how the bytes get there is a
+//! [`Route`]'s business. The order of things is fixed: the
 //! server's key is checked before anything of the user's is sent, whether name or proof; each
 //! credential is offered once; and a server that would let us in without proof is only asked to
 //! where the caller said so.
 
-mod dial;
 mod error;
 mod login;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 
-pub use error::{ConnectError, Stage, Tried};
+pub use error::{ConnectError, HopsFault, Stage, Tried};
 pub use timeouts::Timeouts;
 
 use std::time::Duration;
 
 use ketch_transport::algorithm::CipherName;
 use ketch_transport::config::ClientConfig;
-use ketch_transport::driver::Login;
+use ketch_transport::driver::{CloseReason, Login};
 use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
@@ -27,6 +27,7 @@ use crate::destination::{Destination, DestinationError, Host, User};
 use crate::hostkey::HostKeys;
 use crate::identity::Identity;
 use crate::platform::account;
+use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
 use login::Credentials;
 
@@ -59,6 +60,7 @@ pub struct Connect {
     rekey_bytes: Option<u64>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
+    route: Route,
 }
 
 impl Connect {
@@ -76,6 +78,7 @@ impl Connect {
             rekey_bytes: None,
             receive_pause: None,
             timeouts: Timeouts::default(),
+            route: Route::Direct,
         }
     }
 
@@ -171,17 +174,28 @@ impl Connect {
         self
     }
 
-    /// Connects over TCP and logs in.
+    /// The way to the server. Default: [`Route::Direct`], TCP to whichever of its addresses
+    /// answers first.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// Goes the way to the server and logs in.
     ///
-    /// Each address of the host is tried in turn. The connection runs on a task of its own until
-    /// it ends or is told to.
+    /// The connection runs on a task of its own until it ends or is told to.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
+        let route = self.route.clone();
+        check_hops(&route)?;
         let plan = self.plan()?;
-        let stream = dial::dial(&plan.host, plan.port, &plan.timeouts).await?;
-        plan.log_in(stream).await
+        let stream = route
+            .open(&plan.endpoint(), &plan.user, &plan.timeouts)
+            .await?;
+        plan.log_in_by(stream).await
     }
 
     /// Logs in over a stream that leads to the server, such as a channel through another one, or
@@ -194,6 +208,16 @@ impl Connect {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.plan()?.log_in(stream).await
+    }
+
+    /// The server that is meant.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        Ok(Endpoint::new(self.host.clone()?, self.port))
+    }
+
+    /// Servers that are passed on the way.
+    pub(crate) fn hops(&self) -> usize {
+        self.route.hops()
     }
 
     /// Everything that can be found wrong before the server hears of us.
@@ -253,6 +277,30 @@ impl Plan {
         config
     }
 
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new(self.host.clone(), self.port)
+    }
+
+    /// As [`Plan::log_in`], and if the way ended, with what it knows about that.
+    async fn log_in_by(self, stream: RouteStream) -> Result<Session, ConnectError> {
+        let host = self.host.clone();
+        let remains = stream.remains();
+        let error = match self.log_in(stream).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        let ConnectError::Ended { source, .. } = &error else {
+            return Err(error);
+        };
+        if !matches!(**source, CloseReason::Eof | CloseReason::Io(_)) {
+            return Err(error);
+        }
+        Err(match remains.settle().await {
+            Some(source) => ConnectError::Command { host, source },
+            None => error,
+        })
+    }
+
     async fn log_in<S>(self, stream: S) -> Result<Session, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -265,4 +313,21 @@ impl Plan {
             .await?;
         Ok(Session::start(login, self.host, self.timeouts))
     }
+}
+
+/// Finds routes that cannot be gone, before anything is.
+fn check_hops(route: &Route) -> Result<(), ConnectError> {
+    let Route::Jump(hops) = route else {
+        return Ok(());
+    };
+    if hops.is_empty() {
+        return Err(ConnectError::Hops(HopsFault::None));
+    }
+    if route.hops() > HOPS_MAX {
+        return Err(ConnectError::Hops(HopsFault::TooMany));
+    }
+    if hops.iter().skip(1).any(|hop| !hop.route.is_direct()) {
+        return Err(ConnectError::Hops(HopsFault::Route));
+    }
+    Ok(())
 }

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`destination`] | `[user@]host:path` and `sftp://…`: where the user wants to go |
 //! | [`config`] | `~/.ssh/config`: what the user has set for which host |
-//! | [`connect`] | [`Connect`]: name, TCP, handshake, host key, authentication |
+//! | [`connect`] | [`Connect`]: handshake, host key, authentication |
+//! | [`route`] | the way there: TCP, proxies, other servers, a program |
 //! | [`hostkey`] | `known_hosts`: which keys belong to which host |
 //! | [`identity`] | the user's private keys |
 //! | [`session`] | [`Session`]: a connection on which the user is logged in |
@@ -48,6 +49,7 @@ pub mod identity;
 mod platform;
 mod progress;
 mod requests;
+pub mod route;
 pub mod session;
 mod sftp;
 mod transfer;
@@ -65,6 +67,7 @@ pub use ketch_transport::crypto::hostkey::PublicKey;
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
 pub use progress::Progress;
 pub use requests::PeerMisbehaved;
+pub use route::Route;
 pub use session::Session;
 pub use sftp::{Operation, Sftp, SftpError, UserNames};
 pub use transfer::{

@@ -2,16 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ketch_transport::driver::CloseReason;
+use ketch_transport::driver::{CloseReason, OpenError};
 use ketch_transport::error::ConnectionError;
+use ketch_transport::event::Refusal;
 
 use crate::destination::{DestinationError, Host, User};
 use crate::hostkey::HostKeyError;
 use crate::identity::{IdentityError, Origin};
+use crate::route::tcp::DialError;
+use crate::route::{CommandError, Endpoint, ProxyError, Unreachable};
 use crate::{Failure, Kind};
+
+/// `SSH_OPEN_CONNECT_FAILED` (RFC 4254 §5.1).
+const CONNECT_FAILED: u32 = 2;
 
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +47,49 @@ pub enum ConnectError {
     },
     /// No address of the server took a TCP connection.
     #[error(
-        "no connection to {host}: {address} took none{}; check whether an SSH server listens there \
-         and no firewall is in between",
-        others(*.tried)
+        "no connection to {host} ({tried}): check whether an SSH server listens there and no \
+         firewall is in between"
     )]
     Unreachable {
         /// The server.
         host: Host,
-        /// The address tried last.
-        address: SocketAddr,
-        /// How many were tried.
-        tried: usize,
-        /// What the system said about the last.
-        source: io::Error,
+        /// Every address that was tried, and what the system said about it.
+        tried: Unreachable,
     },
+    /// The proxy on the way did not lead to the server.
+    #[error(transparent)]
+    Proxy(ProxyError),
+    /// The program on the way did not lead to the server.
+    #[error("no way to {host} through its proxy command")]
+    Command {
+        /// The server.
+        host: Host,
+        /// Why.
+        source: CommandError,
+    },
+    /// There is no connection to a server on the way.
+    #[error("no way to {host}: the connection to {hop}, on the way, was not made")]
+    Jump {
+        /// The server that was meant.
+        host: Host,
+        /// The one on the way.
+        hop: Host,
+        /// Why.
+        source: Box<Self>,
+    },
+    /// A server on the way does not connect to the next one.
+    #[error("{hop} made no connection to {target}: it may forbid that, or not reach it")]
+    JumpRefused {
+        /// The server on the way.
+        hop: Host,
+        /// The next one.
+        target: Endpoint,
+        /// What it said.
+        source: OpenError,
+    },
+    /// The servers on the way make no way.
+    #[error("{0}")]
+    Hops(HopsFault),
     /// The server's key was not accepted: nothing of the user's was sent.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
@@ -93,6 +127,31 @@ pub enum ConnectError {
         /// The server.
         host: Host,
     },
+}
+
+/// What is wrong with the servers that a connection is to pass.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HopsFault {
+    /// There is none.
+    None,
+    /// There are more than eight.
+    TooMany,
+    /// One behind the first has a route of its own.
+    Route,
+}
+
+impl fmt::Display for HopsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "a route through other servers names none",
+            Self::TooMany => "a route leads through more than eight servers",
+            Self::Route => {
+                "only the first server on the way may have a route of its own: the others are \
+                 reached through the one before"
+            }
+        })
+    }
 }
 
 /// What a connection was busy with when it ended.
@@ -144,15 +203,6 @@ impl fmt::Display for Tried {
     }
 }
 
-/// Counts the addresses that are not named.
-fn others(tried: usize) -> String {
-    match tried.saturating_sub(1) {
-        0 => String::new(),
-        1 => ", nor did another address".to_owned(),
-        others => format!(", nor did {others} other addresses"),
-    }
-}
-
 /// Says what was refused, and what the server would take.
 fn refusal(tried: &[Tried], methods: &[String]) -> String {
     let tried: Vec<_> = tried.iter().map(Tried::to_string).collect();
@@ -175,11 +225,22 @@ impl Failure for ConnectError {
     fn kind(&self) -> Kind {
         match self {
             Self::Destination(error) => error.kind(),
-            Self::NoUser { .. } => Kind::Local,
+            Self::NoUser { .. } | Self::Hops(_) => Kind::Local,
             Self::NoCredentials { .. } | Self::Auth { .. } => Kind::Auth,
-            Self::Lookup { source, .. } | Self::Unreachable { source, .. } => {
-                Kind::of_stream(source)
-            }
+            Self::Lookup { source, .. } => Kind::of_stream(source),
+            Self::Unreachable { tried, .. } if tried.is_timeout() => Kind::Timeout,
+            Self::Unreachable { .. } => Kind::Network,
+            Self::Proxy(error) => error.kind(),
+            Self::Command { source, .. } => source.kind(),
+            Self::Jump { source, .. } => source.kind(),
+            Self::JumpRefused { source, .. } => match source {
+                // It could not reach the next one: it may later.
+                OpenError::Refused(Refusal::Channel {
+                    reason: CONNECT_FAILED,
+                    ..
+                }) => Kind::Network,
+                other => other.kind(),
+            },
             Self::HostKey(error) => error.kind(),
             Self::Identity(error) => error.kind(),
             Self::Ended { stage, source, .. } => match (stage, &**source) {
@@ -196,6 +257,14 @@ impl Failure for ConnectError {
 }
 
 impl ConnectError {
+    pub(crate) fn dialling(host: &Host, error: DialError) -> Self {
+        let host = host.clone();
+        match error {
+            DialError::Lookup(source) => Self::Lookup { host, source },
+            DialError::Unreachable(tried) => Self::Unreachable { host, tried },
+        }
+    }
+
     pub(super) fn ended(host: &Host, stage: Stage, source: CloseReason) -> Self {
         Self::Ended {
             host: host.clone(),

@@ -16,6 +16,9 @@ use std::time::Duration;
 pub struct Timeouts {
     /// Looking up the name, and connecting to each of its addresses. Default: 10 s.
     pub tcp: Duration,
+    /// What a proxy may take, from the connection to it, until it has connected on our behalf.
+    /// Default: 30 s.
+    pub proxy: Duration,
     /// Identification and the first key exchange. Default: 30 s.
     pub handshake: Duration,
     /// Authentication, not counting the time in which a passphrase is asked for. Default: 60 s.
@@ -36,6 +39,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp: Duration::from_secs(10),
+            proxy: Duration::from_secs(30),
             handshake: Duration::from_secs(30),
             authentication: Duration::from_secs(60),
             stall: Duration::from_secs(60),
@@ -49,7 +53,7 @@ impl Default for Timeouts {
 impl Timeouts {
     /// How long sent bytes may stay without acknowledgement before the system ends the
     /// connection: as long as SSH itself would wait.
-    pub(super) fn gone_after(&self) -> Duration {
+    pub(crate) fn gone_after(&self) -> Duration {
         let keepalive = self.keepalive.unwrap_or(Duration::from_secs(30));
         keepalive.saturating_mul(self.keepalives_max.max(1))
     }
