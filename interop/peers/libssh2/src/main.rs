@@ -73,7 +73,12 @@ fn connect(job: &Value) -> Result<Value, Failure> {
     let all = everything()?;
     for (category, kind, other) in &CATEGORIES {
         let list = match &job["offer"][*category] {
-            Value::Null => strings(&all[*category]),
+            Value::Null => {
+                let mut list = strings(&all[*category]);
+                // Compression is there for who asks for it.
+                list.sort_by_key(|name| *category == "compression" && name != "none");
+                list
+            }
             list => strings(list),
         };
         if *category == "compression" {
