@@ -34,7 +34,10 @@ fn everything() -> Result<Value, Failure> {
     let session = Session::new()?;
     let mut all = serde_json::Map::new();
     for (category, kind, _) in &CATEGORIES {
-        all.insert((*category).to_owned(), json!(session.supported_algs(clone(kind))?));
+        all.insert(
+            (*category).to_owned(),
+            json!(session.supported_algs(clone(kind))?),
+        );
     }
     // It signs with what it verifies; the list of its own for that cannot be asked for here.
     all.insert("user_key".to_owned(), all["host_key"].clone());
@@ -43,13 +46,18 @@ fn everything() -> Result<Value, Failure> {
 
 fn strings(value: &Value) -> Vec<String> {
     let items = value.as_array().cloned().unwrap_or_default();
-    items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    items
+        .iter()
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn pattern(len: usize) -> Vec<u8> {
     let (mut out, mut state) = (Vec::with_capacity(len + 8), 0x9E37_79B9_u64);
     while out.len() < len {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         out.extend_from_slice(&(state >> 16).to_be_bytes()[2..]);
     }
     out.truncate(len);
@@ -59,7 +67,12 @@ fn pattern(len: usize) -> Vec<u8> {
 struct Answers(Vec<String>);
 
 impl ssh2::KeyboardInteractivePrompt for Answers {
-    fn prompt<'a>(&mut self, _user: &str, _instructions: &str, prompts: &[ssh2::Prompt<'a>]) -> Vec<String> {
+    fn prompt<'a>(
+        &mut self,
+        _user: &str,
+        _instructions: &str,
+        prompts: &[ssh2::Prompt<'a>],
+    ) -> Vec<String> {
         self.0.iter().take(prompts.len()).cloned().collect()
     }
 }
@@ -97,7 +110,8 @@ fn connect(job: &Value) -> Result<Value, Failure> {
             Some(certificate) => certificate.to_owned(),
             None => format!("{private}.pub"),
         };
-        let outcome = session.userauth_pubkey_file(user, Some(Path::new(&public)), Path::new(private), None);
+        let outcome =
+            session.userauth_pubkey_file(user, Some(Path::new(&public)), Path::new(private), None);
         // Not in yet may be as it has to be: the next one is asked for.
         if let (false, Err(error)) = (job["password"].is_string(), outcome) {
             return Err(error.into());
@@ -165,7 +179,9 @@ fn answer(job: &Value) -> Result<Value, Failure> {
 fn main() -> Result<(), Failure> {
     for line in std::io::stdin().lock().lines() {
         let job: Value = serde_json::from_str(&line?)?;
-        let told = answer(&job).unwrap_or_else(|error| json!({ "ok": false, "error": format!("{error} ({error:?})") }));
+        let told = answer(&job).unwrap_or_else(
+            |error| json!({ "ok": false, "error": format!("{error} ({error:?})") }),
+        );
         println!("{told}");
     }
     Ok(())

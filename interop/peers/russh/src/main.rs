@@ -12,7 +12,10 @@ use russh::keys::{
     load_openssh_certificate, load_secret_key,
 };
 use russh::server::{Auth, Msg, Response, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, MethodKind, MethodSet, Preferred, cipher, client, compression, kex, mac, server};
+use russh::{
+    Channel, ChannelId, MethodKind, MethodSet, Preferred, cipher, client, compression, kex, mac,
+    server,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -36,7 +39,9 @@ fn key_algorithms() -> Vec<Algorithm> {
 }
 
 fn everything() -> HashMap<&'static str, Vec<String>> {
-    let kex = kex::ALL_KEX_ALGORITHMS.iter().map(|name| name.as_ref().to_owned());
+    let kex = kex::ALL_KEX_ALGORITHMS
+        .iter()
+        .map(|name| name.as_ref().to_owned());
     let keys = key_algorithms();
     let plain = keys.iter().map(|key| key.as_str().to_owned());
     let certificates = keys.iter().map(|key| key.to_certificate_type().to_string());
@@ -73,7 +78,10 @@ fn everything() -> HashMap<&'static str, Vec<String>> {
 
 fn strings(value: &Value) -> Vec<String> {
     let items = value.as_array().cloned().unwrap_or_default();
-    items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    items
+        .iter()
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn preferred(job: &Value) -> Preferred {
@@ -83,7 +91,12 @@ fn preferred(job: &Value) -> Preferred {
         list => strings(list),
     };
     fn named<N: Clone + for<'a> TryFrom<&'a str>>(names: Vec<String>) -> Cow<'static, [N]> {
-        Cow::Owned(names.iter().filter_map(|name| N::try_from(name).ok()).collect())
+        Cow::Owned(
+            names
+                .iter()
+                .filter_map(|name| N::try_from(name).ok())
+                .collect(),
+        )
     }
     let mut kex = list("kex");
     kex.extend(
@@ -98,10 +111,14 @@ fn preferred(job: &Value) -> Preferred {
     );
     let wanted = list("host_key");
     let keys = key_algorithms();
-    let plain = keys.iter().filter(|key| wanted.iter().any(|name| name == key.as_str()));
-    let certified = keys
+    let plain = keys
         .iter()
-        .filter(|key| wanted.iter().any(|name| *name == key.to_certificate_type().to_string()));
+        .filter(|key| wanted.iter().any(|name| name == key.as_str()));
+    let certified = keys.iter().filter(|key| {
+        wanted
+            .iter()
+            .any(|name| *name == key.to_certificate_type().to_string())
+    });
     Preferred {
         kex: named(kex),
         key: plain.cloned().collect::<Vec<_>>().into(),
@@ -120,7 +137,9 @@ fn limits(job: &Value) -> russh::Limits {
 fn pattern(len: usize) -> Vec<u8> {
     let (mut out, mut state) = (Vec::with_capacity(len + 8), 0x9E37_79B9_u64);
     while out.len() < len {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         out.extend_from_slice(&(state >> 16).to_be_bytes()[2..]);
     }
     out.truncate(len);
@@ -136,7 +155,10 @@ struct Client {
 impl client::Handler for Client {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, _key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+    async fn check_server_key(
+        &mut self,
+        _key: &PublicKeyOrCertificate,
+    ) -> Result<bool, russh::Error> {
         Ok(true)
     }
 
@@ -159,7 +181,9 @@ async fn connect(job: &Value) -> Result<Value, Failure> {
         ..client::Config::default()
     };
     let exchanges = Arc::new(AtomicU64::new(0));
-    let handler = Client { exchanges: Arc::clone(&exchanges) };
+    let handler = Client {
+        exchanges: Arc::clone(&exchanges),
+    };
     let port = u16::try_from(job["port"].as_u64().ok_or("no port")?)?;
     let mut session = client::connect(Arc::new(config), ("127.0.0.1", port), handler).await?;
     let user = job["user"].as_str().unwrap_or_default();
@@ -184,18 +208,30 @@ async fn connect(job: &Value) -> Result<Value, Failure> {
         let mut agent = russh::keys::agent::client::AgentClient::connect_uds(path).await?;
         for identity in agent.request_identities().await? {
             let key = identity.public_key().into_owned();
-            let answer = session.authenticate_publickey_with(user, key, None, &mut agent).await;
+            let answer = session
+                .authenticate_publickey_with(user, key, None, &mut agent)
+                .await;
             is_in |= answer.map_err(|error| format!("{error:?}"))?.success();
         }
     }
     if let (false, Some(password)) = (is_in, job["password"].as_str()) {
-        is_in = session.authenticate_password(user, password).await?.success();
+        is_in = session
+            .authenticate_password(user, password)
+            .await?
+            .success();
     }
     if let (false, Value::Array(_)) = (is_in, &job["answers"]) {
-        let mut answer = session.authenticate_keyboard_interactive_start(user, None).await?;
+        let mut answer = session
+            .authenticate_keyboard_interactive_start(user, None)
+            .await?;
         while let KeyboardInteractiveAuthResponse::InfoRequest { prompts, .. } = &answer {
-            let answers = strings(&job["answers"]).into_iter().take(prompts.len()).collect();
-            answer = session.authenticate_keyboard_interactive_respond(answers).await?;
+            let answers = strings(&job["answers"])
+                .into_iter()
+                .take(prompts.len())
+                .collect();
+            answer = session
+                .authenticate_keyboard_interactive_respond(answers)
+                .await?;
         }
         is_in = matches!(answer, KeyboardInteractiveAuthResponse::Success);
     }
@@ -226,10 +262,17 @@ async fn connect(job: &Value) -> Result<Value, Failure> {
     };
     let ((), came) = tokio::try_join!(send, receive)?;
     if came != data {
-        return Err(format!("{} bytes came back, not the {} sent", came.len(), data.len()).into());
+        return Err(format!(
+            "{} bytes came back, not the {} sent",
+            came.len(),
+            data.len()
+        )
+        .into());
     }
     let rekeys = exchanges.load(Ordering::SeqCst).saturating_sub(1);
-    let _ = session.disconnect(russh::Disconnect::ByApplication, "", "").await;
+    let _ = session
+        .disconnect(russh::Disconnect::ByApplication, "", "")
+        .await;
     Ok(json!({ "ok": true, "bytes": came.len(), "rekeys": rekeys }))
 }
 
@@ -255,12 +298,16 @@ impl Server {
     fn trusts(&self, certificate: &Certificate) -> bool {
         let file = self.job["authorized_keys"].as_str().unwrap_or_default();
         let lines = std::fs::read_to_string(file).unwrap_or_default();
-        lines.lines().filter_map(|line| line.strip_prefix("cert-authority ")).any(|line| {
-            line.parse::<russh::keys::PublicKey>().is_ok_and(|authority| {
-                let fingerprint = authority.fingerprint(HashAlg::Sha256);
-                certificate.validate([&fingerprint]).is_ok()
+        lines
+            .lines()
+            .filter_map(|line| line.strip_prefix("cert-authority "))
+            .any(|line| {
+                line.parse::<russh::keys::PublicKey>()
+                    .is_ok_and(|authority| {
+                        let fingerprint = authority.fingerprint(HashAlg::Sha256);
+                        certificate.validate([&fingerprint]).is_ok()
+                    })
             })
-        })
     }
 
     fn start(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
@@ -285,7 +332,11 @@ impl server::Handler for Server {
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, russh::Error> {
         let methods = strings(&self.job["methods"]);
-        Ok(if methods.iter().any(|method| method == "none") { Auth::Accept } else { Auth::reject() })
+        Ok(if methods.iter().any(|method| method == "none") {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        })
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
@@ -293,13 +344,29 @@ impl server::Handler for Server {
         Ok(if right { Auth::Accept } else { Auth::reject() })
     }
 
-    async fn auth_publickey(&mut self, _user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+    async fn auth_publickey(
+        &mut self,
+        _user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, russh::Error> {
         let line = key.public_key.to_openssh().unwrap_or_default();
-        Ok(if self.allows(&line) { Auth::Accept } else { Auth::reject() })
+        Ok(if self.allows(&line) {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        })
     }
 
-    async fn auth_openssh_certificate(&mut self, _user: &str, certificate: &Certificate) -> Result<Auth, russh::Error> {
-        Ok(if self.trusts(certificate) { Auth::Accept } else { Auth::reject() })
+    async fn auth_openssh_certificate(
+        &mut self,
+        _user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, russh::Error> {
+        Ok(if self.trusts(certificate) {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        })
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -314,12 +381,17 @@ impl server::Handler for Server {
             None => Auth::Partial {
                 name: "Question".into(),
                 instructions: "".into(),
-                prompts: (0..wanted.len()).map(|n| (format!("{n}: ").into(), false)).collect(),
+                prompts: (0..wanted.len())
+                    .map(|n| (format!("{n}: ").into(), false))
+                    .collect(),
             },
             Some(given) => {
                 let given: Vec<Vec<u8>> = given.map(|answer| answer.to_vec()).collect();
                 let right = given.len() == wanted.len()
-                    && given.iter().zip(&wanted).all(|(given, wanted)| given == wanted.as_bytes());
+                    && given
+                        .iter()
+                        .zip(&wanted)
+                        .all(|(given, wanted)| given == wanted.as_bytes());
                 if right { Auth::Accept } else { Auth::reject() }
             }
         })
@@ -336,12 +408,30 @@ impl server::Handler for Server {
         Ok(())
     }
 
-    async fn subsystem_request(&mut self, id: ChannelId, name: &str, session: &mut Session) -> Result<(), russh::Error> {
-        if name == "echo" { self.start(id, session) } else { session.channel_failure(id) }
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if name == "echo" {
+            self.start(id, session)
+        } else {
+            session.channel_failure(id)
+        }
     }
 
-    async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), russh::Error> {
-        if command == b"cat" { self.start(id, session) } else { session.channel_failure(id) }
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if command == b"cat" {
+            self.start(id, session)
+        } else {
+            session.channel_failure(id)
+        }
     }
 }
 
@@ -376,7 +466,10 @@ async fn serve(job: &Value) -> Result<Value, Failure> {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            let handler = Server { job: Arc::clone(&job), channels: HashMap::new() };
+            let handler = Server {
+                job: Arc::clone(&job),
+                channels: HashMap::new(),
+            };
             let config = Arc::clone(&config);
             tokio::spawn(async move {
                 if let Ok(session) = server::run_stream(config, stream, handler).await {
@@ -404,9 +497,9 @@ async fn main() -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let job: Value = serde_json::from_str(&line)?;
-        let told = answer(&job)
-            .await
-            .unwrap_or_else(|error| json!({ "ok": false, "error": format!("{error} ({error:?})") }));
+        let told = answer(&job).await.unwrap_or_else(
+            |error| json!({ "ok": false, "error": format!("{error} ({error:?})") }),
+        );
         println!("{told}");
     }
     Ok(())
