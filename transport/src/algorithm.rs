@@ -45,10 +45,36 @@ macro_rules! algorithms {
 algorithms! {
     /// How the shared secret is made.
     pub enum Kex {
+        /// ML-KEM-768 and X25519 with SHA-256 (draft-ietf-sshm-mlkem-hybrid-kex).
+        MlKem768X25519 => "mlkem768x25519-sha256",
+        /// Streamlined NTRU Prime and X25519 with SHA-512 (draft-ietf-sshm-ntruprime-ssh).
+        Sntrup761X25519 => "sntrup761x25519-sha512",
+        /// The same under the name it had first.
+        Sntrup761X25519OpenSsh => "sntrup761x25519-sha512@openssh.com",
         /// X25519 with SHA-256 (RFC 8731).
         Curve25519Sha256 => "curve25519-sha256",
         /// The same under the name it had before RFC 8731.
         Curve25519Sha256Libssh => "curve25519-sha256@libssh.org",
+        /// ECDH on P-256 with SHA-256 (RFC 5656).
+        EcdhNistP256 => "ecdh-sha2-nistp256",
+        /// ECDH on P-384 with SHA-384 (RFC 5656).
+        EcdhNistP384 => "ecdh-sha2-nistp384",
+        /// ECDH on P-521 with SHA-512 (RFC 5656).
+        EcdhNistP521 => "ecdh-sha2-nistp521",
+        /// 2048-bit group of RFC 3526 with SHA-256 (RFC 8268).
+        DhGroup14Sha256 => "diffie-hellman-group14-sha256",
+        /// 4096-bit group of RFC 3526 with SHA-512 (RFC 8268).
+        DhGroup16Sha512 => "diffie-hellman-group16-sha512",
+        /// 8192-bit group of RFC 3526 with SHA-512 (RFC 8268).
+        DhGroup18Sha512 => "diffie-hellman-group18-sha512",
+        /// A group that the server names, with SHA-256 (RFC 4419). Client only.
+        DhGroupExchangeSha256 => "diffie-hellman-group-exchange-sha256",
+        /// 2048-bit group of RFC 3526 with SHA-1 (RFC 4253 §8.2): for old partners.
+        DhGroup14Sha1 => "diffie-hellman-group14-sha1",
+        /// 1024-bit group of RFC 2409 with SHA-1 (RFC 4253 §8.1): for old partners.
+        DhGroup1Sha1 => "diffie-hellman-group1-sha1",
+        /// A group that the server names, with SHA-1 (RFC 4419). Client only, for old partners.
+        DhGroupExchangeSha1 => "diffie-hellman-group-exchange-sha1",
     }
 }
 
