@@ -109,7 +109,9 @@ impl Group {
             return Err(UnsafeGroup::Size { bits: size });
         }
         let p = BoxedUint::from_be_slice(p_magnitude, size).map_err(|_| UnsafeGroup::Malformed)?;
-        let g = BoxedUint::from_be_slice(g_magnitude, size).map_err(|_| UnsafeGroup::Generator)?;
+        // Whole words, as a number with more bits than are asked for would be cut short.
+        let g = BoxedUint::from_be_slice(g_magnitude, p.bits_precision())
+            .map_err(|_| UnsafeGroup::Generator)?;
         if !is_between(&g, &p) {
             return Err(UnsafeGroup::Generator);
         }

@@ -53,13 +53,14 @@ fn the_published_primes_are_safe() {
 
 /// A safe prime of 1031 bits, made by `openssl dhparam`: what a server's own modulus looks like.
 fn own_modulus() -> Vec<u8> {
-    content(&BoxedUint::from_be_hex(OWN, 1040).unwrap().to_be_bytes())
+    content(&BoxedUint::from_be_hex(OWN, 1088).unwrap().to_be_bytes())
 }
 
 const OWN: &str = "\
-    004482B27F1950A217FF858C991A9340DEF3492B04F26147C791E7D43969B1C24918EC3F337E7087FB5C05E5\
-    E3B1A5021E5E3FC8B24457E48C467B293EBB87A966DF52A9740B15766CC29AAA8C53A5472CE88FE60B0F5CCC\
-    7E721D2CF54BF049E6EC7817CFC28597B3950C63D5F516032C903F1CA1AB62D8A6036FD33F6A32F6B2C7";
+    000000000000004482B27F1950A217FF858C991A9340DEF3492B04F26147C791E7D43969B1C24918EC3F337E\
+    7087FB5C05E5E3B1A5021E5E3FC8B24457E48C467B293EBB87A966DF52A9740B15766CC29AAA8C53A5472CE8\
+    8FE60B0F5CCC7E721D2CF54BF049E6EC7817CFC28597B3950C63D5F516032C903F1CA1AB62D8A6036FD33F6A\
+    32F6B2C7";
 
 fn take(p: &[u8], g: &[u8], bits: RangeInclusive<u32>) -> Result<Group, UnsafeGroup> {
     Group::new(p, g, bits, &mut Seeded::new(4))
@@ -114,7 +115,9 @@ fn a_generator_out_of_range_is_refused() {
     let mut less = p.clone();
     *less.last_mut().unwrap() -= 1;
     let longer = [&[0x7f], &p[..]].concat();
-    for g in [&[1][..], &less, &p, &longer] {
+    let mut more_bits = p.clone();
+    more_bits[0] |= 0x40; // as many bytes
+    for g in [&[1][..], &less, &p, &longer, &more_bits] {
         assert_eq!(
             take(&p, g, 1024..=8192).unwrap_err(),
             UnsafeGroup::Generator
