@@ -8,26 +8,41 @@
 //! Files are read anew for each connection, so that a program that runs for months sees what was
 //! added or revoked meanwhile. They are understood as OpenSSH understands them (sshd(8),
 //! "SSH_KNOWN_HOSTS FILE FORMAT"): plain and hashed names, `*`, `?`, `!`, `[host]:port`,
-//! `@revoked`; `@cert-authority` lines are recognised and bind no host's own key.
+//! `@revoked`, and `@cert-authority` for hosts that show certificates (PROTOCOL.certkeys). A
+//! certificate that nobody vouches for is no more than the key in it.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `entry`, `pattern`, `key` | a line, its names, its key |
+//! | `lookup` | what files say about a host |
+//! | `append`, `update` | writing a new host; keeping up with its keys |
 
 mod append;
 mod entry;
+mod error;
 mod key;
 mod lookup;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod update;
+
+pub use error::{HostKeyError, ShownKey};
+pub use update::Updated;
 
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use ketch_transport::crypto::hostkey::PublicKey;
+use ketch_keys::{
+    CertificateKind, PublicKey, REVOCATION_LIST_LEN_MAX, RevocationList, SignatureAlgorithm,
+};
 
 use crate::destination::Host;
 use crate::platform::user_files;
-use crate::{Failure, Kind};
-use lookup::{Lookup, entry_name, look_up};
+use lookup::{Lookup, Names, look_up};
 
 pub(crate) use key::fingerprint;
 pub(crate) use pattern::pattern_matches;
@@ -48,6 +63,21 @@ pub const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct HostKeys {
     rule: Rule,
+    alias: Option<String>,
+    revoked: Vec<PathBuf>,
+    hash_names: bool,
+    authority_algorithms: Option<Vec<SignatureAlgorithm>>,
+    ask: Option<Question>,
+}
+
+/// Asks whether an unknown host is the one that was meant.
+#[derive(Clone)]
+struct Question(Arc<dyn Fn(&ShownKey) -> bool + Send + Sync>);
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question(..)")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +101,9 @@ pub enum HostKeyPolicy {
     Strict,
     /// Accept it and write it down: from then on its key is known, and must not change.
     AcceptNew,
+    /// Ask ([`HostKeys::ask`]), and accept it and write it down if the answer is yes. Where nobody
+    /// can be asked it is refused.
+    Ask,
 }
 
 /// Why a key was accepted.
@@ -79,6 +112,8 @@ pub enum HostKeyPolicy {
 pub enum Accepted {
     /// A line binds it to the host.
     Known(KnownAt),
+    /// An authority that this line names vouches for it.
+    Certified(KnownAt),
     /// The host was unknown, and the key was written to this file.
     Added(PathBuf),
     /// It is one of the keys that the program named.
@@ -118,16 +153,14 @@ impl HostKeys {
                 .unwrap_or_default()
         };
         let user = user_files::home_dir().map(|home| home.join(".ssh"));
-        Self {
-            rule: Rule::Files {
-                user: both(user, ["known_hosts", "known_hosts2"]),
-                machine: both(
-                    user_files::machine_ssh_dir(),
-                    ["ssh_known_hosts", "ssh_known_hosts2"],
-                ),
-                policy: HostKeyPolicy::Strict,
-            },
-        }
+        Self::of(Rule::Files {
+            user: both(user, ["known_hosts", "known_hosts2"]),
+            machine: both(
+                user_files::machine_ssh_dir(),
+                ["ssh_known_hosts", "ssh_known_hosts2"],
+            ),
+            policy: HostKeyPolicy::Strict,
+        })
     }
 
     /// These files and no others; [`HostKeyPolicy::AcceptNew`] writes to the first.
@@ -135,31 +168,54 @@ impl HostKeys {
     /// Files that do not exist say nothing. Default policy: [`HostKeyPolicy::Strict`].
     #[must_use]
     pub fn files<P: Into<PathBuf>>(files: impl IntoIterator<Item = P>) -> Self {
-        let user = files.into_iter().map(Into::into).collect();
-        let policy = HostKeyPolicy::Strict;
-        Self {
-            rule: Rule::Files {
-                user,
-                machine: Vec::new(),
-                policy,
-            },
+        Self::of(Rule::Files {
+            user: files.into_iter().map(Into::into).collect(),
+            machine: Vec::new(),
+            policy: HostKeyPolicy::Strict,
+        })
+    }
+
+    /// The machine's files, which are read and never written to, in place of those that there
+    /// were. Without effect on rules that read no files.
+    #[must_use]
+    pub fn machine_files<P: Into<PathBuf>>(mut self, files: impl IntoIterator<Item = P>) -> Self {
+        if let Rule::Files { machine, .. } = &mut self.rule {
+            *machine = files.into_iter().map(Into::into).collect();
         }
+        self
+    }
+
+    /// The user's files, of which the first is written to, in place of those that there were.
+    /// Without effect on rules that read no files.
+    #[must_use]
+    pub fn user_files<P: Into<PathBuf>>(mut self, files: impl IntoIterator<Item = P>) -> Self {
+        if let Rule::Files { user, .. } = &mut self.rule {
+            *user = files.into_iter().map(Into::into).collect();
+        }
+        self
     }
 
     /// These keys and no others, whatever the host is called.
     #[must_use]
     pub fn only(keys: impl IntoIterator<Item = PublicKey>) -> Self {
-        Self {
-            rule: Rule::Only(keys.into_iter().collect()),
-        }
+        Self::of(Rule::Only(keys.into_iter().collect()))
     }
 
     /// Accepts whatever key is shown: anyone on the way can then read and change everything,
     /// passwords included. For tests against throw-away servers.
     #[must_use]
     pub fn danger_accept_any_host() -> Self {
+        Self::of(Rule::AnyHost)
+    }
+
+    fn of(rule: Rule) -> Self {
         Self {
-            rule: Rule::AnyHost,
+            rule,
+            alias: None,
+            revoked: Vec::new(),
+            hash_names: false,
+            authority_algorithms: None,
+            ask: None,
         }
     }
 
@@ -174,6 +230,46 @@ impl HostKeys {
         self
     }
 
+    /// Whom to ask about an unknown host under [`HostKeyPolicy::Ask`]: on a thread where blocking
+    /// is allowed. Default: nobody.
+    #[must_use]
+    pub fn ask(mut self, ask: impl Fn(&ShownKey) -> bool + Send + Sync + 'static) -> Self {
+        self.ask = Some(Question(Arc::new(ask)));
+        self
+    }
+
+    /// The name under which the host's keys are kept, whatever it is called and whichever port it
+    /// is on; certificates have to be for it, too. Default: the host's name.
+    #[must_use]
+    pub fn alias(mut self, alias: impl Into<String>) -> Self {
+        self.alias = Some(alias.into());
+        self
+    }
+
+    /// A list of revoked keys, as `ssh-keygen -k` makes it, or lines of public keys; it has to be
+    /// there. Several may be given. It counts under every rule but `danger_accept_any_host`.
+    #[must_use]
+    pub fn revoked(mut self, list: impl Into<PathBuf>) -> Self {
+        self.revoked.push(list.into());
+        self
+    }
+
+    /// Whether names that are written down are hashed; where others in the file are, they always
+    /// are. Default: no.
+    #[must_use]
+    pub fn hash_names(mut self, hash: bool) -> Self {
+        self.hash_names = hash;
+        self
+    }
+
+    /// What authorities may sign certificates with. Default: everything but SHA-1, which never
+    /// counts.
+    #[must_use]
+    pub fn authority_algorithms(mut self, algorithms: Vec<SignatureAlgorithm>) -> Self {
+        self.authority_algorithms = Some(algorithms);
+        self
+    }
+
     /// Decides whether `key` belongs to `host` on `port`.
     ///
     /// Reads the files, and under [`HostKeyPolicy::AcceptNew`] writes one: call it where blocking
@@ -181,15 +277,43 @@ impl HostKeys {
     ///
     /// # Errors
     /// [`HostKeyError`]: the host must not be talked to.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whether a certificate is valid is asked once a connection, where files are read"
+    )]
     pub fn check(&self, host: &Host, port: u16, key: &PublicKey) -> Result<Accepted, HostKeyError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        // A clock before 1970 makes every certificate one that is not valid yet.
+        let now = now.map_or(0, |since| since.as_secs());
+        self.check_at(host, port, key, now)
+    }
+
+    fn check_at(
+        &self,
+        host: &Host,
+        port: u16,
+        key: &PublicKey,
+        now_unix: u64,
+    ) -> Result<Accepted, HostKeyError> {
+        let names = Names::of(host.as_str(), port, self.alias.as_deref());
         let shown = || ShownKey {
-            name: entry_name(host.as_str(), port),
+            name: names.entry.clone(),
             algorithm: key.type_name().to_owned(),
-            fingerprint: fingerprint(key.as_blob()),
+            fingerprint: key.fingerprint(),
         };
+        if matches!(self.rule, Rule::AnyHost) {
+            return Ok(Accepted::Unchecked);
+        }
+        if let Some(file) = self.revoking_list(key)? {
+            return Err(HostKeyError::Listed {
+                shown: shown(),
+                file,
+            });
+        }
+        let plain = key.plain();
         let (user, machine, policy) = match &self.rule {
             Rule::AnyHost => return Ok(Accepted::Unchecked),
-            Rule::Only(keys) if keys.contains(key) => return Ok(Accepted::Named),
+            Rule::Only(keys) if keys.contains(&plain) => return Ok(Accepted::Named),
             Rule::Only(_) => return Err(HostKeyError::NotNamed { shown: shown() }),
             Rule::Files {
                 user,
@@ -202,73 +326,228 @@ impl HostKeys {
             .iter()
             .map(|(path, bytes)| (*path, &bytes[..]))
             .collect();
-        match look_up(&contents, host.as_str(), port, key.as_blob()) {
-            Lookup::Known(at) => Ok(Accepted::Known(at)),
-            Lookup::Changed(known) => Err(HostKeyError::Changed {
-                shown: shown(),
-                known,
-            }),
-            Lookup::OtherTypes(known) => Err(HostKeyError::OtherTypes {
-                shown: shown(),
-                known,
-            }),
-            Lookup::Revoked(at) => Err(HostKeyError::Revoked {
+        let certified = match self.check_certificate(&contents, &names, key, now_unix, &shown) {
+            Some(Ok(at)) => return Ok(Accepted::Certified(at)),
+            Some(Err(error @ HostKeyError::Revoked { .. })) => return Err(error),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        // What nobody vouches for is the key in it.
+        let found = look_up(&contents, &names, plain.as_blob());
+        match (found, certified) {
+            (Lookup::Known(at), _) => Ok(Accepted::Known(at)),
+            (Lookup::Revoked(at), _) => Err(HostKeyError::Revoked {
                 shown: shown(),
                 at: Box::new(at),
             }),
-            Lookup::Unknown if policy == HostKeyPolicy::Strict => {
-                let files = user.iter().chain(machine).cloned().collect();
-                Err(HostKeyError::Unknown {
-                    shown: shown(),
-                    files,
-                })
-            }
-            Lookup::Unknown => {
-                // A host that cannot be written down would be met for the first time every time.
-                let not_recorded = |file: PathBuf, source| HostKeyError::NotRecorded {
-                    shown: shown(),
-                    file,
-                    source,
+            // A certificate that does not hold says more than a key that is not known.
+            (_, Some(error)) => Err(error),
+            (Lookup::Changed(known), None) => Err(HostKeyError::Changed {
+                shown: shown(),
+                known,
+            }),
+            (Lookup::OtherTypes(known), None) => Err(HostKeyError::OtherTypes {
+                shown: shown(),
+                known,
+            }),
+            (Lookup::Unknown, None) => {
+                let accepted = match (policy, &self.ask) {
+                    (HostKeyPolicy::AcceptNew, _) => true,
+                    (HostKeyPolicy::Ask, Some(Question(ask))) if ask(&shown()) => true,
+                    (HostKeyPolicy::Ask, Some(_)) => {
+                        return Err(HostKeyError::NotConfirmed { shown: shown() });
+                    }
+                    (HostKeyPolicy::Strict, _) | (HostKeyPolicy::Ask, None) => false,
                 };
-                let Some(file) = user.first() else {
-                    let source = io::Error::other("the user has no home directory");
-                    return Err(not_recorded(PathBuf::from("~/.ssh/known_hosts"), source));
-                };
-                append::append(file, &entry_name(host.as_str(), port), key.as_blob())
-                    .map_err(|source| not_recorded(file.clone(), source))?;
-                Ok(Accepted::Added(file.clone()))
+                if !accepted {
+                    let files = user.iter().chain(machine).cloned().collect();
+                    return Err(HostKeyError::Unknown {
+                        shown: shown(),
+                        files,
+                    });
+                }
+                self.record(user.first(), &names, &plain, &shown)
             }
         }
     }
 
-    /// The types of the keys by which `host` is known, in the order in which they stand: what a
-    /// client should ask the server for first, so that it shows a key that can be checked.
+    /// A host that cannot be written down would be met for the first time every time.
+    fn record(
+        &self,
+        file: Option<&PathBuf>,
+        names: &Names,
+        key: &PublicKey,
+        shown: &dyn Fn() -> ShownKey,
+    ) -> Result<Accepted, HostKeyError> {
+        let not_recorded = |file: PathBuf, source| HostKeyError::NotRecorded {
+            shown: shown(),
+            file,
+            source,
+        };
+        let Some(file) = file else {
+            let source = io::Error::other("there is no file to write to");
+            return Err(not_recorded(PathBuf::from("~/.ssh/known_hosts"), source));
+        };
+        append::append(file, &names.entry, self.hash_names, key.as_blob())
+            .map_err(|source| not_recorded(file.clone(), source))?;
+        Ok(Accepted::Added(file.clone()))
+    }
+
+    /// Whether a certificate holds: `None` for a plain key, and for one whose authority is nobody's
+    /// here.
+    fn check_certificate(
+        &self,
+        files: &[lookup::Content<'_>],
+        names: &Names,
+        key: &PublicKey,
+        now_unix: u64,
+        shown: &dyn Fn() -> ShownKey,
+    ) -> Option<Result<KnownAt, HostKeyError>> {
+        let certificate = key.certificate()?;
+        let authority = certificate.authority();
+        if let Some(at) = lookup::revocation(files, names, authority.as_blob()) {
+            return Some(Err(HostKeyError::Revoked {
+                shown: shown(),
+                at: Box::new(at),
+            }));
+        }
+        if let Some(at) = lookup::revocation(files, names, key.plain().as_blob()) {
+            return Some(Err(HostKeyError::Revoked {
+                shown: shown(),
+                at: Box::new(at),
+            }));
+        }
+        let at = lookup::authority(files, names, authority)?;
+        let signed_with = certificate.signature_algorithm();
+        if let (Some(allowed), Some(used)) = (&self.authority_algorithms, signed_with)
+            && !allowed.contains(&used)
+        {
+            return Some(Err(HostKeyError::AuthorityAlgorithm {
+                shown: shown(),
+                algorithm: used.name().to_owned(),
+            }));
+        }
+        // Hosts' certificates have no critical options (PROTOCOL.certkeys): any is one too many.
+        let held = certificate.check(CertificateKind::Host, &names.principal, now_unix, &[]);
+        Some(match held {
+            Ok(()) => Ok(at),
+            Err(source) => Err(HostKeyError::Certificate {
+                shown: shown(),
+                at: Box::new(at),
+                source,
+            }),
+        })
+    }
+
+    /// The list in which the key stands, if there is one.
+    fn revoking_list(&self, key: &PublicKey) -> Result<Option<PathBuf>, HostKeyError> {
+        for file in &self.revoked {
+            let unreadable = |source| HostKeyError::Unreadable {
+                file: file.clone(),
+                source,
+            };
+            let bytes = read_within(file, REVOCATION_LIST_LEN_MAX as u64).map_err(unreadable)?;
+            let list = RevocationList::parse(&bytes).map_err(|source| HostKeyError::List {
+                file: file.clone(),
+                source,
+            })?;
+            if list.is_revoked(key) {
+                return Ok(Some(file.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sorts algorithms so that the server shows a key that can be checked: certificates first
+    /// where an authority is known for the host, and those of known keys before all others. What
+    /// is equal stays in order.
     ///
     /// # Errors
     /// [`HostKeyError::Unreadable`].
-    pub fn known_algorithms(&self, host: &Host, port: u16) -> Result<Vec<String>, HostKeyError> {
-        let mut algorithms = Vec::new();
-        let mut add = |algorithm: String| {
-            if !algorithm.is_empty() && !algorithms.contains(&algorithm) {
-                algorithms.push(algorithm);
-            }
+    pub fn order(
+        &self,
+        host: &Host,
+        port: u16,
+        algorithms: &[SignatureAlgorithm],
+    ) -> Result<Vec<SignatureAlgorithm>, HostKeyError> {
+        let (types, has_authority) = self.known(host, port)?;
+        let is_known = |algorithm: &SignatureAlgorithm| {
+            (has_authority && algorithm.is_certificate())
+                || types.contains(&algorithm.key_type().name())
         };
+        let (mut known, others): (Vec<_>, Vec<_>) = algorithms.iter().copied().partition(is_known);
+        known.extend(others);
+        Ok(known)
+    }
+
+    /// The types of the keys by which `host` is known, in the order in which they stand.
+    ///
+    /// # Errors
+    /// [`HostKeyError::Unreadable`].
+    pub fn known_types(&self, host: &Host, port: u16) -> Result<Vec<&'static str>, HostKeyError> {
+        self.known(host, port).map(|(types, _)| types)
+    }
+
+    fn known(&self, host: &Host, port: u16) -> Result<(Vec<&'static str>, bool), HostKeyError> {
         match &self.rule {
-            Rule::AnyHost => {}
-            Rule::Only(keys) => keys.iter().for_each(|k| add(k.type_name().to_owned())),
+            Rule::AnyHost => Ok((Vec::new(), false)),
+            Rule::Only(keys) => {
+                let mut types: Vec<_> = keys.iter().map(|key| key.key_type().name()).collect();
+                types.dedup();
+                Ok((types, false))
+            }
             Rule::Files { user, machine, .. } => {
                 let files = read_all(user.iter().chain(machine))?;
                 let contents: Vec<_> = files
                     .iter()
                     .map(|(path, bytes)| (*path, &bytes[..]))
                     .collect();
-                let name = entry_name(host.as_str(), port);
-                lookup::entries_about(&contents, &name)
-                    .filter(|(_, entry)| entry.marker == entry::Marker::Host)
-                    .for_each(|(at, _)| add(at.algorithm));
+                let names = Names::of(host.as_str(), port, self.alias.as_deref());
+                Ok(lookup::known(&contents, &names))
             }
         }
-        Ok(algorithms)
+    }
+
+    /// Writes down all keys that a host has and forgets those that it no longer has, in the user's
+    /// first file. `keys` are all that the host announced and proved, `shown` is the one that it
+    /// proved first, in the key exchange, and that was accepted.
+    ///
+    /// Nothing happens where OpenSSH does nothing, either: if `shown` does not stand in that file
+    /// under the host's name, if an authority speaks for the host, or if a line about it has
+    /// patterns or several names. Revoked keys are not learnt. Reads and writes files: call it
+    /// where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`HostKeyError`]; the file is as it was then.
+    pub fn update(
+        &self,
+        host: &Host,
+        port: u16,
+        shown: &PublicKey,
+        keys: &[PublicKey],
+    ) -> Result<Updated, HostKeyError> {
+        let Rule::Files { user, machine, .. } = &self.rule else {
+            return Ok(Updated::default());
+        };
+        let Some(file) = user.first() else {
+            return Ok(Updated::default());
+        };
+        let names = Names::of(host.as_str(), port, self.alias.as_deref());
+        let files = read_all(user.iter().chain(machine))?;
+        let contents: Vec<_> = files
+            .iter()
+            .map(|(path, bytes)| (*path, &bytes[..]))
+            .collect();
+        let mut blobs: Vec<&[u8]> = Vec::new();
+        for key in keys.iter().filter(|key| key.certificate().is_none()) {
+            let is_revoked = lookup::revocation(&contents, &names, key.as_blob()).is_some()
+                || self.revoking_list(key)?.is_some();
+            if !is_revoked && !blobs.contains(&key.as_blob()) {
+                blobs.push(key.as_blob());
+            }
+        }
+        let shown = shown.plain();
+        update::update(file, &names.entry, self.hash_names, shown.as_blob(), &blobs)
     }
 }
 
@@ -300,159 +579,20 @@ fn read_all<'a>(
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_within(path, FILE_LEN_MAX)
+}
+
+fn read_within(path: &Path, len_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     user_files::open_for_reading(path)?
-        .take(FILE_LEN_MAX + 1)
+        .take(len_max + 1)
         .read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len <= FILE_LEN_MAX) {
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= len_max) {
         Ok(bytes)
     } else {
         Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "it is longer than 16 MiB",
         ))
-    }
-}
-
-/// The key that a server showed.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ShownKey {
-    /// The host as it would stand in `known_hosts`: `host`, or `[host]:port`.
-    pub name: String,
-    /// The type of the key.
-    pub algorithm: String,
-    /// The key's fingerprint, `SHA256:…`.
-    pub fingerprint: String,
-}
-
-impl fmt::Display for ShownKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.algorithm, self.fingerprint)
-    }
-}
-
-/// Why a host must not be talked to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostKeyError {
-    /// No line speaks of the host.
-    #[error(
-        "the host {} is not known: its key {shown} stands in none of {}; have the fingerprint \
-         confirmed by who runs the server, then add the key there, or accept it once as new",
-        shown.name, Paths(files)
-    )]
-    Unknown {
-        /// What the server showed.
-        shown: ShownKey,
-        /// The files that were looked into, whether they exist or not.
-        files: Vec<PathBuf>,
-    },
-    /// The host is known by another key of this type.
-    #[error(
-        "the key of host {} has changed: the server shows {shown}, but {} has {}; somebody may be \
-         intercepting the connection: do not go on unless who runs the server confirms the new \
-         key, then remove the old one with `{}`",
-        shown.name, first(known).0, first(known).1, removal(shown, known)
-    )]
-    Changed {
-        /// What the server showed.
-        shown: ShownKey,
-        /// The lines that say otherwise: at least one.
-        known: Vec<KnownAt>,
-    },
-    /// The host is known, but only by keys of other types.
-    #[error(
-        "the host {} is known by another type of key: the server shows {shown}, but {} has {} \
-         {}; have the new fingerprint confirmed by who runs the server, then add the key to that \
-         file",
-        shown.name, first(known).0, known.first().map_or("", |at| &at.algorithm), first(known).1
-    )]
-    OtherTypes {
-        /// What the server showed.
-        shown: ShownKey,
-        /// The lines that say otherwise: at least one.
-        known: Vec<KnownAt>,
-    },
-    /// The key was revoked.
-    #[error(
-        "the key of host {} is revoked: the server shows {shown}, which {at} marks as @revoked; \
-         tell who runs the server, and do not connect until it shows another key",
-        shown.name
-    )]
-    Revoked {
-        /// What the server showed.
-        shown: ShownKey,
-        /// The line that revokes it.
-        at: Box<KnownAt>,
-    },
-    /// The key is not among those that the program named.
-    #[error("the host {} shows {shown}, which is none of the keys that it may have", shown.name)]
-    NotNamed {
-        /// What the server showed.
-        shown: ShownKey,
-    },
-    /// A file could not be read, and might have held the line that decides.
-    #[error("the host keys in {} could not be read", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The host is new and was to be accepted, but could not be written down.
-    #[error(
-        "the new host {} could not be added to {}: make the file writable, or add {shown} to it",
-        shown.name, file.display()
-    )]
-    NotRecorded {
-        /// What the server showed.
-        shown: ShownKey,
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl Failure for HostKeyError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Unreadable { source, .. } | Self::NotRecorded { source, .. } => {
-                Kind::of_local(source)
-            }
-            _ => Kind::HostKey,
-        }
-    }
-}
-
-/// The place and the fingerprint of the first of the lines.
-fn first(known: &[KnownAt]) -> (String, &str) {
-    known
-        .first()
-        .map_or((String::new(), ""), |at| (at.to_string(), &at.fingerprint))
-}
-
-/// The command that removes the lines that say otherwise.
-fn removal(shown: &ShownKey, known: &[KnownAt]) -> String {
-    let file = known
-        .first()
-        .map(|at| at.file.display().to_string())
-        .unwrap_or_default();
-    format!("ssh-keygen -R '{}' -f '{file}'", shown.name)
-}
-
-struct Paths<'a>(&'a [PathBuf]);
-
-impl fmt::Display for Paths<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, path) in self.0.iter().enumerate() {
-            write!(
-                f,
-                "{}{}",
-                if index == 0 { "" } else { ", " },
-                path.display()
-            )?;
-        }
-        Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub fn known_hosts(data: &[u8]) {
     let key = PublicKey::ed25519([0x5a; 32]);
     let accepted = keys.check(&host, 22, &key);
     assert!(accepted.is_err(), "{accepted:?}");
-    let _ = keys.known_algorithms(&host, 2222);
+    let _ = keys.known_types(&host, 2222);
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(destination) = text.parse::<Destination>()
     {

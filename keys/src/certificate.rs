@@ -173,10 +173,8 @@ impl Certificate {
 
     fn verify_signature(&self) -> Result<(), CertificateError> {
         // The authority's algorithm is named in its signature alone; it has to be one of its type.
-        let named = Reader::new(&self.signature)
-            .text(ketch_wire::NAME_LEN_MAX)
-            .ok()
-            .and_then(SignatureAlgorithm::from_name)
+        let named = self
+            .signature_algorithm()
             .ok_or(CertificateError::BadSignature)?;
         if named == SignatureAlgorithm::RsaSha1 {
             return Err(CertificateError::WeakSignature);
@@ -244,6 +242,13 @@ impl Certificate {
     #[must_use]
     pub const fn authority(&self) -> &PublicKey {
         &self.authority
+    }
+
+    /// What the authority signed it with, as the signature says; `None` if that is nothing known.
+    #[must_use]
+    pub fn signature_algorithm(&self) -> Option<SignatureAlgorithm> {
+        let named = Reader::new(&self.signature).text(ketch_wire::NAME_LEN_MAX);
+        SignatureAlgorithm::from_name(named.ok()?)
     }
 
     /// The command that is run whatever is asked for, if there is such an option.

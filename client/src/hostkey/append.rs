@@ -14,9 +14,9 @@ use crate::platform::user_files;
 /// Appends a line that binds `key` to `name`.
 ///
 /// The line goes out in one write at the end of the file, so that programs that write at the same
-/// time do not mix their lines. The name is hashed if other names in the file are. A new file, and
-/// a new directory for it, are their owner's alone.
-pub(super) fn append(path: &Path, name: &str, key: &[u8]) -> io::Result<()> {
+/// time do not mix their lines. The name is hashed if that is wanted, or other names in the file
+/// are. A new file, and a new directory for it, are their owner's alone.
+pub(super) fn append(path: &Path, name: &str, hashed: bool, key: &[u8]) -> io::Result<()> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         user_files::create_private_dir(dir)?;
     }
@@ -26,20 +26,28 @@ pub(super) fn append(path: &Path, name: &str, key: &[u8]) -> io::Result<()> {
         .take(FILE_LEN_MAX)
         .read_to_end(&mut content)?;
 
-    let hashes = entries(&content).any(|(_, entry)| pattern::is_hashed(entry.hosts));
-    let name = if hashes {
-        pattern::hash_name(name, &random_salt()?)
-    } else {
-        name.to_owned()
-    };
     let unfinished = content.last().is_some_and(|&b| b != b'\n');
     let line = format!(
-        "{}{name} {} {}\n",
+        "{}{}",
         if unfinished { "\n" } else { "" },
-        key::algorithm(key),
-        Base64::encode_string(key),
+        line(name, hashed || has_hashes(&content), key)?,
     );
     file.write_all(line.as_bytes())
+}
+
+/// Whether names in a file are hashed.
+pub(super) fn has_hashes(content: &[u8]) -> bool {
+    entries(content).any(|(_, entry)| pattern::is_hashed(entry.hosts))
+}
+
+/// A line that binds `key` to `name`, with its end.
+pub(super) fn line(name: &str, hashed: bool, key: &[u8]) -> io::Result<String> {
+    let name = match hashed {
+        true => pattern::hash_name(name, &random_salt()?),
+        false => name.to_owned(),
+    };
+    let encoded = Base64::encode_string(key);
+    Ok(format!("{name} {} {encoded}\n", key::algorithm(key)))
 }
 
 fn random_salt() -> io::Result<[u8; SALT_LEN]> {

@@ -89,6 +89,15 @@ impl<'a> Entry<'a> {
     pub(super) fn is_about(&self, name: &str) -> bool {
         pattern::hosts_match(self.hosts, name)
     }
+
+    /// Whether the line can speak of more than one name.
+    pub(super) fn has_many_names(&self) -> bool {
+        !pattern::is_hashed(self.hosts)
+            && self
+                .hosts
+                .iter()
+                .any(|b| matches!(b, b',' | b'*' | b'?' | b'!'))
+    }
 }
 
 /// The algorithm that a key in wire form names; `None` if its fields do not add up.

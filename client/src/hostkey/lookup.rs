@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ketch_keys::PublicKey;
+
 use super::KnownAt;
 use super::entry::{Entry, Marker};
 use super::key;
@@ -26,33 +28,58 @@ pub(super) enum Lookup {
     Revoked(KnownAt),
 }
 
-/// The name under which a host stands in the files: in lower case, with the port unless it is 22.
-pub(super) fn entry_name(host: &str, port: u16) -> String {
-    let host = host.to_ascii_lowercase();
-    if port == DEFAULT_PORT {
-        host
-    } else {
-        format!("[{host}]:{port}")
+/// The names of a host in the files, in lower case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Names {
+    /// Where its keys are: with the port unless that is 22, or the alias.
+    pub(super) entry: String,
+    /// Where a key may be, too, and nothing else is said: without the port.
+    fallback: Option<String>,
+    /// What a certificate has to be for: never with a port.
+    pub(super) principal: String,
+}
+
+impl Names {
+    /// The names of `host` on `port`; under an alias it has no other.
+    pub(super) fn of(host: &str, port: u16, alias: Option<&str>) -> Self {
+        let bare = alias.unwrap_or(host).to_ascii_lowercase();
+        if port == DEFAULT_PORT || alias.is_some() {
+            Self {
+                entry: bare.clone(),
+                fallback: None,
+                principal: bare,
+            }
+        } else {
+            Self {
+                entry: format!("[{bare}]:{port}"),
+                fallback: Some(bare.clone()),
+                principal: bare,
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.entry.as_str()).chain(self.fallback.as_deref())
     }
 }
 
 /// A file that was read: its path, for messages, and its bytes.
 pub(super) type Content<'a> = (&'a Path, &'a [u8]);
 
-/// Looks for `key` under the host's name in all `files`.
+/// Looks for a plain key under the host's names in all `files`.
 ///
 /// A host on another port than 22 that is not in the files under its port is looked up without it,
 /// as OpenSSH does: there only a line with this very key counts, and a different key says nothing
 /// about the other port. A revocation without port counts for every port.
-pub(super) fn look_up(files: &[Content<'_>], host: &str, port: u16, key: &[u8]) -> Lookup {
-    let under_port = look_up_name(files, &entry_name(host, port), key);
-    if port == DEFAULT_PORT || matches!(under_port, Lookup::Revoked(_)) {
+pub(super) fn look_up(files: &[Content<'_>], names: &Names, key: &[u8]) -> Lookup {
+    let under_port = look_up_name(files, &names.entry, key);
+    let Some(fallback) = &names.fallback else {
+        return under_port;
+    };
+    if matches!(under_port, Lookup::Revoked(_)) {
         return under_port;
     }
-    match (
-        look_up_name(files, &entry_name(host, DEFAULT_PORT), key),
-        &under_port,
-    ) {
+    match (look_up_name(files, fallback, key), &under_port) {
         (revoked @ Lookup::Revoked(_), _) => revoked,
         (known @ Lookup::Known(_), Lookup::Unknown) => known,
         _ => under_port,
@@ -85,6 +112,33 @@ fn look_up_name(files: &[Content<'_>], name: &str, key: &[u8]) -> Lookup {
     }
 }
 
+/// The line that revokes a key under one of the host's names.
+pub(super) fn revocation(files: &[Content<'_>], names: &Names, key: &[u8]) -> Option<KnownAt> {
+    let found = find(files, names, Marker::Revoked, key);
+    found.map(|(place, _)| place)
+}
+
+/// The line that lets an authority sign certificates for the host.
+pub(super) fn authority(
+    files: &[Content<'_>],
+    names: &Names,
+    authority: &PublicKey,
+) -> Option<KnownAt> {
+    let found = find(files, names, Marker::CertAuthority, authority.as_blob());
+    found.map(|(place, _)| place)
+}
+
+fn find<'a>(
+    files: &[Content<'a>],
+    names: &Names,
+    marker: Marker,
+    key: &[u8],
+) -> Option<(KnownAt, Entry<'a>)> {
+    names.all().find_map(|name| {
+        entries_about(files, name).find(|(_, entry)| entry.marker == marker && entry.key == key)
+    })
+}
+
 /// All lines that speak of `name`, with their places.
 pub(super) fn entries_about<'a>(
     files: &[Content<'a>],
@@ -109,4 +163,24 @@ pub(super) fn entries_about<'a>(
 pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = (usize, Entry<'_>)> {
     let lines = bytes.split(|&b| b == b'\n').zip(1..);
     lines.filter_map(|(line, number)| Some((number, Entry::parse(line)?)))
+}
+
+/// What is known of the host: which types of keys, and whether authorities speak for it.
+pub(super) fn known(files: &[Content<'_>], names: &Names) -> (Vec<&'static str>, bool) {
+    let mut types = Vec::new();
+    let mut has_authority = false;
+    for name in names.all() {
+        // Under its port a host has all its keys, if it has any there.
+        let counts = types.is_empty();
+        for (_, entry) in entries_about(files, name) {
+            match entry.marker {
+                Marker::Host if counts && !types.contains(&entry.algorithm) => {
+                    types.push(entry.algorithm);
+                }
+                Marker::Host | Marker::Revoked => {}
+                Marker::CertAuthority => has_authority = true,
+            }
+        }
+    }
+    (types, has_authority)
 }

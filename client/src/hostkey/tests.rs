@@ -7,8 +7,11 @@ use std::process::Command;
 use base64ct::{Base64, Encoding};
 use proptest::prelude::*;
 
+use ketch_keys::CertificateError;
+
 use super::entry::Marker;
 use super::*;
+use crate::{Failure as _, Kind};
 
 const ED25519_A: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFxjmM1dvZ77XRdNmbZBc17i+Ch9CIld/iQgj+kYm0Rb";
@@ -335,7 +338,7 @@ fn the_types_that_a_host_is_known_by_are_listed_in_order() {
         "host {RSA}\n@revoked host {ECDSA}\nother {ECDSA}\nhost {ED25519_A}\nhost {ED25519_B}\n"
     ));
     let keys = HostKeys::files([files.path()]);
-    let known = |host: &str| keys.known_algorithms(&host.parse().unwrap(), 22).unwrap();
+    let known = |host: &str| keys.known_types(&host.parse().unwrap(), 22).unwrap();
     assert_eq!(known("host"), ["ssh-rsa", "ssh-ed25519"]);
     assert_eq!(known("nobody"), [""; 0]);
 }
@@ -592,7 +595,7 @@ proptest! {
     fn no_file_makes_the_lookup_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..400), port in any::<u16>(),
     ) {
-        let _ = look_up(&[(Path::new("f"), &bytes)], "host", port, &wire(ED25519_A));
+        let _ = look_up(&[(Path::new("f"), &bytes)], &Names::of("host", port, None), &wire(ED25519_A));
     }
 
     #[test]
@@ -602,7 +605,401 @@ proptest! {
         // Random text is no key, so it can neither bind nor revoke.
         let content = format!("{before}\nhost {ED25519_A}\n{after}\n");
         let files = [(Path::new("f"), content.as_bytes())];
-        let found = look_up(&files, "host", 22, &wire(ED25519_A));
+        let found = look_up(&files, &Names::of("host", 22, None), &wire(ED25519_A));
         prop_assert!(matches!(found, Lookup::Known(at) if at.line == 2));
     }
+}
+
+// Authorities, certificates, revoked keys: made by `ssh-keygen`.
+
+/// A directory in which keys are made.
+struct Keys {
+    dir: tempfile::TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) {
+        let output = Command::new("ssh-keygen")
+            .arg("-q")
+            .args(args)
+            .current_dir(self.dir.path())
+            .output()
+            .expect("ssh-keygen makes the keys of this test");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    }
+
+    /// Makes a key; gives its public line.
+    fn key(&self, name: &str, kind: &str) -> String {
+        self.run(&["-t", kind, "-N", "", "-C", "", "-f", name]);
+        self.line(&format!("{name}.pub"))
+    }
+
+    fn line(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// Has `ca` sign `key` with these arguments.
+    fn certify(&self, ca: &str, key: &str, args: &[&str]) -> PublicKey {
+        let file = format!("{key}.pub");
+        self.run(&[&["-s", ca, "-I", "test"], args, &[&file]].concat());
+        PublicKey::from_line(&self.line(&format!("{key}-cert.pub"))).unwrap()
+    }
+}
+
+fn check(
+    keys: &HostKeys,
+    host: &str,
+    port: u16,
+    key: &PublicKey,
+) -> Result<Accepted, HostKeyError> {
+    keys.check(&host.parse().unwrap(), port, key)
+}
+
+#[test]
+fn a_certificate_is_good_for_its_hosts_where_its_authority_is_known() {
+    let made = Keys::new();
+    for kind in ["ed25519", "ecdsa"] {
+        let ca = made.key(&format!("ca-{kind}"), kind);
+        made.key(&format!("host-{kind}"), "ed25519");
+        let names = ["-h", "-n", "sftp.example,other"];
+        let key = made.certify(&format!("ca-{kind}"), &format!("host-{kind}"), &names);
+        let files = Files::new(format!("\n@cert-authority *.example,gate {ca} our own\n"));
+        let keys = HostKeys::files([files.path()]);
+        for port in [22, 2222] {
+            let accepted = check(&keys, "SFTP.example", port, &key).unwrap();
+            assert!(matches!(accepted, Accepted::Certified(at) if at.line == 2));
+        }
+        let error = check(&keys, "b.example", 22, &key).unwrap_err();
+        assert!(matches!(
+            error,
+            HostKeyError::Certificate {
+                source: CertificateError::OtherPrincipal,
+                ..
+            }
+        ));
+        // Not the authority's business, although the certificate says so.
+        let error = check(&keys, "other", 22, &key).unwrap_err();
+        assert!(matches!(error, HostKeyError::Unknown { .. }), "{error:?}");
+        // Under an alias the certificate has to be for that.
+        let aliased = keys.clone().alias("sftp.example");
+        assert!(check(&aliased, "10.0.0.1", 22, &key).is_ok());
+        let aliased = keys.alias("gate");
+        assert!(check(&aliased, "sftp.example", 22, &key).is_err());
+        // The name in the file counts, not what the authority could say.
+        let plain = key.plain();
+        let keys = HostKeys::files([files.path()]);
+        assert!(check(&keys, "sftp.example", 22, &plain).is_err());
+    }
+}
+
+#[test]
+fn certificates_that_do_not_hold_are_refused() {
+    let made = Keys::new();
+    let ca = made.key("ca", "ed25519");
+    made.key("host", "ed25519");
+    let files = Files::new(format!("@cert-authority * {ca}\n"));
+    let keys = HostKeys::files([files.path()]);
+    let refused = |args: &[&str]| {
+        let key = made.certify("ca", "host", args);
+        match check(&keys, "host", 22, &key) {
+            Err(HostKeyError::Certificate { source, .. }) => source,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    };
+    use CertificateError as Wrong;
+    assert!(matches!(refused(&["-h"]), Wrong::NoPrincipals));
+    assert!(matches!(refused(&["-n", "host"]), Wrong::OtherKind { .. }));
+    assert!(matches!(refused(&["-h", "-n", "*"]), Wrong::OtherPrincipal));
+    let past = ["-h", "-n", "host", "-V", "20200101:20200102"];
+    assert!(matches!(refused(&past), Wrong::Expired { .. }));
+    let future = ["-h", "-n", "host", "-V", "+100d:+200d"];
+    assert!(matches!(refused(&future), Wrong::NotYetValid { .. }));
+    let option = ["-h", "-n", "host", "-O", "critical:x@y=z"];
+    assert!(matches!(refused(&option), Wrong::UnknownOption { .. }));
+    let good = made.certify("ca", "host", &["-h", "-n", "host"]);
+    assert!(check(&keys, "host", 22, &good).is_ok());
+    let none = keys.authority_algorithms(vec![SignatureAlgorithm::RsaSha512]);
+    let error = check(&none, "host", 22, &good).unwrap_err();
+    assert!(error.to_string().contains("ssh-ed25519"), "{error}");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_the_key_in_it() {
+    let made = Keys::new();
+    made.key("ca", "ed25519");
+    let host = made.key("host", "ed25519");
+    let key = made.certify("ca", "host", &["-h", "-n", "host"]);
+    let files = Files::new(format!("host {host}\n"));
+    assert!(matches!(
+        check(&HostKeys::files([files.path()]), "host", 22, &key),
+        Ok(Accepted::Known(_))
+    ));
+    assert!(check(&HostKeys::only([key.plain()]), "host", 22, &key).is_ok());
+    let empty = Files::new("");
+    let new = HostKeys::files([empty.path()]).policy(HostKeyPolicy::AcceptNew);
+    check(&new, "host", 22, &key).unwrap();
+    assert_eq!(
+        fs::read_to_string(empty.path()).unwrap(),
+        format!("host {host}\n")
+    );
+    // An expired certificate around a key that is known does no harm.
+    let ca = made.line("ca.pub");
+    let files = Files::new(format!("@cert-authority * {ca}\nhost {host}\n"));
+    let old = made.certify(
+        "ca",
+        "host",
+        &["-h", "-n", "host", "-V", "20200101:20200102"],
+    );
+    let keys = HostKeys::files([files.path()]);
+    assert!(matches!(check(&keys, "host", 22, &old), Ok(Accepted::Known(at)) if at.line == 2));
+}
+
+#[test]
+fn a_revoked_authority_or_key_spoils_the_certificate() {
+    let made = Keys::new();
+    let ca = made.key("ca", "ed25519");
+    let host = made.key("host", "ed25519");
+    let key = made.certify("ca", "host", &["-h", "-n", "host"]);
+    for revoked in [&ca, &host] {
+        for name in ["host", "*"] {
+            let files = Files::new(format!(
+                "@cert-authority * {ca}\nhost {host}\n@revoked {name} {revoked}\n"
+            ));
+            for port in [22, 2222] {
+                let keys = HostKeys::files([files.path()]).policy(HostKeyPolicy::AcceptNew);
+                let error = check(&keys, "host", port, &key).unwrap_err();
+                assert!(matches!(error, HostKeyError::Revoked { .. }), "{error:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_of_revoked_keys_counts_and_has_to_be_readable() {
+    let files = Files::new(format!("host {ED25519_A}\n"));
+    let keys = HostKeys::files([files.path()]);
+    let missing = keys.clone().revoked(files.dir.path().join("gone"));
+    let error = check(&missing, "host", 22, &public(ED25519_A)).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    let garbage = files.dir.path().join("garbage");
+    fs::write(&garbage, b"SSHKRL\n\0 this is none").unwrap();
+    let error = check(&keys.revoked(garbage), "host", 22, &public(ED25519_A)).unwrap_err();
+    assert!(matches!(error, HostKeyError::List { .. }), "{error:?}");
+}
+
+#[test]
+fn an_unknown_host_is_asked_about_and_written_down() {
+    let files = Files::new("");
+    let answer = |yes: bool| {
+        HostKeys::files([files.path()])
+            .policy(HostKeyPolicy::Ask)
+            .ask(move |shown| {
+                assert_eq!(shown.name, "[host]:2222");
+                assert!(shown.fingerprint.starts_with("SHA256:"));
+                yes
+            })
+    };
+    let error = check(&answer(false), "host", 2222, &public(ED25519_A)).unwrap_err();
+    assert!(matches!(error, HostKeyError::NotConfirmed { .. }));
+    let nobody = HostKeys::files([files.path()]).policy(HostKeyPolicy::Ask);
+    let error = check(&nobody, "host", 2222, &public(ED25519_A)).unwrap_err();
+    assert!(matches!(error, HostKeyError::Unknown { .. }));
+    assert_eq!(fs::read(files.path()).unwrap(), b"");
+    check(&answer(true), "host", 2222, &public(ED25519_A)).unwrap();
+    // Nobody is asked twice, and a changed key is not asked about at all.
+    check(&answer(false), "host", 2222, &public(ED25519_A)).unwrap();
+    let error = check(&answer(true), "host", 2222, &public(ED25519_B)).unwrap_err();
+    assert!(matches!(error, HostKeyError::Changed { .. }));
+}
+
+#[test]
+fn an_alias_is_the_only_name_of_a_host() {
+    let files = Files::new(format!("Gate {ED25519_A}\n[10.0.0.1]:2222 {ED25519_B}\n"));
+    let keys = HostKeys::files([files.path()]).alias("gate");
+    assert_eq!(
+        line_of(check(&keys, "10.0.0.1", 2222, &public(ED25519_A))),
+        1
+    );
+    let error = check(&keys, "10.0.0.1", 2222, &public(ED25519_B)).unwrap_err();
+    assert!(matches!(error, HostKeyError::Changed { .. }));
+    let new = HostKeys::files([files.path()])
+        .alias("Door")
+        .hash_names(true)
+        .policy(HostKeyPolicy::AcceptNew);
+    check(&new, "10.0.0.1", 2222, &public(ED25519_A)).unwrap();
+    let content = fs::read_to_string(files.path()).unwrap();
+    assert!(
+        content.lines().nth(2).unwrap().starts_with("|1|"),
+        "{content}"
+    );
+    assert_eq!(ssh_keygen_finds(&files.path(), "door").len(), 1);
+}
+
+#[test]
+fn algorithms_are_sorted_by_what_can_be_checked() {
+    use SignatureAlgorithm as A;
+    let all = [
+        A::Ed25519Cert,
+        A::RsaSha512Cert,
+        A::Ed25519,
+        A::EcdsaP256,
+        A::RsaSha512,
+    ];
+    let order = |content: String| {
+        let files = Files::new(content);
+        let keys = HostKeys::files([files.path()]);
+        keys.order(&"host".parse().unwrap(), 2222, &all).unwrap()
+    };
+    assert_eq!(order(String::new()), all);
+    assert_eq!(
+        order(format!("host {ECDSA}\n@revoked host {RSA}\n")),
+        [
+            A::EcdsaP256,
+            A::Ed25519Cert,
+            A::RsaSha512Cert,
+            A::Ed25519,
+            A::RsaSha512
+        ]
+    );
+    assert_eq!(
+        order(format!(
+            "@cert-authority h* {ECDSA}\n[host]:2222 {RSA}\nhost {ED25519_A}\n"
+        )),
+        [
+            A::Ed25519Cert,
+            A::RsaSha512Cert,
+            A::RsaSha512,
+            A::Ed25519,
+            A::EcdsaP256
+        ]
+    );
+}
+
+#[test]
+fn keys_that_a_host_proved_are_learnt_and_others_forgotten() {
+    for hashed in [false, true] {
+        let name = |name: &str| match hashed {
+            true => pattern::hash_name(name, &[9; pattern::SALT_LEN]),
+            false => name.to_owned(),
+        };
+        let files = Files::new(format!(
+            "# mine\n{} {ED25519_A} old comment\nother {ED25519_B}\r\n{} {RSA}\n\nlast {ECDSA}",
+            name("[host]:2222"),
+            name("[host]:2222"),
+        ));
+        let keys = HostKeys::files([files.path()]);
+        let host = "host".parse().unwrap();
+        let all = [public(ED25519_A), public(ECDSA)];
+        let updated = keys.update(&host, 2222, &public(ED25519_A), &all).unwrap();
+        assert_eq!((updated.added, updated.removed), (1, 1));
+        let content = fs::read_to_string(files.path()).unwrap();
+        let kept = format!(
+            "# mine\n{} {ED25519_A} old comment\nother {ED25519_B}\r\n\nlast {ECDSA}\n",
+            name("[host]:2222")
+        );
+        assert!(content.starts_with(&kept), "{content}");
+        let added = &content[kept.len()..];
+        assert!(added.ends_with(&format!(" {ECDSA}\n")), "{content}");
+        assert_eq!(added.starts_with("|1|"), hashed, "{content}");
+        let found = ssh_keygen_finds(&files.path(), "[host]:2222");
+        assert_eq!(
+            found.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [2, 6]
+        );
+        // It is up to date now, and stays so.
+        let again = keys.update(&host, 2222, &public(ED25519_A), &all).unwrap();
+        assert_eq!(again, Updated::default());
+        assert_eq!(fs::read_to_string(files.path()).unwrap(), content);
+        assert_eq!(
+            fs::read_dir(files.dir.path()).unwrap().count(),
+            1,
+            "nothing is left over"
+        );
+    }
+}
+
+#[test]
+fn keys_are_left_alone_where_somebody_meant_it_so() {
+    for (content, shown) in [
+        (String::new(), ED25519_A),
+        (format!("host {ED25519_B}\n"), ED25519_A),
+        (format!("host,10.0.0.1 {ED25519_A}\n"), ED25519_A),
+        (format!("h* {ED25519_A}\n"), ED25519_A),
+        (format!("host {ED25519_A}\n*,!x {RSA}\n"), ED25519_A),
+        (
+            format!("host {ED25519_A}\n@cert-authority * {RSA}\n"),
+            ED25519_A,
+        ),
+        (
+            format!("@revoked host {ECDSA}\nhost {ED25519_A}\n"),
+            ED25519_A,
+        ),
+    ] {
+        let files = Files::new(&content);
+        let keys = HostKeys::files([files.path()]);
+        let all = [public(shown), public(ECDSA)];
+        let host = "host".parse().unwrap();
+        let updated = keys.update(&host, 22, &public(shown), &all).unwrap();
+        assert_eq!(updated, Updated::default(), "{content}");
+        assert_eq!(fs::read_to_string(files.path()).unwrap(), content);
+    }
+    // A host that does not announce the key it has just shown is up to something.
+    let files = Files::new(format!("host {ED25519_A}\n"));
+    let keys = HostKeys::files([files.path()]);
+    let updated = keys.update(
+        &"host".parse().unwrap(),
+        22,
+        &public(ED25519_A),
+        &[public(ECDSA)],
+    );
+    assert_eq!(updated.unwrap(), Updated::default());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_updated_file_keeps_its_mode_and_a_link_stays_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let files = Files::new(format!("host {ED25519_A}\n"));
+    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o640)).unwrap();
+    let link = files.dir.path().join("link");
+    std::os::unix::fs::symlink("known_hosts", &link).unwrap();
+    let keys = HostKeys::files([&link]);
+    let all = [public(ED25519_A), public(ECDSA)];
+    let host = "host".parse().unwrap();
+    assert_eq!(
+        keys.update(&host, 22, &public(ED25519_A), &all)
+            .unwrap()
+            .added,
+        1
+    );
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mode = fs::metadata(files.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    assert_eq!(fs::read_to_string(files.path()).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn what_ssh_keygen_removes_is_unknown_again() {
+    let files = Files::new(format!("[host]:2222 {ED25519_A}\n"));
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-R", "[host]:2222", "-f"])
+        .arg(files.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let error = files.strict("[host]:2222", ED25519_A).unwrap_err();
+    assert!(matches!(error, HostKeyError::Unknown { .. }));
 }

@@ -49,6 +49,18 @@ pub(crate) fn open_private_for_appending(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// Makes a file that does not exist yet, for its owner alone.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    options.open(path)
+}
+
 /// Makes a directory, and those above it, for their owner alone; one that exists stays as it is.
 pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
