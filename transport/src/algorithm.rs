@@ -366,12 +366,12 @@ mod tests {
     fn the_clients_first_choice_that_the_server_has_wins() {
         let client = offer(
             "sntrup761x25519-sha512,curve25519-sha256,ext-info-c,kex-strict-c-v00@openssh.com",
-            "rsa-sha2-512,ssh-ed25519",
+            "ssh-dss,ssh-ed25519",
             "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com",
         );
         let server = offer(
             "sntrup761x25519-sha512,curve25519-sha256@libssh.org,curve25519-sha256",
-            "ssh-ed25519,rsa-sha2-512",
+            "ssh-ed25519,ssh-dss",
             "aes256-gcm@openssh.com,aes128-gcm@openssh.com",
         );
         let chosen = negotiate(&client, &server).unwrap();
