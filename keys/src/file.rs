@@ -37,7 +37,6 @@ enum Content {
     Open(PrivateKey),
     OpenSsh(openssh::Locked),
     Pem(pem::Locked),
-    #[expect(dead_code, reason = "follows")]
     Ppk(ppk::Locked),
     /// The private half is in a security key; the file has only what leads there.
     SecurityKey,

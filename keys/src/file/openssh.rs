@@ -29,7 +29,7 @@ const PADDING_LEN_MAX: usize = 255;
 const LINE_LEN: usize = 70;
 
 /// What `ssh-keygen -Z` encrypts with.
-const CIPHERS: [Cipher; 10] = [
+pub(super) const CIPHERS: [Cipher; 10] = [
     Cipher::Aes256Ctr,
     Cipher::Aes192Ctr,
     Cipher::Aes128Ctr,
