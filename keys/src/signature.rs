@@ -17,7 +17,7 @@ use crate::public::{Material, PublicKey, RSA_BITS_MAX, RsaPublic};
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod wycheproof;
+mod vectors;
 
 /// Longest signature blob that is looked at, in bytes.
 pub const SIGNATURE_LEN_MAX: usize = 4 * 1024;

@@ -71,9 +71,8 @@ fn decode(bytes: &[u8]) -> Result<KeyFile, KeyFileError> {
     }
     let public = r.string(KEY_BLOB_LEN_MAX)?;
     let private = r.string(PRIVATE_LEN_MAX)?;
-    let public = match PublicKey::from_plain_blob(public) {
-        Ok(key) => key,
-        Err(_) => return Err(unusable(public)),
+    let Ok(public) = PublicKey::from_plain_blob(public) else {
+        return Err(unusable(public));
     };
     if cipher_name == "none" {
         if kdf_name != "none" {

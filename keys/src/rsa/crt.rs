@@ -182,7 +182,7 @@ impl Signer {
         let q_inverse = BoxedMontyForm::new(half_number(&self.q_inverse)?, &p_ring);
         let h = Zeroizing::new(at_p.sub(&at_q_in_p).mul(&q_inverse).retrieve());
         let product = Zeroizing::new(q.as_ref().concatenating_mul(&*h).resize_unchecked(whole));
-        Ok(product.wrapping_add(&(&*at_q).resize_unchecked(whole)))
+        Ok(product.wrapping_add((&*at_q).resize_unchecked(whole)))
     }
 }
 
