@@ -10,6 +10,8 @@ mod error;
 mod login;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tests_support;
 mod timeouts;
 
 pub use error::{ConnectError, HopsFault, Stage, Tried};

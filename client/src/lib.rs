@@ -8,6 +8,7 @@
 //! | [`route`] | the way there: TCP, proxies, other servers, a program |
 //! | [`hostkey`] | `known_hosts`: which keys belong to which host |
 //! | [`identity`] | the user's private keys |
+//! | [`reconnect`] | a session that is made anew when it was lost |
 //! | [`session`] | [`Session`]: a connection on which the user is logged in |
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
@@ -48,6 +49,7 @@ pub mod hostkey;
 pub mod identity;
 mod platform;
 mod progress;
+pub mod reconnect;
 mod requests;
 pub mod route;
 pub mod session;
@@ -66,6 +68,7 @@ pub use ketch_transport::algorithm::CipherName;
 pub use ketch_transport::crypto::hostkey::PublicKey;
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
 pub use progress::Progress;
+pub use reconnect::{Reconnect, ReconnectError, Reconnecting};
 pub use requests::PeerMisbehaved;
 pub use route::Route;
 pub use session::Session;

@@ -4,12 +4,13 @@
 //! can be cloned and used from many tasks at once. SFTP and byte streams of other subsystems are
 //! applications beside each other on one connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ketch_transport::driver::{
     ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, RefuseAll, stream,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::Timeouts;
 use crate::destination::Host;
@@ -26,6 +27,7 @@ pub struct Session {
     connection: ConnectionHandle,
     host: Host,
     timeouts: Arc<Timeouts>,
+    ended: Arc<OnceLock<Instant>>,
 }
 
 impl Session {
@@ -35,11 +37,17 @@ impl Session {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (connection, run) = login.run(Box::new(RefuseAll));
-        spawn(run);
+        let ended = Arc::new(OnceLock::new());
+        let at = Arc::clone(&ended);
+        spawn(async move {
+            run.await;
+            let _ = at.set(Instant::now());
+        });
         Self {
             connection,
             host,
             timeouts: Arc::new(timeouts),
+            ended,
         }
     }
 
@@ -93,6 +101,11 @@ impl Session {
     #[must_use]
     pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// When the connection ended, if it has.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.ended.get().copied()
     }
 
     /// The handle on which applications are put.
