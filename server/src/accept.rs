@@ -246,7 +246,7 @@ impl Server {
                             info!(
                                 peer,
                                 user = %Escaped(attempt.user.as_bytes()),
-                                method = method_name(&attempt.method),
+                                method = attempt.method.name(),
                                 "login refused"
                             );
                             login.reject_auth()?;
@@ -279,15 +279,6 @@ fn answer_time(came: Instant, floor: Duration, now: Instant) -> Instant {
         wait = wait.saturating_mul(2);
     }
     came + wait
-}
-
-const fn method_name(method: &ketch_transport::auth::Method) -> &'static str {
-    use ketch_transport::auth::Method;
-    match method {
-        Method::Password(_) => "password",
-        Method::PublicKeyQuery(_) | Method::PublicKey(_) => "publickey",
-        _ => "none",
-    }
 }
 
 /// What a user may start on a channel: the subsystem `sftp`, and what the embedding program adds.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_keys::Presence;
 use ketch_transport::auth::Method;
 use ketch_transport::config::AuthMethod;
 use ketch_transport::crypto::hostkey::PublicKey;
@@ -275,8 +276,14 @@ impl Users {
                     _ => Verdict::Rejected(PASSWORD_FLOOR.saturating_add(self.jitter(user))),
                 }
             }
-            Method::PublicKey(key) | Method::PublicKeyQuery(key) => {
-                let is_proved = matches!(method, Method::PublicKey(_));
+            Method::PublicKey { key, .. } | Method::PublicKeyQuery { key, .. } => {
+                let is_proved = match method {
+                    // A security key that nobody touched proves nothing.
+                    Method::PublicKey { presence, .. } => {
+                        presence.is_none_or(Presence::user_present)
+                    }
+                    _ => false,
+                };
                 match record.filter(|record| record.keys.contains(key)) {
                     Some(record) if is_proved => Verdict::Accepted(Arc::clone(&record.account)),
                     Some(_) => Verdict::Acceptable,
@@ -363,16 +370,20 @@ mod tests {
     fn a_query_is_not_a_proof() {
         let (key, other) = (PublicKey::ed25519([1; 32]), PublicKey::ed25519([2; 32]));
         let users = users(vec![user("anna").authorized_key(key.clone())]).unwrap();
-        let query = users.check("anna", &Method::PublicKeyQuery(key.clone()));
-        assert!(matches!(query, Verdict::Acceptable));
+        let algorithm = key.algorithms()[0];
+        let query = |key| Method::PublicKeyQuery { key, algorithm };
+        let signed = |key| Method::PublicKey {
+            key,
+            algorithm,
+            presence: None,
+        };
+        let verdict = users.check("anna", &query(key.clone()));
+        assert!(matches!(verdict, Verdict::Acceptable));
         assert!(matches!(
-            users.check("anna", &Method::PublicKey(key)),
+            users.check("anna", &signed(key)),
             Verdict::Accepted(_)
         ));
-        for method in [
-            Method::PublicKeyQuery(other.clone()),
-            Method::PublicKey(other),
-        ] {
+        for method in [query(other.clone()), signed(other)] {
             assert!(matches!(users.check("anna", &method), Verdict::Rejected(_)));
         }
     }

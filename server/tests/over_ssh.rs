@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_keys::{SignatureAlgorithm, signature_blob};
 use ketch_protocol::{
     Attrs, Close, Init, Limits, Open, OpenFlags, PROTOCOL_VERSION, Pairs, Read, ReplyDecoder,
     ReplyEvent, Request, RequestId, Response, Stat, StatusCode, Write,
@@ -52,13 +53,16 @@ where
                 Some(Try::Key(pair)) => {
                     let public = pair.public_key().as_ref().try_into().unwrap();
                     key = Some(pair);
-                    login.authenticate(&Credential::PublicKey(PublicKey::ed25519(public)))?;
+                    login.authenticate(&Credential::public_key(PublicKey::ed25519(public)))?;
                 }
                 None => return Err(CloseReason::Requested),
             },
             LoginEvent::Sign(data) => {
                 let signature = key.as_ref().unwrap().sign(&data);
-                login.signature(signature.as_ref())?;
+                login.signature(&signature_blob(
+                    SignatureAlgorithm::Ed25519,
+                    signature.as_ref(),
+                ))?;
             }
             LoginEvent::Authenticated { .. } => break,
             _ => {}

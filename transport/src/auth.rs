@@ -1,27 +1,63 @@
-//! Authentication (RFC 4252): who may come after whom is the same for both roles, what is asked and
-//! answered is not, so each role has a machine of its own.
+//! Authentication (RFC 4252, RFC 4256): who may come after whom is the same for both roles, what is
+//! asked and answered is not, so each role has a machine of its own.
 //!
-//! Neither machine decides anything: the client's asks for a credential and for a signature, the
-//! server's hands an attempt up, and both wait for the answer. While they wait no further packet is
-//! taken; what came early stays in the receive arena, which is the bound.
+//! Neither machine decides anything: the client's asks for a credential, for a signature and for
+//! answers, the server's hands an attempt up, and both wait for the answer. While they wait no
+//! further packet is taken; what came early stays in the receive arena, which is the bound.
 
 pub(crate) mod client;
 pub(crate) mod server;
 
 use std::fmt;
 
+use ketch_keys::{KeyType, Presence, PublicKey, SignatureAlgorithm};
+use ketch_wire::Writer;
 use zeroize::Zeroizing;
 
-use crate::crypto::hostkey::PublicKey;
+use crate::message::auth::encode_signed_data;
+
+pub use crate::message::auth::{PASSWORD_LEN_MAX, PROMPTS_MAX, USER_LEN_MAX};
 
 /// With what a client tries to log in.
+#[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// Nothing: asks which methods there are (RFC 4252 §5.2).
     None,
     /// A password (RFC 4252 §8).
     Password(Zeroizing<String>),
+    /// A password that expired, and the one to take its place (RFC 4252 §8).
+    PasswordChange {
+        /// The password that expired.
+        old: Zeroizing<String>,
+        /// The new one.
+        new: Zeroizing<String>,
+    },
     /// A key; a signature is asked for next (RFC 4252 §7).
-    PublicKey(PublicKey),
+    PublicKey {
+        /// The key, or a certificate for it.
+        key: PublicKey,
+        /// With what it signs: one of [`PublicKey::algorithms`].
+        algorithm: SignatureAlgorithm,
+        /// Whether the server is asked first if the key would do, which costs a round trip. It is
+        /// worth it only where a signature means a question to the user.
+        probe: bool,
+    },
+    /// Whatever the server asks the user (RFC 4256).
+    KeyboardInteractive,
+}
+
+impl Credential {
+    /// A key or certificate with the preferred one of its algorithms, signed for straight away.
+    #[must_use]
+    pub fn public_key(key: PublicKey) -> Self {
+        let algorithm = key.algorithms()[0]; // every type has one
+        Self::PublicKey {
+            key,
+            algorithm,
+            probe: false,
+        }
+    }
 }
 
 impl fmt::Debug for Credential {
@@ -29,15 +65,50 @@ impl fmt::Debug for Credential {
         match self {
             Self::None => f.write_str("None"),
             Self::Password(_) => f.write_str("Password(..)"),
-            Self::PublicKey(key) => f.debug_tuple("PublicKey").field(key).finish(),
+            Self::PasswordChange { .. } => f.write_str("PasswordChange { .. }"),
+            Self::PublicKey {
+                key,
+                algorithm,
+                probe,
+            } => f
+                .debug_struct("PublicKey")
+                .field("key", key)
+                .field("algorithm", algorithm)
+                .field("probe", probe)
+                .finish(),
+            Self::KeyboardInteractive => f.write_str("KeyboardInteractive"),
         }
     }
+}
+
+/// Questions that a server has for the user (RFC 4256 §3.2).
+///
+/// A client gets them as the server wrote them: texts of a peer, with invalid UTF-8 replaced, which
+/// have to be escaped before they reach a terminal, and to be shown as the server's words.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Questions {
+    /// A heading; often empty.
+    pub name: String,
+    /// What goes before the questions; often empty.
+    pub instruction: String,
+    /// The questions, at most [`PROMPTS_MAX`]. There may be none: the answer is then empty, too.
+    pub prompts: Vec<Prompt>,
+}
+
+/// One question.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Prompt {
+    /// The question.
+    pub text: String,
+    /// Whether the answer may be shown while it is typed.
+    pub echo: bool,
 }
 
 /// An attempt to log in that the server has to decide.
 #[derive(Debug)]
 pub struct AuthAttempt {
-    /// Who wants in: at most 255 bytes, any characters.
+    /// Who wants in: at most [`USER_LEN_MAX`] bytes, any characters. Look it up as a whole, and make
+    /// no path and no command of it.
     pub user: String,
     /// How.
     pub method: Method,
@@ -50,10 +121,50 @@ pub enum Method {
     None,
     /// With this password.
     Password(Zeroizing<String>),
+    /// With this password, to be changed to a new one.
+    PasswordChange {
+        /// The password that expired.
+        old: Zeroizing<String>,
+        /// The new one.
+        new: Zeroizing<String>,
+    },
     /// Would this key do? Nothing is proved yet.
-    PublicKeyQuery(PublicKey),
+    PublicKeyQuery {
+        /// The key or certificate.
+        key: PublicKey,
+        /// With what it would sign.
+        algorithm: SignatureAlgorithm,
+    },
     /// With this key, whose signature over this session was verified.
-    PublicKey(PublicKey),
+    ///
+    /// Of a certificate nothing else was: who signed it, for whom and for how long is for
+    /// [`Certificate::check`](ketch_keys::Certificate::check).
+    PublicKey {
+        /// The key or certificate.
+        key: PublicKey,
+        /// With what it signed.
+        algorithm: SignatureAlgorithm,
+        /// What a security key says of the person at it; `None` for all other keys. A signature
+        /// without touch counts only where the key's entry says so.
+        presence: Option<Presence>,
+    },
+    /// By answering questions, which are the server's to ask.
+    KeyboardInteractive,
+    /// With these answers, as many as there were questions.
+    Answers(Vec<Zeroizing<String>>),
+}
+
+impl Method {
+    /// The method's name on the wire.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Password(_) | Self::PasswordChange { .. } => "password",
+            Self::PublicKeyQuery { .. } | Self::PublicKey { .. } => "publickey",
+            Self::KeyboardInteractive | Self::Answers(_) => "keyboard-interactive",
+        }
+    }
 }
 
 impl fmt::Debug for Method {
@@ -61,8 +172,109 @@ impl fmt::Debug for Method {
         match self {
             Self::None => f.write_str("None"),
             Self::Password(_) => f.write_str("Password(..)"),
-            Self::PublicKeyQuery(key) => f.debug_tuple("PublicKeyQuery").field(key).finish(),
-            Self::PublicKey(key) => f.debug_tuple("PublicKey").field(key).finish(),
+            Self::PasswordChange { .. } => f.write_str("PasswordChange { .. }"),
+            Self::PublicKeyQuery { key, algorithm } => f
+                .debug_tuple("PublicKeyQuery")
+                .field(key)
+                .field(algorithm)
+                .finish(),
+            Self::PublicKey {
+                key,
+                algorithm,
+                presence,
+            } => f
+                .debug_tuple("PublicKey")
+                .field(key)
+                .field(algorithm)
+                .field(presence)
+                .finish(),
+            Self::KeyboardInteractive => f.write_str("KeyboardInteractive"),
+            Self::Answers(answers) => write!(f, "Answers({})", answers.len()),
         }
+    }
+}
+
+/// With what a client should sign for a server that verifies `theirs`, where `ours` are allowed,
+/// preferred first; more than one where only trying can tell.
+///
+/// A key type that has one algorithm uses it, whatever the server lists: lists are not complete with
+/// every server. An RSA key uses what both sides have; where the server says nothing, SHA-512 comes
+/// first, since a server without RFC 8308 may well have RFC 8332, and SHA-1 last, if it is allowed.
+#[must_use]
+pub fn signature_algorithms(
+    key: &PublicKey,
+    theirs: Option<&[SignatureAlgorithm]>,
+    ours: &[SignatureAlgorithm],
+) -> Vec<SignatureAlgorithm> {
+    // Servers list plain algorithms, and mean certificates as well.
+    let is_listed = |list: &[SignatureAlgorithm], algorithm: &SignatureAlgorithm| {
+        list.contains(algorithm) || list.contains(&algorithm.plain())
+    };
+    let allowed = || {
+        let algorithms = key.algorithms().iter().copied();
+        algorithms.filter(|algorithm| is_listed(ours, algorithm))
+    };
+    if key.key_type() != KeyType::Rsa {
+        return allowed().take(1).collect();
+    }
+    match theirs {
+        Some(theirs) => {
+            let mut shared = allowed().filter(|algorithm| is_listed(theirs, algorithm));
+            shared
+                .next()
+                .or_else(|| allowed().next())
+                .into_iter()
+                .collect()
+        }
+        None => {
+            let sha_1 =
+                |algorithm: &SignatureAlgorithm| algorithm.plain() == SignatureAlgorithm::RsaSha1;
+            let mut tried: Vec<_> = allowed().filter(|a| !sha_1(a)).take(1).collect();
+            tried.extend(allowed().filter(sha_1));
+            tried
+        }
+    }
+}
+
+/// Whether a key is one that preferences allow: its algorithm, and an RSA key's length.
+fn is_allowed(
+    key: &PublicKey,
+    algorithm: SignatureAlgorithm,
+    ours: &[SignatureAlgorithm],
+    rsa_bits_min: u32,
+) -> bool {
+    key.algorithms().contains(&algorithm)
+        && (ours.contains(&algorithm) || ours.contains(&algorithm.plain()))
+        && key.rsa_bits().is_none_or(|bits| bits >= rsa_bits_min)
+}
+
+/// What a user's signature covers beside the request itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session<'a> {
+    /// The session identifier.
+    pub(crate) id: &'a [u8],
+    /// The host key of the first exchange, as a blob.
+    pub(crate) host_key: Option<&'a [u8]>,
+}
+
+impl Session<'_> {
+    /// What is signed for a request of `user` with `key`; a host-bound one if `host_key` is given.
+    fn signed_data(
+        self,
+        user: &str,
+        algorithm: SignatureAlgorithm,
+        key: &PublicKey,
+        host_key: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let mut data = Vec::new();
+        encode_signed_data(
+            &mut Writer::new(&mut data),
+            self.id,
+            user,
+            algorithm.name().as_bytes(),
+            key.as_blob(),
+            host_key,
+        );
+        data
     }
 }

@@ -22,6 +22,8 @@ pub struct Limits {
     pub auth_failures_max: u32,
     /// Requests to authenticate, of any outcome, before the server disconnects. Default: 64.
     pub auth_requests_max: u32,
+    /// Keys that a client may ask about or sign with before the server disconnects. Default: 20.
+    pub auth_keys_max: u32,
 }
 
 impl Default for Limits {
@@ -33,6 +35,7 @@ impl Default for Limits {
             channel_queue_bytes: 512 * 1024,
             auth_failures_max: 6,
             auth_requests_max: 64,
+            auth_keys_max: 20,
         }
     }
 }
@@ -139,6 +142,8 @@ pub enum AuthMethod {
     PublicKey,
     /// `password` (RFC 4252 §8).
     Password,
+    /// `keyboard-interactive` (RFC 4256).
+    KeyboardInteractive,
 }
 
 impl AuthMethod {
@@ -148,6 +153,7 @@ impl AuthMethod {
         match self {
             Self::PublicKey => "publickey",
             Self::Password => "password",
+            Self::KeyboardInteractive => "keyboard-interactive",
         }
     }
 }
@@ -158,8 +164,10 @@ impl AuthMethod {
 pub struct ServerConfig {
     /// With what it proves who it is.
     pub host_key: Arc<HostKeyPair>,
-    /// Ways to log in that it names. Default: both.
+    /// Ways to log in that it names and takes. Default: keys and passwords.
     pub methods: Vec<AuthMethod>,
+    /// A text that is shown to users before they log in (RFC 4252 §5.4). Default: none.
+    pub banner: Option<String>,
     /// What both roles have.
     pub common: CommonConfig,
 }
@@ -171,6 +179,7 @@ impl ServerConfig {
         Self {
             host_key,
             methods: vec![AuthMethod::PublicKey, AuthMethod::Password],
+            banner: None,
             common: CommonConfig::default(),
         }
     }

@@ -12,11 +12,13 @@ mod channels;
 use std::time::Instant;
 
 use ketch_wire::{NameList, Reader};
+use zeroize::Zeroizing;
 
-use crate::auth::Credential;
+use crate::algorithm::{Preferences, SignatureAlgorithm};
 use crate::auth::client::{self, ClientAuth};
-use crate::auth::server::{self, ServerAuth};
-use crate::config::{ClientConfig, CommonConfig, ServerConfig};
+use crate::auth::server::{self, ServerAuth, UserKeys};
+use crate::auth::{Credential, Questions, Session};
+use crate::config::{AuthMethod, ClientConfig, CommonConfig, ServerConfig};
 use crate::crypto::Random;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::event::Event;
@@ -33,6 +35,10 @@ use crate::packet::{
 
 /// Most bytes of a peer's description that are kept.
 const DESCRIPTION_LEN_MAX: usize = 512;
+/// Whether `PING` is answered, and may be announced.
+const PINGS_ARE_ANSWERED: bool = false;
+/// How long users' RSA keys have to be, in bits.
+const RSA_BITS_MIN: u32 = 2048;
 
 /// One SSH connection.
 pub struct Connection {
@@ -123,9 +129,12 @@ impl Connection {
         let ServerConfig {
             host_key,
             methods,
+            banner,
             common,
         } = config;
-        let auth = Auth::Server(ServerAuth::new(&methods, &common.limits));
+        let user_keys = user_keys(&common.preferences);
+        let auth = ServerAuth::new(&methods, banner, user_keys, &common.limits);
+        let auth = Auth::Server(auth);
         Self::new(
             Side::Server { host_key },
             auth,
@@ -215,7 +224,7 @@ impl Connection {
                 }
             }
             let Some(packet) = self.receiver.next(input)? else {
-                return Ok(None);
+                return Ok(self.on_nothing_to_read());
             };
             self.keeper.on_packet(now, packet.payload.bytes.len());
             if let Some(event) = self.on_packet(packet, now)? {
@@ -235,6 +244,25 @@ impl Connection {
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         self.handshake.awaits_verdict() || self.auth.is_waiting()
+    }
+
+    /// Client: asks for the first credential, which was put off until everything was looked at that
+    /// had come with the server's `NEWKEYS`.
+    fn on_nothing_to_read<'a>(&mut self) -> Option<Event<'a>> {
+        let Auth::Client(auth) = &mut self.auth else {
+            return None;
+        };
+        auth.on_nothing_to_read().then_some(Event::AuthWanted {
+            methods: None,
+            partial: false,
+        })
+    }
+
+    /// Client: whether it should be given whatever can be read without waiting before it is asked
+    /// for the next event: what came with the server's `NEWKEYS` may say how to sign.
+    #[must_use]
+    pub fn reads_ahead(&self) -> bool {
+        matches!(&self.auth, Auth::Client(auth) if auth.is_before_first_request())
     }
 
     fn on_packet<'a>(
@@ -331,34 +359,34 @@ impl Connection {
                     return Ok(None);
                 }
                 self.first_after_newkeys = true;
-                let Auth::Client(auth) = &mut self.auth else {
-                    return Ok(None);
-                };
-                auth.start();
-                Ok(Some(Event::AuthWanted {
-                    methods: None,
-                    partial: false,
-                }))
+                if let Auth::Client(auth) = &mut self.auth {
+                    auth.start();
+                }
+                Ok(None)
             }
         }
     }
 
-    /// Server: tells, right after its first `NEWKEYS`, which signatures it verifies (RFC 8308 §2.4).
+    /// Server: tells, right after its first `NEWKEYS`, what it can do beyond the RFCs (RFC 8308
+    /// §2.4): which signatures it verifies, and that they may cover the host key.
     fn send_ext_info(&mut self) -> Result<(), ConnectionError> {
         let wants = self
             .handshake
             .negotiated()
             .is_some_and(|agreed| agreed.client_reads_ext_info);
-        if wants && !self.ext_info_sent && matches!(self.auth, Auth::Server(_)) {
+        if let (true, false, Auth::Server(auth)) = (wants, self.ext_info_sent, &self.auth) {
             self.ext_info_sent = true;
-            let names: Vec<_> = [crate::algorithm::SignatureAlgorithm::Ed25519]
+            // Certificates are meant with their plain algorithms, as OpenSSH has it.
+            let plain = auth
+                .algorithms()
                 .iter()
-                .map(|algorithm| algorithm.name())
-                .collect();
+                .filter(|algorithm| !algorithm.is_certificate());
+            let names: Vec<_> = plain.map(|algorithm| algorithm.name()).collect();
             let names = names.join(",");
             let message = ExtInfo {
                 server_sig_algs: NameList::new(&names).ok(),
-                ..ExtInfo::default()
+                ping: PINGS_ARE_ANSWERED,
+                host_bound: true,
             };
             self.outbox.message(|w| message.encode(w))?;
         }
@@ -371,13 +399,17 @@ impl Connection {
         first_after_newkeys: bool,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
         let number = number::EXT_INFO;
+        let message = ExtInfo::decode(fields)
+            .map_err(|source| PeerMisbehaved::Malformed { number, source })?;
         // A server may send it once more just before it lets the user in (RFC 8308 §2.4).
-        let second_chance = matches!(&self.auth, Auth::Client(auth) if !auth.is_done());
-        if !first_after_newkeys && !second_chance {
+        let may_come = match &mut self.auth {
+            Auth::Client(auth) => auth.on_ext_info(&message, first_after_newkeys),
+            Auth::Server(_) => first_after_newkeys,
+        };
+        if !may_come {
             let state = "but right after NEWKEYS";
             return Err(PeerMisbehaved::Unexpected { number, state }.into());
         }
-        ExtInfo::decode(fields).map_err(|source| PeerMisbehaved::Malformed { number, source })?;
         Ok(None)
     }
 
@@ -387,14 +419,19 @@ impl Connection {
         fields: Reader<'a>,
         now: Instant,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
-        let Some(session_id) = self.handshake.session_id() else {
+        let Some(session) = session(&self.handshake) else {
             let state = "before keys";
             return Err(PeerMisbehaved::Unexpected { number, state }.into());
         };
         match &mut self.auth {
-            Auth::Client(auth) => match auth.on_message(number, fields)? {
+            Auth::Client(auth) => match auth.on_message(number, fields, session)? {
                 client::Outcome::Going => Ok(None),
                 client::Outcome::Banner(text) => Ok(Some(Event::Banner(text))),
+                client::Outcome::Sign(data) => Ok(Some(Event::Sign(data))),
+                client::Outcome::Questions(questions) => Ok(Some(Event::Questions(questions))),
+                client::Outcome::PasswordExpired(prompt) => {
+                    Ok(Some(Event::PasswordExpired(prompt)))
+                }
                 client::Outcome::Wanted { failure } => {
                     let methods = failure.methods.iter().map(str::to_owned).collect();
                     let partial = failure.partial_success;
@@ -409,7 +446,7 @@ impl Connection {
                 }
             },
             Auth::Server(auth) => {
-                match auth.on_message(number, fields, session_id, &mut self.outbox)? {
+                match auth.on_message(number, fields, session, &mut self.outbox)? {
                     server::Outcome::Going => Ok(None),
                     server::Outcome::Attempt(attempt) => Ok(Some(Event::Attempt(attempt))),
                 }
@@ -433,7 +470,8 @@ impl Connection {
     }
 
     /// Client: tries a credential; returns what is to be signed if a signature is needed, which is
-    /// then handed to [`Connection::signature`].
+    /// then handed to [`Connection::signature`]. It may also be the answer to questions, to an
+    /// expired password, or to the wish for a signature: then what was going on is given up.
     ///
     /// # Errors
     /// [`ConnectionError::OutputFull`].
@@ -441,22 +479,54 @@ impl Connection {
         &mut self,
         credential: &Credential,
     ) -> Result<Option<Vec<u8>>, ConnectionError> {
-        match (&mut self.auth, self.handshake.session_id()) {
-            (Auth::Client(auth), Some(session_id)) => {
-                auth.authenticate(credential, session_id, &mut self.outbox)
+        match (&mut self.auth, session(&self.handshake)) {
+            (Auth::Client(auth), Some(session)) => {
+                auth.authenticate(credential, session, &mut self.outbox)
             }
             _ => Ok(None),
         }
     }
 
-    /// Client: a raw signature (64 bytes for Ed25519) over what was to be signed.
+    /// Client: a signature over what was to be signed, as the blob that has the algorithm's name in
+    /// front (RFC 4253 §6.6).
     ///
     /// # Errors
     /// [`ConnectionError::OutputFull`].
-    pub fn signature(&mut self, raw: &[u8]) -> Result<(), ConnectionError> {
+    pub fn signature(&mut self, blob: &[u8]) -> Result<(), ConnectionError> {
         match &mut self.auth {
-            Auth::Client(auth) => auth.signature(raw, &mut self.outbox),
+            Auth::Client(auth) => auth.signature(blob, &mut self.outbox),
             Auth::Server(_) => Ok(()),
+        }
+    }
+
+    /// Client: the answers to the server's questions, as many as there were.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    pub fn answers(&mut self, answers: &[Zeroizing<String>]) -> Result<(), ConnectionError> {
+        match &mut self.auth {
+            Auth::Client(auth) => auth.answers(answers, &mut self.outbox),
+            Auth::Server(_) => Ok(()),
+        }
+    }
+
+    /// Client: the signature algorithms that the server verifies, as far as they are known here;
+    /// `None` if it did not say.
+    #[must_use]
+    pub fn server_sig_algs(&self) -> Option<&[SignatureAlgorithm]> {
+        match &self.auth {
+            Auth::Client(auth) => auth.server_sig_algs(),
+            Auth::Server(_) => None,
+        }
+    }
+
+    /// Client: whether anything was sent that proves who the user is: a signature, a password, or
+    /// an answer. A server that lets in without may be one that only wants to be trusted.
+    #[must_use]
+    pub const fn has_proved(&self) -> bool {
+        match &self.auth {
+            Auth::Client(auth) => auth.has_proved(),
+            Auth::Server(_) => false,
         }
     }
 
@@ -480,8 +550,45 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::TooManyAttempts`] when there were enough of them.
     pub fn reject_auth(&mut self) -> Result<(), ConnectionError> {
+        self.answer_attempt(ServerAuth::reject)
+    }
+
+    /// Server: the attempt is right, but is only a step: one of `remaining` has to follow, by the
+    /// same user. A query about a key, or a request without proof, is rejected instead.
+    ///
+    /// # Errors
+    /// As [`Connection::reject_auth`].
+    pub fn accept_auth_partially(
+        &mut self,
+        remaining: &[AuthMethod],
+    ) -> Result<(), ConnectionError> {
+        self.answer_attempt(|auth, outbox| auth.accept_partially(remaining, outbox))
+    }
+
+    /// Server: has whoever tries keyboard-interactive asked; at most
+    /// [`PROMPTS_MAX`](crate::auth::PROMPTS_MAX) questions at a time. Others are rejected instead.
+    ///
+    /// # Errors
+    /// As [`Connection::reject_auth`].
+    pub fn ask(&mut self, questions: &Questions) -> Result<(), ConnectionError> {
+        self.answer_attempt(|auth, outbox| auth.ask(questions, outbox))
+    }
+
+    /// Server: the password is right, but has to be changed first. Other attempts are rejected
+    /// instead.
+    ///
+    /// # Errors
+    /// As [`Connection::reject_auth`].
+    pub fn password_expired(&mut self, prompt: &str) -> Result<(), ConnectionError> {
+        self.answer_attempt(|auth, outbox| auth.password_expired(prompt, outbox))
+    }
+
+    fn answer_attempt(
+        &mut self,
+        answer: impl FnOnce(&mut ServerAuth, &mut Outbox) -> Result<(), ConnectionError>,
+    ) -> Result<(), ConnectionError> {
         let outcome = match &mut self.auth {
-            Auth::Server(auth) => auth.reject(&mut self.outbox),
+            Auth::Server(auth) => answer(auth, &mut self.outbox),
             Auth::Client(_) => Ok(()),
         };
         outcome.inspect_err(|error| self.say_why(error))
@@ -595,5 +702,26 @@ impl Connection {
         if let Some(reason) = error.reason() {
             self.disconnect(reason, &error.to_string());
         }
+    }
+}
+
+/// What users' signatures cover, once there are keys.
+fn session(handshake: &Handshake) -> Option<Session<'_>> {
+    Some(Session {
+        id: handshake.session_id()?.as_bytes(),
+        host_key: handshake.host_key().map(|key| key.as_blob()),
+    })
+}
+
+/// Which users' keys a server takes.
+fn user_keys(_preferences: &Preferences) -> UserKeys {
+    let modern = |algorithm: &SignatureAlgorithm| algorithm.plain() != SignatureAlgorithm::RsaSha1;
+    UserKeys {
+        algorithms: SignatureAlgorithm::ALL
+            .iter()
+            .copied()
+            .filter(modern)
+            .collect(),
+        rsa_bits_min: RSA_BITS_MIN,
     }
 }

@@ -136,6 +136,12 @@ pub enum PeerMisbehaved {
     /// Replies to requests that were never made.
     #[error("it answers what was not asked")]
     Unsolicited,
+    /// Question after question while a user logs in (RFC 4256 §3.2).
+    #[error("it asks the user without end")]
+    EndlessQuestions,
+    /// Another user in the middle of a login of several steps (RFC 4252 §5).
+    #[error("it changed the user in the middle of a login")]
+    UserChanged,
     /// A service other than authentication (RFC 4253 §10).
     #[error("it asks for a service that does not exist")]
     NoSuchService,

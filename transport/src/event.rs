@@ -1,6 +1,6 @@
 //! What a connection tells the layer above; payload is lent from the receive arena.
 
-use crate::auth::AuthAttempt;
+use crate::auth::{AuthAttempt, Questions};
 use crate::channel::ChannelId;
 use crate::crypto::hostkey::PublicKey;
 use crate::packet::Lent;
@@ -20,11 +20,24 @@ pub enum Event<'a> {
         /// What was tried last was right, but more is wanted.
         partial: bool,
     },
+    /// Client: the key would do, and these bytes are to be signed with it. Answer with
+    /// [`signature`](crate::connection::Connection::signature), or try another credential.
+    Sign(Vec<u8>),
+    /// Client: the server has questions for the user. Answer with
+    /// [`answers`](crate::connection::Connection::answers), or try another credential.
+    Questions(Questions),
+    /// Client: the password is right but has expired; the server's words. Answer with a
+    /// [`PasswordChange`](crate::auth::Credential::PasswordChange), or try another credential.
+    PasswordExpired(String),
     /// Client: a text for the user. The peer's bytes: escape before showing.
     Banner(&'a [u8]),
     /// Server: somebody wants in. Answer with
-    /// [`accept_auth`](crate::connection::Connection::accept_auth) or
-    /// [`reject_auth`](crate::connection::Connection::reject_auth); nothing is read before.
+    /// [`accept_auth`](crate::connection::Connection::accept_auth),
+    /// [`reject_auth`](crate::connection::Connection::reject_auth),
+    /// [`accept_auth_partially`](crate::connection::Connection::accept_auth_partially),
+    /// [`ask`](crate::connection::Connection::ask) or
+    /// [`password_expired`](crate::connection::Connection::password_expired); nothing is read
+    /// before.
     Attempt(AuthAttempt),
     /// Client: the server let us in.
     Authenticated,

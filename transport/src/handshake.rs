@@ -133,6 +133,14 @@ impl Handshake {
         self.session_id.as_ref()
     }
 
+    /// The host key of the first exchange, once it is trusted or was shown.
+    pub(crate) fn host_key(&self) -> Option<&PublicKey> {
+        match &self.side {
+            Side::Client { host_key } => host_key.as_ref(),
+            Side::Server { host_key } => Some(host_key.public_key()),
+        }
+    }
+
     /// Whether an exchange is going on.
     pub(crate) const fn is_active(&self) -> bool {
         !matches!(self.state, State::Settled)

@@ -7,6 +7,7 @@ mod channel_ends;
 mod channels;
 mod key_exchange;
 mod login;
+mod methods;
 mod order;
 mod packets;
 mod peer;
@@ -135,17 +136,28 @@ pub(super) fn key_pair(seed: u8) -> HostKeyPair {
 
 impl Rig {
     /// Before identifications are exchanged.
+    pub(super) fn unidentified(role: Role, offer: Offer) -> Self {
+        Self::unidentified_with(role, offer, |_| {})
+    }
+
+    /// The same, of a server that is configured as `configure` has it.
     #[expect(
         clippy::disallowed_methods,
         reason = "a place for the virtual clock to start"
     )]
-    pub(super) fn unidentified(role: Role, offer: Offer) -> Self {
+    pub(super) fn unidentified_with(
+        role: Role,
+        offer: Offer,
+        configure: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let now = Instant::now();
         let random = Box::new(Seeded::new(1));
         let machine = match role {
             Role::Client => Connection::client(ClientConfig::new("ann"), random, now),
             Role::Server => {
-                Connection::server(ServerConfig::new(Arc::new(key_pair(1))), random, now)
+                let mut config = ServerConfig::new(Arc::new(key_pair(1)));
+                configure(&mut config);
+                Connection::server(config, random, now)
             }
         };
         Self {
@@ -171,6 +183,13 @@ impl Rig {
     /// In [`State::BeforeKexInit`].
     pub(super) fn new(role: Role, offer: Offer) -> Self {
         let mut rig = Self::unidentified(role, offer);
+        rig.identify();
+        rig
+    }
+
+    /// Exchanges identifications.
+    pub(super) fn identify(&mut self) {
+        let rig = self;
         let line = rig.machine.output().split(|&byte| byte == b'\r').next();
         rig.machine_identification = String::from_utf8(line.unwrap().to_vec()).unwrap();
         rig.machine
@@ -178,7 +197,6 @@ impl Rig {
         let line = format!("{IDENTIFICATION}\r\n");
         rig.feed(&mut line.into_bytes()).unwrap();
         rig.listen();
-        rig
     }
 
     /// In any state; the offer is the default but for its mark.
@@ -205,6 +223,11 @@ impl Rig {
         if state >= State::FirstUnderKeys {
             self.tell_newkeys().unwrap();
         }
+        self.walk_from_keys(state);
+    }
+
+    /// Goes on, from [`State::FirstUnderKeys`], to a state.
+    pub(super) fn walk_from_keys(&mut self, state: State) {
         if state >= State::BeforeService {
             self.tell(&[number::IGNORE, 0, 0, 0, 0]).unwrap();
         }

@@ -7,19 +7,29 @@
 use std::collections::VecDeque;
 
 use ketch_wire::Writer;
+use zeroize::Zeroizing;
 
 use crate::packet::{OutputFull, SendError, Sender};
 
 /// Most control messages that wait for a key exchange to end.
 const DEFERRED_MAX: usize = 1024;
+/// Room for the longest message that holds secrets, so that it is not copied while it grows.
+const SECRET_LEN_MAX: usize = 16 * 1024;
 
 /// The sender, and what waits before it.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) sender: Sender,
     gate: Gate,
-    deferred: VecDeque<Vec<u8>>,
+    deferred: VecDeque<Deferred>,
     scratch: Vec<u8>,
+}
+
+/// A message that waits for a key exchange to end.
+#[derive(Debug)]
+enum Deferred {
+    Plain(Vec<u8>),
+    Secret(Zeroizing<Vec<u8>>),
 }
 
 /// Whether anything but the key exchange may leave.
@@ -44,8 +54,11 @@ impl Outbox {
     /// Our `NEWKEYS` has left: what waited follows.
     pub(crate) fn open(&mut self) -> Result<(), SendError> {
         self.gate = Gate::Open;
-        while let Some(payload) = self.deferred.pop_front() {
-            self.sender.send(&payload)?;
+        while let Some(deferred) = self.deferred.pop_front() {
+            match deferred {
+                Deferred::Plain(payload) => self.sender.send(&payload)?,
+                Deferred::Secret(payload) => self.sender.send_padded(&payload)?,
+            }
         }
         Ok(())
     }
@@ -63,7 +76,22 @@ impl Outbox {
         }
         let mut payload = Vec::new();
         encode(&mut Writer::new(&mut payload));
-        self.deferred.push_back(payload);
+        self.deferred.push_back(Deferred::Plain(payload));
+        Ok(())
+    }
+
+    /// Sends a message of authentication: its length does not show in its packet, and no copy of it
+    /// stays here.
+    pub(crate) fn secret(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Result<(), SendError> {
+        let mut payload = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX));
+        encode(&mut Writer::new(&mut payload));
+        if self.is_open() {
+            return self.sender.send_padded(&payload);
+        }
+        if self.deferred.len() == DEFERRED_MAX {
+            return Err(OutputFull.into());
+        }
+        self.deferred.push_back(Deferred::Secret(payload));
         Ok(())
     }
 

@@ -245,13 +245,13 @@ impl End {
                 assert_eq!(connection.authenticate(&Credential::None).unwrap(), None);
             }
             Some(Question::Credential { first: false }) => {
-                let key = Credential::PublicKey(user_key().public_key().clone());
+                let key = Credential::public_key(user_key().public_key().clone());
                 let data = connection.authenticate(&key).unwrap().unwrap();
                 let blob = user_key().sign(SignatureAlgorithm::Ed25519, &data).unwrap();
-                connection.signature(&blob[blob.len() - 64..]).unwrap();
+                connection.signature(&blob).unwrap();
             }
             Some(Question::Attempt(attempt)) => match attempt.method {
-                Method::PublicKey(key) => {
+                Method::PublicKey { key, .. } => {
                     assert_eq!(&key, user_key().public_key());
                     assert!(connection.accept_auth(now).unwrap());
                     self.logged_in = true;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ends::{host_key, log_in_client, log_in_server, user_key, user_public_key};
+use ends::{host_key, log_in_client, log_in_server, user_public_key, user_signature};
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{AuthMethod, ClientConfig, ServerConfig};
 use ketch_transport::driver::{CloseReason, Login, LoginEvent, RefuseAll};
@@ -60,10 +60,10 @@ async fn a_key_logs_in() {
         });
         expect!(client, LoginEvent::HostKey(_) => client.accept_host_key().unwrap());
         expect!(client, LoginEvent::AuthWanted { methods: None, .. } => {
-            client.authenticate(&Credential::PublicKey(user_public_key())).unwrap();
+            client.authenticate(&Credential::public_key(user_public_key())).unwrap();
         });
-        let signature = expect!(client, LoginEvent::Sign(data) => user_key().sign(&data));
-        client.signature(signature.as_ref()).unwrap();
+        let signature = expect!(client, LoginEvent::Sign(data) => user_signature(&data));
+        client.signature(&signature).unwrap();
         expect!(client, LoginEvent::Authenticated { user } => assert_eq!(user, "ann"));
         assert!(
             client

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use ends::{host_key, log_in_server, user_key, user_public_key};
+use ends::{host_key, log_in_server, user_public_key, user_signature};
 use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
 use ketch_transport::algorithm::CipherName;
 use ketch_transport::auth::{Credential, Method};
@@ -89,11 +89,11 @@ async fn connect(server: &OpenSshServer, cipher: CipherName) -> ConnectionHandle
             }
             LoginEvent::AuthWanted { methods: None, .. } => {
                 login
-                    .authenticate(&Credential::PublicKey(user_public_key()))
+                    .authenticate(&Credential::public_key(user_public_key()))
                     .unwrap();
             }
             LoginEvent::Sign(data) => {
-                login.signature(user_key().sign(&data).as_ref()).unwrap();
+                login.signature(&user_signature(&data)).unwrap();
             }
             LoginEvent::Authenticated { .. } => {
                 assert!(login.peer_identification().unwrap().contains("OpenSSH"));
@@ -234,7 +234,9 @@ async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Ar
     loop {
         match login.next().await.unwrap() {
             LoginEvent::Attempt(attempt) => match attempt.method {
-                Method::PublicKey(key) | Method::PublicKeyQuery(key) if key == user => {
+                Method::PublicKey { key, .. } | Method::PublicKeyQuery { key, .. }
+                    if key == user =>
+                {
                     login.accept_auth().unwrap();
                 }
                 _ => login.reject_auth().unwrap(),
@@ -361,7 +363,7 @@ async fn ssh_is_told_that_a_subsystem_or_a_user_is_not_known() {
             while let Ok(event) = login.next().await {
                 match event {
                     LoginEvent::Attempt(attempt) => match attempt.method {
-                        Method::PublicKey(_) | Method::PublicKeyQuery(_) => {
+                        Method::PublicKey { .. } | Method::PublicKeyQuery { .. } => {
                             login.accept_auth().unwrap()
                         }
                         _ => login.reject_auth().unwrap(),

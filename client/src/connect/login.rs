@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use ketch_transport::algorithm::SignatureAlgorithm;
 use ketch_transport::auth::Credential;
-use ketch_transport::crypto::hostkey::PublicKey;
+use ketch_transport::crypto::hostkey::{PublicKey, signature_blob};
 use ketch_transport::driver::{Login, LoginEvent};
 use ketch_transport::message::transport::DisconnectReason;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -67,7 +68,7 @@ impl Offer {
     fn credential(&self) -> Credential {
         match self {
             Self::None => Credential::None,
-            Self::Key(identity) => Credential::PublicKey(identity.public_key().clone()),
+            Self::Key(identity) => Credential::public_key(identity.public_key().clone()),
             Self::Password(Password(password)) => Credential::Password(password.clone()),
         }
     }
@@ -176,7 +177,8 @@ where
                     else {
                         continue;
                     };
-                    login.signature(&signature?).map_err(ended)?;
+                    let blob = signature_blob(SignatureAlgorithm::Ed25519, &signature?);
+                    login.signature(&blob).map_err(ended)?;
                 }
                 LoginEvent::Banner(text) => {
                     tracing::info!(%host, banner = %text.escape_ascii(), "the server says");

@@ -41,7 +41,9 @@ impl Offered {
     fn from(attempt: &AuthAttempt) -> Self {
         match &attempt.method {
             Method::Password(password) => Self::Password(password.to_string()),
-            Method::PublicKey(key) | Method::PublicKeyQuery(key) => Self::Key(key.clone()),
+            Method::PublicKey { key, .. } | Method::PublicKeyQuery { key, .. } => {
+                Self::Key(key.clone())
+            }
             _ => Self::None,
         }
     }

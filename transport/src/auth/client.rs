@@ -1,20 +1,23 @@
-//! The client's half of authentication (RFC 4252): one request at a time, each answered.
+//! The client's half of authentication (RFC 4252, RFC 4256): one request at a time, each answered.
 
-use ketch_wire::{Reader, Writer};
+use ketch_keys::{PublicKey, SignatureAlgorithm};
+use ketch_wire::Reader;
+use zeroize::Zeroizing;
 
-use super::Credential;
-use crate::crypto::derive::ExchangeHash;
-use crate::crypto::hostkey::{PublicKey, signature_blob};
+use super::{Credential, Prompt, Questions, Session};
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{
-    Banner, CONNECTION_SERVICE, MethodRequest, UserauthFailure, UserauthRequest, encode_signed_data,
+    Banner, CONNECTION_SERVICE, InfoRequest, InfoResponse, MethodRequest, PasswordChangeRequest,
+    PkOk, UserauthFailure, UserauthRequest,
 };
 use crate::message::number;
-use crate::message::transport::Service;
+use crate::message::transport::{ExtInfo, Service};
 use crate::outbox::Outbox;
 
 /// Most banners that are passed on; more are dropped.
 const BANNERS_MAX: u32 = 16;
+/// How often a server may ask the user something, on one connection.
+const ROUNDS_MAX: u32 = 32;
 
 /// Where the client stands.
 #[derive(Debug)]
@@ -23,6 +26,15 @@ pub(crate) struct ClientAuth {
     service: ServiceState,
     state: State,
     banners: u32,
+    rounds: u32,
+    /// Something was sent that proves who we are.
+    has_proved: bool,
+    /// The server lists what it verifies (RFC 8308 §3.1); unknown names are left out.
+    server_sig_algs: Option<Vec<SignatureAlgorithm>>,
+    /// The server takes signatures that cover its host key.
+    host_bound: bool,
+    /// `EXT_INFO` came in the login: only `USERAUTH_SUCCESS` may follow (RFC 8308 §2.4).
+    success_is_next: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,14 +49,39 @@ enum ServiceState {
 enum State {
     /// Keys are not in use yet.
     BeforeKeys,
+    /// They are. What can be read already is looked at before a credential is asked for: the server
+    /// may have said which signatures it verifies.
+    Due,
     /// A credential is asked for.
     Wanted,
     /// A signature is asked for.
-    Signing(PublicKey),
+    Signing(Offered),
+    /// Answers are asked for.
+    Answering,
+    /// A new password is asked for.
+    Expired,
     /// A request is out.
-    Asked,
+    Asked(Request),
     /// The server let us in.
     Done,
+}
+
+/// The request that is out; what message 60 means depends on it.
+#[derive(Debug)]
+enum Request {
+    Plain,
+    Query(Offered),
+    Password,
+    KeyboardInteractive,
+}
+
+/// A key, and how it is offered.
+#[derive(Clone, Debug)]
+struct Offered {
+    key: PublicKey,
+    algorithm: SignatureAlgorithm,
+    /// The server's key, if the request is bound to it.
+    host_key: Option<Vec<u8>>,
 }
 
 /// What a message led to.
@@ -59,6 +96,12 @@ pub(crate) enum Outcome<'a> {
         /// The message, whose methods may go on.
         failure: UserauthFailure<'a>,
     },
+    /// The key would do: this is to be signed.
+    Sign(Vec<u8>),
+    /// The server has questions.
+    Questions(Questions),
+    /// The password has expired; the server's words.
+    PasswordExpired(String),
     /// The server let us in.
     Authenticated,
 }
@@ -70,17 +113,39 @@ impl ClientAuth {
             service: ServiceState::NotAsked,
             state: State::BeforeKeys,
             banners: 0,
+            rounds: 0,
+            has_proved: false,
+            server_sig_algs: None,
+            host_bound: false,
+            success_is_next: false,
         }
     }
 
-    /// The first keys are in use: a credential is asked for.
+    /// The first keys are in use: a credential is due.
     pub(crate) fn start(&mut self) {
-        self.state = State::Wanted;
+        self.state = State::Due;
+    }
+
+    /// Whether no credential was asked for yet.
+    pub(crate) const fn is_before_first_request(&self) -> bool {
+        matches!(self.state, State::BeforeKeys | State::Due)
+    }
+
+    /// There is nothing to read: a credential is asked for if it is due. Says whether it is.
+    pub(crate) fn on_nothing_to_read(&mut self) -> bool {
+        let is_due = matches!(self.state, State::Due);
+        if is_due {
+            self.state = State::Wanted;
+        }
+        is_due
     }
 
     /// Whether an answer from outside is awaited.
     pub(crate) const fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Wanted | State::Signing(_))
+        matches!(
+            self.state,
+            State::Wanted | State::Signing(_) | State::Answering | State::Expired
+        )
     }
 
     pub(crate) const fn is_done(&self) -> bool {
@@ -91,56 +156,137 @@ impl ClientAuth {
         &self.user
     }
 
-    /// Tries a credential; returns what is to be signed, if a signature is needed.
+    /// Whether anything was sent that proves who we are: a signature, a password, or an answer.
+    pub(crate) const fn has_proved(&self) -> bool {
+        self.has_proved
+    }
+
+    /// What the server verifies, if it said so.
+    pub(crate) fn server_sig_algs(&self) -> Option<&[SignatureAlgorithm]> {
+        self.server_sig_algs.as_deref()
+    }
+
+    /// Takes what the server can do beyond the RFCs; `first` says that it is the packet that may
+    /// hold it after the server's first `NEWKEYS`. Says whether it may come now.
+    pub(crate) fn on_ext_info(&mut self, message: &ExtInfo<'_>, first: bool) -> bool {
+        let in_login =
+            self.service == ServiceState::Accepted && matches!(self.state, State::Asked(_));
+        if !first {
+            if !in_login || self.success_is_next {
+                return false;
+            }
+            self.success_is_next = true;
+        }
+        if let Some(names) = message.server_sig_algs {
+            let known = names.iter().filter_map(SignatureAlgorithm::from_name);
+            self.server_sig_algs = Some(known.collect());
+        }
+        self.host_bound |= message.host_bound;
+        true
+    }
+
+    /// Tries a credential; returns what is to be signed, if a signature is needed. Does nothing
+    /// unless something was asked for: whatever that was, another credential is an answer.
     pub(crate) fn authenticate(
         &mut self,
         credential: &Credential,
-        session_id: &ExchangeHash,
+        session: Session<'_>,
         outbox: &mut Outbox,
     ) -> Result<Option<Vec<u8>>, ConnectionError> {
-        let method = match credential {
-            Credential::None => MethodRequest::None,
-            Credential::Password(password) => MethodRequest::Password(password),
-            Credential::PublicKey(key) => {
-                let mut data = Vec::new();
-                encode_signed_data(
-                    &mut Writer::new(&mut data),
-                    session_id.as_bytes(),
-                    &self.user,
-                    key.algorithms()[0].name().as_bytes(),
-                    key.as_blob(),
-                    None,
-                );
-                self.state = State::Signing(key.clone());
-                return Ok(Some(data));
+        if !self.is_waiting() {
+            return Ok(None);
+        }
+        let (method, request) = match credential {
+            Credential::None => (MethodRequest::None, Request::Plain),
+            Credential::Password(password) => {
+                (MethodRequest::Password(password), Request::Password)
+            }
+            Credential::PasswordChange { old, new } => (
+                MethodRequest::PasswordChange { old, new },
+                Request::Password,
+            ),
+            Credential::KeyboardInteractive => (
+                MethodRequest::KeyboardInteractive,
+                Request::KeyboardInteractive,
+            ),
+            Credential::PublicKey {
+                key,
+                algorithm,
+                probe,
+            } => {
+                let host_key = session.host_key.filter(|_| self.host_bound);
+                let offered = Offered {
+                    key: key.clone(),
+                    algorithm: *algorithm,
+                    host_key: host_key.map(<[u8]>::to_vec),
+                };
+                if !probe {
+                    return Ok(Some(self.sign(offered, session)));
+                }
+                // A question needs no binding: plain, it is understood by everybody.
+                let query = MethodRequest::PublicKeyQuery {
+                    algorithm: algorithm.name().as_bytes(),
+                    key: key.as_blob(),
+                    host_key: None,
+                };
+                (query, Request::Query(offered))
             }
         };
-        self.ask(method, outbox)?;
+        self.has_proved |= matches!(request, Request::Password);
+        self.ask(method, request, outbox)?;
         Ok(None)
     }
 
-    /// Goes on with a raw signature over what was to be signed.
+    fn sign(&mut self, offered: Offered, session: Session<'_>) -> Vec<u8> {
+        let Offered {
+            key,
+            algorithm,
+            host_key,
+        } = &offered;
+        let data = session.signed_data(&self.user, *algorithm, key, host_key.as_deref());
+        self.state = State::Signing(offered);
+        data
+    }
+
+    /// Goes on with a signature blob over what was to be signed.
     pub(crate) fn signature(
         &mut self,
-        raw: &[u8],
+        signature: &[u8],
         outbox: &mut Outbox,
     ) -> Result<(), ConnectionError> {
-        let State::Signing(key) = std::mem::replace(&mut self.state, State::Wanted) else {
+        let State::Signing(offered) = std::mem::replace(&mut self.state, State::Wanted) else {
             return Ok(());
         };
-        let signature = signature_blob(key.algorithms()[0], raw);
+        self.has_proved = true;
         let method = MethodRequest::PublicKey {
-            algorithm: key.algorithms()[0].name().as_bytes(),
-            key: key.as_blob(),
-            host_key: None,
-            signature: &signature,
+            algorithm: offered.algorithm.name().as_bytes(),
+            key: offered.key.as_blob(),
+            host_key: offered.host_key.as_deref(),
+            signature,
         };
-        self.ask(method, outbox)
+        self.ask(method, Request::Plain, outbox)
+    }
+
+    /// Goes on with the answers to the server's questions.
+    pub(crate) fn answers(
+        &mut self,
+        answers: &[Zeroizing<String>],
+        outbox: &mut Outbox,
+    ) -> Result<(), ConnectionError> {
+        if !matches!(self.state, State::Answering) {
+            return Ok(());
+        }
+        self.has_proved |= !answers.is_empty();
+        let answers = answers.iter().map(|answer| answer.as_str()).collect();
+        outbox.secret(|w| InfoResponse { answers }.encode(w))?;
+        self.state = State::Asked(Request::KeyboardInteractive);
+        Ok(())
     }
 
     fn ask(
         &mut self,
         method: MethodRequest<'_>,
+        request: Request,
         outbox: &mut Outbox,
     ) -> Result<(), ConnectionError> {
         if self.service == ServiceState::NotAsked {
@@ -150,13 +296,13 @@ impl ClientAuth {
             };
             outbox.message(|w| service.encode(number::SERVICE_REQUEST, w))?;
         }
-        let request = UserauthRequest {
+        let message = UserauthRequest {
             user: &self.user,
             service: CONNECTION_SERVICE,
             method,
         };
-        outbox.message(|w| request.encode(w))?;
-        self.state = State::Asked;
+        outbox.secret(|w| message.encode(w))?;
+        self.state = State::Asked(request);
         Ok(())
     }
 
@@ -165,28 +311,43 @@ impl ClientAuth {
         &mut self,
         number: u8,
         fields: Reader<'a>,
+        session: Session<'_>,
     ) -> Result<Outcome<'a>, PeerMisbehaved> {
         let malformed = |source| PeerMisbehaved::Malformed { number, source };
-        match (&self.state, self.service, number) {
-            (_, ServiceState::Asked, number::SERVICE_ACCEPT) => {
-                let service = Service::decode(fields).map_err(malformed)?;
-                if service.name != Service::USERAUTH {
-                    return Err(PeerMisbehaved::NoSuchService);
-                }
-                self.service = ServiceState::Accepted;
-                Ok(Outcome::Going)
+        let unexpected = Err(PeerMisbehaved::Unexpected {
+            number,
+            state: "in authentication",
+        });
+        if self.service == ServiceState::Asked && number == number::SERVICE_ACCEPT {
+            let service = Service::decode(fields).map_err(malformed)?;
+            if service.name != Service::USERAUTH {
+                return Err(PeerMisbehaved::NoSuchService);
             }
-            (State::Asked, ServiceState::Accepted, number::USERAUTH_SUCCESS) => {
+            self.service = ServiceState::Accepted;
+            return Ok(Outcome::Going);
+        }
+        let State::Asked(request) = &self.state else {
+            return unexpected;
+        };
+        if self.service != ServiceState::Accepted
+            || (self.success_is_next && number != number::USERAUTH_SUCCESS)
+        {
+            return unexpected;
+        }
+        match (request, number) {
+            // Nobody was ever let in by asking whether a key would do.
+            (Request::Query(_), number::USERAUTH_SUCCESS) => unexpected,
+            (_, number::USERAUTH_SUCCESS) => {
                 fields.finish().map_err(malformed)?;
                 self.state = State::Done;
                 Ok(Outcome::Authenticated)
             }
-            (State::Asked, ServiceState::Accepted, number::USERAUTH_FAILURE) => {
+            (_, number::USERAUTH_FAILURE) => {
                 let failure = UserauthFailure::decode(fields).map_err(malformed)?;
                 self.state = State::Wanted;
                 Ok(Outcome::Wanted { failure })
             }
-            (State::Asked, ServiceState::Accepted, number::USERAUTH_BANNER) => {
+            (_, number::USERAUTH_BANNER) => {
                 let banner = Banner::decode(fields).map_err(malformed)?;
                 self.banners = self.banners.saturating_add(1);
                 Ok(if self.banners > BANNERS_MAX {
@@ -195,10 +356,53 @@ impl ClientAuth {
                     Outcome::Banner(banner.text)
                 })
             }
-            _ => Err(PeerMisbehaved::Unexpected {
-                number,
-                state: "in authentication",
-            }),
+            (Request::Query(offered), number::USERAUTH_PK_OK) => {
+                let ok = PkOk::decode(fields).map_err(malformed)?;
+                // Some servers name another algorithm for an RSA key; the one that was asked for is
+                // the one that is used.
+                if ok.key != offered.key.as_blob() {
+                    return Err(PeerMisbehaved::Unsolicited);
+                }
+                let offered = offered.clone();
+                Ok(Outcome::Sign(self.sign(offered, session)))
+            }
+            (Request::Password, number::USERAUTH_PASSWD_CHANGEREQ) => {
+                let request = PasswordChangeRequest::decode(fields).map_err(malformed)?;
+                self.on_question()?;
+                self.state = State::Expired;
+                Ok(Outcome::PasswordExpired(text(request.prompt)))
+            }
+            (Request::KeyboardInteractive, number::USERAUTH_INFO_REQUEST) => {
+                let request = InfoRequest::decode(fields).map_err(malformed)?;
+                self.on_question()?;
+                self.state = State::Answering;
+                Ok(Outcome::Questions(questions(&request)))
+            }
+            _ => unexpected,
         }
     }
+
+    fn on_question(&mut self) -> Result<(), PeerMisbehaved> {
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds > ROUNDS_MAX {
+            return Err(PeerMisbehaved::EndlessQuestions);
+        }
+        Ok(())
+    }
+}
+
+fn questions(request: &InfoRequest<'_>) -> Questions {
+    let prompt = |prompt: &crate::message::auth::Prompt<'_>| Prompt {
+        text: text(prompt.text),
+        echo: prompt.echo,
+    };
+    Questions {
+        name: text(request.name),
+        instruction: text(request.instruction),
+        prompts: request.prompts.iter().map(prompt).collect(),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,30 +1,47 @@
-//! The server's half of authentication (RFC 4252): attempts go up one at a time, verdicts come down.
+//! The server's half of authentication (RFC 4252, RFC 4256): attempts go up one at a time, verdicts
+//! come down.
 
-use ketch_wire::{NameList, Reader, Writer};
+use ketch_keys::{PublicKey, SignatureAlgorithm};
+use ketch_wire::{NameList, Reader};
 use zeroize::Zeroizing;
 
-use super::{AuthAttempt, Method};
+use super::{AuthAttempt, Method, Questions, Session, is_allowed};
 use crate::config::{AuthMethod, Limits};
-use crate::crypto::derive::ExchangeHash;
-use crate::crypto::hostkey::PublicKey;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{
-    CONNECTION_SERVICE, MethodRequest, PkOk, UserauthFailure, UserauthRequest, encode_signed_data,
+    Banner, CONNECTION_SERVICE, InfoRequest, InfoResponse, MethodRequest, PROMPTS_MAX,
+    PasswordChangeRequest, PkOk, Prompt, UserauthFailure, UserauthRequest,
 };
 use crate::message::number;
 use crate::message::transport::Service;
 use crate::outbox::Outbox;
 
+/// Which users' keys are looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct UserKeys {
+    /// With what they may sign.
+    pub(crate) algorithms: Vec<SignatureAlgorithm>,
+    /// How long an RSA key has to be.
+    pub(crate) rsa_bits_min: u32,
+}
+
 /// Where the server stands.
 #[derive(Debug)]
 pub(crate) struct ServerAuth {
-    /// Names of the methods, joined by commas.
-    methods: String,
+    /// The methods that may go on: all, or what is left after a step.
+    methods: Vec<AuthMethod>,
+    user_keys: UserKeys,
+    /// Shown before the first reply.
+    banner: Option<String>,
     state: State,
+    /// Who has taken a step, but not all: nobody else may go on from there.
+    half_in: Option<String>,
     failures: u32,
-    failures_max: u32,
     requests: u32,
+    keys: u32,
+    failures_max: u32,
     requests_max: u32,
+    keys_max: u32,
 }
 
 #[derive(Debug)]
@@ -35,14 +52,23 @@ enum State {
     Open,
     /// An attempt is being decided.
     Pending { user: String, pending: Pending },
+    /// Questions are out.
+    Asked { user: String, prompts: usize },
     /// Somebody is in.
     Done { user: String },
 }
 
+/// What is being decided, as far as it says which verdicts there are.
 #[derive(Clone, Debug)]
 enum Pending {
     None,
-    Query(PublicKey),
+    Query {
+        key: PublicKey,
+        algorithm: SignatureAlgorithm,
+    },
+    Password,
+    /// The wish to be asked, or answers: more may be asked.
+    Interactive,
     Proof,
 }
 
@@ -56,18 +82,24 @@ pub(crate) enum Outcome {
 }
 
 impl ServerAuth {
-    pub(crate) fn new(methods: &[AuthMethod], limits: &Limits) -> Self {
+    pub(crate) fn new(
+        methods: &[AuthMethod],
+        banner: Option<String>,
+        user_keys: UserKeys,
+        limits: &Limits,
+    ) -> Self {
         Self {
-            methods: methods
-                .iter()
-                .map(|method| method.name())
-                .collect::<Vec<_>>()
-                .join(","),
+            methods: methods.to_vec(),
+            user_keys,
+            banner,
             state: State::BeforeService,
+            half_in: None,
             failures: 0,
-            failures_max: limits.auth_failures_max,
             requests: 0,
+            keys: 0,
+            failures_max: limits.auth_failures_max,
             requests_max: limits.auth_requests_max,
+            keys_max: limits.auth_keys_max,
         }
     }
 
@@ -83,9 +115,14 @@ impl ServerAuth {
     /// Who is in, or wants in.
     pub(crate) fn user(&self) -> &str {
         match &self.state {
-            State::Pending { user, .. } | State::Done { user } => user,
+            State::Pending { user, .. } | State::Asked { user, .. } | State::Done { user } => user,
             State::BeforeService | State::Open => "",
         }
+    }
+
+    /// What it verifies, for `EXT_INFO`.
+    pub(crate) fn algorithms(&self) -> &[SignatureAlgorithm] {
+        &self.user_keys.algorithms
     }
 
     /// Takes `SERVICE_REQUEST` or a message of authentication.
@@ -93,7 +130,7 @@ impl ServerAuth {
         &mut self,
         number: u8,
         fields: Reader<'_>,
-        session_id: &ExchangeHash,
+        session: Session<'_>,
         outbox: &mut Outbox,
     ) -> Result<Outcome, ConnectionError> {
         let malformed = |source| PeerMisbehaved::Malformed { number, source };
@@ -107,9 +144,15 @@ impl ServerAuth {
                 outbox.message(|w| service.encode(number::SERVICE_ACCEPT, w))?;
                 Ok(Outcome::Going)
             }
-            (State::Open, number::USERAUTH_REQUEST) => {
+            // Who was asked may also do something else (RFC 4256 §3.1).
+            (State::Open | State::Asked { .. }, number::USERAUTH_REQUEST) => {
                 let request = UserauthRequest::decode(fields).map_err(malformed)?;
-                self.on_request(&request, session_id, outbox)
+                self.state = State::Open;
+                self.on_request(&request, session, outbox)
+            }
+            (State::Asked { .. }, number::USERAUTH_INFO_RESPONSE) => {
+                let response = InfoResponse::decode(fields).map_err(malformed)?;
+                self.on_response(&response, outbox)
             }
             // RFC 4252 §5.1: further requests are ignored without a word.
             (State::Done { .. }, number::USERAUTH_REQUEST) => Ok(Outcome::Going),
@@ -121,45 +164,90 @@ impl ServerAuth {
         }
     }
 
-    fn on_request(
-        &mut self,
-        request: &UserauthRequest<'_>,
-        session_id: &ExchangeHash,
-        outbox: &mut Outbox,
-    ) -> Result<Outcome, ConnectionError> {
+    /// Counts what a client may send of any kind and outcome.
+    const fn count_request(&mut self) -> Result<(), ConnectionError> {
         self.requests = self.requests.saturating_add(1);
         if self.requests > self.requests_max {
             return Err(ConnectionError::TooManyAttempts);
         }
+        Ok(())
+    }
+
+    fn on_request(
+        &mut self,
+        request: &UserauthRequest<'_>,
+        session: Session<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<Outcome, ConnectionError> {
+        self.count_request()?;
         if request.service != CONNECTION_SERVICE {
             return Err(PeerMisbehaved::NoSuchService.into());
         }
+        // RFC 4252 §5: the steps of one user are not another's.
+        if self
+            .half_in
+            .as_ref()
+            .is_some_and(|user| user != request.user)
+        {
+            return Err(PeerMisbehaved::UserChanged.into());
+        }
+        if let Some(text) = self.banner.take() {
+            let text = text.as_bytes();
+            outbox.message(|w| Banner { text }.encode(w))?;
+        }
+        if !self.offers(&request.method) {
+            return self.fail(outbox);
+        }
+        let secret = |text: &str| Zeroizing::new(text.to_owned());
         let (method, pending) = match request.method {
             MethodRequest::None => (Method::None, Pending::None),
-            MethodRequest::Password(password) => (
-                Method::Password(Zeroizing::new(password.to_owned())),
-                Pending::Proof,
-            ),
+            MethodRequest::Password(password) => {
+                (Method::Password(secret(password)), Pending::Password)
+            }
+            MethodRequest::PasswordChange { old, new } => {
+                let (old, new) = (secret(old), secret(new));
+                (Method::PasswordChange { old, new }, Pending::Password)
+            }
             MethodRequest::PublicKeyQuery {
                 algorithm,
                 key,
-                host_key: None,
-            } => match checked(algorithm, key) {
-                Some(key) => (Method::PublicKeyQuery(key.clone()), Pending::Query(key)),
-                None => return self.fail(outbox),
-            },
+                host_key,
+            } => {
+                self.count_key()?;
+                let Some((key, algorithm)) = self.checked(algorithm, key, host_key, session) else {
+                    return self.fail(outbox);
+                };
+                let pending = Pending::Query {
+                    key: key.clone(),
+                    algorithm,
+                };
+                (Method::PublicKeyQuery { key, algorithm }, pending)
+            }
             MethodRequest::PublicKey {
                 algorithm,
                 key,
-                host_key: None,
+                host_key,
                 signature,
-            } => match checked(algorithm, key) {
-                Some(key) if proves(&key, request.user, algorithm, signature, session_id) => {
-                    (Method::PublicKey(key), Pending::Proof)
-                }
-                _ => return self.fail(outbox),
-            },
-            _ => return self.fail(outbox),
+            } => {
+                self.count_key()?;
+                let Some((key, algorithm)) = self.checked(algorithm, key, host_key, session) else {
+                    return self.fail(outbox);
+                };
+                let data = session.signed_data(request.user, algorithm, &key, host_key);
+                let Ok(verified) = key.verify(algorithm, &data, signature) else {
+                    return self.fail(outbox);
+                };
+                let method = Method::PublicKey {
+                    key,
+                    algorithm,
+                    presence: verified.presence,
+                };
+                (method, Pending::Proof)
+            }
+            MethodRequest::KeyboardInteractive => {
+                (Method::KeyboardInteractive, Pending::Interactive)
+            }
+            MethodRequest::Other => return self.fail(outbox),
         };
         let user = request.user.to_owned();
         self.state = State::Pending {
@@ -169,27 +257,92 @@ impl ServerAuth {
         Ok(Outcome::Attempt(AuthAttempt { user, method }))
     }
 
+    /// Whether the method is one that may go on; asking which there are always is.
+    fn offers(&self, method: &MethodRequest<'_>) -> bool {
+        let method = match method {
+            MethodRequest::None => return true,
+            MethodRequest::Password(_) | MethodRequest::PasswordChange { .. } => {
+                AuthMethod::Password
+            }
+            MethodRequest::PublicKeyQuery { .. } | MethodRequest::PublicKey { .. } => {
+                AuthMethod::PublicKey
+            }
+            MethodRequest::KeyboardInteractive => AuthMethod::KeyboardInteractive,
+            MethodRequest::Other => return false,
+        };
+        self.methods.contains(&method)
+    }
+
+    const fn count_key(&mut self) -> Result<(), ConnectionError> {
+        self.keys = self.keys.saturating_add(1);
+        if self.keys > self.keys_max {
+            return Err(ConnectionError::TooManyAttempts);
+        }
+        Ok(())
+    }
+
+    /// The key, if it is of the algorithm that the request names, that algorithm is allowed, and a
+    /// host-bound request is bound to this host.
+    fn checked(
+        &self,
+        algorithm: &[u8],
+        blob: &[u8],
+        host_key: Option<&[u8]>,
+        session: Session<'_>,
+    ) -> Option<(PublicKey, SignatureAlgorithm)> {
+        if host_key.is_some() && host_key != session.host_key {
+            return None;
+        }
+        let algorithm = std::str::from_utf8(algorithm).ok()?;
+        let algorithm = SignatureAlgorithm::from_name(algorithm)?;
+        let key = PublicKey::from_blob(blob).ok()?;
+        let UserKeys {
+            algorithms,
+            rsa_bits_min,
+        } = &self.user_keys;
+        is_allowed(&key, algorithm, algorithms, *rsa_bits_min).then_some((key, algorithm))
+    }
+
+    fn on_response(
+        &mut self,
+        response: &InfoResponse<'_>,
+        outbox: &mut Outbox,
+    ) -> Result<Outcome, ConnectionError> {
+        self.count_request()?;
+        let State::Asked { user, prompts } = std::mem::replace(&mut self.state, State::Open) else {
+            return Ok(Outcome::Going);
+        };
+        if response.answers.len() != prompts {
+            return self.fail(outbox); // RFC 4256 §3.4
+        }
+        let answers = response.answers.iter();
+        let answers = answers.map(|answer| Zeroizing::new((*answer).to_owned()));
+        let method = Method::Answers(answers.collect());
+        self.state = State::Pending {
+            user: user.clone(),
+            pending: Pending::Interactive,
+        };
+        Ok(Outcome::Attempt(AuthAttempt { user, method }))
+    }
+
     /// The attempt is right. Returns whether somebody is in now; a query only learns that its key
     /// would do.
     pub(crate) fn accept(&mut self, outbox: &mut Outbox) -> Result<bool, ConnectionError> {
         match std::mem::replace(&mut self.state, State::Open) {
             State::Pending {
-                pending: Pending::Query(key),
+                pending: Pending::Query { key, algorithm },
                 ..
             } => {
-                let algorithm = key.algorithms()[0].name().as_bytes();
-                outbox.message(|w| {
-                    PkOk {
-                        algorithm,
-                        key: key.as_blob(),
-                    }
-                    .encode(w)
-                })?;
+                let ok = PkOk {
+                    algorithm: algorithm.name().as_bytes(),
+                    key: key.as_blob(),
+                };
+                outbox.secret(|w| ok.encode(w))?;
                 Ok(false)
             }
             State::Pending { user, .. } => {
                 self.state = State::Done { user };
-                outbox.message(|w| w.u8(number::USERAUTH_SUCCESS))?;
+                outbox.secret(|w| w.u8(number::USERAUTH_SUCCESS))?;
                 Ok(true)
             }
             other => {
@@ -197,6 +350,78 @@ impl ServerAuth {
                 Ok(false)
             }
         }
+    }
+
+    /// The attempt is right, but one of `remaining` has to follow. A query is no attempt, and who
+    /// asks for nothing has shown nothing: both are rejected, as is a step after which nothing could
+    /// follow.
+    pub(crate) fn accept_partially(
+        &mut self,
+        remaining: &[AuthMethod],
+        outbox: &mut Outbox,
+    ) -> Result<(), ConnectionError> {
+        match &self.state {
+            State::Pending {
+                user,
+                pending: Pending::Password | Pending::Interactive | Pending::Proof,
+            } if !remaining.is_empty() => {
+                self.half_in = Some(user.clone());
+                self.methods = remaining.to_vec();
+                self.state = State::Open;
+                self.send_failure(true, outbox)
+            }
+            _ => self.reject(outbox),
+        }
+    }
+
+    /// Has the user asked, at most [`PROMPTS_MAX`] questions at a time. Only who tries
+    /// keyboard-interactive can be: others are rejected.
+    pub(crate) fn ask(
+        &mut self,
+        questions: &Questions,
+        outbox: &mut Outbox,
+    ) -> Result<(), ConnectionError> {
+        let State::Pending {
+            user,
+            pending: Pending::Interactive,
+        } = &self.state
+        else {
+            return self.reject(outbox);
+        };
+        let prompts = questions.prompts.iter().take(PROMPTS_MAX);
+        let prompts = prompts.map(|prompt| Prompt {
+            text: prompt.text.as_bytes(),
+            echo: prompt.echo,
+        });
+        let request = InfoRequest {
+            name: questions.name.as_bytes(),
+            instruction: questions.instruction.as_bytes(),
+            prompts: prompts.collect(),
+        };
+        self.state = State::Asked {
+            user: user.clone(),
+            prompts: request.prompts.len(),
+        };
+        Ok(outbox.secret(|w| request.encode(w))?)
+    }
+
+    /// The password is right, but has to be changed first. Only who gave a password can do that:
+    /// others are rejected.
+    pub(crate) fn password_expired(
+        &mut self,
+        prompt: &str,
+        outbox: &mut Outbox,
+    ) -> Result<(), ConnectionError> {
+        let State::Pending {
+            pending: Pending::Password,
+            ..
+        } = &self.state
+        else {
+            return self.reject(outbox);
+        };
+        self.state = State::Open;
+        let prompt = prompt.as_bytes();
+        Ok(outbox.secret(|w| PasswordChangeRequest { prompt }.encode(w))?)
     }
 
     /// The attempt is wrong.
@@ -208,7 +433,7 @@ impl ServerAuth {
                 ..
             } => {
                 self.state = State::Open;
-                self.send_failure(outbox)
+                self.send_failure(false, outbox)
             }
             State::Pending { .. } => {
                 self.state = State::Open;
@@ -223,45 +448,21 @@ impl ServerAuth {
         if self.failures >= self.failures_max {
             return Err(ConnectionError::TooManyAttempts);
         }
-        self.send_failure(outbox)?;
+        self.send_failure(false, outbox)?;
         Ok(Outcome::Going)
     }
 
-    fn send_failure(&self, outbox: &mut Outbox) -> Result<(), ConnectionError> {
-        let methods = NameList::new(&self.methods).expect("our own names are names");
-        outbox.message(|w| {
-            UserauthFailure {
-                methods,
-                partial_success: false,
-            }
-            .encode(w)
-        })?;
-        Ok(())
+    fn send_failure(
+        &self,
+        partial_success: bool,
+        outbox: &mut Outbox,
+    ) -> Result<(), ConnectionError> {
+        let methods: Vec<_> = self.methods.iter().map(|method| method.name()).collect();
+        let methods = methods.join(",");
+        let failure = UserauthFailure {
+            methods: NameList::new(&methods).expect("our own names are names"),
+            partial_success,
+        };
+        Ok(outbox.secret(|w| failure.encode(w))?)
     }
-}
-
-/// The key, if it is of the algorithm that the request names.
-fn checked(algorithm: &[u8], blob: &[u8]) -> Option<PublicKey> {
-    let key = PublicKey::from_blob(blob).ok()?;
-    (key.algorithms()[0].name().as_bytes() == algorithm).then_some(key)
-}
-
-/// Whether the signature is over this session and this request (RFC 4252 §7).
-fn proves(
-    key: &PublicKey,
-    user: &str,
-    algorithm: &[u8],
-    signature: &[u8],
-    session_id: &ExchangeHash,
-) -> bool {
-    let mut data = Vec::new();
-    encode_signed_data(
-        &mut Writer::new(&mut data),
-        session_id.as_bytes(),
-        user,
-        algorithm,
-        key.as_blob(),
-        None,
-    );
-    key.verify(key.algorithms()[0], &data, signature).is_ok()
 }

@@ -6,14 +6,16 @@ use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
+use zeroize::Zeroizing;
 
 use super::handle::{CloseReason, ConnectionHandle, Shared};
 use super::link::Link;
 use super::now;
 use super::router::Acceptor;
 use super::task::{Lifetime, Task};
-use crate::auth::{AuthAttempt, Credential};
-use crate::config::{ClientConfig, ServerConfig, Timers};
+use crate::algorithm::SignatureAlgorithm;
+use crate::auth::{AuthAttempt, Credential, Questions};
+use crate::config::{AuthMethod, ClientConfig, ServerConfig, Timers};
 use crate::connection::Connection;
 use crate::crypto::SystemRandom;
 use crate::crypto::hostkey::PublicKey;
@@ -53,6 +55,8 @@ pub enum LoginEvent {
     HostKey(PublicKey),
     /// Client: a credential is wanted. Answer with [`Login::authenticate`], or with
     /// [`Login::give_up`].
+    ///
+    /// What the server sent with its keys was looked at before: see [`Login::server_sig_algs`].
     AuthWanted {
         /// Methods that may go on, as the server names them; `None` before it said anything.
         methods: Option<Vec<String>>,
@@ -60,11 +64,21 @@ pub enum LoginEvent {
         partial: bool,
     },
     /// Client: these bytes are to be signed with the key just tried. Answer with
-    /// [`Login::signature`].
+    /// [`Login::signature`], or with another credential.
     Sign(Vec<u8>),
+    /// Client: the server has questions for the user. Answer with [`Login::answers`], or with
+    /// another credential.
+    Questions(Questions),
+    /// Client: the password is right but has expired. Answer with
+    /// [`Credential::PasswordChange`], or with another credential.
+    PasswordExpired {
+        /// The server's words: escape before showing.
+        prompt: String,
+    },
     /// Client: a text for the user. The peer's bytes: escape before showing.
     Banner(Vec<u8>),
-    /// Server: somebody wants in. Answer with [`Login::accept_auth`] or [`Login::reject_auth`].
+    /// Server: somebody wants in. Answer with [`Login::accept_auth`], [`Login::reject_auth`],
+    /// [`Login::accept_partially`], [`Login::ask`] or [`Login::password_expired`].
     Attempt(AuthAttempt),
     /// The user is in.
     Authenticated {
@@ -142,6 +156,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             return Err(error.into());
         }
         loop {
+            if self.link.connection.reads_ahead() {
+                self.read_ahead().await;
+            }
             if let Some(event) = self.take_event()? {
                 return Ok(event);
             }
@@ -155,6 +172,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             let mut sleep = deadline.map(|at| Box::pin(sleep_until(at.into())));
             poll_fn(|cx| self.poll_io(cx, sleep.as_mut().map(|s| s.as_mut()))).await?;
         }
+    }
+
+    /// Reads what is there, without waiting. An end or an error is met again by whoever waits.
+    async fn read_ahead(&mut self) {
+        poll_fn(|cx| {
+            let _ = self.link.poll_read(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Writes all there is and reads once, or until the deadline.
@@ -201,6 +227,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
                     Event::AuthWanted { methods, partial } => {
                         LoginEvent::AuthWanted { methods, partial }
                     }
+                    Event::Sign(data) => LoginEvent::Sign(data),
+                    Event::Questions(questions) => LoginEvent::Questions(questions),
+                    Event::PasswordExpired(prompt) => LoginEvent::PasswordExpired { prompt },
                     Event::Banner(text) => LoginEvent::Banner(text.to_vec()),
                     Event::Attempt(attempt) => LoginEvent::Attempt(attempt),
                     Event::Authenticated => LoginEvent::Authenticated {
@@ -223,7 +252,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         Ok(self.link.connection.accept_host_key()?)
     }
 
-    /// Client: tries a credential. For a key, [`LoginEvent::Sign`] comes next.
+    /// Client: tries a credential. For a key, [`LoginEvent::Sign`] comes next, at once or, if the
+    /// server is asked about the key first, when it would do.
     ///
     /// # Errors
     /// [`CloseReason::Connection`].
@@ -233,13 +263,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         Ok(())
     }
 
-    /// Client: the raw signature (64 bytes for Ed25519) of what was to be signed.
+    /// Client: the signature of what was to be signed, as the blob that has the algorithm's name in
+    /// front (RFC 4253 §6.6).
     ///
     /// # Errors
     /// [`CloseReason::Connection`].
-    pub fn signature(&mut self, raw: &[u8]) -> Result<(), CloseReason> {
+    pub fn signature(&mut self, blob: &[u8]) -> Result<(), CloseReason> {
         self.link.connection.resume_clock(now());
-        Ok(self.link.connection.signature(raw)?)
+        Ok(self.link.connection.signature(blob)?)
+    }
+
+    /// Client: the answers to the server's questions, as many as there were.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn answers(&mut self, answers: &[Zeroizing<String>]) -> Result<(), CloseReason> {
+        self.link.connection.resume_clock(now());
+        Ok(self.link.connection.answers(answers)?)
+    }
+
+    /// Client: the signature algorithms that the server verifies, as far as they are known here;
+    /// `None` if it did not say (RFC 8308 §3.1).
+    #[must_use]
+    pub fn server_sig_algs(&self) -> Option<&[SignatureAlgorithm]> {
+        self.link.connection.server_sig_algs()
+    }
+
+    /// Client: whether anything was sent that proves who the user is: a signature, a password, or
+    /// an answer. To be asked after [`LoginEvent::Authenticated`]: a server that lets in without
+    /// any may be one that only wants to be trusted.
+    #[must_use]
+    pub const fn has_proved(&self) -> bool {
+        self.link.connection.has_proved()
     }
 
     /// Server: the attempt is right.
@@ -259,7 +314,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// # Errors
     /// [`CloseReason::Connection`].
     pub fn reject_auth(&mut self) -> Result<(), CloseReason> {
-        match self.link.connection.reject_auth() {
+        let outcome = self.link.connection.reject_auth();
+        self.answered(outcome)
+    }
+
+    /// Server: the attempt is right, but is only a step: one of `remaining` has to follow, by the
+    /// same user. A query about a key, or a request without proof, is rejected instead.
+    ///
+    /// # Errors
+    /// As [`Login::reject_auth`].
+    pub fn accept_partially(&mut self, remaining: &[AuthMethod]) -> Result<(), CloseReason> {
+        let outcome = self.link.connection.accept_auth_partially(remaining);
+        self.answered(outcome)
+    }
+
+    /// Server: has whoever tries keyboard-interactive asked; at most
+    /// [`PROMPTS_MAX`](crate::auth::PROMPTS_MAX) questions at a time. The answers come as
+    /// [`Method::Answers`](crate::auth::Method::Answers). Other attempts are rejected instead.
+    ///
+    /// # Errors
+    /// As [`Login::reject_auth`].
+    pub fn ask(&mut self, questions: &Questions) -> Result<(), CloseReason> {
+        let outcome = self.link.connection.ask(questions);
+        self.answered(outcome)
+    }
+
+    /// Server: the password is right, but has to be changed first:
+    /// [`Method::PasswordChange`](crate::auth::Method::PasswordChange) may come next. Other attempts
+    /// are rejected instead.
+    ///
+    /// # Errors
+    /// As [`Login::reject_auth`].
+    pub fn password_expired(&mut self, prompt: &str) -> Result<(), CloseReason> {
+        let outcome = self.link.connection.password_expired(prompt);
+        self.answered(outcome)
+    }
+
+    /// That there were too many attempts is told by the next event, after the
+    /// peer was told.
+    fn answered(&mut self, outcome: Result<(), ConnectionError>) -> Result<(), CloseReason> {
+        match outcome {
             Err(error @ ConnectionError::TooManyAttempts) => self.failed = Some(error),
             outcome => outcome?,
         }

@@ -168,6 +168,9 @@ impl Router {
             // Questions of the login, which is over.
             Event::HostKey(_)
             | Event::AuthWanted { .. }
+            | Event::Sign(_)
+            | Event::Questions(_)
+            | Event::PasswordExpired(_)
             | Event::Banner(_)
             | Event::Attempt(_)
             | Event::Authenticated => {}

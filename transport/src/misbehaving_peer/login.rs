@@ -138,7 +138,7 @@ fn who_is_in_is_who_signed_not_who_was_asked_about() {
     }
     let message = signed(&ann, "ann", rig.session_id().unwrap().as_bytes());
     let told = rig.tell(&message).unwrap();
-    let expected = format!("PublicKey({:?})", ann.public_key());
+    let expected = format!("PublicKey({:?}, ", ann.public_key());
     assert!(
         told.events[0].contains(&expected),
         "{:?} {expected}",

@@ -100,9 +100,9 @@ fn table(role: Role, strict: bool, state: State) -> Vec<Row> {
             });
         }
         State::BeforeNewKeys | State::RekeyBeforeNewKeys => rows.push((21..=21, Accepted)),
-        // RFC 8308 §2.4: the first packet under keys; from a server, also later in the login.
+        // RFC 8308 §2.4: the first packet under keys; from a server, also before it lets in.
         State::FirstUnderKeys => rows.push((7..=7, Ignored)),
-        State::BeforeService | State::InLogin if !server => rows.push((7..=7, Ignored)),
+        State::InLogin if !server => rows.push((7..=7, Ignored)),
         _ => {}
     }
     rows

@@ -215,6 +215,18 @@ impl Rig {
 
     pub(super) fn tell_newkeys(&mut self) -> Outcome {
         let outcome = self.tell(&[number::NEWKEYS])?;
+        self.use_new_keys();
+        Ok(outcome)
+    }
+
+    /// `NEWKEYS` and one more message that arrives with it.
+    pub(super) fn tell_newkeys_and(&mut self, payload: &[u8]) -> Outcome {
+        self.sender.send(&[number::NEWKEYS]).unwrap();
+        self.use_new_keys();
+        self.tell(payload)
+    }
+
+    fn use_new_keys(&mut self) {
         let direction = match self.machine_direction() {
             Direction::ClientToServer => Direction::ServerToClient,
             Direction::ServerToClient => Direction::ClientToServer,
@@ -222,6 +234,5 @@ impl Rig {
         let (suite, keys) = self.keys(direction);
         self.sender.install(suite, &keys, self.offer.strict);
         self.first = false;
-        Ok(outcome)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ketch_transport::algorithm::SignatureAlgorithm;
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
@@ -92,15 +93,17 @@ pub(crate) fn host_key() -> Arc<HostKeyPair> {
     Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])))
 }
 
-/// The key pair with which the user may log in.
-pub(crate) fn user_key() -> ring::signature::Ed25519KeyPair {
-    ring::signature::Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap()
+/// The key with which the user may log in.
+pub(crate) fn user_key() -> HostKeyPair {
+    HostKeyPair::from_ed25519_seed(Zeroizing::new([8; 32]))
 }
 
 pub(crate) fn user_public_key() -> PublicKey {
-    let pair = user_key();
-    let public = ring::signature::KeyPair::public_key(&pair).as_ref();
-    PublicKey::ed25519(public.try_into().unwrap())
+    user_key().public_key().clone()
+}
+
+pub(crate) fn user_signature(data: &[u8]) -> Vec<u8> {
+    user_key().sign(SignatureAlgorithm::Ed25519, data).unwrap()
 }
 
 /// Lets the user in with the password "secret" or with [`user_key`].
@@ -112,7 +115,7 @@ where
         match login.next().await? {
             LoginEvent::Attempt(attempt) => match attempt.method {
                 Method::Password(password) if *password == "secret" => login.accept_auth()?,
-                Method::PublicKey(key) | Method::PublicKeyQuery(key)
+                Method::PublicKey { key, .. } | Method::PublicKeyQuery { key, .. }
                     if key == user_public_key() =>
                 {
                     login.accept_auth()?;
