@@ -188,7 +188,7 @@ impl Side {
 
     fn server(seed: u64) -> Self {
         let key = HostKeyPair::from_ed25519_seed([9; 32].into());
-        let config = ServerConfig::new(Arc::new(key));
+        let config = ServerConfig::new([Arc::new(key.into())]);
         Self::new(false, |now| {
             Connection::server(config, Box::new(Seeded(seed)), now)
         })

@@ -93,10 +93,22 @@ impl Server {
         }
     }
 
-    /// The key by which clients know this server.
+    /// The key by which clients know this server, of several the first.
+    ///
+    /// # Panics
+    /// Never: a server without a key cannot be built.
     #[must_use]
     pub fn host_key(&self) -> &PublicKey {
-        self.inner.config.host_key.public_key()
+        self.host_keys().next().expect("there is one")
+    }
+
+    /// The keys by which clients know this server, at least one.
+    pub fn host_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.inner
+            .config
+            .host_keys
+            .iter()
+            .map(|key| key.public_key())
     }
 
     /// Accepts connections until [`Server::shutdown`] is called and all of them have ended.

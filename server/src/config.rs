@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ketch_transport::config::{CommonConfig, ServerConfig};
-use ketch_transport::crypto::hostkey::HostKeyPair;
+use ketch_transport::config::{CommonConfig, HostKey, ServerConfig};
 use ketch_transport::driver::Application;
 
 use crate::accept::Server;
@@ -69,7 +68,7 @@ impl Default for ServerLimits {
 #[derive(Debug, Default)]
 #[must_use]
 pub struct ServerBuilder {
-    host_key: Option<HostKeyPair>,
+    host_keys: Vec<Arc<HostKey>>,
     users: Vec<User>,
     timeouts: Timeouts,
     limits: ServerLimits,
@@ -78,9 +77,10 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// The key by which clients know this server. There is no default.
-    pub fn host_key(mut self, key: HostKeyPair) -> Self {
-        self.host_key = Some(key);
+    /// A key by which clients know this server, with or without a certificate: one of each type, in
+    /// order of preference. There is no default.
+    pub fn host_key(mut self, key: impl Into<HostKey>) -> Self {
+        self.host_keys.push(Arc::new(key.into()));
         self
     }
 
@@ -142,18 +142,20 @@ impl ServerBuilder {
     /// anybody, does not start.
     pub fn build(self) -> Result<Server, BuildError> {
         let Self {
-            host_key,
+            host_keys,
             users,
             timeouts,
             limits,
             mut transport,
             subsystems,
         } = self;
-        let host_key = host_key.ok_or(BuildError::NoHostKey)?;
+        if host_keys.is_empty() {
+            return Err(BuildError::NoHostKey);
+        }
         let users = Users::new(users, limits.handles_max, timeouts.idle)?;
         transport.timers.handshake = timeouts.handshake;
         transport.timers.authentication = timeouts.authentication;
-        let mut config = ServerConfig::new(Arc::new(host_key));
+        let mut config = ServerConfig::new(host_keys);
         config.methods = users.methods();
         config.common = transport;
         let admission = AdmissionLimits {

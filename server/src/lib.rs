@@ -71,11 +71,12 @@ pub use fs::{
     OpenHow, TYPE_BITS, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work, blocking,
 };
 pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
+pub use ketch_keys::{GenerateError, KeyFileError, LineError, PrivateKey, PublicKey};
 pub use ketch_protocol::StatVfs;
 pub use ketch_transport::config::CommonConfig;
-pub use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
+pub use ketch_transport::config::HostKey;
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
-pub use keys::{KeyError, generate_host_key, read_host_key, read_public_key, write_host_key};
+pub use keys::{generate_host_key, read_host_key, read_public_key};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use policy::Access;
 pub use users::{PASSWORD_LEN_MAX, USER_NAME_LEN_MAX, User};

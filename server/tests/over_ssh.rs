@@ -12,7 +12,7 @@ use ketch_protocol::{
     ReplyEvent, Request, RequestId, Response, Stat, StatusCode, Write,
 };
 use ketch_server::{
-    Answer, Block, Call, File, FileCall, FileSystem, HostKeyPair, MemoryFileSystem, PublicKey,
+    Answer, Block, Call, File, FileCall, FileSystem, MemoryFileSystem, PrivateKey, PublicKey,
     Server, ServerBuilder, Timeouts, User, VPath, Work, generate_host_key,
 };
 use ketch_transport::auth::Credential;
@@ -195,7 +195,7 @@ fn take_replies(
     }
 }
 
-fn host_key() -> HostKeyPair {
+fn host_key() -> PrivateKey {
     generate_host_key().unwrap()
 }
 

@@ -1,13 +1,11 @@
-//! The algorithms of RFC 4253 §6 to §7 as types, and how two offers become a choice.
+//! The algorithms of RFC 4253 §6 to §7 as types.
 //!
-//! Names exist only here: everything behind [`negotiate`] compares enums. Negotiation is a pure
-//! function of two [`KexInit`]s and is tested as a table.
+//! Names exist only here: everything behind [`negotiate`](crate::negotiation::negotiate) compares
+//! enums. Which are offered stands in [`profile`](crate::profile).
 
 use std::fmt;
 
 pub use ketch_keys::SignatureAlgorithm;
-
-use crate::message::kex::KexInit;
 
 /// Defines an enum of algorithms with their names on the wire.
 macro_rules! algorithms {
@@ -75,6 +73,17 @@ algorithms! {
         DhGroup1Sha1 => "diffie-hellman-group1-sha1",
         /// A group that the server names, with SHA-1 (RFC 4419). Client only, for old partners.
         DhGroupExchangeSha1 => "diffie-hellman-group-exchange-sha1",
+    }
+}
+
+impl Kex {
+    /// Whether a quantum computer does not break it.
+    #[must_use]
+    pub const fn is_post_quantum(self) -> bool {
+        matches!(
+            self,
+            Self::MlKem768X25519 | Self::Sntrup761X25519 | Self::Sntrup761X25519OpenSsh
+        )
     }
 }
 
@@ -168,14 +177,6 @@ algorithms! {
     }
 }
 
-/// MACs that are named in our `KEXINIT` although none is used: every cipher brings its own tag.
-///
-/// RFC 4253 §7.1 wants at least one name in each list, and some peers look for a common one before
-/// they look at the cipher.
-pub(crate) const MAC_NAMES: [&str; 2] = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-256"];
-/// The only compression: none.
-pub(crate) const COMPRESSION_NAMES: [&str; 1] = ["none"];
-
 /// Names in the list of key exchange methods that are no methods but say what a side can do.
 pub mod marker {
     /// The client reads `EXT_INFO` (RFC 8308 §2.1).
@@ -188,258 +189,9 @@ pub mod marker {
     pub const STRICT_SERVER: &str = "kex-strict-s-v00@openssh.com";
 }
 
-/// What a side offers, each list in order of preference.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Preferences {
-    /// Key exchange methods.
-    pub kex: Vec<Kex>,
-    /// Host key algorithms: those a client accepts, or a server has keys for.
-    pub host_key: Vec<SignatureAlgorithm>,
-    /// Ciphers, the same in both directions.
-    pub cipher: Vec<CipherName>,
-}
-
-impl Preferences {
-    /// The secure and fast default: AES-GCM first where the processor has instructions for AES,
-    /// ChaCha20-Poly1305 first elsewhere.
-    #[must_use]
-    pub fn modern() -> Self {
-        use CipherName::{Aes128Gcm, Aes256Gcm, ChaCha20Poly1305};
-        let cipher = if has_aes_instructions() {
-            vec![Aes256Gcm, Aes128Gcm, ChaCha20Poly1305]
-        } else {
-            vec![ChaCha20Poly1305, Aes256Gcm, Aes128Gcm]
-        };
-        Self {
-            kex: vec![Kex::Curve25519Sha256, Kex::Curve25519Sha256Libssh],
-            host_key: vec![SignatureAlgorithm::Ed25519],
-            cipher,
-        }
-    }
-}
-
-impl Default for Preferences {
-    fn default() -> Self {
-        Self::modern()
-    }
-}
-
-fn has_aes_instructions() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
-}
-
-/// What two offers agree on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Negotiated {
-    /// The key exchange method.
-    pub kex: Kex,
-    /// The server's signature algorithm.
-    pub host_key: SignatureAlgorithm,
-    /// Cipher from client to server.
-    pub client_to_server: CipherName,
-    /// Cipher from server to client.
-    pub server_to_client: CipherName,
-    /// Both sides keep strict key exchange.
-    pub strict: bool,
-    /// The client said that it reads `EXT_INFO`.
-    pub client_reads_ext_info: bool,
-    /// The server said that it reads `EXT_INFO`.
-    pub server_reads_ext_info: bool,
-    /// The first choices of both sides are the same, so a guessed packet counts (RFC 4253 §7).
-    pub guess_is_right: bool,
-}
-
-/// Two offers have nothing in common.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NoCommonAlgorithm {
-    /// Which list: "key exchange", "host key", "cipher".
-    pub category: &'static str,
-    /// What the client offers.
-    pub client: String,
-    /// What the server offers.
-    pub server: String,
-}
-
-impl fmt::Display for NoCommonAlgorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            category,
-            client,
-            server,
-        } = self;
-        write!(
-            f,
-            "no common {category} algorithm: client offers {client}; server offers {server}"
-        )
-    }
-}
-
-impl std::error::Error for NoCommonAlgorithm {}
-
-/// Chooses as RFC 4253 §7.1 has it: the first of the client's that the server has too.
-///
-/// # Errors
-/// [`NoCommonAlgorithm`] names the list in which the two sides share nothing that we implement.
-pub fn negotiate(
-    client: &KexInit<'_>,
-    server: &KexInit<'_>,
-) -> Result<Negotiated, NoCommonAlgorithm> {
-    let kex = choose("key exchange", client.kex, server.kex, Kex::from_name)?;
-    let host_key = choose(
-        "host key",
-        client.host_key,
-        server.host_key,
-        SignatureAlgorithm::from_name,
-    )?;
-    let cipher = |client, server| {
-        choose("cipher", client, server, |name| {
-            CipherName::from_name(name).filter(|cipher| cipher.is_aead())
-        })
-    };
-    Ok(Negotiated {
-        kex,
-        host_key,
-        client_to_server: cipher(
-            client.cipher_client_to_server,
-            server.cipher_client_to_server,
-        )?,
-        server_to_client: cipher(
-            client.cipher_server_to_client,
-            server.cipher_server_to_client,
-        )?,
-        strict: client.kex.contains(marker::STRICT_CLIENT)
-            && server.kex.contains(marker::STRICT_SERVER),
-        client_reads_ext_info: client.kex.contains(marker::EXT_INFO_CLIENT),
-        server_reads_ext_info: server.kex.contains(marker::EXT_INFO_SERVER),
-        guess_is_right: client.kex.first() == server.kex.first()
-            && client.host_key.first() == server.host_key.first(),
-    })
-}
-
-fn choose<T>(
-    category: &'static str,
-    client: ketch_wire::NameList<'_>,
-    server: ketch_wire::NameList<'_>,
-    from_name: impl Fn(&str) -> Option<T>,
-) -> Result<T, NoCommonAlgorithm> {
-    client
-        .iter()
-        .filter(|name| server.contains(name))
-        .find_map(from_name)
-        .ok_or_else(|| NoCommonAlgorithm {
-            category,
-            client: client.as_str().to_owned(),
-            server: server.as_str().to_owned(),
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ketch_wire::NameList;
-
-    fn offer<'a>(kex: &'a str, host_key: &'a str, cipher: &'a str) -> KexInit<'a> {
-        let list = |names| NameList::new(names).unwrap();
-        KexInit {
-            cookie: [0; 16],
-            kex: list(kex),
-            host_key: list(host_key),
-            cipher_client_to_server: list(cipher),
-            cipher_server_to_client: list(cipher),
-            mac_client_to_server: list("hmac-sha2-256"),
-            mac_server_to_client: list("hmac-sha2-256"),
-            compression_client_to_server: list("none"),
-            compression_server_to_client: list("none"),
-            languages_client_to_server: NameList::EMPTY,
-            languages_server_to_client: NameList::EMPTY,
-            first_kex_packet_follows: false,
-        }
-    }
-
-    #[test]
-    fn the_clients_first_choice_that_the_server_has_wins() {
-        let client = offer(
-            "sntrup761x25519-sha512,curve25519-sha256,ext-info-c,kex-strict-c-v00@openssh.com",
-            "ssh-dss,ssh-ed25519",
-            "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com",
-        );
-        let server = offer(
-            "sntrup761x25519-sha512,curve25519-sha256@libssh.org,curve25519-sha256",
-            "ssh-ed25519,ssh-dss",
-            "aes256-gcm@openssh.com,aes128-gcm@openssh.com",
-        );
-        let chosen = negotiate(&client, &server).unwrap();
-        // A name that both have but that is not implemented here is passed over.
-        assert_eq!(chosen.kex, Kex::Curve25519Sha256);
-        assert_eq!(chosen.host_key, SignatureAlgorithm::Ed25519);
-        assert_eq!(chosen.client_to_server, CipherName::Aes128Gcm);
-        assert!(chosen.client_reads_ext_info && !chosen.server_reads_ext_info);
-        assert!(!chosen.strict, "one side's mark is not enough");
-        assert!(
-            !chosen.guess_is_right,
-            "the first host key algorithms differ"
-        );
-    }
-
-    #[test]
-    fn both_marks_make_it_strict() {
-        let client = offer(
-            "curve25519-sha256,kex-strict-c-v00@openssh.com",
-            "ssh-ed25519",
-            "aes128-gcm@openssh.com",
-        );
-        let server = offer(
-            "curve25519-sha256,kex-strict-s-v00@openssh.com",
-            "ssh-ed25519",
-            "aes128-gcm@openssh.com",
-        );
-        let chosen = negotiate(&client, &server).unwrap();
-        assert!(chosen.strict && chosen.guess_is_right);
-        let crossed = offer(
-            "curve25519-sha256,kex-strict-c-v00@openssh.com",
-            "ssh-ed25519",
-            "aes128-gcm@openssh.com",
-        );
-        assert!(
-            !negotiate(&client, &crossed).unwrap().strict,
-            "the server has a mark of its own"
-        );
-    }
-
-    #[test]
-    fn nothing_in_common_names_the_list() {
-        let client = offer("curve25519-sha256", "ssh-ed25519", "aes128-gcm@openssh.com");
-        for (server, category) in [
-            (
-                offer(
-                    "ecdh-sha2-nistp256",
-                    "ssh-ed25519",
-                    "aes128-gcm@openssh.com",
-                ),
-                "key exchange",
-            ),
-            (
-                offer("curve25519-sha256", "ssh-rsa", "aes128-gcm@openssh.com"),
-                "host key",
-            ),
-            (
-                offer("curve25519-sha256", "ssh-ed25519", "aes128-cbc"),
-                "cipher",
-            ),
-            (
-                offer("curve25519-sha256", "ssh-ed25519", "aes128-gcm"),
-                "cipher",
-            ),
-        ] {
-            assert_eq!(negotiate(&client, &server).unwrap_err().category, category);
-        }
-    }
 
     #[test]
     fn names_are_found_letter_for_letter() {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::algorithm::Preferences;
-use crate::crypto::hostkey::HostKeyPair;
+use ketch_keys::{KeyType, PrivateKey, PublicKey, SignError, SignatureAlgorithm};
+
+use crate::algorithm::Kex;
+use crate::profile::{Preferences, Profile};
 
 /// Bounds on what a peer may make us keep or do.
 #[derive(Clone, Debug)]
@@ -100,10 +102,11 @@ impl Default for RekeyPolicy {
 }
 
 /// What both roles have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CommonConfig {
-    /// Algorithms, in order of preference.
+    /// Algorithms, in order of preference. Default: [`Profile::Compat`] of a client,
+    /// [`Profile::Modern`] of a server.
     pub preferences: Preferences,
     /// Bounds.
     pub limits: Limits,
@@ -113,12 +116,49 @@ pub struct CommonConfig {
     pub rekey: RekeyPolicy,
 }
 
+impl Default for CommonConfig {
+    /// With [`Profile::Modern`].
+    fn default() -> Self {
+        Self::new(Profile::Modern.for_client())
+    }
+}
+
+impl CommonConfig {
+    fn new(preferences: Preferences) -> Self {
+        Self {
+            preferences,
+            limits: Limits::default(),
+            timers: Timers::default(),
+            rekey: RekeyPolicy::default(),
+        }
+    }
+}
+
+/// What a client knows of a host from last time, which spares round trips.
+///
+/// Nothing in it is secret, and nothing is trusted: a host that has changed since costs one failed
+/// connection ([`ConnectionError::WrongGuess`](crate::error::ConnectionError::WrongGuess)), after
+/// which it should be forgotten and connected to without.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remembered {
+    /// How the host introduced itself.
+    pub identification: String,
+    /// The method that this client and the host choose: its first packet is sent unasked.
+    pub kex: Kex,
+    /// The algorithm of the host's key.
+    pub host_key: SignatureAlgorithm,
+    /// Whether it keeps strict key exchange; if not, what is unsafe without is offered last.
+    pub strict: bool,
+}
+
 /// A client's configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// Who to log in as.
     pub user: String,
+    /// What is known of the host from last time. Default: nothing.
+    pub remembered: Option<Remembered>,
     /// What both roles have.
     pub common: CommonConfig,
 }
@@ -129,7 +169,8 @@ impl ClientConfig {
     pub fn new(user: impl Into<String>) -> Self {
         Self {
             user: user.into(),
-            common: CommonConfig::default(),
+            remembered: None,
+            common: CommonConfig::new(Profile::Compat.for_client()),
         }
     }
 }
@@ -158,12 +199,92 @@ impl AuthMethod {
     }
 }
 
+/// A private key with which a server proves who it is, and perhaps a certificate for it.
+#[derive(Debug)]
+pub struct HostKey {
+    private: PrivateKey,
+    certificate: Option<PublicKey>,
+}
+
+impl HostKey {
+    /// The key alone.
+    #[must_use]
+    pub const fn new(private: PrivateKey) -> Self {
+        Self {
+            private,
+            certificate: None,
+        }
+    }
+
+    /// With a certificate over it, as an authority signed it (OpenSSH PROTOCOL.certkeys).
+    ///
+    /// # Errors
+    /// The key itself, if the certificate is over another key, or is none.
+    pub fn with_certificate(self, certificate: PublicKey) -> Result<Self, Box<Self>> {
+        let fits = certificate.certificate().is_some()
+            && certificate.plain() == *self.private.public_key();
+        if !fits {
+            return Err(Box::new(self));
+        }
+        Ok(Self {
+            private: self.private,
+            certificate: Some(certificate),
+        })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        self.private.public_key()
+    }
+
+    /// The certificate, if there is one.
+    #[must_use]
+    pub const fn certificate(&self) -> Option<&PublicKey> {
+        self.certificate.as_ref()
+    }
+
+    /// What of it is shown under that algorithm: the certificate or the key.
+    pub(crate) fn shown_with(&self, algorithm: SignatureAlgorithm) -> &PublicKey {
+        match &self.certificate {
+            Some(certificate) if algorithm.is_certificate() => certificate,
+            _ => self.public_key(),
+        }
+    }
+
+    /// Whether it can prove itself with that algorithm.
+    pub(crate) fn signs_with(&self, algorithm: SignatureAlgorithm) -> bool {
+        algorithm.key_type() == self.public_key().key_type()
+            && (!algorithm.is_certificate() || self.certificate.is_some())
+            // Made and verified by a device that is not here.
+            && !matches!(
+                algorithm.key_type(),
+                KeyType::SkEd25519 | KeyType::SkEcdsaP256
+            )
+    }
+
+    /// Signs; the signature was verified before it is returned.
+    pub(crate) fn sign(
+        &self,
+        algorithm: SignatureAlgorithm,
+        data: &[u8],
+    ) -> Result<Vec<u8>, SignError> {
+        self.private.sign(algorithm.plain(), data)
+    }
+}
+
+impl From<PrivateKey> for HostKey {
+    fn from(private: PrivateKey) -> Self {
+        Self::new(private)
+    }
+}
+
 /// A server's configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// With what it proves who it is.
-    pub host_key: Arc<HostKeyPair>,
+    /// With what it proves who it is: at most one key of each type counts, the first.
+    pub host_keys: Arc<[Arc<HostKey>]>,
     /// Ways to log in that it names and takes. Default: keys and passwords.
     pub methods: Vec<AuthMethod>,
     /// A text that is shown to users before they log in (RFC 4252 §5.4). Default: none.
@@ -173,14 +294,18 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// Proves itself with `host_key`; everything else has a default.
+    /// Proves itself with `host_keys`; everything else has a default.
+    ///
+    /// # Panics
+    /// Never: the modern profile has a list for servers.
     #[must_use]
-    pub fn new(host_key: Arc<HostKeyPair>) -> Self {
+    pub fn new(host_keys: impl IntoIterator<Item = Arc<HostKey>>) -> Self {
+        let preferences = Profile::Modern.for_server();
         Self {
-            host_key,
+            host_keys: host_keys.into_iter().collect(),
             methods: vec![AuthMethod::PublicKey, AuthMethod::Password],
             banner: None,
-            common: CommonConfig::default(),
+            common: CommonConfig::new(preferences.expect("it is for both roles")),
         }
     }
 }

@@ -14,31 +14,33 @@ use std::time::Instant;
 use ketch_wire::{NameList, Reader};
 use zeroize::Zeroizing;
 
-use crate::algorithm::{Preferences, SignatureAlgorithm};
+use crate::admission::{Part, Reaction, Stage, reaction};
+use crate::algorithm::SignatureAlgorithm;
 use crate::auth::client::{self, ClientAuth};
 use crate::auth::server::{self, ServerAuth, UserKeys};
 use crate::auth::{Credential, Questions, Session};
-use crate::config::{AuthMethod, ClientConfig, CommonConfig, ServerConfig};
+use crate::config::{AuthMethod, ClientConfig, CommonConfig, Remembered, ServerConfig};
 use crate::crypto::Random;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::event::Event;
-use crate::handshake::{self, Handshake, Side};
+use crate::handshake::{self, Handshake, Side, Step};
+use crate::info::{Algorithms, ConnectionInfo, Traffic};
 use crate::keeper::Keeper;
+use crate::message::number;
 use crate::message::transport::{Disconnect, DisconnectReason, ExtInfo, Unimplemented};
-use crate::message::{Phase, number, phase};
 use crate::mux::{Mux, Sessions};
 use crate::outbox::Outbox;
 use crate::packet::{
-    Identification, IdentificationReader, Input, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH,
+    Identification, IdentificationReader, Input, Lent, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH,
     Packet, PacketError, Progress, Receiver,
 };
+use crate::profile::Preferences;
+use crate::strict;
 
 /// Most bytes of a peer's description that are kept.
 const DESCRIPTION_LEN_MAX: usize = 512;
 /// Whether `PING` is answered, and may be announced.
 const PINGS_ARE_ANSWERED: bool = false;
-/// How long users' RSA keys have to be, in bits.
-const RSA_BITS_MIN: u32 = 2048;
 
 /// One SSH connection.
 pub struct Connection {
@@ -53,6 +55,16 @@ pub struct Connection {
     /// The next packet is the first after the peer's first `NEWKEYS` (RFC 8308 §2.4).
     first_after_newkeys: bool,
     ext_info_sent: bool,
+    /// The peer's `KEXINIT`, if it starts exchanges faster than they are answered.
+    held_back: Option<HeldBack>,
+}
+
+/// A `KEXINIT` that is answered later. Nothing is read meanwhile.
+#[derive(Debug)]
+struct HeldBack {
+    until: Instant,
+    payload: Vec<u8>,
+    sequence: u32,
 }
 
 /// The peer's identification, or the reader that waits for it.
@@ -74,6 +86,14 @@ impl Auth {
         match self {
             Self::Client(auth) => auth.is_waiting(),
             Self::Server(auth) => auth.is_waiting(),
+        }
+    }
+
+    /// Whether the service for authentication was granted.
+    const fn has_service(&self) -> bool {
+        match self {
+            Self::Client(auth) => auth.has_service(),
+            Self::Server(auth) => auth.has_service(),
         }
     }
 
@@ -105,9 +125,19 @@ impl Connection {
         random: Box<dyn Random>,
         now: Instant,
     ) -> Result<Self, ConnectionError> {
-        let ClientConfig { user, common } = config;
+        let ClientConfig {
+            user,
+            remembered,
+            mut common,
+        } = config;
+        if remembered.as_ref().is_some_and(|host| !host.strict) {
+            strict::put_unsafe_last(&mut common.preferences);
+        }
         Self::new(
-            Side::Client { host_key: None },
+            Side::Client {
+                host_key: None,
+                remembered,
+            },
             Auth::Client(ClientAuth::new(user)),
             IdentificationReader::of_server(),
             Sessions::Refused,
@@ -117,7 +147,8 @@ impl Connection {
         )
     }
 
-    /// A server's side; its identification and `KEXINIT` wait in the output at once.
+    /// A server's side; its identification waits in the output at once, its `KEXINIT` when the
+    /// client's identification is in.
     ///
     /// # Errors
     /// [`ConnectionError::RandomFailed`].
@@ -127,7 +158,7 @@ impl Connection {
         now: Instant,
     ) -> Result<Self, ConnectionError> {
         let ServerConfig {
-            host_key,
+            host_keys,
             methods,
             banner,
             common,
@@ -136,7 +167,7 @@ impl Connection {
         let auth = ServerAuth::new(&methods, banner, user_keys, &common.limits);
         let auth = Auth::Server(auth);
         Self::new(
-            Side::Server { host_key },
+            Side::Server { host_keys },
             auth,
             IdentificationReader::of_client(),
             Sessions::Accepted,
@@ -166,6 +197,7 @@ impl Connection {
         outbox.sender.send_clear_line(ours.as_str());
         let mut handshake = Handshake::new(side, preferences, ours.as_str().to_owned());
         outbox.sender.refill_padding(&mut *random)?;
+        // A server's waits for the client's identification.
         handshake.start(&mut *random, &mut outbox)?;
         Ok(Self {
             identification: Ident::Reading(reader),
@@ -178,6 +210,7 @@ impl Connection {
             random,
             first_after_newkeys: false,
             ext_info_sent: false,
+            held_back: None,
         })
     }
 
@@ -218,7 +251,11 @@ impl Connection {
                 {
                     Progress::Incomplete => return Ok(None),
                     Progress::Complete(theirs) => {
-                        self.handshake.on_identification(theirs.as_str().to_owned());
+                        self.handshake.on_identification(
+                            theirs.as_str().to_owned(),
+                            &mut *self.random,
+                            &mut self.outbox,
+                        )?;
                         self.identification = Ident::Known(theirs);
                     }
                 }
@@ -243,7 +280,7 @@ impl Connection {
     /// Whether an answer is awaited, before which no packet is taken.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
-        self.handshake.awaits_verdict() || self.auth.is_waiting()
+        self.handshake.awaits_verdict() || self.auth.is_waiting() || self.held_back.is_some()
     }
 
     /// Client: asks for the first credential, which was put off until everything was looked at that
@@ -274,62 +311,45 @@ impl Connection {
         let number = payload.bytes.first().copied().unwrap_or_default();
         let fields = Reader::new(payload.bytes.get(1..).unwrap_or_default());
         let first_after_newkeys = std::mem::take(&mut self.first_after_newkeys);
-        self.admit(number)?;
-        match phase(number) {
-            Phase::Connection => self.mux.on_message(number, payload, &mut self.outbox),
-            Phase::Always => self.on_any_time(number, fields),
-            Phase::Kex => self.on_kex(packet, now),
-            Phase::Service if number == number::EXT_INFO => {
-                self.on_ext_info(fields, first_after_newkeys)
+        let stage = self.stage();
+        match reaction(number, stage, self.is_client(), self.handshake.is_strict()) {
+            Reaction::Take(Part::Channels) => {
+                self.mux.on_message(number, payload, &mut self.outbox)
             }
-            Phase::Service | Phase::Auth => self.on_auth(number, fields, now),
-            Phase::Unknown => {
+            Reaction::Take(Part::Connection) => Err(disconnected(fields)),
+            Reaction::Take(Part::Kex) => self.on_kex(packet, now),
+            Reaction::Take(Part::ExtInfo) => self.on_ext_info(fields, first_after_newkeys),
+            Reaction::Take(Part::Auth) => self.on_auth(number, fields, now),
+            Reaction::Drop | Reaction::DropUnlessStrict => Ok(None),
+            Reaction::Unimplemented => {
                 let sequence = packet.sequence;
                 self.outbox
                     .message(|w| Unimplemented { sequence }.encode(w))?;
                 Ok(None)
             }
+            Reaction::Fatal => {
+                let state = stage.describe();
+                Err(PeerMisbehaved::Unexpected { number, state }.into())
+            }
         }
     }
 
-    /// The one place that says which message may come now.
-    fn admit(&self, number: u8) -> Result<(), PeerMisbehaved> {
-        let unexpected = |state| Err(PeerMisbehaved::Unexpected { number, state });
-        let phase = phase(number);
-        // A last word is heard at any time.
-        if number == number::DISCONNECT {
-            return Ok(());
+    /// How far the connection is, for the [table](crate::admission) of what may come.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.handshake.step() {
+            Step::FirstInit => Stage::FirstKexInit,
+            Step::Method { first: true } => Stage::FirstMethod,
+            Step::NewKeys { first: true } => Stage::FirstNewKeys,
+            Step::Method { first: false } => Stage::LaterMethod,
+            Step::NewKeys { first: false } => Stage::LaterNewKeys,
+            Step::Settled if self.auth.is_done() => Stage::Open,
+            Step::Settled if self.auth.has_service() => Stage::Auth,
+            Step::Settled => Stage::Service,
         }
-        if self.handshake.forbids_optional() && phase != Phase::Kex {
-            return unexpected("in a strict first key exchange");
-        }
-        if self.handshake.session_id().is_none() || self.handshake.expects_kex_only() {
-            return match phase {
-                Phase::Always | Phase::Kex => Ok(()),
-                _ => unexpected("in a key exchange"),
-            };
-        }
-        if phase == Phase::Connection && !self.auth.is_done() {
-            return unexpected("before authentication");
-        }
-        Ok(())
     }
 
-    fn on_any_time<'a>(
-        &mut self,
-        number: u8,
-        fields: Reader<'a>,
-    ) -> Result<Option<Event<'a>>, ConnectionError> {
-        if number == number::DISCONNECT {
-            let message = Disconnect::decode(fields)
-                .map_err(|source| PeerMisbehaved::Malformed { number, source })?;
-            let kept = message.description.len().min(DESCRIPTION_LEN_MAX);
-            return Err(ConnectionError::Disconnected {
-                reason: DisconnectReason(message.reason),
-                description: message.description[..kept].to_vec(),
-            });
-        }
-        Ok(None) // IGNORE, DEBUG, UNIMPLEMENTED; some peers send them without their fields
+    const fn is_client(&self) -> bool {
+        matches!(self.auth, Auth::Client(_))
     }
 
     fn on_kex<'a>(
@@ -338,8 +358,25 @@ impl Connection {
         now: Instant,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
         if !self.handshake.is_active() {
-            self.keeper.on_peer_rekey()?;
+            let until = self.keeper.on_peer_rekey(now)?;
+            if until > now {
+                self.held_back = Some(HeldBack {
+                    until,
+                    payload: packet.payload.bytes.to_vec(),
+                    sequence: packet.sequence,
+                });
+                return Ok(None);
+            }
         }
+        self.exchange(packet, now)
+    }
+
+    /// A message of the key exchange whose time has come.
+    fn exchange<'a>(
+        &mut self,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
         let outcome = self.handshake.on_packet(
             packet,
             &mut *self.random,
@@ -612,6 +649,57 @@ impl Connection {
         }
     }
 
+    /// How the connection is protected, and what went over it.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        let algorithms = self.handshake.current().map(|agreed| Algorithms {
+            kex: agreed.kex,
+            host_key: agreed.host_key,
+            client_to_server: agreed.client_to_server,
+            server_to_client: agreed.server_to_client,
+            strict: agreed.strict,
+        });
+        ConnectionInfo {
+            peer_identification: self.peer_identification().unwrap_or_default().to_owned(),
+            algorithms,
+            host_key_fingerprint: self
+                .handshake
+                .host_key()
+                .map(|key| key.fingerprint())
+                .unwrap_or_default(),
+            traffic: self.traffic(),
+        }
+    }
+
+    /// What went over the connection so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let (packets_in, bytes_in) = self.receiver.total();
+        let (packets_out, bytes_out) = self.outbox.sender.total();
+        Traffic {
+            bytes_in,
+            bytes_out,
+            packets_in,
+            packets_out,
+            rekeys: self.handshake.exchanges().saturating_sub(1),
+        }
+    }
+
+    /// What was agreed on that a user may want to know about: algorithms of no modern list.
+    #[must_use]
+    pub fn beyond_modern(&self) -> Vec<&'static str> {
+        self.handshake
+            .current()
+            .map(crate::negotiation::Negotiated::beyond_modern)
+            .unwrap_or_default()
+    }
+
+    /// Client: what to remember of the host, once keys are in use.
+    #[must_use]
+    pub fn to_remember(&self) -> Option<Remembered> {
+        self.handshake.to_remember()
+    }
+
     /// Exchanges keys now, whatever was sent under them so far.
     ///
     /// # Errors
@@ -661,7 +749,9 @@ impl Connection {
     /// When [`Connection::handle_timeout`] should be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.keeper.deadline(self.auth.is_done(), self.is_waiting())
+        let deadline = self.keeper.deadline(self.auth.is_done(), self.is_waiting());
+        let held_back = self.held_back.as_ref().map(|held| held.until);
+        deadline.into_iter().chain(held_back).min()
     }
 
     /// The clock has passed [`Connection::poll_timeout`].
@@ -669,6 +759,15 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::TimedOut`] if a deadline passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        if let Some(held) = self.held_back.take_if(|held| held.until <= now) {
+            let payload = Lent {
+                bytes: &held.payload,
+                at: 0,
+            };
+            let sequence = held.sequence;
+            let outcome = self.exchange(Packet { payload, sequence }, now);
+            outcome.inspect_err(|error| self.say_why(error))?;
+        }
         let outcome = self
             .keeper
             .handle_timeout(now, self.auth.is_done(), self.is_waiting());
@@ -714,14 +813,24 @@ fn session(handshake: &Handshake) -> Option<Session<'_>> {
 }
 
 /// Which users' keys a server takes.
-fn user_keys(_preferences: &Preferences) -> UserKeys {
-    let modern = |algorithm: &SignatureAlgorithm| algorithm.plain() != SignatureAlgorithm::RsaSha1;
+fn user_keys(preferences: &Preferences) -> UserKeys {
     UserKeys {
-        algorithms: SignatureAlgorithm::ALL
-            .iter()
-            .copied()
-            .filter(modern)
-            .collect(),
-        rsa_bits_min: RSA_BITS_MIN,
+        algorithms: preferences.user_key.clone(),
+        rsa_bits_min: preferences.rsa_bits_min,
+    }
+}
+
+/// The peer's last word.
+fn disconnected(fields: Reader<'_>) -> ConnectionError {
+    let number = number::DISCONNECT;
+    match Disconnect::decode(fields) {
+        Ok(message) => {
+            let kept = message.description.len().min(DESCRIPTION_LEN_MAX);
+            ConnectionError::Disconnected {
+                reason: DisconnectReason(message.reason),
+                description: message.description[..kept].to_vec(),
+            }
+        }
+        Err(source) => PeerMisbehaved::Malformed { number, source }.into(),
     }
 }

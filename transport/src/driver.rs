@@ -21,6 +21,7 @@ mod arena;
 mod handle;
 mod link;
 mod login;
+mod observed;
 mod router;
 mod streams;
 mod task;

@@ -4,9 +4,9 @@ use std::fmt;
 
 use ketch_wire::DecodeError;
 
-use crate::algorithm::NoCommonAlgorithm;
 use crate::crypto::RandomFailed;
 use crate::message::transport::DisconnectReason;
+use crate::negotiation::NoCommonAlgorithm;
 use crate::packet::{IdentificationError, OutputFull, PacketError, SendError};
 
 /// Why a [`Connection`](crate::connection::Connection) is of no use any more.
@@ -33,9 +33,16 @@ pub enum ConnectionError {
         /// Its words, at most 512 bytes of them, as they came.
         description: Vec<u8>,
     },
+    /// The first packet was guessed from what the host chose last time, and it chose something else:
+    /// forget the host and connect again.
+    #[error("the server has changed since last time, and what was sent early was wrong")]
+    WrongGuess,
     /// The host key was not accepted.
     #[error("the host key was not accepted")]
     HostKeyRefused,
+    /// None of the host keys can make the signature that was agreed on.
+    #[error("no host key can make the signature that was agreed on")]
+    NoHostKey,
     /// A deadline passed.
     #[error("{0}")]
     TimedOut(Deadline),
@@ -99,6 +106,12 @@ pub enum PeerMisbehaved {
     /// A public value that no honest peer sends (RFC 8731 §3).
     #[error("its public value for the key exchange is impossible")]
     BadPublicValue,
+    /// The group that it chose is not of the size that was asked for, or not safe (RFC 4419 §3).
+    #[error("its group for the key exchange is not safe")]
+    UnsafeGroup,
+    /// Its RSA host key is too short.
+    #[error("its RSA host key has too few bits")]
+    WeakHostKey,
     /// The signature of the exchange hash does not fit the host key (RFC 4253 §8).
     #[error("its signature of the key exchange is wrong")]
     BadHostSignature,
@@ -153,12 +166,21 @@ impl ConnectionError {
         match self {
             Self::Identification(_) => Some(DisconnectReason::PROTOCOL_VERSION_NOT_SUPPORTED),
             Self::Packet(_) => Some(DisconnectReason::MAC_ERROR),
-            Self::NoCommonAlgorithm(_) | Self::RandomFailed(_) => {
-                Some(DisconnectReason::KEY_EXCHANGE_FAILED)
-            }
+            Self::NoCommonAlgorithm(_)
+            | Self::RandomFailed(_)
+            | Self::WrongGuess
+            | Self::NoHostKey => Some(DisconnectReason::KEY_EXCHANGE_FAILED),
             Self::Misbehaved(PeerMisbehaved::NoSuchService) => {
                 Some(DisconnectReason::SERVICE_NOT_AVAILABLE)
             }
+            Self::Misbehaved(
+                PeerMisbehaved::NotStrict
+                | PeerMisbehaved::BadPublicValue
+                | PeerMisbehaved::UnsafeGroup
+                | PeerMisbehaved::BadHostKey
+                | PeerMisbehaved::WeakHostKey
+                | PeerMisbehaved::BadHostSignature,
+            ) => Some(DisconnectReason::KEY_EXCHANGE_FAILED),
             Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
             Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
             Self::TimedOut(_) => Some(DisconnectReason::CONNECTION_LOST),

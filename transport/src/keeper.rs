@@ -2,7 +2,7 @@
 //!
 //! Time is passed in; nothing here waits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{RekeyPolicy, Timers};
 use crate::error::{ConnectionError, Deadline, PeerMisbehaved};
@@ -11,6 +11,10 @@ use crate::error::{ConnectionError, Deadline, PeerMisbehaved};
 const PEER_REKEYS_MAX: u32 = 200;
 /// What counts as something in between, in bytes.
 const PEER_REKEYS_BYTES: u64 = 1 << 20;
+/// Key exchanges that a peer may start without waiting, once it was quiet for long.
+const PEER_REKEYS_BURST: u32 = 20;
+/// How often it may start one after that, each answered that much later.
+const PEER_REKEY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Deadlines and counters of one connection.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Keeper {
     keepalives: u32,
     peer_rekeys: u32,
     bytes_since_rekeys: u64,
+    /// Up to when the peer has used up its exchanges: each adds an interval to it.
+    rekeys_paid_until: Instant,
 }
 
 impl Keeper {
@@ -39,6 +45,7 @@ impl Keeper {
             keepalives: 0,
             peer_rekeys: 0,
             bytes_since_rekeys: 0,
+            rekeys_paid_until: now,
             timers,
             rekey,
         }
@@ -59,8 +66,9 @@ impl Keeper {
             .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
     }
 
-    /// The peer starts an exchange.
-    pub(crate) fn on_peer_rekey(&mut self) -> Result<(), PeerMisbehaved> {
+    /// The peer starts an exchange. Returns when it is answered: later than now if it starts more of
+    /// them than anybody needs, because each costs us more than it costs the peer.
+    pub(crate) fn on_peer_rekey(&mut self, now: Instant) -> Result<Instant, PeerMisbehaved> {
         if self.bytes_since_rekeys > PEER_REKEYS_BYTES {
             self.bytes_since_rekeys = 0;
             self.peer_rekeys = 0;
@@ -69,7 +77,12 @@ impl Keeper {
         if self.peer_rekeys > PEER_REKEYS_MAX {
             return Err(PeerMisbehaved::RekeyStorm);
         }
-        Ok(())
+        self.rekeys_paid_until = self.rekeys_paid_until.max(now) + PEER_REKEY_INTERVAL;
+        let credit = PEER_REKEY_INTERVAL * PEER_REKEYS_BURST;
+        Ok(self
+            .rekeys_paid_until
+            .checked_sub(credit)
+            .map_or(now, |at| at.max(now)))
     }
 
     /// An exchange is going on.

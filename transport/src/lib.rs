@@ -16,6 +16,7 @@
 //! ([`room::Room`]), encrypted there, and read by the kernel from there.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod algorithm;
 pub mod auth;
 pub mod channel;
@@ -27,13 +28,17 @@ pub mod driver;
 pub mod error;
 pub mod event;
 mod handshake;
+pub mod info;
 mod keeper;
 pub mod message;
 #[cfg(test)]
 mod misbehaving_peer;
 mod mux;
+pub mod negotiation;
 mod outbox;
 pub mod packet;
 #[cfg(test)]
 mod pair;
+pub mod profile;
 pub mod room;
+mod strict;

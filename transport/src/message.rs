@@ -2,7 +2,7 @@
 //!
 //! A message is the payload of a packet, its number first (RFC 4250 §4.1). Structs borrow what they
 //! read; decoding reads the fields in wire order and ends with `finish`. Which message may come when
-//! is decided by [`phase`] and by the machine that receives it, not here.
+//! is decided by the [table](crate::admission) and by the machine that receives it, not here.
 
 pub mod auth;
 pub mod connection;
@@ -23,6 +23,10 @@ pub mod number {
     pub const NEWKEYS: u8 = 21;
     pub const KEX_ECDH_INIT: u8 = 30;
     pub const KEX_ECDH_REPLY: u8 = 31;
+    pub const KEX_DH_GEX_GROUP: u8 = 31;
+    pub const KEX_DH_GEX_INIT: u8 = 32;
+    pub const KEX_DH_GEX_REPLY: u8 = 33;
+    pub const KEX_DH_GEX_REQUEST: u8 = 34;
     pub const USERAUTH_REQUEST: u8 = 50;
     pub const USERAUTH_FAILURE: u8 = 51;
     pub const USERAUTH_SUCCESS: u8 = 52;
@@ -46,34 +50,6 @@ pub mod number {
     pub const CHANNEL_REQUEST: u8 = 98;
     pub const CHANNEL_SUCCESS: u8 = 99;
     pub const CHANNEL_FAILURE: u8 = 100;
-}
-
-/// The part of the protocol that a message number belongs to (RFC 4250 §4.1.1).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Phase {
-    /// 1 to 4: may come at any time, but not inside a strict first key exchange.
-    Always,
-    /// 5 to 7: services and extension information.
-    Service,
-    /// 20 to 49: key exchange.
-    Kex,
-    /// 50 to 79: authentication.
-    Auth,
-    /// 80 to 127: connection protocol, only after authentication.
-    Connection,
-    /// No message has this number: `UNIMPLEMENTED` is the answer (RFC 4253 §11.4).
-    Unknown,
-}
-
-/// Says which part of the protocol a message number belongs to.
-#[must_use]
-pub const fn phase(number: u8) -> Phase {
-    match number {
-        1..=4 => Phase::Always,
-        5..=7 => Phase::Service,
-        20..=49 => Phase::Kex,
-        50..=79 => Phase::Auth,
-        80..=127 => Phase::Connection,
-        _ => Phase::Unknown,
-    }
+    pub const PING: u8 = 192;
+    pub const PONG: u8 = 193;
 }

@@ -15,14 +15,15 @@ mod peer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ketch_keys::PrivateKey;
 use ketch_wire::Writer;
 use zeroize::Zeroizing;
 
+use crate::algorithm::{Kex, SignatureAlgorithm};
 use crate::channel::ChannelId;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
 use crate::crypto::derive::{Agreed, ExchangeHash};
-use crate::crypto::hostkey::HostKeyPair;
 use crate::crypto::kex::ClientShare;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{CONNECTION_SERVICE, MethodRequest, UserauthRequest};
@@ -32,6 +33,7 @@ use crate::message::number;
 use crate::message::transport::Service;
 use crate::packet::{PACKET_LEN_MAX, Receiver, Sender};
 use crate::pair::Seeded;
+use crate::profile::Preferences;
 
 /// What the machine under test is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,7 +110,7 @@ pub(super) struct Rig {
     pub(super) machine: Connection,
     pub(super) now: Instant,
     pub(super) offer: Offer,
-    pub(super) host_key: HostKeyPair,
+    pub(super) host_key: PrivateKey,
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     random: Seeded,
@@ -122,7 +124,8 @@ pub(super) struct Rig {
     agreed: Option<Agreed>,
 }
 
-const IDENTIFICATION: &str = "SSH-2.0-raw";
+/// Of a program that is known to keep strict key exchange, whether it does or not.
+const IDENTIFICATION: &str = "SSH-2.0-ketch_0.0.0-raw";
 
 pub(super) fn payload(encode: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -130,8 +133,8 @@ pub(super) fn payload(encode: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn key_pair(seed: u8) -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(Zeroizing::new([seed; 32]))
+pub(super) fn key_pair(seed: u8) -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([seed; 32]))
 }
 
 impl Rig {
@@ -152,10 +155,20 @@ impl Rig {
     ) -> Self {
         let now = Instant::now();
         let random = Box::new(Seeded::new(1));
+        // One method, so that its messages are what the tests say.
+        let narrow = |preferences: &mut Preferences| {
+            preferences.kex = vec![Kex::Curve25519Sha256, Kex::Curve25519Sha256Libssh];
+            preferences.host_key = vec![SignatureAlgorithm::Ed25519];
+        };
         let machine = match role {
-            Role::Client => Connection::client(ClientConfig::new("ann"), random, now),
+            Role::Client => {
+                let mut config = ClientConfig::new("ann");
+                narrow(&mut config.common.preferences);
+                Connection::client(config, random, now)
+            }
             Role::Server => {
-                let mut config = ServerConfig::new(Arc::new(key_pair(1)));
+                let mut config = ServerConfig::new([Arc::new(key_pair(1).into())]);
+                narrow(&mut config.common.preferences);
                 configure(&mut config);
                 Connection::server(config, random, now)
             }
@@ -295,9 +308,12 @@ impl Rig {
         }
     }
 
-    /// A whole exchange of new keys that the peer starts.
+    /// A whole exchange of new keys that the peer starts, however long the machine lets it wait.
     pub(super) fn rekey(&mut self) -> Outcome {
         self.tell_kexinit()?;
+        while self.machine.is_waiting() {
+            self.wait(Duration::from_millis(100))?;
+        }
         self.tell_public()?;
         self.tell_newkeys()
     }

@@ -197,6 +197,7 @@ impl Mux {
                 }
                 Ok(None)
             }
+            number::PING | number::PONG => Ok(None),
             _ => Err(PeerMisbehaved::Unexpected {
                 number,
                 state: "on a connection",

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ketch_keys::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::algorithm::CipherName;
@@ -19,7 +20,6 @@ use crate::auth::{AuthAttempt, Credential, Method};
 use crate::channel::ChannelId;
 use crate::config::{ClientConfig, CommonConfig, ServerConfig};
 use crate::connection::Connection;
-use crate::crypto::hostkey::HostKeyPair;
 use crate::crypto::{Random, RandomFailed};
 use crate::event::Event;
 use crate::packet::{Input, PACKET_LEN_MAX};
@@ -281,12 +281,12 @@ impl End {
     }
 }
 
-fn host_key() -> Arc<HostKeyPair> {
-    Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])))
+fn host_key() -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([7; 32]))
 }
 
-fn user_key() -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(Zeroizing::new([8; 32]))
+fn user_key() -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([8; 32]))
 }
 
 /// A client and a server, and what is between them.
@@ -312,7 +312,7 @@ impl Pair {
         config.common = weather.common();
         let source = Box::new(Seeded::new(random.number()));
         let client = Connection::client(config, source, now).unwrap();
-        let mut config = ServerConfig::new(host_key());
+        let mut config = ServerConfig::new([Arc::new(host_key().into())]);
         config.common = weather.common();
         let source = Box::new(Seeded::new(random.number()));
         let server = Connection::server(config, source, now).unwrap();

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ketch_keys::PrivateKey;
 use ketch_transport::algorithm::CipherName;
 use ketch_transport::auth::Credential;
 use ketch_transport::channel::ChannelId;
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::connection::Connection;
-use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
+use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::crypto::{Suite, SystemRandom};
 use ketch_transport::error::ConnectionError;
 use ketch_transport::event::Event;
@@ -21,7 +22,7 @@ use ketch_transport::message::connection::{
     ChannelData, ChannelOnly, ChannelOpen, ChannelRequest, ExtendedData, GlobalRequest,
     OpenConfirmation, OpenFailure, Request, WindowAdjust,
 };
-use ketch_transport::message::kex::{EcdhInit, EcdhReply, KexInit};
+use ketch_transport::message::kex::{ClientPublic, KexInit, ServerReply};
 use ketch_transport::message::number;
 use ketch_transport::message::transport::{Disconnect, ExtInfo, Service, Unimplemented};
 use ketch_transport::packet::{Input, PACKET_DATA_MAX, PACKET_LEN_MAX, Receiver};
@@ -138,8 +139,8 @@ fn connected(cipher: CipherName) -> (End, End, Instant) {
     config.common.preferences.cipher = vec![cipher];
     let random = || Box::new(SystemRandom::new());
     let mut client = End::new(Connection::client(config, random(), now).unwrap());
-    let host_key = Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])));
-    let config = ServerConfig::new(host_key);
+    let host_key = Arc::new(PrivateKey::from_ed25519_seed(Zeroizing::new([7; 32])).into());
+    let config = ServerConfig::new([host_key]);
     let mut server = End::new(Connection::server(config, random(), now).unwrap());
     let mut asked = false;
     while server.channel.is_none() || client.channel.is_none() {
@@ -306,19 +307,19 @@ fn cases() -> Vec<Case> {
         ),
         (kexinit(), |r| KexInit::decode(r).is_ok()),
         case(
-            |w| EcdhInit { public: &[9; 32] }.encode(w),
-            |r| EcdhInit::decode(r).is_ok(),
+            |w| ClientPublic { public: &[9; 32] }.encode(30, w),
+            |r| ClientPublic::decode(r).is_ok(),
         ),
         case(
             |w| {
-                EcdhReply {
+                ServerReply {
                     host_key: key,
                     public: &[9; 32],
                     signature: key,
                 }
-                .encode(w)
+                .encode(31, w)
             },
-            |r| EcdhReply::decode(r).is_ok(),
+            |r| ServerReply::decode(r).is_ok(),
         ),
         case(|w| signed.encode(w), |r| UserauthRequest::decode(r).is_ok()),
         case(
@@ -423,10 +424,10 @@ fn a_kexinit_allocates_by_its_own_length() {
         bytes.push(u8::try_from(padding).unwrap());
         bytes.extend_from_slice(&payload);
         bytes.resize(bytes.len() + padding, 0);
-        let host_key = Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])));
+        let host_key = Arc::new(PrivateKey::from_ed25519_seed(Zeroizing::new([7; 32])).into());
         let now = Instant::now();
         let random = Box::new(SystemRandom::new());
-        let mut server = Connection::server(ServerConfig::new(host_key), random, now).unwrap();
+        let mut server = Connection::server(ServerConfig::new([host_key]), random, now).unwrap();
         let mut input = Input::new(&mut bytes);
         let (outcome, _, allocated) = allocated(|| server.next(&mut input, now).map(|_| ()));
         let bound = 4 * u64::from(len) + 4_096;

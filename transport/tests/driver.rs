@@ -271,7 +271,7 @@ async fn a_peer_that_vanishes_is_told_from_one_that_leaves() {
 async fn a_peer_that_falls_silent_is_given_up_after_two_minutes() {
     let (ours, theirs) = tokio::io::duplex(100_000);
     let client = Login::client(ours, ClientConfig::new("ann")).unwrap();
-    let server = Login::server(theirs, ServerConfig::new(ends::host_key())).unwrap();
+    let server = Login::server(theirs, ServerConfig::new([ends::host_key()])).unwrap();
     let (client, server) = tokio::join!(
         ends::log_in_client(client, "secret"),
         ends::log_in_server(server)
@@ -291,7 +291,7 @@ async fn a_peer_that_falls_silent_is_given_up_after_two_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_idles_for_a_day_lives() {
-    let mut server = ServerConfig::new(ends::host_key());
+    let mut server = ServerConfig::new([ends::host_key()]);
     server.common.timers.keepalive = None;
     let ends = join_with(10_000, ClientConfig::new("ann"), server).await;
     let mut channel = ends.open("echo").await;

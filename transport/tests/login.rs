@@ -22,7 +22,7 @@ fn both(pipe: usize) -> (Login<DuplexStream>, Login<DuplexStream>) {
     let client = Login::client(ours, ClientConfig::new("ann")).unwrap();
     (
         client,
-        Login::server(theirs, ServerConfig::new(host_key())).unwrap(),
+        Login::server(theirs, ServerConfig::new([host_key()])).unwrap(),
     )
 }
 
@@ -92,7 +92,7 @@ async fn a_wrong_password_fails_six_times_and_both_learn_why() {
 #[tokio::test]
 async fn the_methods_are_those_of_the_configuration() {
     let (ours, theirs) = tokio::io::duplex(100_000);
-    let mut config = ServerConfig::new(host_key());
+    let mut config = ServerConfig::new([host_key()]);
     config.methods = vec![AuthMethod::PublicKey];
     let server = Login::server(theirs, config).unwrap();
     let server = tokio::task::spawn(log_in_server(server));
@@ -183,7 +183,7 @@ async fn a_peer_that_says_nothing_is_given_thirty_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn the_users_time_is_not_the_servers() {
-    let mut config = ServerConfig::new(host_key());
+    let mut config = ServerConfig::new([host_key()]);
     config.common.timers.authentication = Duration::from_secs(100_000);
     let (ours, theirs) = tokio::io::duplex(100_000);
     let server = Login::server(theirs, config).unwrap();
@@ -245,7 +245,7 @@ impl AsyncWrite for Endless {
 
 #[tokio::test]
 async fn a_peer_that_always_has_more_to_say_runs_out_of_time_all_the_same() {
-    let mut config = ServerConfig::new(host_key());
+    let mut config = ServerConfig::new([host_key()]);
     config.common.timers.handshake = Duration::from_millis(50);
     let mut login = Login::server(
         Endless {

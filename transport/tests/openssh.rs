@@ -227,7 +227,7 @@ impl Acceptor for Echo {
 async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Arc<CloseReason> {
     let (socket, _) = listener.accept().await.unwrap();
     socket.set_nodelay(true).unwrap();
-    let mut config = ServerConfig::new(host_key());
+    let mut config = ServerConfig::new([host_key()]);
     config.common.preferences.cipher = vec![cipher];
     config.common.rekey.bytes = Some(3 << 20);
     let mut login = Login::server(socket, config).unwrap();
@@ -355,7 +355,7 @@ async fn ssh_is_told_that_a_subsystem_or_a_user_is_not_known() {
         let port = listener.local_addr().unwrap().port();
         let server = tokio::task::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let config = ServerConfig::new(host_key());
+            let config = ServerConfig::new([host_key()]);
             if user == user_public_key() {
                 return drop(log_in_server(Login::server(socket, config).unwrap()).await);
             }

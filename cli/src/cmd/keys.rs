@@ -5,16 +5,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use base64ct::{Base64Unpadded, Encoding};
-use ketch_server::{HostKeyPair, KeyError, PublicKey, read_host_key, write_host_key};
-use ring::rand::SecureRandom;
+use ketch_server::{PrivateKey, PublicKey, generate_host_key, read_host_key};
 use zeroize::Zeroizing;
 
 use crate::failed::Failed;
 use crate::plan::cannot;
-
-/// An Ed25519 private key as its seed (RFC 8032 §5.1.5).
-pub(crate) type Seed = Zeroizing<[u8; 32]>;
 
 /// Longest key file that is read, in bytes.
 const KEY_FILE_LEN_MAX: u64 = 64 * 1024;
@@ -29,24 +24,17 @@ pub(crate) fn default_path() -> Option<PathBuf> {
 }
 
 /// A key that nobody has seen.
-pub(crate) fn fresh() -> Result<Seed, Failed> {
-    let mut seed = Zeroizing::new([0; 32]);
-    match ring::rand::SystemRandom::new().fill(seed.as_mut_slice()) {
-        Ok(()) => Ok(seed),
-        Err(_) => Err(Failed::set_up("cannot make a key", KeyError::Random)),
-    }
+pub(crate) fn fresh() -> Result<PrivateKey, Failed> {
+    generate_host_key().map_err(|error| Failed::set_up("cannot make a key", error))
 }
 
 /// The fingerprint as OpenSSH shows it, `SHA256:…`.
 pub(crate) fn fingerprint(key: &PublicKey) -> String {
-    format!(
-        "SHA256:{}",
-        Base64Unpadded::encode_string(&key.fingerprint_sha256())
-    )
+    key.fingerprint()
 }
 
 /// Reads the key in `path`, or makes one there if there is no such file.
-pub(crate) fn load_or_create(path: &Path) -> Result<HostKeyPair, Failed> {
+pub(crate) fn load_or_create(path: &Path) -> Result<PrivateKey, Failed> {
     match fs::metadata(path) {
         Ok(metadata) => {
             let mode = metadata.permissions().mode();
@@ -63,10 +51,10 @@ pub(crate) fn load_or_create(path: &Path) -> Result<HostKeyPair, Failed> {
     }
 }
 
-fn load(path: &Path) -> Result<HostKeyPair, Failed> {
-    let mut text = Zeroizing::new(String::new());
+fn load(path: &Path) -> Result<PrivateKey, Failed> {
+    let mut text = Zeroizing::new(Vec::new());
     File::open(path)
-        .and_then(|file| file.take(KEY_FILE_LEN_MAX).read_to_string(&mut text))
+        .and_then(|file| file.take(KEY_FILE_LEN_MAX).read_to_end(&mut text))
         .map_err(|error| cannot("read", path, error))?;
     read_host_key(&text)
         .map_err(|error| Failed::set_up(format!("cannot use the key {}", path.display()), error))
@@ -75,10 +63,10 @@ fn load(path: &Path) -> Result<HostKeyPair, Failed> {
 /// Writes a fresh key under a temporary name, readable by its owner alone, and gives it its name
 /// when it is whole: a start that is killed leaves no half key, and of two starts at once, one key
 /// stays.
-fn create(path: &Path) -> Result<HostKeyPair, Failed> {
-    let seed = fresh()?;
+fn create(path: &Path) -> Result<PrivateKey, Failed> {
+    let key = fresh()?;
     let cannot = |error| cannot("write the host key", path, error);
-    let text = write_host_key(&seed).map_err(|e| Failed::set_up("cannot write a key", e))?;
+    let text = key.to_openssh();
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -93,7 +81,7 @@ fn create(path: &Path) -> Result<HostKeyPair, Failed> {
     file.write_all(text.as_bytes()).map_err(cannot)?;
     file.as_file().sync_all().map_err(cannot)?;
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(HostKeyPair::from_ed25519_seed(seed)),
+        Ok(_) => Ok(key),
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => load(path),
         Err(error) => Err(cannot(error.error)),
     }
@@ -118,7 +106,7 @@ mod tests {
             1,
             "nothing is left"
         );
-        assert_ne!(fresh().unwrap(), fresh().unwrap());
+        assert_ne!(fresh().unwrap().public_key(), fresh().unwrap().public_key());
     }
 
     #[test]

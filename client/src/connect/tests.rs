@@ -105,7 +105,7 @@ impl Acceptor for Echo {
 }
 
 fn config() -> ServerConfig {
-    ServerConfig::new(Arc::new(host_key(1)))
+    ServerConfig::new([Arc::new(host_key(1).into())])
 }
 
 fn start(accepts: Option<Offered>) -> (DuplexStream, Seen) {
@@ -258,7 +258,10 @@ async fn a_host_that_is_not_trusted_sees_nothing_of_the_user() {
         "{written}"
     );
 
-    let (stream, seen) = start_with(ServerConfig::new(Arc::new(host_key(2))), Some(key(7)));
+    let (stream, seen) = start_with(
+        ServerConfig::new([Arc::new(host_key(2).into())]),
+        Some(key(7)),
+    );
     let connect = client()
         .identity(identity(7))
         .password(password("secret"))

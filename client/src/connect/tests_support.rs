@@ -19,5 +19,5 @@ pub(crate) fn host_key(seed: u8) -> PublicKey {
 
 /// A server with that host key.
 pub(crate) fn server_config(seed: u8) -> ServerConfig {
-    ServerConfig::new(Arc::new(pair(seed)))
+    ServerConfig::new([Arc::new(pair(seed).into())])
 }

@@ -127,9 +127,9 @@ async fn connect_to_silence(
 ) -> (Session, Arc<Counts>, Arc<Channels>) {
     let channels = Arc::new(Channels::default());
     let (ours, theirs) = over.pair().await;
-    let mut config = ServerConfig::new(Arc::new(generate_host_key().unwrap()));
+    let mut config = ServerConfig::new([Arc::new(generate_host_key().unwrap().into())]);
     config.common.timers.keepalive = None;
-    let host_key: PublicKey = config.host_key.public_key().clone();
+    let host_key: PublicKey = config.host_keys[0].public_key().clone();
     let silence = Silence {
         greeting,
         channels: Arc::clone(&channels),

@@ -148,6 +148,11 @@ impl ClientAuth {
         )
     }
 
+    /// Whether the service for authentication was granted.
+    pub(crate) const fn has_service(&self) -> bool {
+        matches!(self.service, ServiceState::Accepted)
+    }
+
     pub(crate) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }

@@ -108,6 +108,11 @@ impl ServerAuth {
         matches!(self.state, State::Pending { .. })
     }
 
+    /// Whether the service for authentication was granted.
+    pub(crate) const fn has_service(&self) -> bool {
+        !matches!(self.state, State::BeforeService)
+    }
+
     pub(crate) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done { .. })
     }

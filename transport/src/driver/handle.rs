@@ -10,9 +10,11 @@ use std::task::Waker;
 use tokio::sync::{Notify, oneshot};
 
 use super::Application;
+use super::observed::Observed;
 use crate::channel::ChannelId;
 use crate::error::ConnectionError;
 use crate::event::Refusal;
+use crate::info::ConnectionInfo;
 
 /// Most calls that wait for the task.
 const COMMANDS_MAX: usize = 256;
@@ -84,6 +86,7 @@ pub(super) struct Shared {
     closed: OnceLock<Arc<CloseReason>>,
     on_close: Notify,
     peer_identification: String,
+    pub(super) observed: Observed,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,7 +94,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(peer_identification: String) -> Arc<Self> {
+    pub(super) fn new(peer_identification: String, observed: Observed) -> Arc<Self> {
         Arc::new(Self {
             commands: Mutex::new(VecDeque::new()),
             waker: Mutex::new(None),
@@ -100,6 +103,7 @@ impl Shared {
             closed: OnceLock::new(),
             on_close: Notify::new(),
             peer_identification,
+            observed,
         })
     }
 
@@ -181,7 +185,7 @@ impl DriverWaker {
     #[doc(hidden)]
     #[must_use]
     pub fn detached() -> Self {
-        Self(Shared::new(String::new()))
+        Self(Shared::new(String::new(), Observed::default()))
     }
 }
 
@@ -271,6 +275,12 @@ impl ConnectionHandle {
     #[must_use]
     pub fn peer_identification(&self) -> &str {
         &self.shared.peer_identification
+    }
+
+    /// How the connection is protected, and what went over it up to the last turn of its task.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.shared.observed.info()
     }
 }
 

@@ -11,16 +11,18 @@ use zeroize::Zeroizing;
 use super::handle::{CloseReason, ConnectionHandle, Shared};
 use super::link::Link;
 use super::now;
+use super::observed::Observed;
 use super::router::Acceptor;
 use super::task::{Lifetime, Task};
 use crate::algorithm::SignatureAlgorithm;
 use crate::auth::{AuthAttempt, Credential, Questions};
-use crate::config::{AuthMethod, ClientConfig, ServerConfig, Timers};
+use crate::config::{AuthMethod, ClientConfig, Remembered, ServerConfig, Timers};
 use crate::connection::Connection;
 use crate::crypto::SystemRandom;
 use crate::crypto::hostkey::PublicKey;
 use crate::error::ConnectionError;
 use crate::event::Event;
+use crate::info::ConnectionInfo;
 use crate::message::transport::DisconnectReason;
 
 /// A connection on which nobody is logged in yet.
@@ -381,6 +383,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         self.link.connection.peer_identification()
     }
 
+    /// How the connection is protected, and what went over it so far.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.link.connection.info()
+    }
+
+    /// Algorithms in use that stand in no modern list, for the user to know.
+    #[must_use]
+    pub fn beyond_modern(&self) -> Vec<&'static str> {
+        self.link.connection.beyond_modern()
+    }
+
+    /// Client: what to remember of the host, so that the next login takes fewer round trips; `None`
+    /// before keys are in use.
+    #[must_use]
+    pub fn to_remember(&self) -> Option<Remembered> {
+        self.link.connection.to_remember()
+    }
+
     /// After [`LoginEvent::Authenticated`]: the connection in use. Spawn the future; it ends with
     /// the connection. A server's subsystems come from `acceptor`; a client passes
     /// [`RefuseAll`](super::RefuseAll).
@@ -388,7 +409,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         self,
         acceptor: Box<dyn Acceptor>,
     ) -> (ConnectionHandle, impl Future<Output = ()> + Send + use<S>) {
-        let shared = Shared::new(self.peer_identification().unwrap_or_default().to_owned());
+        let shared = Shared::new(
+            self.peer_identification().unwrap_or_default().to_owned(),
+            Observed::of(&self.link.connection),
+        );
         let handle = ConnectionHandle::new(Arc::clone(&shared));
         let task = Task::new(self.link, shared, acceptor, self.lifetime, self.timers);
         (handle, task)

@@ -102,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         };
         self.deal_out(now)?;
         self.link.connection.flush(now)?;
+        self.shared.observed.update(&self.link.connection);
         moved |= read;
         loop {
             match self.link.poll_write(cx) {

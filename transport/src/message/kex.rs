@@ -1,4 +1,4 @@
-//! Messages of the key exchange (RFC 4253 §7.1, RFC 5656 §4).
+//! Messages of the key exchange (RFC 4253 §7.1 and §8, RFC 4419 §3, RFC 5656 §4).
 
 use ketch_wire::{DecodeError, NameList, Reader, Writer};
 
@@ -98,14 +98,16 @@ impl<'a> KexInit<'a> {
     }
 }
 
-/// `SSH_MSG_KEX_ECDH_INIT`: the client's ephemeral public value (RFC 5656 §4, RFC 8731 §3).
+/// The client's public value: `SSH_MSG_KEXDH_INIT` (RFC 4253 §8), `SSH_MSG_KEX_ECDH_INIT` (RFC 5656
+/// §4) and `SSH_MSG_KEX_DH_GEX_INIT` (RFC 4419 §3), which differ in their numbers alone: an `mpint`
+/// and a `string` have the same form.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct EcdhInit<'a> {
-    /// Q_C; 32 bytes for X25519.
+pub struct ClientPublic<'a> {
+    /// e or Q_C; what it holds is the method's affair.
     pub public: &'a [u8],
 }
 
-impl<'a> EcdhInit<'a> {
+impl<'a> ClientPublic<'a> {
     /// Decodes the fields after the message number.
     ///
     /// # Errors
@@ -118,26 +120,27 @@ impl<'a> EcdhInit<'a> {
         Ok(message)
     }
 
-    /// Appends the whole payload.
-    pub fn encode(&self, w: &mut Writer<'_>) {
+    /// Appends the whole payload, with the number that the method has for it.
+    pub fn encode(&self, number: u8, w: &mut Writer<'_>) {
         let Self { public } = *self;
-        w.u8(number::KEX_ECDH_INIT);
+        w.u8(number);
         w.string(public);
     }
 }
 
-/// `SSH_MSG_KEX_ECDH_REPLY`: the server's half and its proof (RFC 5656 §4).
+/// The server's half and its proof: `SSH_MSG_KEXDH_REPLY` (RFC 4253 §8), `SSH_MSG_KEX_ECDH_REPLY`
+/// (RFC 5656 §4) and `SSH_MSG_KEX_DH_GEX_REPLY` (RFC 4419 §3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct EcdhReply<'a> {
-    /// K_S: the server's public host key, as a blob.
+pub struct ServerReply<'a> {
+    /// K_S: the server's public host key or certificate, as a blob.
     pub host_key: &'a [u8],
-    /// Q_S; 32 bytes for X25519.
+    /// f or Q_S.
     pub public: &'a [u8],
     /// The signature of the exchange hash, as a blob.
     pub signature: &'a [u8],
 }
 
-impl<'a> EcdhReply<'a> {
+impl<'a> ServerReply<'a> {
     /// Decodes the fields after the message number.
     ///
     /// # Errors
@@ -152,17 +155,89 @@ impl<'a> EcdhReply<'a> {
         Ok(message)
     }
 
-    /// Appends the whole payload.
-    pub fn encode(&self, w: &mut Writer<'_>) {
+    /// Appends the whole payload, with the number that the method has for it.
+    pub fn encode(&self, number: u8, w: &mut Writer<'_>) {
         let Self {
             host_key,
             public,
             signature,
         } = *self;
-        w.u8(number::KEX_ECDH_REPLY);
+        w.u8(number);
         w.string(host_key);
         w.string(public);
         w.string(signature);
+    }
+}
+
+/// `SSH_MSG_KEX_DH_GEX_REQUEST`: which groups the client takes (RFC 4419 §3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GroupRequest {
+    /// Fewest bits of p.
+    pub min: u32,
+    /// Bits that would be best.
+    pub preferred: u32,
+    /// Most bits of p.
+    pub max: u32,
+}
+
+impl GroupRequest {
+    /// Decodes the fields after the message number.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them.
+    pub fn decode(mut r: Reader<'_>) -> Result<Self, DecodeError> {
+        let message = Self {
+            min: r.u32()?,
+            preferred: r.u32()?,
+            max: r.u32()?,
+        };
+        r.finish()?;
+        Ok(message)
+    }
+
+    /// Appends the whole payload.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self {
+            min,
+            preferred,
+            max,
+        } = *self;
+        w.u8(number::KEX_DH_GEX_REQUEST);
+        w.u32(min);
+        w.u32(preferred);
+        w.u32(max);
+    }
+}
+
+/// `SSH_MSG_KEX_DH_GEX_GROUP`: the group that the server chose (RFC 4419 §3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GroupChoice<'a> {
+    /// The safe prime, the content of an `mpint`.
+    pub p: &'a [u8],
+    /// The generator, the content of an `mpint`.
+    pub g: &'a [u8],
+}
+
+impl<'a> GroupChoice<'a> {
+    /// Decodes the fields after the message number.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them.
+    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
+        let message = Self {
+            p: r.string(PUBLIC_VALUE_LEN_MAX)?,
+            g: r.string(PUBLIC_VALUE_LEN_MAX)?,
+        };
+        r.finish()?;
+        Ok(message)
+    }
+
+    /// Appends the whole payload.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self { p, g } = *self;
+        w.u8(number::KEX_DH_GEX_GROUP);
+        w.string(p);
+        w.string(g);
     }
 }
 
@@ -207,18 +282,34 @@ mod tests {
         #[test]
         fn every_half_of_the_exchange_survives_the_wire(
             host_key in vec(any::<u8>(), 0..80), public in vec(any::<u8>(), 0..40),
-            signature in vec(any::<u8>(), 0..90),
+            signature in vec(any::<u8>(), 0..90), bits in any::<[u32; 3]>(),
         ) {
-            let message = EcdhReply { host_key: &host_key, public: &public, signature: &signature };
-            let mut bytes = Vec::new();
-            message.encode(&mut Writer::new(&mut bytes));
-            prop_assert_eq!(EcdhReply::decode(Reader::new(&bytes[1..])), Ok(message));
-            let message = EcdhInit { public: &public };
-            let mut bytes = Vec::new();
-            message.encode(&mut Writer::new(&mut bytes));
-            prop_assert_eq!(EcdhInit::decode(Reader::new(&bytes[1..])), Ok(message));
+            let written = |encode: &dyn Fn(&mut Writer<'_>)| {
+                let mut bytes = Vec::new();
+                encode(&mut Writer::new(&mut bytes));
+                bytes
+            };
+            let message = ServerReply { host_key: &host_key, public: &public, signature: &signature };
+            let bytes = written(&|w| message.encode(number::KEX_ECDH_REPLY, w));
+            prop_assert_eq!(ServerReply::decode(Reader::new(&bytes[1..])), Ok(message));
+            let message = ClientPublic { public: &public };
+            let bytes = written(&|w| message.encode(number::KEX_ECDH_INIT, w));
+            prop_assert_eq!(ClientPublic::decode(Reader::new(&bytes[1..])), Ok(message));
             for cut in 1..bytes.len() {
-                prop_assert!(EcdhInit::decode(Reader::new(&bytes[1..cut])).is_err());
+                prop_assert!(ClientPublic::decode(Reader::new(&bytes[1..cut])).is_err());
+            }
+            let message = GroupChoice { p: &host_key, g: &public };
+            let bytes = written(&|w| message.encode(w));
+            prop_assert_eq!(GroupChoice::decode(Reader::new(&bytes[1..])), Ok(message));
+            for cut in 1..bytes.len() {
+                prop_assert!(GroupChoice::decode(Reader::new(&bytes[1..cut])).is_err());
+            }
+            let [min, preferred, max] = bits;
+            let message = GroupRequest { min, preferred, max };
+            let bytes = written(&|w| message.encode(w));
+            prop_assert_eq!(GroupRequest::decode(Reader::new(&bytes[1..])), Ok(message));
+            for cut in 1..bytes.len() {
+                prop_assert!(GroupRequest::decode(Reader::new(&bytes[1..cut])).is_err());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Key exchanges that are not as RFC 4253 §7 to §9, RFC 8731 §3 and strict key exchange have them.
 
+use std::time::Duration;
+
 use ketch_wire::Reader;
 
 use super::{CHANNEL, key_pair, only, userauth_request};
@@ -9,7 +11,7 @@ use crate::channel::ChannelId;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{MethodRequest, encode_signed_data};
 use crate::message::connection::WindowAdjust;
-use crate::message::kex::{EcdhInit, EcdhReply};
+use crate::message::kex::{ClientPublic, ServerReply};
 use crate::message::number;
 use crate::message::transport::{DisconnectReason, Service, Unimplemented};
 use crate::packet::{Input, PACKET_DATA_MAX};
@@ -65,7 +67,7 @@ fn strict_counters_start_at_zero_behind_every_newkeys() {
 /// The message with a public value of the peer's choice.
 fn public_value(rig: &Rig, public: &[u8]) -> Vec<u8> {
     match rig.role {
-        Role::Server => payload(|w| EcdhInit { public }.encode(w)),
+        Role::Server => payload(|w| ClientPublic { public }.encode(number::KEX_ECDH_INIT, w)),
         Role::Client => {
             let host_key = rig.host_key.public_key().as_blob();
             let signature = rig
@@ -73,12 +75,12 @@ fn public_value(rig: &Rig, public: &[u8]) -> Vec<u8> {
                 .sign(SignatureAlgorithm::Ed25519, b"another hash")
                 .unwrap();
             payload(|w| {
-                EcdhReply {
+                ServerReply {
                     host_key,
                     public,
                     signature: &signature,
                 }
-                .encode(w)
+                .encode(number::KEX_ECDH_REPLY, w)
             })
         }
     }
@@ -120,7 +122,10 @@ fn impossible_public_values_are_refused() {
                     PeerMisbehaved::BadPublicValue,
                     "{value:?}"
                 );
-                assert_eq!(last_word(&rig.listen()), DisconnectReason::PROTOCOL_ERROR.0);
+                assert_eq!(
+                    last_word(&rig.listen()),
+                    DisconnectReason::KEY_EXCHANGE_FAILED.0
+                );
             }
         }
     }
@@ -193,15 +198,15 @@ fn a_host_that_changes_its_key_is_another_host() {
 /// The reply of a rig in `BeforePublic`, taken apart and put together anew.
 fn altered_reply(rig: &mut Rig, alter: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) -> Outcome {
     let message = rig.public();
-    let reply = EcdhReply::decode(Reader::new(&message[1..])).unwrap();
+    let reply = ServerReply::decode(Reader::new(&message[1..])).unwrap();
     let (mut host_key, mut signature) = (reply.host_key.to_vec(), reply.signature.to_vec());
     alter(&mut host_key, &mut signature);
-    let altered = EcdhReply {
+    let altered = ServerReply {
         host_key: &host_key,
         public: reply.public,
         signature: &signature,
     };
-    rig.tell(&payload(|w| altered.encode(w)))
+    rig.tell(&payload(|w| altered.encode(number::KEX_ECDH_REPLY, w)))
 }
 
 #[test]
@@ -343,6 +348,17 @@ fn exchanges_for_nothing_end_the_connection() {
         let mut rig = Rig::at(role, true, State::InUse);
         let done = std::iter::from_fn(|| rig.rekey().ok()).take(1_000).count();
         assert!((150..=200).contains(&done), "{done}");
+        // The first come as fast as the peer likes, the others twice a second.
+        let mut rig = Rig::at(role, true, State::InUse);
+        let began = rig.now;
+        for _ in 0..20 {
+            rig.rekey().unwrap();
+        }
+        assert_eq!(rig.now, began);
+        for _ in 0..10 {
+            rig.rekey().unwrap();
+        }
+        assert!(rig.now >= began + Duration::from_secs(4));
         let mut rig = Rig::at(role, true, State::InUse);
         let outcome = (0..1_000).find_map(|_| rig.rekey().err());
         assert_eq!(

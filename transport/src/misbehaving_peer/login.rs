@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{CHANNEL, Rig, Role, State, data, key_pair, last_word, misbehaved, payload};
 use super::{Outcome, userauth_request};
+use ketch_keys::PrivateKey;
+
 use crate::algorithm::SignatureAlgorithm;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
-use crate::crypto::hostkey::HostKeyPair;
 use crate::crypto::{Random, RandomFailed};
 use crate::error::{ConnectionError, Deadline, PeerMisbehaved};
 use crate::message::auth::{
@@ -22,7 +23,7 @@ fn server() -> Rig {
 }
 
 /// A request with a key and a signature over that session.
-fn signed(user: &HostKeyPair, name: &str, session_id: &[u8]) -> Vec<u8> {
+fn signed(user: &PrivateKey, name: &str, session_id: &[u8]) -> Vec<u8> {
     let key = user.public_key().as_blob();
     let algorithm = b"ssh-ed25519";
     let data = payload(|w| encode_signed_data(w, session_id, name, algorithm, key, None));
@@ -342,7 +343,7 @@ fn without_randomness_there_is_no_connection() {
     let failed = ConnectionError::RandomFailed(RandomFailed);
     let client = Connection::client(ClientConfig::new("ann"), Box::new(Dry), now);
     assert_eq!(client.err(), Some(failed.clone()));
-    let config = ServerConfig::new(std::sync::Arc::new(key_pair(1)));
+    let config = ServerConfig::new([std::sync::Arc::new(key_pair(1).into())]);
     assert_eq!(
         Connection::server(config, Box::new(Dry), now).err(),
         Some(failed)

@@ -1,7 +1,5 @@
-//! Which message may come when: every message number, in every state,
-//! in both roles, with and without strict key exchange, against a table written from the RFCs.
-
-use std::ops::RangeInclusive;
+//! Which message may come when: every message number, in every state, in both roles, with and
+//! without strict key exchange, against the table of [`admission`].
 
 use ketch_wire::NameList;
 
@@ -9,13 +7,14 @@ use super::userauth_request;
 use super::{
     CHANNEL, Rig, Role, State, confirmation, data, misbehaved, only, open, payload, request,
 };
+use crate::admission::{self, Part, Reaction as Admission, Stage, method_numbers};
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::MethodRequest;
 use crate::message::connection::{OpenFailure, Request, WindowAdjust};
 use crate::message::number;
 use crate::message::transport::{ExtInfo, Service};
 
-/// What a message does. Whatever the table does not list is fatal.
+/// What a message does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Reaction {
     /// The connection ends: the peer broke the protocol.
@@ -32,80 +31,56 @@ enum Reaction {
 
 use Reaction::{Accepted, Ended, Fatal, Ignored, Unknown};
 
-type Row = (RangeInclusive<u8>, Reaction);
-
-/// RFC 4253 §11: at any time, unless key exchange is strict and the first.
-const ANY_TIME: Row = (2..=4, Ignored);
-/// RFC 4253 §9: either side may ask for new keys.
-const REKEY: Row = (20..=20, Accepted);
-/// RFC 4253 §11.4. Reserved numbers of the layers that are there (22 to 29, 32 to 49, 54 to 79, 83
-/// to 89, 101 to 127) are fatal instead: no peer has a use for them, attackers had.
-const UNKNOWN: [Row; 3] = [(0..=0, Unknown), (8..=19, Unknown), (128..=255, Unknown)];
-/// RFC 4254 on an open channel that this side did not just ask for. Replies to nothing are counted.
-const CHANNELS: [Row; 5] = [
-    (80..=80, Accepted),
-    (81..=82, Ignored),
-    (90..=90, Accepted),
-    (93..=98, Accepted),
-    (99..=100, Ignored),
-];
-
-/// The table, in order: the first row that has the number counts.
-fn table(role: Role, strict: bool, state: State) -> Vec<Row> {
-    let server = role == Role::Server;
-    let mut rows = vec![(1..=1, Ended)];
+/// Where the table has a state.
+const fn stage(state: State) -> Stage {
     match state {
-        // What comes before KEXINIT is held against a strict peer when its KEXINIT comes.
-        State::BeforeKexInit => rows.extend([ANY_TIME, (20..=20, Accepted)]),
-        State::BeforePublic | State::BeforeNewKeys if strict => {}
-        State::BeforePublic
-        | State::BeforeNewKeys
-        | State::RekeyBeforePublic
-        | State::RekeyBeforeNewKeys => {
-            rows.push(ANY_TIME);
-        }
-        State::FirstUnderKeys | State::BeforeService => {
-            rows.extend([ANY_TIME, REKEY]);
-            rows.extend(UNKNOWN);
-            rows.push(if server {
-                (5..=5, Accepted)
+        State::BeforeKexInit => Stage::FirstKexInit,
+        State::BeforePublic => Stage::FirstMethod,
+        State::BeforeNewKeys => Stage::FirstNewKeys,
+        State::FirstUnderKeys | State::BeforeService => Stage::Service,
+        State::InLogin => Stage::Auth,
+        // The peer need not know yet that we ask for new keys.
+        State::InUse | State::RekeyAsked => Stage::Open,
+        State::RekeyBeforePublic => Stage::LaterMethod,
+        State::RekeyBeforeNewKeys => Stage::LaterNewKeys,
+    }
+}
+
+/// What the table says of a message, and what the part that takes it has to find.
+fn expected(role: Role, strict: bool, state: State, number: u8) -> Reaction {
+    let is_client = role == Role::Client;
+    // What comes before KEXINIT is held against a strict peer when its KEXINIT comes.
+    let strict = strict && state != State::BeforeKexInit;
+    match admission::reaction(number, stage(state), is_client, strict) {
+        Admission::Take(Part::Connection) => Ended,
+        Admission::Take(Part::Kex) if (30..=49).contains(&number) => {
+            if number == method_numbers(is_client, false)[0] {
+                Accepted
             } else {
-                (6..=6, Accepted)
-            });
-        }
-        State::InLogin => {
-            rows.extend([ANY_TIME, REKEY]);
-            rows.extend(UNKNOWN);
-            rows.push(if server {
-                (50..=50, Accepted)
-            } else {
-                (51..=53, Accepted)
-            });
-        }
-        State::InUse | State::RekeyAsked => {
-            rows.extend([ANY_TIME, REKEY]);
-            rows.extend(UNKNOWN);
-            rows.extend(CHANNELS);
-            if server {
-                rows.push((50..=50, Ignored)); // RFC 4252 §5.1
+                Fatal
             }
         }
-    }
-    match state {
-        State::BeforePublic | State::RekeyBeforePublic => {
-            rows.push(if server {
-                (30..=30, Accepted)
-            } else {
-                (31..=31, Accepted)
-            });
-        }
-        State::BeforeNewKeys | State::RekeyBeforeNewKeys => rows.push((21..=21, Accepted)),
         // RFC 8308 §2.4: the first packet under keys; from a server, also before it lets in.
-        State::FirstUnderKeys => rows.push((7..=7, Ignored)),
-        State::InLogin if !server => rows.push((7..=7, Ignored)),
-        _ => {}
+        Admission::Take(Part::ExtInfo)
+            if state == State::FirstUnderKeys || state == State::InLogin && is_client =>
+        {
+            Ignored
+        }
+        Admission::Take(Part::ExtInfo) => Fatal,
+        // Nobody asked these questions, and nobody answers what was not asked.
+        Admission::Take(Part::Auth) if number >= 60 => Fatal,
+        // RFC 4254 on an open channel that this side did not just ask for. Replies to nothing are
+        // counted.
+        Admission::Take(Part::Channels) => match number {
+            81 | 82 | 99 | 100 => Ignored,
+            91 | 92 => Fatal,
+            _ => Accepted,
+        },
+        Admission::Take(_) => Accepted,
+        Admission::Drop | Admission::DropUnlessStrict => Ignored,
+        Admission::Unimplemented => Unknown,
+        Admission::Fatal => Fatal,
     }
-    rows
 }
 
 const STATES: [State; 10] = [
@@ -230,10 +205,8 @@ fn every_message_in_every_state_does_what_the_table_says() {
     for role in [Role::Client, Role::Server] {
         for strict in [false, true] {
             for state in STATES {
-                let rows = table(role, strict, state);
                 for number in 0..=u8::MAX {
-                    let row = rows.iter().find(|(numbers, _)| numbers.contains(&number));
-                    let expected = row.map_or(Fatal, |&(_, reaction)| reaction);
+                    let expected = expected(role, strict, state, number);
                     let seen = reaction(&mut Rig::at(role, strict, state), number);
                     // What is accepted need not show: credit, the last NEWKEYS, an answer that waits
                     // for the exchange to end.
@@ -304,7 +277,7 @@ fn messages_behind_one_that_waits_for_a_verdict_are_not_looked_at() {
     assert!(rig.feed(&mut early.clone()).unwrap().events.is_empty());
     rig.machine.reject_auth().unwrap();
     let unexpected = misbehaved(rig.feed(&mut early));
-    let state = "before authentication";
+    let state = "in authentication";
     assert_eq!(
         unexpected,
         PeerMisbehaved::Unexpected {

@@ -11,7 +11,7 @@ use crate::crypto::derive::{Agreed, Direction, Transcript};
 use crate::crypto::kex::{self, ClientShare, SharedSecret};
 use crate::crypto::{KeyMaterial, Suite};
 use crate::event::Event;
-use crate::message::kex::{EcdhInit, EcdhReply, KexInit};
+use crate::message::kex::{ClientPublic, KexInit, ServerReply};
 use crate::message::number;
 use crate::packet::Input;
 
@@ -67,10 +67,10 @@ impl Rig {
         match payload[0] {
             number::KEXINIT => self.theirs = payload.to_vec(),
             number::KEX_ECDH_INIT => {
-                self.machine_public = EcdhInit::decode(fields).unwrap().public.to_vec();
+                self.machine_public = ClientPublic::decode(fields).unwrap().public.to_vec();
             }
             number::KEX_ECDH_REPLY => {
-                let reply = EcdhReply::decode(fields).unwrap();
+                let reply = ServerReply::decode(fields).unwrap();
                 let share = self.share.take().unwrap();
                 let ours = share.public().to_vec();
                 let secret = share.agree(reply.public).unwrap();
@@ -185,7 +185,7 @@ impl Rig {
             let share = ClientShare::generate(KEX, None, &mut self.random).unwrap();
             let public = share.public().to_vec();
             self.share = Some(share);
-            return payload(|w| EcdhInit { public: &public }.encode(w));
+            return payload(|w| ClientPublic { public: &public }.encode(number::KEX_ECDH_INIT, w));
         }
         let kex::Response { public, secret } =
             kex::respond(KEX, &self.machine_public, &mut self.random).unwrap();
@@ -199,12 +199,12 @@ impl Rig {
             )
             .unwrap();
         payload(|w| {
-            EcdhReply {
+            ServerReply {
                 host_key: &host_key,
                 public: &public,
                 signature: &signature,
             }
-            .encode(w)
+            .encode(number::KEX_ECDH_REPLY, w)
         })
     }
 

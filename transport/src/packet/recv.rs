@@ -55,6 +55,8 @@ pub struct Receiver {
     sequence: u32,
     packets: u64,
     bytes: u64,
+    /// Packets and bytes under earlier keys.
+    before: (u64, u64),
     len_max: u32,
     /// Somebody is logged in: what was agreed on compression holds from then on.
     compresses: bool,
@@ -72,6 +74,7 @@ impl Receiver {
             sequence: 0,
             packets: 0,
             bytes: 0,
+            before: (0, 0),
             len_max,
             compresses: false,
             compression: Compression::None,
@@ -92,6 +95,8 @@ impl Receiver {
     /// Packets from now on are sealed with these keys (RFC 4253 §7.3).
     pub(crate) fn install(&mut self, suite: Suite, keys: &KeyMaterial, reset: bool) {
         self.opening = Opening::new(suite, keys);
+        self.before.0 += self.packets;
+        self.before.1 += self.bytes;
         self.packets = 0;
         self.bytes = 0;
         if reset {
@@ -153,6 +158,14 @@ impl Receiver {
     #[must_use]
     pub const fn used(&self) -> (u64, u64) {
         (self.packets, self.bytes)
+    }
+
+    /// Packets and bytes since the connection began.
+    pub(crate) const fn total(&self) -> (u64, u64) {
+        (
+            self.before.0.saturating_add(self.packets),
+            self.before.1.saturating_add(self.bytes),
+        )
     }
 
     pub(crate) const fn rekey_bytes(&self) -> u64 {

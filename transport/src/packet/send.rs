@@ -85,6 +85,8 @@ pub struct Sender {
     sequence: u32,
     packets: u64,
     bytes: u64,
+    /// Packets and bytes under earlier keys.
+    before: (u64, u64),
     /// Zeroed once and written over again and again; `head..tail` is sealed and unsent.
     buffer: Vec<u8>,
     head: usize,
@@ -107,6 +109,7 @@ impl Sender {
             sequence: 0,
             packets: 0,
             bytes: 0,
+            before: (0, 0),
             buffer: Vec::new(),
             head: 0,
             tail: 0,
@@ -133,6 +136,8 @@ impl Sender {
     /// Packets from now on are sealed with these keys (RFC 4253 §7.3).
     pub(crate) fn install(&mut self, suite: Suite, keys: &KeyMaterial, reset: bool) {
         self.sealing = Sealing::new(suite, keys);
+        self.before.0 += self.packets;
+        self.before.1 += self.bytes;
         self.packets = 0;
         self.bytes = 0;
         if reset {
@@ -182,6 +187,14 @@ impl Sender {
     #[must_use]
     pub const fn used(&self) -> (u64, u64) {
         (self.packets, self.bytes)
+    }
+
+    /// Packets and bytes since the connection began.
+    pub(crate) const fn total(&self) -> (u64, u64) {
+        (
+            self.before.0.saturating_add(self.packets),
+            self.before.1.saturating_add(self.bytes),
+        )
     }
 
     pub(crate) const fn rekey_bytes(&self) -> u64 {

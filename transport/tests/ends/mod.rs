@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use ketch_keys::{PrivateKey, PublicKey};
 use ketch_transport::algorithm::SignatureAlgorithm;
 use ketch_transport::auth::{Credential, Method};
-use ketch_transport::config::{ClientConfig, ServerConfig};
-use ketch_transport::crypto::hostkey::{HostKeyPair, PublicKey};
+use ketch_transport::config::{ClientConfig, HostKey, ServerConfig};
 use ketch_transport::driver::{
     Acceptor, Application, ChannelIo, ChannelStream, CloseReason, ConnectionHandle, Lent, Login,
     LoginEvent, RefuseAll, stream,
@@ -89,13 +89,13 @@ async fn collect(mut channel: ChannelStream, collected: mpsc::UnboundedSender<Ve
     let _ = collected.send(bytes);
 }
 
-pub(crate) fn host_key() -> Arc<HostKeyPair> {
-    Arc::new(HostKeyPair::from_ed25519_seed(Zeroizing::new([7; 32])))
+pub(crate) fn host_key() -> Arc<HostKey> {
+    Arc::new(PrivateKey::from_ed25519_seed(Zeroizing::new([7; 32])).into())
 }
 
 /// The key with which the user may log in.
-pub(crate) fn user_key() -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(Zeroizing::new([8; 32]))
+pub(crate) fn user_key() -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([8; 32]))
 }
 
 pub(crate) fn user_public_key() -> PublicKey {
@@ -174,7 +174,7 @@ pub(crate) async fn join(pipe: usize) -> Ends {
     join_with(
         pipe,
         ClientConfig::new("ann"),
-        ServerConfig::new(host_key()),
+        ServerConfig::new([host_key()]),
     )
     .await
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use ketch_client::hostkey::HostKeys;
 use ketch_client::identity::Identity;
 use ketch_client::{Connect, Session};
-use ketch_server::{Server, User, generate_host_key, write_host_key};
+use ketch_server::{Server, User, generate_host_key};
 
 use crate::cmd::keys;
 use crate::cmd::serve::cannot_start;
@@ -29,7 +29,7 @@ pub(super) struct DemoServer {
 /// Starts a server whose one user sees `root` and has one key.
 pub(super) fn start(root: &Path) -> Result<DemoServer, Failed> {
     let no_key = |error| Failed::set_up("cannot make a key", error);
-    let user_key = write_host_key(&keys::fresh()?).map_err(no_key)?;
+    let user_key = keys::fresh()?.to_openssh();
     let user_key = Identity::from_openssh(user_key.as_bytes())?;
     let user = User::new(USER, root).authorized_key(user_key.public_key().clone());
     let server = Server::builder()
