@@ -9,6 +9,7 @@
 //! | [`hostkey`] | `known_hosts`: which keys belong to which host |
 //! | [`identity`] | the user's private keys |
 //! | [`reconnect`] | a session that is made anew when it was lost |
+//! | [`memory`] | what hosts chose last time, which spares round trips |
 //! | [`session`] | [`Session`]: a connection on which the user is logged in |
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
@@ -47,6 +48,7 @@ pub mod error;
 mod file;
 pub mod hostkey;
 pub mod identity;
+pub mod memory;
 mod platform;
 mod progress;
 pub mod reconnect;

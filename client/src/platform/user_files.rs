@@ -24,6 +24,21 @@ pub(crate) fn machine_ssh_dir() -> Option<PathBuf> {
     std::env::var_os("ProgramData").map(|data| Path::new(&data).join("ssh"))
 }
 
+/// The directory for what programs remember between runs (XDG Base Directory Specification).
+#[cfg(not(windows))]
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    // The specification has relative paths ignored.
+    set.filter(|dir| dir.is_absolute())
+        .or_else(|| Some(home_dir()?.join(".local/state")))
+}
+
+/// The directory for what programs remember between runs.
+#[cfg(windows)]
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    std::env::var_os("LOCALAPPDATA").map(PathBuf::from)
+}
+
 /// Opens a file for reading without ever waiting for it: a pipe without a writer is empty.
 pub(crate) fn open_for_reading(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

@@ -72,7 +72,7 @@ impl Backoff {
         let most = begin
             .saturating_mul(1 << doublings.min(31))
             .min(self.max.max(begin));
-        let part = most.as_nanos() * u128::from(self.next()) >> 64;
+        let part = (most.as_nanos() * u128::from(self.next())) >> 64;
         Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))
     }
 
