@@ -1,6 +1,6 @@
 //! The bottom of SSH: identification lines and the binary packet layer (RFC 4253 §4.2, §6).
 
-use ketch_transport::algorithm::CipherName;
+use ketch_transport::algorithm::{CipherName, Compression};
 use ketch_transport::crypto::Suite;
 use ketch_transport::packet::{
     IdentificationReader, Input, PACKET_LEN_MAX, PacketError, Progress, Receiver, Sender,
@@ -53,18 +53,52 @@ pub fn packet_layer(data: &[u8]) {
             &data[place.start..place.start + place.len]
         );
     }
-    for cipher in CipherName::AEAD {
-        let mut receiver = Receiver::with_test_keys(Suite::aead(*cipher), PACKET_LEN_MAX);
+    for suite in Suite::every() {
+        let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
         let mut arena = data.to_vec();
         let opened = receiver.next(&mut Input::new(&mut arena));
         assert!(!matches!(opened, Ok(Some(_))), "a forged packet was opened");
-        changed_on_the_way(*cipher, data);
+        changed_on_the_way(suite, data);
+    }
+}
+
+/// Arbitrary bytes as pieces of a compressed stream, in packets that are otherwise good: payloads
+/// within their bound come out, or an error.
+///
+/// The first byte says how long the pieces are.
+pub fn compressed_payloads(data: &[u8]) {
+    let Some((&piece_len, stream)) = data.split_first() else {
+        return;
+    };
+    let plain = Suite::aead(CipherName::Aes128Gcm);
+    let suite = Suite {
+        compression: Compression::ZlibOpenSsh,
+        ..plain
+    };
+    let mut sender = Sender::with_test_keys(plain);
+    let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
+    let mut arena = vec![0; 1 << 20];
+    for piece in stream.chunks(usize::from(piece_len) * 16 + 1) {
+        sender.send(piece).expect("a few kilobytes fit");
+        let len = sender.output().len();
+        arena[..len].copy_from_slice(sender.output());
+        sender.consume(len);
+        match receiver.next(&mut Input::with_space(&mut arena, len)) {
+            Ok(Some(packet)) => {
+                let place = packet.payload.place();
+                assert!((1..=PACKET_LEN_MAX as usize).contains(&place.len));
+                assert!(place.start >= len, "behind the packet");
+            }
+            Ok(None) => panic!("there is space"),
+            Err(PacketError::BadCompression) => return,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
 /// Seals the payloads that `data` describes, changes one byte, and opens them again: all before
 /// the change come out as they went in, and nothing after it.
-fn changed_on_the_way(cipher: CipherName, data: &[u8]) {
+fn changed_on_the_way(suite: Suite, data: &[u8]) {
     let Some((&[where_high, where_low, flip, payload_len], data)) = data.split_first_chunk() else {
         return;
     };
@@ -72,7 +106,7 @@ fn changed_on_the_way(cipher: CipherName, data: &[u8]) {
         return;
     }
     let payloads: Vec<&[u8]> = data.chunks(usize::from(payload_len) + 1).collect();
-    let mut sender = Sender::with_test_keys(Suite::aead(cipher));
+    let mut sender = Sender::with_test_keys(suite);
     let mut ends = Vec::new();
     for payload in &payloads {
         sender.send(payload).expect("a few hundred bytes fit");
@@ -87,7 +121,7 @@ fn changed_on_the_way(cipher: CipherName, data: &[u8]) {
         ends.partition_point(|&end| end <= at)
     };
 
-    let mut receiver = Receiver::with_test_keys(Suite::aead(cipher), PACKET_LEN_MAX);
+    let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
     let mut input = Input::new(&mut arena);
     for payload in &payloads[..good] {
         let packet = receiver
@@ -120,6 +154,16 @@ mod tests {
                     ident_lines(&[&[role, piece_len][..], line.as_bytes()].concat());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_stream_in_pieces_and_noise_pass() {
+        // Stored, and with a code of its own; cut where it may be and where it may not.
+        let stored = b"\x78\x01\x00\x05\x00\xfa\xffhello";
+        for piece_len in [0, 1, 9] {
+            compressed_payloads(&[&[piece_len][..], stored].concat());
+            compressed_payloads(&[&[piece_len][..], b"no stream at all"].concat());
         }
     }
 

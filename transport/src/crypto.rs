@@ -17,6 +17,8 @@ mod gcm;
 pub mod hostkey;
 pub(crate) mod kex;
 mod mac;
+#[cfg(test)]
+mod vectors;
 
 /// Length of the tag behind a packet under the ciphers that make one themselves.
 const TAG_LEN: usize = 16;
@@ -184,35 +186,41 @@ pub(crate) struct Shape {
 }
 
 /// Seals outgoing packets.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of each a connection; a pointer would cost on every packet"
-)]
+///
+/// Each key has one place in the heap, where it is overwritten before it is released: moving a
+/// connection moves no key, and leaves none behind.
 pub(crate) enum Sealing {
     /// Before the first keys: as they are.
     Clear,
     /// AES-GCM.
-    Gcm(gcm::GcmKey),
+    Gcm(Box<gcm::GcmKey>),
     /// ChaCha20-Poly1305.
-    ChaCha20(chacha20::SealingKey),
+    ChaCha20(Box<chacha20::SealingKey>),
     /// A cipher and a MAC.
     Composed(Box<composed::SealingPair>),
 }
 
-/// Opens incoming packets.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of each a connection; a pointer would cost on every packet"
-)]
+/// Opens incoming packets. Keys have one place, as in [`Sealing`].
 pub(crate) enum Opening {
     /// Before the first keys: as they are.
     Clear,
     /// AES-GCM.
-    Gcm(gcm::GcmKey),
+    Gcm(Box<gcm::GcmKey>),
     /// ChaCha20-Poly1305.
-    ChaCha20(chacha20::OpeningKey),
+    ChaCha20(Box<chacha20::OpeningKey>),
     /// A cipher and a MAC.
     Composed(Box<composed::OpeningPair>),
+}
+
+/// Bytes of stack that making a key leaves traces in, with room to spare: schedules have up to 1 KiB
+/// and are moved a few times on their way to the heap.
+const TRACES_LEN: usize = 16 * 1024;
+
+/// Writes over the part of the stack that the last call used.
+#[inline(never)]
+fn wipe_stack() {
+    let mut traces = [0_u8; TRACES_LEN];
+    std::hint::black_box(&mut traces);
 }
 
 const CLEAR_SHAPE: Shape = Shape {
@@ -233,11 +241,22 @@ const CHACHA20_SHAPE: Shape = Shape {
 
 impl Sealing {
     pub(crate) fn new(suite: Suite, material: &KeyMaterial) -> Self {
+        wipe_stack(); // a key's place has gaps, into which what lies here is moved
+        let new = Self::with_traces(suite, material);
+        wipe_stack();
+        new
+    }
+
+    /// Leaves traces of the key on the stack.
+    #[inline(never)]
+    fn with_traces(suite: Suite, material: &KeyMaterial) -> Self {
         match suite.cipher {
             CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
-                Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
+                Self::Gcm(Box::new(gcm::GcmKey::new(suite.cipher, material)))
             }
-            CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::SealingKey::new(material)),
+            CipherName::ChaCha20Poly1305 => {
+                Self::ChaCha20(Box::new(chacha20::SealingKey::new(material)))
+            }
             cipher => {
                 let mac = suite.mac.expect("no other cipher goes without a MAC");
                 Self::Composed(Box::new(composed::SealingPair::new(cipher, mac, material)))
@@ -272,7 +291,7 @@ impl Sealing {
             Self::Clear => u64::MAX,
             Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
             Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
-            Self::Composed(pair) => pair.rekey_bytes,
+            Self::Composed(pair) => rekey_bytes(pair.cipher()),
         }
     }
 
@@ -285,11 +304,22 @@ impl Sealing {
 
 impl Opening {
     pub(crate) fn new(suite: Suite, material: &KeyMaterial) -> Self {
+        wipe_stack(); // a key's place has gaps, into which what lies here is moved
+        let new = Self::with_traces(suite, material);
+        wipe_stack();
+        new
+    }
+
+    /// Leaves traces of the key on the stack.
+    #[inline(never)]
+    fn with_traces(suite: Suite, material: &KeyMaterial) -> Self {
         match suite.cipher {
             CipherName::Aes128Gcm | CipherName::Aes256Gcm => {
-                Self::Gcm(gcm::GcmKey::new(suite.cipher, material))
+                Self::Gcm(Box::new(gcm::GcmKey::new(suite.cipher, material)))
             }
-            CipherName::ChaCha20Poly1305 => Self::ChaCha20(chacha20::OpeningKey::new(material)),
+            CipherName::ChaCha20Poly1305 => {
+                Self::ChaCha20(Box::new(chacha20::OpeningKey::new(material)))
+            }
             cipher => {
                 let mac = suite.mac.expect("no other cipher goes without a MAC");
                 Self::Composed(Box::new(composed::OpeningPair::new(cipher, mac, material)))
@@ -354,7 +384,7 @@ impl Opening {
             Self::Clear => u64::MAX,
             Self::Gcm(_) => rekey_bytes(CipherName::Aes256Gcm),
             Self::ChaCha20(_) => rekey_bytes(CipherName::ChaCha20Poly1305),
-            Self::Composed(pair) => pair.rekey_bytes,
+            Self::Composed(pair) => rekey_bytes(pair.cipher()),
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! One test, because the profiler counts for the whole process.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ketch_keys::PrivateKey;
-use ketch_transport::algorithm::CipherName;
+use ketch_transport::algorithm::{CipherName, Compression};
 use ketch_transport::auth::Credential;
 use ketch_transport::channel::ChannelId;
 use ketch_transport::config::{ClientConfig, ServerConfig};
@@ -25,7 +26,9 @@ use ketch_transport::message::connection::{
 use ketch_transport::message::kex::{ClientPublic, KexInit, ServerReply};
 use ketch_transport::message::number;
 use ketch_transport::message::transport::{Disconnect, ExtInfo, Service, Unimplemented};
-use ketch_transport::packet::{Input, PACKET_DATA_MAX, PACKET_LEN_MAX, Receiver};
+use ketch_transport::packet::{
+    Input, PACKET_DATA_MAX, PACKET_LEN_MAX, PacketError, Receiver, Sender,
+};
 use ketch_wire::{NameList, Reader, Writer};
 use zeroize::Zeroizing;
 
@@ -50,6 +53,10 @@ fn nothing_is_allocated_for_a_packet_or_by_a_length_that_a_peer_names() {
     for &cipher in CipherName::AEAD {
         bulk_data_allocates_nothing(cipher);
     }
+    for suite in Suite::every() {
+        packets_allocate_nothing(suite);
+    }
+    what_hides_a_gibibyte_costs_half_a_mebibyte();
     named_packet_lengths_allocate_nothing();
     named_field_lengths_allocate_nothing();
     a_kexinit_allocates_by_its_own_length();
@@ -176,6 +183,73 @@ fn bulk_data_allocates_nothing(cipher: CipherName) {
     assert_eq!(blocks, 0, "{cipher}: blocks for {PACKETS} packets each way");
 }
 
+/// Both ends of the packet layer, compressed and not.
+fn packets_allocate_nothing(suite: Suite) {
+    const PACKETS: usize = 100;
+    for compression in [Compression::None, Compression::ZlibOpenSsh] {
+        let suite = Suite {
+            compression,
+            ..suite
+        };
+        let mut sender = Sender::with_test_keys(suite);
+        let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
+        let mut arena = vec![0; 1 << 20];
+        let mut turn = |packets| {
+            let mut received = 0;
+            for _ in 0..packets {
+                sender.send(&[7; 1000]).unwrap();
+                let slots = sender.slots(1, PACKET_DATA_MAX, PACKET_DATA_MAX).unwrap();
+                slots.commit(PACKET_DATA_MAX);
+                let len = sender.output().len();
+                arena[..len].copy_from_slice(sender.output());
+                sender.consume(len);
+                let mut input = Input::with_space(&mut arena, len);
+                while let Some(packet) = receiver.next(&mut input).unwrap() {
+                    received += packet.payload.bytes.len();
+                }
+                assert_eq!(input.remaining(), 0);
+            }
+            received
+        };
+        let each = turn(10) / 10; // buffers find their size
+        let (received, blocks, _) = allocated(|| turn(PACKETS));
+        assert_eq!(received, PACKETS * each);
+        assert_eq!(blocks, 0, "{suite}: blocks for {PACKETS} packets each way");
+    }
+}
+
+/// A stream of packets that would inflate to a gibibyte: the first is refused, with no more memory
+/// than the state of the inflation and the space for one payload.
+fn what_hides_a_gibibyte_costs_half_a_mebibyte() {
+    let plain = Suite::aead(CipherName::Aes256Gcm);
+    let suite = Suite {
+        compression: Compression::ZlibOpenSsh,
+        ..plain
+    };
+    let mut bomb = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..1024 {
+        bomb.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 2 << 20);
+    for piece_len in [1024, 200_000] {
+        let mut sender = Sender::with_test_keys(plain);
+        sender.send(&bomb[..piece_len]).unwrap();
+        let sealed = sender.output().to_vec();
+        let (outcome, _, bytes) = allocated(|| {
+            let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
+            let space = usize::try_from(PACKET_LEN_MAX).unwrap();
+            let mut arena = vec![0; sealed.len() + space];
+            arena[..sealed.len()].copy_from_slice(&sealed);
+            let mut input = Input::with_space(&mut arena, sealed.len());
+            receiver.next(&mut input).map(|packet| packet.is_some())
+        });
+        assert_eq!(outcome, Err(PacketError::BadCompression));
+        let bytes = usize::try_from(bytes).unwrap() - sealed.len();
+        assert!(bytes <= 512 * 1024, "{bytes} bytes for {piece_len}");
+    }
+}
+
 fn named_packet_lengths_allocate_nothing() {
     let lengths = [
         0,
@@ -188,16 +262,16 @@ fn named_packet_lengths_allocate_nothing() {
         0x7fff_ffff,
         u32::MAX,
     ];
-    for cipher in std::iter::once(None).chain(CipherName::AEAD.iter().copied().map(Some)) {
+    for suite in std::iter::once(None).chain(Suite::every().map(Some)) {
         for len in lengths {
-            let mut receiver = match cipher {
-                Some(cipher) => Receiver::with_test_keys(Suite::aead(cipher), PACKET_LEN_MAX),
+            let mut receiver = match suite {
+                Some(suite) => Receiver::with_test_keys(suite, PACKET_LEN_MAX),
                 None => Receiver::new(PACKET_LEN_MAX),
             };
             let mut arena = [0; 64];
             arena[..4].copy_from_slice(&u32::to_be_bytes(len));
             let (_, blocks, _) = allocated(|| receiver.next(&mut Input::new(&mut arena)).is_ok());
-            assert_eq!(blocks, 0, "{cipher:?} {len}");
+            assert_eq!(blocks, 0, "{suite:?} {len}");
         }
     }
 }

@@ -11,21 +11,21 @@ use zeroize::Zeroize;
 use super::cbc::{CbcOpening, CbcSealing, DES_BLOCK_LEN};
 use super::ctr::{BLOCK_LEN, CtrStream};
 use super::mac::{MacKey, tag_len};
-use super::{BadTag, KeyMaterial, LENGTH_LEN, Shape};
+use super::{BadTag, KeyMaterial, LENGTH_LEN, Shape, Suite, key_lens};
 use crate::algorithm::{CipherName, MacName};
 
 /// Seals packets of one direction.
 pub(crate) struct SealingPair {
+    name: CipherName,
     cipher: SealingCipher,
     mac: MacKey,
     order: Order,
     shape: Shape,
-    /// Bytes after which the keys should be exchanged.
-    pub(super) rekey_bytes: u64,
 }
 
 /// Opens packets of one direction.
 pub(crate) struct OpeningPair {
+    name: CipherName,
     cipher: OpeningCipher,
     mac: MacKey,
     order: Order,
@@ -33,8 +33,6 @@ pub(crate) struct OpeningPair {
     /// The first block of the packet that is being waited for, decrypted: the stream moves on with
     /// each block, so none may be decrypted twice.
     first: Option<[u8; BLOCK_LEN]>,
-    /// Bytes after which the keys should be exchanged.
-    pub(super) rekey_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,6 +49,37 @@ enum SealingCipher {
 enum OpeningCipher {
     Ctr(CtrStream),
     Cbc(CbcOpening),
+}
+
+impl SealingCipher {
+    fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
+        if cipher.is_cbc() {
+            Self::Cbc(CbcSealing::new(cipher, material))
+        } else {
+            Self::Ctr(CtrStream::new(material))
+        }
+    }
+}
+
+impl OpeningCipher {
+    fn new(cipher: CipherName, material: &KeyMaterial) -> Self {
+        if cipher.is_cbc() {
+            Self::Cbc(CbcOpening::new(cipher, material))
+        } else {
+            Self::Ctr(CtrStream::new(material))
+        }
+    }
+}
+
+/// Key material of zeros. The ciphers wipe themselves, yet only the part of their schedules that is
+/// in use; writing another key over the whole leaves nothing that was moved here beside it.
+fn dummy(cipher: CipherName) -> KeyMaterial {
+    let lens = key_lens(Suite::aead(cipher));
+    KeyMaterial {
+        key: vec![0; lens.key].into(),
+        iv: vec![0; lens.iv].into(),
+        mac: Vec::new().into(),
+    }
 }
 
 const fn order(mac: MacName) -> Order {
@@ -75,20 +104,20 @@ const fn shape(cipher: CipherName, mac: MacName) -> Shape {
 impl SealingPair {
     pub(super) fn new(cipher: CipherName, mac: MacName, material: &KeyMaterial) -> Self {
         Self {
-            cipher: if cipher.is_cbc() {
-                SealingCipher::Cbc(CbcSealing::new(cipher, material))
-            } else {
-                SealingCipher::Ctr(CtrStream::new(material))
-            },
+            name: cipher,
+            cipher: SealingCipher::new(cipher, material),
             mac: MacKey::new(mac, material),
             order: order(mac),
             shape: shape(cipher, mac),
-            rekey_bytes: super::rekey_bytes(cipher),
         }
     }
 
     pub(super) const fn shape(&self) -> Shape {
         self.shape
+    }
+
+    pub(super) const fn cipher(&self) -> CipherName {
+        self.name
     }
 
     fn encrypt(&mut self, bytes: &mut [u8]) {
@@ -114,28 +143,31 @@ impl SealingPair {
 
 impl Drop for SealingPair {
     fn drop(&mut self) {
-        self.mac.wipe(); // the cipher wipes itself
+        self.cipher = SealingCipher::new(self.name, &dummy(self.name));
+        std::hint::black_box(&mut self.cipher);
+        self.mac.wipe();
+        super::wipe_stack(); // where the ciphers work
     }
 }
 
 impl OpeningPair {
     pub(super) fn new(cipher: CipherName, mac: MacName, material: &KeyMaterial) -> Self {
         Self {
-            cipher: if cipher.is_cbc() {
-                OpeningCipher::Cbc(CbcOpening::new(cipher, material))
-            } else {
-                OpeningCipher::Ctr(CtrStream::new(material))
-            },
+            name: cipher,
+            cipher: OpeningCipher::new(cipher, material),
             mac: MacKey::new(mac, material),
             order: order(mac),
             shape: shape(cipher, mac),
             first: None,
-            rekey_bytes: super::rekey_bytes(cipher),
         }
     }
 
     pub(super) const fn shape(&self) -> Shape {
         self.shape
+    }
+
+    pub(super) const fn cipher(&self) -> CipherName {
+        self.name
     }
 
     pub(super) const fn hides_failures(&self) -> bool {
@@ -206,6 +238,9 @@ impl OpeningPair {
 impl Drop for OpeningPair {
     fn drop(&mut self) {
         self.first.zeroize();
+        self.cipher = OpeningCipher::new(self.name, &dummy(self.name));
+        std::hint::black_box(&mut self.cipher);
         self.mac.wipe();
+        super::wipe_stack(); // where the ciphers work
     }
 }

@@ -36,7 +36,7 @@ impl GcmKey {
 
     /// The nonce of this packet; the counter moves on. It starts at a random value and wraps, so
     /// that it repeats only after 2^64 packets, and keys are exchanged at 2^31 (RFC 5647 §7.1).
-    fn next_nonce(&mut self) -> Nonce {
+    pub(super) fn next_nonce(&mut self) -> Nonce {
         let [f0, f1, f2, f3] = self.fixed;
         let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
         self.counter = self.counter.wrapping_add(1);

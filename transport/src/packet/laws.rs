@@ -53,11 +53,10 @@ fn with_zlib(suite: Suite) -> (Sender, Receiver) {
         compression: Compression::ZlibOpenSsh,
         ..suite
     };
-    let mut sender = Sender::with_test_keys(suite);
-    let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
-    sender.start_compression();
-    receiver.start_compression();
-    (sender, receiver)
+    (
+        Sender::with_test_keys(suite),
+        Receiver::with_test_keys(suite, PACKET_LEN_MAX),
+    )
 }
 
 proptest! {
@@ -211,10 +210,6 @@ fn a_payload_that_inflates_beyond_its_bound_is_refused() {
 
 #[test]
 fn what_is_no_piece_of_the_stream_is_refused() {
-    let suite = Suite {
-        compression: Compression::ZlibOpenSsh,
-        ..Suite::aead(CipherName::Aes256Gcm)
-    };
     for payload in [
         &b"no zlib"[..],
         &[0x78],                                  // half a header, no payload
@@ -222,9 +217,9 @@ fn what_is_no_piece_of_the_stream_is_refused() {
         &[0x78, 0x9c, 0x03, 0, 0, 0, 0, 1, 5, 5], // and bytes behind it
         &[0x78, 0xbb, 0, 0],                      // wants a dictionary
     ] {
+        let suite = Suite::aead(CipherName::Aes256Gcm);
         let mut sender = Sender::with_test_keys(suite); // does not compress
-        let mut receiver = Receiver::with_test_keys(suite, PACKET_LEN_MAX);
-        receiver.start_compression();
+        let (_, mut receiver) = with_zlib(suite);
         let bytes = sealed(&mut sender, payload);
         let outcome = opened(&mut receiver, bytes);
         assert_eq!(outcome, Err(PacketError::BadCompression), "{payload:?}");

@@ -83,11 +83,13 @@ impl Receiver {
         }
     }
 
-    /// A receiver with keys made from fixed bytes: for tests, fuzzing and measurements only.
+    /// A receiver with keys made from fixed bytes, of somebody who is logged in: for tests, fuzzing
+    /// and measurements only.
     #[doc(hidden)]
     #[must_use]
     pub fn with_test_keys(suite: Suite, len_max: u32) -> Self {
         let mut receiver = Self::new(len_max);
+        receiver.start_compression();
         receiver.install(suite, &test_keys(suite), false);
         receiver
     }

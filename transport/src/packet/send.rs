@@ -124,11 +124,13 @@ impl Sender {
         }
     }
 
-    /// A sender with keys made from fixed bytes: for tests, fuzzing and measurements only.
+    /// A sender with keys made from fixed bytes, of somebody who is logged in: for tests, fuzzing and
+    /// measurements only.
     #[doc(hidden)]
     #[must_use]
     pub fn with_test_keys(suite: Suite) -> Self {
         let mut sender = Self::new();
+        sender.start_compression();
         sender.install(suite, &super::recv::test_keys(suite), false);
         sender
     }
