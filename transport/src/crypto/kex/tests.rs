@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::pair::Seeded;
 
+mod ntru_prime;
 mod vectors;
 
 /// A group as a server would name it, for the methods that need one.
