@@ -144,7 +144,7 @@ impl Secret {
     pub(super) fn generate(group: &Group, random: &mut dyn Random) -> Result<Self, RandomFailed> {
         let mut bytes = Zeroizing::new([0; EXPONENT_BITS as usize / 8]);
         random.fill(&mut *bytes)?;
-        Ok(Self::from_exponent(group, &*bytes))
+        Ok(Self::from_exponent(group, &bytes))
     }
 
     fn from_exponent(group: &Group, bytes: &[u8; EXPONENT_BITS as usize / 8]) -> Self {

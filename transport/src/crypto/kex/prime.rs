@@ -70,7 +70,7 @@ fn has_small_divisor(p: &BoxedUint) -> bool {
 fn passes_fermat(modulus: &BoxedMontyParams) -> bool {
     let p = modulus.modulus().as_ref();
     let two = BoxedUint::from(2_u8).resize(modulus.bits_precision());
-    let power = BoxedMontyForm::new(two, modulus).pow(&p.wrapping_sub(&BoxedUint::one()));
+    let power = BoxedMontyForm::new(two, modulus).pow(&p.wrapping_sub(BoxedUint::one()));
     power == BoxedMontyForm::one(modulus)
 }
 
@@ -80,7 +80,7 @@ fn passes_miller_rabin(
     random: &mut dyn Random,
 ) -> Result<bool, RandomFailed> {
     let n = modulus.modulus().as_ref();
-    let less = n.wrapping_sub(&BoxedUint::one());
+    let less = n.wrapping_sub(BoxedUint::one());
     let twos = less.trailing_zeros_vartime();
     let odd = less.shr(twos);
     let one = BoxedMontyForm::one(modulus);

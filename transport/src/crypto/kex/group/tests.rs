@@ -129,7 +129,6 @@ fn a_generator_out_of_range_is_refused() {
             UnsafeGroup::Malformed
         );
     }
-    let mut less = less;
     *less.last_mut().unwrap() -= 1;
     take(&p, &less, 1024..=8192).unwrap(); // p - 2
     take(&p, &[2], 1024..=8192).unwrap();
