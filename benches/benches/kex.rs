@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ketch_transport::algorithm::Kex;
-use ketch_transport::config::{ClientConfig, ServerConfig};
+use ketch_transport::config::{ClientConfig, HostKey, ServerConfig};
 use ketch_transport::connection::Connection;
 use ketch_transport::crypto::SystemRandom;
 use ketch_transport::crypto::hostkey::HostKeyPair;
@@ -67,10 +67,10 @@ impl Side {
 }
 
 /// One exchange; what it took the client and the server.
-fn exchange(kex: Kex, host_key: &Arc<HostKeyPair>) -> (Duration, Duration) {
+fn exchange(kex: Kex, host_key: &Arc<HostKey>) -> (Duration, Duration) {
     let mut client = ClientConfig::new("ann");
     client.common.preferences.kex = vec![kex];
-    let mut server = ServerConfig::new(Arc::clone(host_key));
+    let mut server = ServerConfig::new([Arc::clone(host_key)]);
     server.common.preferences.kex = vec![kex];
     let start = spent();
     let client = Connection::client(client, Box::new(SystemRandom::new()), now());
@@ -93,7 +93,7 @@ fn exchange(kex: Kex, host_key: &Arc<HostKeyPair>) -> (Duration, Duration) {
 }
 
 fn exchanges(c: &mut Criterion) {
-    let host_key = Arc::new(HostKeyPair::from_ed25519_seed([7; 32].into()));
+    let host_key = Arc::new(HostKey::new(HostKeyPair::from_ed25519_seed([7; 32].into())));
     let mut group = c.benchmark_group("kex");
     group.sample_size(10);
     for &kex in Kex::ALL {

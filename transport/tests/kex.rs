@@ -74,7 +74,7 @@ async fn ssh_agrees_with_our_server_by_every_method() {
         let port = listener.local_addr().unwrap().port();
         let server = tokio::task::spawn(async move {
             let (socket, _) = listener.accept().await.unwrap();
-            let mut config = ServerConfig::new(host_key());
+            let mut config = ServerConfig::new([host_key()]);
             config.common.preferences.kex = vec![kex];
             let mut login = Login::server(socket, config).unwrap();
             // It asks for the list of methods, is told, and goes away.
