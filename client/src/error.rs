@@ -134,6 +134,9 @@ impl Failure for CloseReason {
             Self::Eof => Kind::Network,
             Self::Io(error) => Kind::of_stream(error),
             Self::Connection(error) => kind_of_connection(error),
+            Self::Refused(_) => Kind::Unsupported,
+            Self::NotLoggedIn => Kind::Auth,
+            Self::TooMany => Kind::Local,
             _ => Kind::Peer,
         }
     }
@@ -151,6 +154,8 @@ fn kind_of_connection(error: &ConnectionError) -> Kind {
         ConnectionError::HostKeyRefused => Kind::HostKey,
         ConnectionError::TooManyAttempts => Kind::Auth,
         ConnectionError::RandomFailed(_) => Kind::Local,
+        // Connecting again without guessing works.
+        ConnectionError::GuessedWrong => Kind::Network,
         // It is full, restarts, or lost sight of us: all of that passes.
         ConnectionError::Disconnected { reason, .. }
             if [
@@ -169,8 +174,11 @@ fn kind_of_connection(error: &ConnectionError) -> Kind {
 impl Failure for OpenError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Refused(Refusal::Subsystem) => Kind::Unsupported,
-            Self::TooMany => Kind::Local,
+            Self::Refused(Refusal::Subsystem | Refusal::Exec | Refusal::Shell | Refusal::Pty) => {
+                Kind::Unsupported
+            }
+            Self::TooMany | Self::TooLong | Self::NoMoreSessions => Kind::Local,
+            Self::NotLoggedIn => Kind::Auth,
             Self::TimedOut => Kind::Timeout,
             Self::Closed(why) => why.kind(),
             _ => Kind::Peer,

@@ -11,6 +11,8 @@
 //! | [`reconnect`] | a session that is made anew when it was lost |
 //! | [`memory`] | what hosts chose last time, which spares round trips |
 //! | [`session`] | [`Session`]: a connection on which the user is logged in |
+//! | [`exec`] | programs on the server: commands, shells, terminals |
+//! | [`forward`] | connections that the server makes, or that come to it |
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
 //! | `transfer` | the engine: plans, ranges, pace, atomic files |
@@ -45,7 +47,9 @@ pub mod connect;
 pub mod destination;
 mod dir;
 pub mod error;
+pub mod exec;
 mod file;
+pub mod forward;
 pub mod hostkey;
 pub mod identity;
 pub mod memory;

@@ -7,7 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ketch_transport::driver::{
-    ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, RefuseAll, stream,
+    ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, PingError, RefuseAll, stream,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::Timeouts;
 use crate::destination::Host;
 
 /// Window of a byte stream, in bytes; the transport lets it grow while it is kept full.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 
 /// A connection on which the user is logged in.
 ///
@@ -65,6 +65,22 @@ impl Session {
             Ok(opened) => opened.map(|_| stream),
             Err(_) => Err(OpenError::TimedOut),
         }
+    }
+
+    /// Asks the server for a sign of life, and waits for it: what it takes is the time to the server
+    /// and back. OpenSSH's server answers from 9.5 on, and ours does.
+    ///
+    /// # Errors
+    /// [`PingError`]: the server did not say that it answers pings, or the connection is gone.
+    pub async fn ping(&self) -> Result<(), PingError> {
+        self.connection.ping().await
+    }
+
+    /// Tells the server that this connection opens no more sessions: no SFTP, no programs. What is
+    /// open goes on, and connections can still be carried. So nobody who takes this side over can
+    /// run anything.
+    pub fn no_more_sessions(&self) {
+        self.connection.no_more_sessions();
     }
 
     /// Ends the connection and waits until it has ended: what was handed over leaves first, if it

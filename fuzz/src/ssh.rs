@@ -259,6 +259,7 @@ mod tests {
                 GlobalRequest {
                     name: b"keepalive@x",
                     want_reply: true,
+                    data: &[],
                 }
                 .encode(w)
             }),

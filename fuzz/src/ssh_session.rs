@@ -272,8 +272,8 @@ impl Side {
                 self.connection.open_session("echo", 64 * 1024)?;
             }
             Event::ChannelReady(channel) => self.channel = Some(channel),
-            Event::Subsystem(channel, _) => {
-                self.connection.answer_subsystem(channel, true)?;
+            Event::Request(channel, _) => {
+                self.connection.answer_request(true, true)?;
                 self.channel = Some(channel);
             }
             Event::Data(channel, lent) => {

@@ -1,12 +1,21 @@
 //! One channel (RFC 4254 §5): two windows, what waits for the peer's, and how each side ends.
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use crate::error::PeerMisbehaved;
 use crate::packet::PACKET_DATA_MAX;
+use crate::session::SessionStart;
 
 /// Smallest packets that a peer may want on a channel; below, nothing useful fits.
 pub(crate) const MAX_PACKET_MIN: u32 = 256;
 /// Most data bytes in one packet that we accept, as we tell the peer (RFC 4254 §5.1).
 pub(crate) const MAX_PACKET: u32 = 64 * 1024;
+/// Most data bytes that leave before the peer has opened the channel at all.
+///
+/// They are debited from the window that it grants later. What a client says first is a few hundred
+/// bytes; a server that takes them early has this much room in any case.
+pub const EAGER_BYTES_MAX: u32 = 16 * 1024;
 
 /// A channel's number on our side.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -26,16 +35,46 @@ pub(crate) enum End {
 /// How far the opening has come.
 #[derive(Debug)]
 pub(crate) enum Opening {
-    /// Ours: `CHANNEL_OPEN` is out, this subsystem will be asked for.
-    Asked { subsystem: String },
-    /// Ours: the request for the subsystem is out.
+    /// Ours: `CHANNEL_OPEN` is out, and this is what it is for.
+    Asked(Purpose),
+    /// Ours: `CHANNEL_OPEN` is out, and all that follows it too, with a guessed number.
+    Guessed,
+    /// Ours: the request for the program is out.
     Requested,
-    /// The peer's: no subsystem was asked for yet.
+    /// Ours: what was asked for was refused; it is about to be closed.
+    Refused,
+    /// The peer's: no program was asked for yet.
     Bare,
-    /// The peer's: whether there is such a subsystem is being decided.
-    Deciding { want_reply: bool },
     /// In use.
     Ready,
+    /// Given up: the peer never answered our `CLOSE`. Only its number is kept.
+    Reaped,
+}
+
+/// What a channel of ours is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// This program.
+    Session(Box<SessionStart>),
+    /// A connection that is carried: there is nothing more to ask for.
+    Connection,
+}
+
+/// A request of ours that the peer has to answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Asked {
+    Pty,
+    Subsystem,
+    Exec,
+    Shell,
+}
+
+/// When an end that hangs is helped along.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub(crate) at: Instant,
+    /// What waited to be sent when the clock was started.
+    pub(crate) queued: usize,
 }
 
 /// What we may send and what waits to be sent.
@@ -47,14 +86,68 @@ pub(crate) struct SendHalf {
     window: u32,
     /// The largest that was ever on offer.
     window_peak: u32,
+    /// What was lent before the peer granted anything, and what of it was sent and is still to be
+    /// debited from what it grants.
+    early: u32,
+    debt: u32,
     /// Most data bytes in one packet.
     pub(crate) data_max: usize,
-    queue: Vec<u8>,
-    queue_head: usize,
+    queue: Queue,
+    /// What a program writes beside its output.
+    stderr: Queue,
     queue_max: usize,
     /// How far the application wants to end it, and how far it is ended.
     pub(crate) wanted: End,
     pub(crate) sent: End,
+}
+
+/// Bytes that wait.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            head: 0,
+        }
+    }
+
+    const fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.head > 0 && self.head * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn front(&self, len: usize) -> &[u8] {
+        &self.bytes[self.head..self.head + len.min(self.len())]
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.head += len;
+        if self.head == self.bytes.len() {
+            self.bytes.clear();
+            self.head = 0;
+            // A burst's room is not kept for ever.
+            self.bytes.shrink_to(64 * 1024);
+        }
+    }
+}
+
+/// Which of a channel's two outgoing streams bytes belong to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stream {
+    Data,
+    Stderr,
 }
 
 /// What the peer may send.
@@ -76,8 +169,29 @@ pub(crate) struct Channel {
     pub(crate) opening: Opening,
     pub(crate) send: SendHalf,
     pub(crate) recv: RecvHalf,
-    /// Requests of ours that await `CHANNEL_SUCCESS` or `CHANNEL_FAILURE`.
-    pub(crate) requests_pending: u32,
+    /// Requests of ours that await `CHANNEL_SUCCESS` or `CHANNEL_FAILURE`, in their order.
+    pub(crate) asked: VecDeque<Asked>,
+    pub(crate) closing: Option<Closing>,
+}
+
+impl Channel {
+    pub(crate) const fn new(opening: Opening, send: SendHalf, recv: RecvHalf) -> Self {
+        Self {
+            opening,
+            send,
+            recv,
+            asked: VecDeque::new(),
+            closing: None,
+        }
+    }
+
+    /// The program shows that it runs: some servers let it speak before they say that it does.
+    pub(crate) fn shows_life(&mut self) -> bool {
+        if matches!(self.opening, Opening::Requested) {
+            self.opening = Opening::Ready;
+        }
+        matches!(self.opening, Opening::Ready)
+    }
 }
 
 /// What does not fit into a channel's queue.
@@ -98,9 +212,11 @@ impl SendHalf {
             recipient: 0,
             window: 0,
             window_peak: 0,
+            early: 0,
+            debt: 0,
             data_max: 0,
-            queue: Vec::new(),
-            queue_head: 0,
+            queue: Queue::new(),
+            stderr: Queue::new(),
             queue_max,
             wanted: End::Open,
             sent: End::Open,
@@ -118,19 +234,30 @@ impl SendHalf {
             return Err(PeerMisbehaved::PacketsTooSmall);
         }
         self.recipient = recipient;
-        self.window = window;
-        self.window_peak = window;
+        self.debt = self.early.saturating_sub(self.window);
+        (self.early, self.window, self.window_peak) = (0, 0, 0);
         self.data_max =
             usize::try_from(max_packet).map_or(PACKET_DATA_MAX, |n| n.min(PACKET_DATA_MAX));
-        Ok(())
+        self.adjust(window)
+    }
+
+    /// Sends to a number that the peer is going to give, within a window that it is going to grant.
+    pub(crate) fn guess(&mut self, recipient: u32) {
+        self.recipient = recipient;
+        self.window = EAGER_BYTES_MAX;
+        self.window_peak = EAGER_BYTES_MAX;
+        self.early = EAGER_BYTES_MAX;
+        self.data_max = PACKET_DATA_MAX;
     }
 
     /// The peer takes more.
     pub(crate) fn adjust(&mut self, bytes: u32) -> Result<(), PeerMisbehaved> {
+        let paid = bytes.min(self.debt);
         self.window = self
             .window
-            .checked_add(bytes)
+            .checked_add(bytes - paid)
             .ok_or(PeerMisbehaved::WindowOverflow)?;
+        self.debt -= paid;
         self.window_peak = self.window_peak.max(self.window);
         Ok(())
     }
@@ -151,47 +278,47 @@ impl SendHalf {
     }
 
     /// Puts bytes behind those that wait.
-    pub(crate) fn enqueue(&mut self, bytes: &[u8]) -> Result<(), QueueFull> {
+    pub(crate) fn enqueue(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), QueueFull> {
         if self.wanted != End::Open {
             return Ok(()); // nobody will read them
         }
         if self.queued() + bytes.len() > self.queue_max {
             return Err(QueueFull);
         }
-        if self.queue_head > 0 && self.queue_head * 2 >= self.queue.len() {
-            self.queue.drain(..self.queue_head);
-            self.queue_head = 0;
+        match stream {
+            Stream::Data => self.queue.push(bytes),
+            Stream::Stderr => self.stderr.push(bytes),
         }
-        self.queue.extend_from_slice(bytes);
         Ok(())
     }
 
     /// How much waits.
     pub(crate) const fn queued(&self) -> usize {
-        self.queue.len() - self.queue_head
+        self.queue.len() + self.stderr.len()
     }
 
-    /// The next piece that window and packet size admit.
-    pub(crate) fn next_piece(&self) -> &[u8] {
-        let len = self.queued().min(self.data_max).min(self.window());
-        &self.queue[self.queue_head..self.queue_head + len]
-    }
-
-    /// The first `len` bytes of the queue are sent.
-    pub(crate) fn dequeue(&mut self, len: usize) {
-        self.queue_head += len;
-        if self.queue_head == self.queue.len() {
-            self.queue.clear();
-            self.queue_head = 0;
-            // A burst's room is not kept for ever.
-            self.queue.shrink_to(64 * 1024);
+    /// The next piece that window and packet size admit: what is beside the stream goes first.
+    pub(crate) fn next_piece(&self) -> (Stream, &[u8]) {
+        let most = self.data_max.min(self.window());
+        if self.stderr.len() > 0 {
+            return (Stream::Stderr, self.stderr.front(most));
         }
+        (Stream::Data, self.queue.front(most))
+    }
+
+    /// The first `len` bytes of a queue are sent.
+    pub(crate) fn dequeue(&mut self, stream: Stream, len: usize) {
+        match stream {
+            Stream::Data => self.queue.advance(len),
+            Stream::Stderr => self.stderr.advance(len),
+        }
+        self.debit(len);
     }
 
     /// Nobody reads any more: what waits is dropped.
     pub(crate) fn abandon(&mut self) {
-        self.queue = Vec::new();
-        self.queue_head = 0;
+        self.queue = Queue::new();
+        self.stderr = Queue::new();
     }
 }
 
@@ -308,15 +435,49 @@ mod tests {
     fn a_full_queue_takes_all_or_nothing() {
         let mut half = SendHalf::new(10);
         half.confirm(1, 4, 256).unwrap();
-        assert_eq!(half.enqueue(b"12345678"), Ok(()));
-        assert_eq!(half.enqueue(b"abc"), Err(QueueFull));
-        assert_eq!(half.next_piece(), b"1234");
-        half.dequeue(4);
-        half.debit(4);
-        assert_eq!(half.next_piece(), b"");
-        assert_eq!(half.enqueue(b"abc"), Ok(()));
+        assert_eq!(half.enqueue(Stream::Data, b"12345678"), Ok(()));
+        assert_eq!(half.enqueue(Stream::Data, b"abc"), Err(QueueFull));
+        assert_eq!(half.enqueue(Stream::Stderr, b"abc"), Err(QueueFull));
+        assert_eq!(half.next_piece(), (Stream::Data, &b"1234"[..]));
+        half.dequeue(Stream::Data, 4);
+        assert_eq!(half.next_piece(), (Stream::Data, &b""[..]));
+        assert_eq!(half.enqueue(Stream::Data, b"abc"), Ok(()));
+        assert_eq!(half.enqueue(Stream::Stderr, b"oop"), Ok(()));
         half.adjust(100).unwrap();
-        assert_eq!(half.next_piece(), b"5678abc");
+        assert_eq!(half.next_piece(), (Stream::Stderr, &b"oop"[..]));
+        half.dequeue(Stream::Stderr, 3);
+        assert_eq!(half.next_piece(), (Stream::Data, &b"5678abc"[..]));
+    }
+
+    #[test]
+    fn what_was_sent_early_is_debited_from_what_is_granted_later() {
+        // OpenSSH confirms a session with no window at all, and grants one when a program runs.
+        for (sent, confirmed, adjusts, left) in [
+            (0, 1_000, &[][..], 1_000),
+            (47, 1_000, &[], 953),
+            (47, 0, &[2 << 20], (2 << 20) - 47),
+            (EAGER_BYTES_MAX, 0, &[100, 0, EAGER_BYTES_MAX], 100),
+            (100, 40, &[59], 0),
+            (100, 40, &[60], 0),
+            (100, 40, &[61], 1),
+            (100, u32::MAX, &[100], u32::MAX),
+        ] {
+            let mut half = SendHalf::new(10);
+            half.guess(0);
+            let early = usize::try_from(EAGER_BYTES_MAX).unwrap();
+            assert_eq!((half.window(), half.recipient), (early, 0));
+            half.debit(usize::try_from(sent).unwrap());
+            half.confirm(0, confirmed, 32_768).unwrap();
+            for bytes in adjusts {
+                half.adjust(*bytes).unwrap();
+            }
+            assert_eq!(half.window(), usize::try_from(left).unwrap(), "{sent}");
+        }
+        let mut half = SendHalf::new(10);
+        half.guess(0);
+        half.debit(100);
+        half.confirm(0, u32::MAX, 32_768).unwrap();
+        assert_eq!(half.adjust(101), Err(PeerMisbehaved::WindowOverflow));
     }
 
     proptest! {

@@ -163,14 +163,20 @@ pub struct ClientConfig {
     pub common: CommonConfig,
 }
 
+/// Channels that a client may have at a time: it opens them itself, and servers have bounds of their
+/// own.
+const CLIENT_CHANNELS_MAX: usize = 128;
+
 impl ClientConfig {
-    /// Logs in as `user`; everything else has a default.
+    /// Logs in as `user`; everything else has a default, and there may be 128 channels.
     #[must_use]
     pub fn new(user: impl Into<String>) -> Self {
+        let mut common = CommonConfig::new(Profile::Compat.for_client());
+        common.limits.channels_max = CLIENT_CHANNELS_MAX;
         Self {
             user: user.into(),
             remembered: None,
-            common: CommonConfig::new(Profile::Compat.for_client()),
+            common,
         }
     }
 }
@@ -289,6 +295,10 @@ pub struct ServerConfig {
     pub methods: Vec<AuthMethod>,
     /// A text that is shown to users before they log in (RFC 4252 §5.4). Default: none.
     pub banner: Option<String>,
+    /// Whether clients are told all host keys when they are logged in, and get them proved
+    /// (`hostkeys-00@openssh.com`), so that they know a new key before the old one goes. Default:
+    /// false.
+    pub announce_host_keys: bool,
     /// What both roles have.
     pub common: CommonConfig,
 }
@@ -305,6 +315,7 @@ impl ServerConfig {
             host_keys: host_keys.into_iter().collect(),
             methods: vec![AuthMethod::PublicKey, AuthMethod::Password],
             banner: None,
+            announce_host_keys: false,
             common: CommonConfig::new(preferences.expect("it is for both roles")),
         }
     }

@@ -9,6 +9,7 @@
 
 mod channels;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ketch_wire::{NameList, Reader};
@@ -39,8 +40,6 @@ use crate::strict;
 
 /// Most bytes of a peer's description that are kept.
 const DESCRIPTION_LEN_MAX: usize = 512;
-/// Whether `PING` is answered, and may be announced.
-const PINGS_ARE_ANSWERED: bool = false;
 
 /// One SSH connection.
 pub struct Connection {
@@ -161,12 +160,14 @@ impl Connection {
             host_keys,
             methods,
             banner,
+            announce_host_keys,
             common,
         } = config;
         let user_keys = user_keys(&common.preferences);
         let auth = ServerAuth::new(&methods, banner, user_keys, &common.limits);
         let auth = Auth::Server(auth);
-        Self::new(
+        let announced = announce_host_keys.then(|| host_keys.to_vec());
+        let mut connection = Self::new(
             Side::Server { host_keys },
             auth,
             IdentificationReader::of_client(),
@@ -174,7 +175,9 @@ impl Connection {
             common,
             random,
             now,
-        )
+        )?;
+        connection.mux.set_host_keys(announced.unwrap_or_default());
+        Ok(connection)
     }
 
     fn new(
@@ -241,6 +244,9 @@ impl Connection {
         now: Instant,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
         loop {
+            if let Some(event) = self.mux.next_event() {
+                return Ok(Some(event));
+            }
             if self.is_waiting() {
                 return Ok(None);
             }
@@ -280,7 +286,10 @@ impl Connection {
     /// Whether an answer is awaited, before which no packet is taken.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
-        self.handshake.awaits_verdict() || self.auth.is_waiting() || self.held_back.is_some()
+        self.handshake.awaits_verdict()
+            || self.auth.is_waiting()
+            || self.mux.is_waiting()
+            || self.held_back.is_some()
     }
 
     /// Client: asks for the first credential, which was put off until everything was looked at that
@@ -314,7 +323,7 @@ impl Connection {
         let stage = self.stage();
         match reaction(number, stage, self.is_client(), self.handshake.is_strict()) {
             Reaction::Take(Part::Channels) => {
-                self.mux.on_message(number, payload, &mut self.outbox)
+                self.mux.on_message(number, payload, now, &mut self.outbox)
             }
             Reaction::Take(Part::Connection) => Err(disconnected(fields)),
             Reaction::Take(Part::Kex) => self.on_kex(packet, now),
@@ -396,6 +405,9 @@ impl Connection {
                     return Ok(None);
                 }
                 self.first_after_newkeys = true;
+                if let Some(session_id) = self.handshake.session_id() {
+                    self.mux.set_session_id(session_id.as_bytes());
+                }
                 if let Auth::Client(auth) = &mut self.auth {
                     auth.start();
                 }
@@ -422,7 +434,7 @@ impl Connection {
             let names = names.join(",");
             let message = ExtInfo {
                 server_sig_algs: NameList::new(&names).ok(),
-                ping: PINGS_ARE_ANSWERED,
+                ping: true,
                 host_bound: true,
             };
             self.outbox.message(|w| message.encode(w))?;
@@ -446,6 +458,9 @@ impl Connection {
         if !may_come {
             let state = "but right after NEWKEYS";
             return Err(PeerMisbehaved::Unexpected { number, state }.into());
+        }
+        if message.ping {
+            self.mux.on_pings_offered();
         }
         Ok(None)
     }
@@ -578,6 +593,7 @@ impl Connection {
         let done = auth.accept(&mut self.outbox)?;
         if done {
             self.on_authenticated(now);
+            self.mux.offer_host_keys(&mut self.outbox)?;
         }
         Ok(done)
     }
@@ -718,7 +734,7 @@ impl Connection {
     /// [`ConnectionError`].
     pub fn flush(&mut self, now: Instant) -> Result<(), ConnectionError> {
         self.outbox.sender.refill_padding(&mut *self.random)?;
-        self.mux.flush(&mut self.outbox)?;
+        self.mux.flush(now, &mut self.outbox)?;
         if self.outbox.sender.is_exhausted() {
             let error = ConnectionError::Packet(PacketError::Exhausted);
             self.say_why(&error);
@@ -749,9 +765,10 @@ impl Connection {
     /// When [`Connection::handle_timeout`] should be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadline = self.keeper.deadline(self.auth.is_done(), self.is_waiting());
+        let keeper = self.keeper.deadline(self.auth.is_done(), self.is_waiting());
         let held_back = self.held_back.as_ref().map(|held| held.until);
-        deadline.into_iter().chain(held_back).min()
+        let deadlines = [keeper, held_back, self.mux.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The clock has passed [`Connection::poll_timeout`].
@@ -768,22 +785,28 @@ impl Connection {
             let outcome = self.exchange(Packet { payload, sequence }, now);
             outcome.inspect_err(|error| self.say_why(error))?;
         }
-        let outcome = self
-            .keeper
-            .handle_timeout(now, self.auth.is_done(), self.is_waiting());
-        match outcome {
-            Ok(true) => self.mux.send_keepalive(&mut self.outbox),
-            Ok(false) => Ok(()),
-            Err(error) => {
-                self.say_why(&error);
-                Err(error)
-            }
+        let outcome = self.tick(now);
+        outcome.inspect_err(|error| self.say_why(error))
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        self.mux.handle_timeout(now, &self.outbox)?;
+        let (authenticated, waiting) = (self.auth.is_done(), self.is_waiting());
+        if self.keeper.handle_timeout(now, authenticated, waiting)? {
+            self.mux.send_keepalive(&mut self.outbox)?;
         }
+        Ok(())
     }
 
     /// An answer from outside came: the time it took is not the peer's.
     pub fn resume_clock(&mut self, now: Instant) {
         self.keeper.on_answer(now);
+    }
+
+    /// Client: what was opened early is void, for the server did not let us in. Whether there was
+    /// anything.
+    pub(crate) fn forget_early(&mut self) -> bool {
+        !self.auth.is_done() && self.mux.forget_early()
     }
 
     /// Puts `DISCONNECT` behind what waits to be written.

@@ -16,12 +16,14 @@ use crate::channel::ChannelId;
 use crate::connection::Connection;
 use crate::error::ConnectionError;
 use crate::event::Exit;
+use crate::session::WindowSize;
 
 mod arena;
 mod handle;
 mod link;
 mod login;
 mod observed;
+mod process;
 mod router;
 mod streams;
 mod task;
@@ -30,9 +32,13 @@ pub use crate::channel::QueueFull;
 pub use crate::packet::{Lent, Place};
 pub use crate::room::Room;
 pub use arena::{ARENA_LEN, Arena};
-pub use handle::{CloseReason, ConnectionHandle, DriverWaker, OpenError};
+pub use handle::{
+    CloseReason, ConnectionHandle, DriverWaker, EarlyChannel, EarlyOpen, ForwardError, OpenError,
+    PingError,
+};
 pub use login::{Login, LoginEvent};
-pub use router::{Acceptor, RefuseAll};
+pub use process::{Output, Process, STDERR_UNREAD_MAX, Stderr, Stdin, Stdout, WaitError, process};
+pub use router::{Acceptor, ForwardTarget, RefuseAll, Setup};
 pub use streams::{ChannelStream, STREAM_QUEUE_MAX, stream};
 
 /// The time, as the runtime has it: a test that pauses tokio's clock pauses deadlines with it.
@@ -45,7 +51,8 @@ fn now() -> Instant {
 /// All calls of one connection come from its task, one at a time. None may block or wait: what takes
 /// long goes to another thread, which calls [`DriverWaker::wake`] when it is done.
 pub trait Application: Send {
-    /// The channel is open; for a client, the subsystem runs.
+    /// The channel is open; for a client, the program runs. On a channel that was opened early
+    /// nothing of it is known yet, and [`Application::on_closed`] tells if it is refused.
     fn on_open(&mut self, io: &mut ChannelIo<'_>) {
         let _ = io;
     }
@@ -53,7 +60,8 @@ pub trait Application: Send {
     /// Data came. Give credit for it once it is consumed ([`ChannelIo::give_credit`]).
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>);
 
-    /// Data came beside the stream (type 1 is stderr). By default it is dropped and given back.
+    /// Data came beside the stream: what the program says on stderr, of type 1; there is no other. By
+    /// default it is dropped and given back.
     fn on_extended_data(&mut self, data_type: u32, data: &[u8], io: &mut ChannelIo<'_>) {
         let _ = data_type;
         io.give_credit(data.len());
@@ -67,6 +75,16 @@ pub trait Application: Send {
     /// The program at the other end is done.
     fn on_exit(&mut self, exit: Exit) {
         let _ = exit;
+    }
+
+    /// Server: the client's terminal has another size.
+    fn on_window_change(&mut self, size: WindowSize, io: &mut ChannelIo<'_>) {
+        let _ = (size, io);
+    }
+
+    /// Server: the program is to get a signal, named without `SIG`.
+    fn on_signal(&mut self, name: &str, io: &mut ChannelIo<'_>) {
+        let _ = (name, io);
     }
 
     /// All that was read in this turn was handed out. Noted places are good until this returns.
@@ -172,9 +190,39 @@ impl ChannelIo<'_> {
         self.connection.send_eof(self.channel);
     }
 
+    /// As [`ChannelIo::send`], beside the stream: what a program says on stderr.
+    ///
+    /// # Errors
+    /// [`QueueFull`] if it does not fit beside what waits.
+    pub fn send_stderr(&mut self, bytes: &[u8]) -> Result<(), QueueFull> {
+        self.connection.send_stderr(self.channel, bytes)
+    }
+
     /// Tells the peer how the program ended (RFC 4254 §6.10).
     pub fn send_exit_status(&mut self, status: u32) {
-        if let Err(error) = self.connection.send_exit_status(self.channel, status) {
+        self.send_exit(&Exit::Status(status));
+    }
+
+    /// Tells the peer how the program ended (RFC 4254 §6.10).
+    pub fn send_exit(&mut self, exit: &Exit) {
+        let outcome = self.connection.send_exit(self.channel, exit);
+        self.note(outcome);
+    }
+
+    /// Client: tells the program that its terminal has another size (RFC 4254 §6.7).
+    pub fn send_window_change(&mut self, size: WindowSize) {
+        let outcome = self.connection.send_window_change(self.channel, size);
+        self.note(outcome);
+    }
+
+    /// Client: sends the program a signal, named without `SIG` (RFC 4254 §6.9).
+    pub fn send_signal(&mut self, name: &str) {
+        let outcome = self.connection.send_signal(self.channel, name);
+        self.note(outcome);
+    }
+
+    fn note(&mut self, outcome: Result<(), ConnectionError>) {
+        if let Err(error) = outcome {
             *self.failure = Some(error);
         }
     }

@@ -52,6 +52,10 @@ pub enum ConnectionError {
     /// The peer takes nothing, and the answers to what it sends have filled the output buffer.
     #[error("the peer reads nothing of what it asks for")]
     OutputFull(#[source] OutputFull),
+    /// A channel that was opened early got another number than was foreseen: what was sent on it
+    /// cannot be called back. Connecting again and opening it plainly works.
+    #[error("the server gave the first channel another number than was foreseen")]
+    GuessedWrong,
     /// The system has no randomness to give.
     #[error("no randomness for keys")]
     RandomFailed(#[source] RandomFailed),
@@ -146,6 +150,15 @@ pub enum PeerMisbehaved {
     /// A channel with packets so small that nothing can be sent (RFC 4254 §5.1).
     #[error("it accepts no packets of a useful size on a channel")]
     PacketsTooSmall,
+    /// Data beside a stream of a type that does not exist (RFC 4254 §5.2).
+    #[error("it sent extended data of the unknown type {data_type}")]
+    UnknownExtendedData {
+        /// The type.
+        data_type: u32,
+    },
+    /// Channels that it does not close although we did (RFC 4254 §5.3).
+    #[error("it never closes its channels")]
+    NeverCloses,
     /// Replies to requests that were never made.
     #[error("it answers what was not asked")]
     Unsolicited,
@@ -183,6 +196,7 @@ impl ConnectionError {
             ) => Some(DisconnectReason::KEY_EXCHANGE_FAILED),
             Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
             Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
+            Self::GuessedWrong => Some(DisconnectReason::BY_APPLICATION),
             Self::TimedOut(_) => Some(DisconnectReason::CONNECTION_LOST),
             Self::TooManyAttempts => Some(DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE),
             Self::Disconnected { .. } | Self::OutputFull(_) => None,

@@ -41,4 +41,5 @@ pub mod packet;
 mod pair;
 pub mod profile;
 pub mod room;
+pub mod session;
 mod strict;

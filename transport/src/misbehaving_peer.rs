@@ -361,6 +361,7 @@ pub(super) fn open(sender: u32, window: u32, max_packet: u32) -> Vec<u8> {
         sender,
         window,
         max_packet,
+        rest: &[],
     };
     payload(|w| open.encode(w))
 }

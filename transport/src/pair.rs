@@ -21,7 +21,7 @@ use crate::channel::ChannelId;
 use crate::config::{ClientConfig, CommonConfig, ServerConfig};
 use crate::connection::Connection;
 use crate::crypto::{Random, RandomFailed};
-use crate::event::Event;
+use crate::event::{Event, SessionRequest};
 use crate::packet::{Input, PACKET_LEN_MAX};
 use talk::{Plan, Talk};
 
@@ -197,16 +197,16 @@ impl End {
             }
             Event::Attempt(attempt) => self.question = Some(Question::Attempt(attempt)),
             Event::Authenticated => self.logged_in = true,
-            Event::Subsystem(id, "none") => {
-                self.connection.answer_subsystem(id, false).unwrap();
+            Event::Request(_, SessionRequest::Subsystem("none")) => {
+                self.connection.answer_request(false, true).unwrap();
             }
-            Event::Subsystem(id, name) => {
+            Event::Request(id, SessionRequest::Subsystem(name)) => {
                 let talk = Talk::new(&Plan::parse(name).flipped());
                 assert!(
                     self.talks.insert(id.0, talk).is_none(),
                     "a number used twice"
                 );
-                self.connection.answer_subsystem(id, true).unwrap();
+                self.connection.answer_request(true, true).unwrap();
             }
             Event::ChannelReady(id) => self.talk(id).on_ready(),
             Event::ChannelRefused(id, _) => {
@@ -220,7 +220,7 @@ impl End {
                 self.talk(id).on_data(data.bytes, window_max);
             }
             // A channel that was refused its subsystem ends without ever having carried anything.
-            Event::Eof(id) if !self.talks.contains_key(&id.0) => {}
+            Event::Eof(id) | Event::Closed(id) if !self.talks.contains_key(&id.0) => {}
             Event::Eof(id) => self.talk(id).on_eof(),
             Event::Closed(id) => {
                 let talk = self.talks.remove(&id.0).unwrap();
@@ -372,7 +372,7 @@ impl Pair {
                 let plan = Plan::new(random, weather);
                 match client
                     .connection
-                    .open_session(&plan.name(), weather.window)
+                    .open_session(plan.name().as_str(), weather.window)
                     .unwrap()
                 {
                     None => {

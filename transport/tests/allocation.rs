@@ -109,8 +109,8 @@ impl End {
                 }
                 Event::Attempt(_) => self.logged_in = self.connection.accept_auth(now).unwrap(),
                 Event::Authenticated => self.logged_in = true,
-                Event::Subsystem(id, _) => {
-                    self.connection.answer_subsystem(id, true).unwrap();
+                Event::Request(id, _) => {
+                    self.connection.answer_request(true, true).unwrap();
                     self.channel = Some(id);
                 }
                 Event::ChannelReady(id) => self.channel = Some(id),
@@ -334,6 +334,7 @@ fn cases() -> Vec<Case> {
         sender: 1,
         window: 2,
         max_packet: 3,
+        rest: &[],
     };
     let confirmation = OpenConfirmation {
         recipient: 1,
@@ -420,6 +421,7 @@ fn cases() -> Vec<Case> {
                 GlobalRequest {
                     name: b"keepalive@openssh.com",
                     want_reply: true,
+                    data: &[],
                 }
                 .encode(w)
             },
@@ -462,7 +464,7 @@ fn cases() -> Vec<Case> {
             |r| ChannelRequest::decode(r).is_ok(),
         ),
         case(
-            |w| request(Request::ExitSignal("TERM")).encode(w),
+            |w| request(Request::Exec(b"true")).encode(w),
             |r| ChannelRequest::decode(r).is_ok(),
         ),
     ]

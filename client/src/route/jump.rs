@@ -63,8 +63,7 @@ pub(super) async fn open(hops: &[Connect], target: &Endpoint) -> Result<RouteStr
 }
 
 async fn open_channel(session: &Session, to: &Endpoint) -> Result<ChannelStream, OpenError> {
-    let _ = (session, to);
-    Err(OpenError::TooMany)
+    session.direct_tcpip(to.host.as_str(), to.port).await
 }
 
 impl AsyncRead for JumpStream {

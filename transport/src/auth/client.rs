@@ -153,6 +153,12 @@ impl ClientAuth {
         matches!(self.service, ServiceState::Accepted)
     }
 
+    /// Whether a request is out that lets the user in if it is right: no question about a key, and
+    /// none that leads to questions.
+    pub(crate) const fn awaits_server(&self) -> bool {
+        matches!(self.state, State::Asked(Request::Plain | Request::Password))
+    }
+
     pub(crate) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -174,8 +180,8 @@ impl ClientAuth {
     /// Takes what the server can do beyond the RFCs; `first` says that it is the packet that may
     /// hold it after the server's first `NEWKEYS`. Says whether it may come now.
     pub(crate) fn on_ext_info(&mut self, message: &ExtInfo<'_>, first: bool) -> bool {
-        let in_login =
-            self.service == ServiceState::Accepted && matches!(self.state, State::Asked(_));
+        let in_login = self.service == ServiceState::Accepted
+            && matches!(self.state, State::Asked(Request::Plain | Request::Password));
         if !first {
             if !in_login || self.success_is_next {
                 return false;

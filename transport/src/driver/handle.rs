@@ -11,10 +11,12 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Application;
 use super::observed::Observed;
+use super::router::ForwardTarget;
 use crate::channel::ChannelId;
 use crate::error::ConnectionError;
 use crate::event::Refusal;
 use crate::info::ConnectionInfo;
+use crate::session::{SessionStart, Tcpip};
 
 /// Most calls that wait for the task.
 const COMMANDS_MAX: usize = 256;
@@ -38,6 +40,17 @@ pub enum CloseReason {
     /// The channel alone was closed; the connection goes on.
     #[error("the channel was closed by the server")]
     Channel,
+    /// The channel was opened before the server had answered, and was refused; the connection goes
+    /// on.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The channel was opened before the server had let the user in, and it did not; the connection
+    /// goes on.
+    #[error("the channel was opened before the server let the user in")]
+    NotLoggedIn,
+    /// The channel was not opened: there are too many of them on the connection, which goes on.
+    #[error("too many channels are open on this connection")]
+    TooMany,
 }
 
 impl From<io::Error> for CloseReason {
@@ -56,6 +69,15 @@ pub enum OpenError {
     /// As many channels are open as this side allows on a connection.
     #[error("too many channels are open on this connection")]
     TooMany,
+    /// Command, environment and names together are longer than a packet.
+    #[error("the request for the program is too long to be sent")]
+    TooLong,
+    /// The server was told that no more sessions would be opened.
+    #[error("this side said that it would open no more sessions")]
+    NoMoreSessions,
+    /// It was opened before the server had let the user in, and it did not.
+    #[error("the channel was opened before the server let the user in")]
+    NotLoggedIn,
     /// The peer neither opened nor refused it within the time that the caller allowed.
     #[error("the server did not answer the request for a channel in time")]
     TimedOut,
@@ -64,14 +86,76 @@ pub enum OpenError {
     Closed(#[source] Arc<CloseReason>),
 }
 
+/// Why the server does not listen on a port.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The server refused: it may not, or somebody else listens there.
+    #[error("the server refused to listen on the port")]
+    Refused,
+    /// The server does not listen there for this connection.
+    #[error("the server does not listen on the port")]
+    NotForwarded,
+    /// As many ports or requests are there as this side allows on a connection.
+    #[error("too many ports are forwarded on this connection")]
+    TooMany,
+    /// The server did not answer within the time that the caller allowed.
+    #[error("the server did not answer the request to listen in time")]
+    TimedOut,
+    /// The connection is gone.
+    #[error("the connection is gone")]
+    Closed(#[source] Arc<CloseReason>),
+}
+
+/// Why a ping was not answered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PingError {
+    /// The peer did not say that it answers pings, or enough of them wait for their answers.
+    #[error("the peer does not answer pings, or has enough to answer")]
+    NotSent,
+    /// The connection is gone.
+    #[error("the connection is gone")]
+    Closed(#[source] Arc<CloseReason>),
+}
+
+/// A channel to be opened.
+pub(super) enum ChannelKind {
+    Session(SessionStart),
+    /// Before anything is answered, if the number can be foreseen.
+    Early(SessionStart),
+    DirectTcpip(Tcpip),
+    ForwardedTcpip(Tcpip),
+}
+
+/// Where it is told what became of a channel.
+pub(super) struct OpenReply {
+    pub(super) sender: oneshot::Sender<Result<ChannelId, OpenError>>,
+    /// The channel is of use even if nobody waits to be told: its application is told too.
+    pub(super) is_detached: bool,
+}
+
 /// What a handle asks the task to do.
 pub(super) enum Command {
     Open {
-        subsystem: String,
+        kind: ChannelKind,
         window: u32,
         application: Box<dyn Application>,
-        reply: oneshot::Sender<Result<ChannelId, OpenError>>,
+        reply: OpenReply,
     },
+    Forward {
+        address: String,
+        port: u16,
+        target: ForwardTarget,
+        reply: oneshot::Sender<Result<u16, ForwardError>>,
+    },
+    CancelForward {
+        address: String,
+        port: u16,
+        reply: oneshot::Sender<Result<(), ForwardError>>,
+    },
+    Ping(oneshot::Sender<Result<(), PingError>>),
+    NoMoreSessions,
     Rekey,
     Disconnect,
 }
@@ -85,6 +169,9 @@ pub(super) struct Shared {
     handles: AtomicUsize,
     closed: OnceLock<Arc<CloseReason>>,
     on_close: Notify,
+    /// Whether a channel was opened, so that the next one's number cannot be foreseen.
+    opened: AtomicBool,
+    no_more_sessions: AtomicBool,
     peer_identification: String,
     pub(super) observed: Observed,
 }
@@ -102,6 +189,8 @@ impl Shared {
             handles: AtomicUsize::new(0),
             closed: OnceLock::new(),
             on_close: Notify::new(),
+            opened: AtomicBool::new(false),
+            no_more_sessions: AtomicBool::new(false),
             peer_identification,
             observed,
         })
@@ -129,6 +218,16 @@ impl Shared {
         self.handles.load(Ordering::Acquire) == 0
     }
 
+    /// A channel was opened before there was a handle.
+    pub(super) fn set_opened(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
+    /// What was opened is void.
+    pub(super) fn reset_opened(&self) {
+        self.opened.store(false, Ordering::Release);
+    }
+
     /// The task ends: everybody who waits learns why.
     pub(super) fn close(&self, why: Arc<CloseReason>) {
         let why = self.closed.get_or_init(|| why).clone();
@@ -152,11 +251,9 @@ impl Shared {
             if let Some(why) = self.closed.get() {
                 return refuse(command, why);
             }
-            if commands.len() == COMMANDS_MAX && matches!(command, Command::Open { .. }) {
-                if let Command::Open { reply, .. } = command {
-                    let _ = reply.send(Err(OpenError::TooMany));
-                }
-                return;
+            if commands.len() >= COMMANDS_MAX && command.is_refusable() {
+                drop(commands);
+                return command.refuse_as_too_many();
             }
             commands.push_back(command);
         }
@@ -164,9 +261,50 @@ impl Shared {
     }
 }
 
+impl Command {
+    /// Whether somebody waits for its outcome.
+    const fn is_refusable(&self) -> bool {
+        !matches!(self, Self::NoMoreSessions | Self::Rekey | Self::Disconnect)
+    }
+
+    fn refuse_as_too_many(self) {
+        match self {
+            Self::Open {
+                application, reply, ..
+            } => reply.refuse(OpenError::TooMany, application, &CloseReason::TooMany),
+            Self::Forward { reply, .. } => drop(reply.send(Err(ForwardError::TooMany))),
+            Self::CancelForward { reply, .. } => drop(reply.send(Err(ForwardError::TooMany))),
+            Self::Ping(reply) => drop(reply.send(Err(PingError::NotSent))),
+            Self::NoMoreSessions | Self::Rekey | Self::Disconnect => {}
+        }
+    }
+}
+
+impl OpenReply {
+    /// Tells that the channel will not be; an application that others already use learns it too.
+    pub(super) fn refuse(
+        self,
+        error: OpenError,
+        mut application: Box<dyn Application>,
+        why: &CloseReason,
+    ) {
+        if self.is_detached {
+            application.on_closed(&Arc::new(why.clone()));
+        }
+        let _ = self.sender.send(Err(error));
+    }
+}
+
 fn refuse(command: Command, why: &Arc<CloseReason>) {
-    if let Command::Open { reply, .. } = command {
-        let _ = reply.send(Err(OpenError::Closed(Arc::clone(why))));
+    let why = || Arc::clone(why);
+    match command {
+        Command::Open {
+            application, reply, ..
+        } => reply.refuse(OpenError::Closed(why()), application, &why()),
+        Command::Forward { reply, .. } => drop(reply.send(Err(ForwardError::Closed(why())))),
+        Command::CancelForward { reply, .. } => drop(reply.send(Err(ForwardError::Closed(why())))),
+        Command::Ping(reply) => drop(reply.send(Err(PingError::Closed(why())))),
+        Command::NoMoreSessions | Command::Rekey | Command::Disconnect => {}
     }
 }
 
@@ -209,7 +347,8 @@ impl ConnectionHandle {
         Self { shared }
     }
 
-    /// Opens a channel, starts a subsystem on it and runs `application` there.
+    /// Opens a channel, starts a program on it and runs `application` there. A `&str` is the name of
+    /// a subsystem.
     ///
     /// `window` is how many bytes the server may send ahead of our credit (RFC 4254 §5.2). Dropping
     /// the future before it is ready closes the channel again.
@@ -218,22 +357,167 @@ impl ConnectionHandle {
     /// [`OpenError`].
     pub async fn open_session(
         &self,
-        subsystem: &str,
+        start: impl Into<SessionStart>,
         window: u32,
         application: Box<dyn Application>,
     ) -> Result<ChannelId, OpenError> {
-        let (reply, answer) = oneshot::channel();
-        let subsystem = subsystem.to_owned();
+        let start = start.into();
+        self.check(&start)?;
+        self.open(ChannelKind::Session(start), window, application)
+            .await
+    }
+
+    /// Opens a channel that carries a connection which the server makes (RFC 4254 §7.2). As
+    /// [`ConnectionHandle::open_session`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_direct_tcpip(
+        &self,
+        to: Tcpip,
+        window: u32,
+        application: Box<dyn Application>,
+    ) -> Result<ChannelId, OpenError> {
+        self.open(ChannelKind::DirectTcpip(to), window, application)
+            .await
+    }
+
+    /// Server: opens a channel that carries a connection which came to a port that the client had it
+    /// listen on (RFC 4254 §7.2). As [`ConnectionHandle::open_session`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_forwarded_tcpip(
+        &self,
+        at: Tcpip,
+        window: u32,
+        application: Box<dyn Application>,
+    ) -> Result<ChannelId, OpenError> {
+        self.open(ChannelKind::ForwardedTcpip(at), window, application)
+            .await
+    }
+
+    /// The right to open the first channel early; `None` once a channel was opened.
+    #[must_use]
+    pub fn early(&self) -> Option<EarlyOpen<'_>> {
+        let first = !self.shared.opened.load(Ordering::Acquire);
+        first.then_some(EarlyOpen { handle: self })
+    }
+
+    fn check(&self, start: &SessionStart) -> Result<(), OpenError> {
+        if start.is_too_long() {
+            return Err(OpenError::TooLong);
+        }
+        if self.shared.no_more_sessions.load(Ordering::Acquire) {
+            return Err(OpenError::NoMoreSessions);
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        kind: ChannelKind,
+        window: u32,
+        application: Box<dyn Application>,
+    ) -> Result<ChannelId, OpenError> {
+        self.shared.opened.store(true, Ordering::Release);
+        let (sender, answer) = oneshot::channel();
         self.shared.submit(Command::Open {
-            subsystem,
+            kind,
             window,
             application,
-            reply,
+            reply: OpenReply {
+                sender,
+                is_detached: false,
+            },
         });
         match answer.await {
             Ok(outcome) => outcome,
             Err(_) => Err(OpenError::Closed(self.closed().await)),
         }
+    }
+
+    /// Client: asks the server to listen on a port of an address (RFC 4254 §7.1), and returns the
+    /// port, which the server chooses where 0 is asked for. An empty address means all,
+    /// `localhost` the loopback ones.
+    ///
+    /// `target` is called for each connection that comes in, and gives the application to run on its
+    /// channel, or `None` to refuse it. It must not block.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn request_forward(
+        &self,
+        address: impl Into<String>,
+        port: u16,
+        target: ForwardTarget,
+    ) -> Result<u16, ForwardError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.submit(Command::Forward {
+            address: address.into(),
+            port,
+            target,
+            reply,
+        });
+        match answer.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Closed(self.closed().await)),
+        }
+    }
+
+    /// Client: asks the server to listen no more. Connections that are there go on.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn cancel_forward(
+        &self,
+        address: impl Into<String>,
+        port: u16,
+    ) -> Result<(), ForwardError> {
+        match self.start_cancel_forward(address.into(), port).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ForwardError::Closed(self.closed().await)),
+        }
+    }
+
+    /// As [`ConnectionHandle::cancel_forward`], without waiting for the answer.
+    pub fn forget_forward(&self, address: impl Into<String>, port: u16) {
+        drop(self.start_cancel_forward(address.into(), port));
+    }
+
+    fn start_cancel_forward(
+        &self,
+        address: String,
+        port: u16,
+    ) -> oneshot::Receiver<Result<(), ForwardError>> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.submit(Command::CancelForward {
+            address,
+            port,
+            reply,
+        });
+        answer
+    }
+
+    /// Asks the peer for a sign of life (`ping@openssh.com`) and waits for it: what it takes is the
+    /// time to the peer and back.
+    ///
+    /// # Errors
+    /// [`PingError`]: only peers that say so answer pings.
+    pub async fn ping(&self) -> Result<(), PingError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.submit(Command::Ping(reply));
+        match answer.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(PingError::Closed(self.closed().await)),
+        }
+    }
+
+    /// Client: tells the server that no more sessions will be opened (`no-more-sessions@openssh.com`),
+    /// so that nobody who takes this side over can open any. Sessions that are open go on.
+    pub fn no_more_sessions(&self) {
+        self.shared.no_more_sessions.store(true, Ordering::Release);
+        self.shared.submit(Command::NoMoreSessions);
     }
 
     /// Exchanges keys now (RFC 4253 §9). Transfers go on.
@@ -281,6 +565,73 @@ impl ConnectionHandle {
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         self.shared.observed.info()
+    }
+}
+
+/// The right to open the first channel of a connection early; see [`ConnectionHandle::early`].
+#[derive(Debug)]
+pub struct EarlyOpen<'a> {
+    handle: &'a ConnectionHandle,
+}
+
+impl EarlyOpen<'_> {
+    /// Opens a channel, asks for a program, and runs `application` there at once, before the server
+    /// has answered anything: up to [`EAGER_BYTES_MAX`](crate::channel::EAGER_BYTES_MAX) of what it
+    /// says leave together with the rest, to the number that the server is expected to give.
+    ///
+    /// OpenSSH's server and ours take that, and it saves three round trips. Another server may end the
+    /// connection, also with [`ConnectionError::GuessedWrong`]: ask for it only where it is known to
+    /// work. If another channel was faster, this one is opened plainly. What is refused is told to
+    /// [`Application::on_closed`], too.
+    ///
+    /// # Errors
+    /// [`OpenError::TooLong`], [`OpenError::NoMoreSessions`].
+    pub fn open_session(
+        self,
+        start: impl Into<SessionStart>,
+        window: u32,
+        application: Box<dyn Application>,
+    ) -> Result<EarlyChannel, OpenError> {
+        let start = start.into();
+        self.handle.check(&start)?;
+        let (reply, channel) = EarlyChannel::new();
+        self.handle.shared.opened.store(true, Ordering::Release);
+        self.handle.shared.submit(Command::Open {
+            kind: ChannelKind::Early(start),
+            window,
+            application,
+            reply,
+        });
+        Ok(channel)
+    }
+}
+
+/// A channel that is used before it is known to be open. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct EarlyChannel {
+    answer: oneshot::Receiver<Result<ChannelId, OpenError>>,
+}
+
+impl EarlyChannel {
+    pub(super) fn new() -> (OpenReply, Self) {
+        let (sender, answer) = oneshot::channel();
+        let is_detached = true;
+        let reply = OpenReply {
+            sender,
+            is_detached,
+        };
+        (reply, Self { answer })
+    }
+
+    /// Waits until it is known to be open.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn opened(self) -> Result<ChannelId, OpenError> {
+        match self.answer.await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(OpenError::Closed(Arc::new(CloseReason::Requested))),
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 use zeroize::Zeroizing;
 
-use super::handle::{CloseReason, ConnectionHandle, Shared};
+use super::handle::{CloseReason, ConnectionHandle, DriverWaker, EarlyChannel, Shared};
 use super::link::Link;
-use super::now;
 use super::observed::Observed;
-use super::router::Acceptor;
+use super::router::{Acceptor, RefuseAll, Router};
 use super::task::{Lifetime, Task};
+use super::{Application, now};
 use crate::algorithm::SignatureAlgorithm;
 use crate::auth::{AuthAttempt, Credential, Questions};
 use crate::config::{AuthMethod, ClientConfig, Remembered, ServerConfig, Timers};
@@ -24,6 +24,7 @@ use crate::error::ConnectionError;
 use crate::event::Event;
 use crate::info::ConnectionInfo;
 use crate::message::transport::DisconnectReason;
+use crate::session::SessionStart;
 
 /// A connection on which nobody is logged in yet.
 ///
@@ -38,6 +39,8 @@ pub struct Login<S> {
     authenticated: bool,
     /// What ended the connection while an attempt was answered; told by the next call.
     failed: Option<ConnectionError>,
+    /// What runs on the channel that was opened early, and what the task will share with others.
+    early: Option<(Arc<Shared>, Router)>,
 }
 
 impl<S> std::fmt::Debug for Login<S> {
@@ -131,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             sign: None,
             authenticated: false,
             failed: None,
+            early: None,
         }
     }
 
@@ -242,6 +246,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             })
         });
         self.link.taken(taken);
+        let still_out = matches!(
+            event,
+            Ok(Some(
+                LoginEvent::AuthWanted { .. }
+                    | LoginEvent::Sign(_)
+                    | LoginEvent::Questions(_)
+                    | LoginEvent::PasswordExpired { .. }
+            ))
+        );
+        if still_out
+            && self.link.connection.forget_early()
+            && let Some((shared, router)) = &mut self.early
+        {
+            router.forget_early();
+            shared.reset_opened();
+        }
         event
     }
 
@@ -402,19 +422,75 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         self.link.connection.to_remember()
     }
 
+    /// Client: opens the first channel behind the request that the server has not answered yet, and
+    /// runs `application` there: its open, the request for the program and up to
+    /// [`EAGER_BYTES_MAX`](crate::channel::EAGER_BYTES_MAX) of what the application says leave with
+    /// the next [`Login::next`], and when the user is in, so is the channel.
+    ///
+    /// Call it after [`Login::authenticate`] (and [`Login::signature`]), before the next
+    /// [`Login::next`]; otherwise `None` is returned, and nothing happens. If the server does not let
+    /// the user in, the application's [`Application::on_closed`] is called with
+    /// [`CloseReason::NotLoggedIn`], and [`EarlyChannel::opened`] says so; the login goes on, if the
+    /// server bears it. [`Login::run`] takes the channel on.
+    ///
+    /// Only for servers that are known to bear it, with a credential that worked before: RFC 4252 §6
+    /// lets a server end the connection for it when the credential is wrong. OpenSSH's and ours go
+    /// on. If the server gives the channel another number than is foreseen, the connection ends with
+    /// [`ConnectionError::GuessedWrong`], and connecting again without this works.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`].
+    pub fn open_early(
+        &mut self,
+        start: impl Into<SessionStart>,
+        window: u32,
+        application: Box<dyn Application>,
+    ) -> Result<Option<EarlyChannel>, CloseReason> {
+        let (start, now) = (start.into(), now());
+        if self.authenticated || start.is_too_long() {
+            return Ok(None);
+        }
+        let connection = &mut self.link.connection;
+        let Some(id) = connection.open_session_early(&start, window)? else {
+            return Ok(None);
+        };
+        let identification = connection.peer_identification().unwrap_or_default();
+        let (shared, router) = self.early.get_or_insert_with(|| {
+            let shared = Shared::new(identification.to_owned(), Observed::of(connection));
+            let router = Router::new(Box::new(RefuseAll), DriverWaker(Arc::clone(&shared)));
+            (shared, router)
+        });
+        shared.set_opened();
+        let (reply, channel) = EarlyChannel::new();
+        router.run_early(id, connection, now, application, reply);
+        connection.flush(now)?;
+        Ok(Some(channel))
+    }
+
     /// After [`LoginEvent::Authenticated`]: the connection in use. Spawn the future; it ends with
     /// the connection. A server's subsystems come from `acceptor`; a client passes
     /// [`RefuseAll`](super::RefuseAll).
     pub fn run(
-        self,
+        mut self,
         acceptor: Box<dyn Acceptor>,
     ) -> (ConnectionHandle, impl Future<Output = ()> + Send + use<S>) {
-        let shared = Shared::new(
-            self.peer_identification().unwrap_or_default().to_owned(),
-            Observed::of(&self.link.connection),
-        );
+        let (shared, router) = match self.early.take() {
+            Some((shared, mut router)) => {
+                router.set_acceptor(acceptor);
+                (shared, router)
+            }
+            None => {
+                let identification = self.peer_identification().unwrap_or_default();
+                let shared = Shared::new(
+                    identification.to_owned(),
+                    Observed::of(&self.link.connection),
+                );
+                let router = Router::new(acceptor, DriverWaker(Arc::clone(&shared)));
+                (shared, router)
+            }
+        };
         let handle = ConnectionHandle::new(Arc::clone(&shared));
-        let task = Task::new(self.link, shared, acceptor, self.lifetime, self.timers);
+        let task = Task::new(self.link, shared, router, self.lifetime, self.timers);
         (handle, task)
     }
 }

@@ -1,5 +1,6 @@
 //! The byte-stream application: a channel as `AsyncRead + AsyncWrite`, for whatever subsystem or
-//! forwarding speaks something else than SFTP.
+//! forwarding speaks something else than SFTP (RFC 4254 §5.2). That of a program, which says more,
+//! is built on it (`process.rs`).
 //!
 //! Received bytes are copied once into a queue that the window bounds, and credit is given back as
 //! the reader takes them: a reader that sleeps stops its own peer and nobody else.
@@ -9,26 +10,38 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::process::ProcessQueues;
 use super::{Application, ChannelIo, CloseReason, DriverWaker, Lent};
+use crate::event::Exit;
 
 /// Most bytes that a writer may have waiting in front of the channel.
 pub const STREAM_QUEUE_MAX: usize = 256 * 1024;
 
+/// How long a channel that nobody holds any more may take to send what was written.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// What the stream and its application share.
 #[derive(Debug, Default)]
-struct Queues {
-    received: VecDeque<u8>,
+pub(super) struct Queues {
+    pub(super) received: VecDeque<u8>,
     received_end: bool,
     /// Bytes that the reader took and for which no credit was given yet.
-    consumed: usize,
+    pub(super) consumed: usize,
+    /// Nobody reads the stream: what comes is given back.
+    pub(super) unread: bool,
+    /// What a program says beside its output, where somebody wants it.
+    pub(super) process: Option<Box<ProcessQueues>>,
     outgoing: VecDeque<u8>,
-    shutdown: bool,
-    dropped: bool,
-    closed: Option<Arc<CloseReason>>,
-    reader: Option<Waker>,
+    pub(super) shutdown: bool,
+    pub(super) dropped: bool,
+    /// When what was written and not sent is given up.
+    linger: Option<Instant>,
+    pub(super) closed: Option<Arc<CloseReason>>,
+    pub(super) reader: Option<Waker>,
     writer: Option<Waker>,
     driver: Option<DriverWaker>,
 }
@@ -46,14 +59,95 @@ impl Queues {
         }
     }
 
-    fn wake_driver(&self) {
+    pub(super) fn wake_driver(&self) {
         if let Some(driver) = &self.driver {
             driver.wake();
         }
     }
+
+    /// Wakes everybody who waits for something to come.
+    fn wake_readers(&mut self) {
+        wake(&mut self.reader);
+        if let Some(process) = &mut self.process {
+            process.wake();
+        }
+    }
+
+    /// Whether the peer has said all it will; the error that kept it from that, if any.
+    pub(super) fn poll_end(&self) -> Poll<io::Result<()>> {
+        if self.received_end {
+            return Poll::Ready(Ok(()));
+        }
+        if self.closed.is_some() {
+            // A connection that was lost is no end of the data.
+            return Poll::Ready(self.lost());
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            let end = self.poll_end();
+            if end.is_pending() {
+                self.reader = Some(cx.waker().clone());
+            }
+            return end;
+        }
+        self.consumed += move_front(&mut self.received, buffer);
+        self.wake_driver();
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.closed.is_some() {
+            return Poll::Ready(self.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
+        }
+        if self.shutdown {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let len = bytes.len().min(STREAM_QUEUE_MAX - self.outgoing.len());
+        if len == 0 && !bytes.is_empty() {
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.outgoing.extend(&bytes[..len]);
+        self.wake_driver();
+        Poll::Ready(Ok(len))
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.outgoing.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if self.closed.is_some() {
+            return Poll::Ready(self.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
+        }
+        self.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
 }
 
-fn lock(queues: &Mutex<Queues>) -> MutexGuard<'_, Queues> {
+/// Moves bytes from the front of a queue, and says how many.
+pub(super) fn move_front(queue: &mut VecDeque<u8>, buffer: &mut ReadBuf<'_>) -> usize {
+    let before = buffer.filled().len();
+    let (first, second) = queue.as_slices();
+    for part in [first, second] {
+        buffer.put_slice(&part[..part.len().min(buffer.remaining())]);
+    }
+    let len = buffer.filled().len() - before;
+    queue.drain(..len);
+    len
+}
+
+pub(super) fn lock(queues: &Mutex<Queues>) -> MutexGuard<'_, Queues> {
     queues.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -81,28 +175,7 @@ impl AsyncRead for ChannelStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut queues = lock(&self.queues);
-        if queues.received.is_empty() {
-            if queues.received_end {
-                return Poll::Ready(Ok(()));
-            }
-            if queues.closed.is_some() {
-                // A connection that was lost is no end of the data.
-                return Poll::Ready(queues.lost());
-            }
-            queues.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        let (first, second) = queues.received.as_slices();
-        for part in [first, second] {
-            buffer.put_slice(&part[..part.len().min(buffer.remaining())]);
-        }
-        let len = buffer.filled().len() - before;
-        queues.received.drain(..len);
-        queues.consumed += len;
-        queues.wake_driver();
-        Poll::Ready(Ok(()))
+        lock(&self.queues).poll_read(cx, buffer)
     }
 }
 
@@ -112,34 +185,12 @@ impl AsyncWrite for ChannelStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut queues = lock(&self.queues);
-        if queues.closed.is_some() {
-            return Poll::Ready(queues.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
-        }
-        if queues.shutdown {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let len = bytes.len().min(STREAM_QUEUE_MAX - queues.outgoing.len());
-        if len == 0 && !bytes.is_empty() {
-            queues.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        queues.outgoing.extend(&bytes[..len]);
-        queues.wake_driver();
-        Poll::Ready(Ok(len))
+        lock(&self.queues).poll_write(cx, bytes)
     }
 
     /// Waits until the channel has taken what was written.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut queues = lock(&self.queues);
-        if queues.outgoing.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        if queues.closed.is_some() {
-            return Poll::Ready(queues.lost().and(Err(io::ErrorKind::BrokenPipe.into())));
-        }
-        queues.writer = Some(cx.waker().clone());
-        Poll::Pending
+        lock(&self.queues).poll_flush(cx)
     }
 
     /// Sends EOF behind what was written; reading goes on.
@@ -159,11 +210,12 @@ impl Drop for ChannelStream {
     }
 }
 
-struct StreamApplication {
-    queues: Arc<Mutex<Queues>>,
+/// Runs on the channel of a stream, and on that of a program.
+pub(super) struct StreamApplication {
+    pub(super) queues: Arc<Mutex<Queues>>,
 }
 
-fn wake(waker: &mut Option<Waker>) {
+pub(super) fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }
@@ -176,22 +228,40 @@ impl Application for StreamApplication {
 
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
         let mut queues = lock(&self.queues);
-        if queues.dropped {
+        if queues.dropped || queues.unread {
             return io.give_credit(data.bytes.len());
         }
         queues.received.extend(data.bytes);
         wake(&mut queues.reader);
     }
 
+    fn on_extended_data(&mut self, _data_type: u32, data: &[u8], io: &mut ChannelIo<'_>) {
+        let mut queues = lock(&self.queues);
+        let dropped = match &mut queues.process {
+            Some(process) => process.on_stderr(data),
+            None => data.len(),
+        };
+        io.give_credit(dropped);
+    }
+
     fn on_eof(&mut self, _io: &mut ChannelIo<'_>) {
         let mut queues = lock(&self.queues);
         queues.received_end = true;
-        wake(&mut queues.reader);
+        queues.wake_readers();
+    }
+
+    fn on_exit(&mut self, exit: Exit) {
+        if let Some(process) = &mut lock(&self.queues).process {
+            process.on_exit(exit);
+        }
     }
 
     fn drive(&mut self, io: &mut ChannelIo<'_>) {
         let mut queues = lock(&self.queues);
         io.give_credit(std::mem::take(&mut queues.consumed));
+        if let Some(process) = &mut queues.process {
+            process.tell(io);
+        }
         while !queues.outgoing.is_empty() {
             let len = queues.outgoing.len().min(io.sendable());
             let Some(mut room) = (if len == 0 { None } else { io.room(len) }) else {
@@ -205,7 +275,15 @@ impl Application for StreamApplication {
             queues.outgoing.drain(..len);
             wake(&mut queues.writer);
         }
+        if queues.dropped && !queues.outgoing.is_empty() {
+            // A peer that takes nothing does not keep the channel for ever.
+            let now = io.now();
+            if *queues.linger.get_or_insert(now + LINGER) <= now {
+                queues.outgoing.clear();
+            }
+        }
         if queues.outgoing.is_empty() {
+            queues.linger = None;
             if queues.dropped {
                 io.close();
             } else if queues.shutdown {
@@ -214,10 +292,14 @@ impl Application for StreamApplication {
         }
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        lock(&self.queues).linger
+    }
+
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
         let mut queues = lock(&self.queues);
         queues.closed = Some(Arc::clone(why));
-        wake(&mut queues.reader);
+        queues.wake_readers();
         wake(&mut queues.writer);
     }
 }

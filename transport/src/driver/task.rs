@@ -10,10 +10,10 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
 
-use super::handle::{CloseReason, Command, DriverWaker, Shared};
+use super::handle::{CloseReason, Command, Shared};
 use super::link::Link;
 use super::now;
-use super::router::{Acceptor, Router};
+use super::router::Router;
 use crate::config::Timers;
 use crate::error::ConnectionError;
 use crate::message::transport::DisconnectReason;
@@ -59,11 +59,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     pub(super) fn new(
         link: Link<S>,
         shared: Arc<Shared>,
-        acceptor: Box<dyn Acceptor>,
+        router: Router,
         lifetime: Lifetime,
         timers: Timers,
     ) -> Self {
-        let router = Router::new(acceptor, DriverWaker(Arc::clone(&shared)));
         let sleep = Box::pin(sleep_until(now().into()));
         Self {
             link,
@@ -151,15 +150,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         while let Some(command) = self.shared.next_command() {
             match command {
                 Command::Open {
-                    subsystem,
+                    kind,
                     window,
                     application,
                     reply,
                 } => {
                     let connection = &mut self.link.connection;
                     self.router
-                        .open(connection, &subsystem, window, application, reply)?;
+                        .open(connection, now, kind, window, application, reply)?;
                 }
+                Command::Forward {
+                    address,
+                    port,
+                    target,
+                    reply,
+                } => {
+                    let connection = &mut self.link.connection;
+                    self.router
+                        .forward(connection, address, port, target, reply)?;
+                }
+                Command::CancelForward {
+                    address,
+                    port,
+                    reply,
+                } => {
+                    let connection = &mut self.link.connection;
+                    self.router
+                        .cancel_forward(connection, address, port, reply)?;
+                }
+                Command::Ping(reply) => self.router.ping(&mut self.link.connection, reply)?,
+                Command::NoMoreSessions => self.link.connection.send_no_more_sessions()?,
                 Command::Rekey => self.link.connection.rekey(now)?,
                 Command::Disconnect => return Err(CloseReason::Requested),
             }

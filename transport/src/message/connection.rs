@@ -5,42 +5,22 @@ use ketch_wire::{DecodeError, Reader, Writer};
 use super::number;
 use super::transport::TEXT_LEN_MAX;
 
+mod global;
+mod request;
+
+pub use global::{BoundPort, ForwardAddress, GlobalRequest, HostKeys, Ping, prove_data};
+pub use request::{ChannelRequest, ExitSignal, PtyRequest, Request, WindowSize};
+
 /// Longest name of a channel type or of a request that is read, in bytes.
 pub const TYPE_LEN_MAX: usize = 64;
 /// Bytes of a `CHANNEL_DATA` payload before its data: number, channel, length.
 pub const DATA_HEADER_LEN: usize = 9;
+/// Longest name or address of a host in requests to forward, in bytes.
+pub const HOST_LEN_MAX: usize = 255;
+/// The largest port there is.
+pub(crate) const PORT_MAX: u32 = 65_535;
 
-/// `SSH_MSG_GLOBAL_REQUEST` (RFC 4254 §4); what follows the two fields is not read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct GlobalRequest<'a> {
-    /// Which request.
-    pub name: &'a [u8],
-    /// Whether the sender waits for `REQUEST_SUCCESS` or `REQUEST_FAILURE`.
-    pub want_reply: bool,
-}
-
-impl<'a> GlobalRequest<'a> {
-    /// Decodes the fields after the message number.
-    ///
-    /// # Errors
-    /// As [`Reader`] has them.
-    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            name: r.string(TYPE_LEN_MAX)?,
-            want_reply: r.bool()?,
-        })
-    }
-
-    /// Appends the whole payload of a request without data.
-    pub fn encode(&self, w: &mut Writer<'_>) {
-        let Self { name, want_reply } = *self;
-        w.u8(number::GLOBAL_REQUEST);
-        w.string(name);
-        w.bool(want_reply);
-    }
-}
-
-/// `SSH_MSG_CHANNEL_OPEN` (RFC 4254 §5.1); data of other types than `session` is not read.
+/// `SSH_MSG_CHANNEL_OPEN` (RFC 4254 §5.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChannelOpen<'a> {
     /// What kind of channel.
@@ -51,11 +31,17 @@ pub struct ChannelOpen<'a> {
     pub window: u32,
     /// Most data bytes in one message to the sender.
     pub max_packet: u32,
+    /// What the type adds: nothing to a session, a [`TcpipOpen`] to forwarded connections.
+    pub rest: &'a [u8],
 }
 
 impl<'a> ChannelOpen<'a> {
     /// The type of channels that run programs and subsystems (RFC 4254 §6.1).
     pub const SESSION: &'static [u8] = b"session";
+    /// A connection that a client wants the server to make (RFC 4254 §7.2).
+    pub const DIRECT_TCPIP: &'static [u8] = b"direct-tcpip";
+    /// A connection that came to a port that a client had the server listen on (RFC 4254 §7.2).
+    pub const FORWARDED_TCPIP: &'static [u8] = b"forwarded-tcpip";
 
     /// Decodes the fields after the message number.
     ///
@@ -67,6 +53,7 @@ impl<'a> ChannelOpen<'a> {
             sender: r.u32()?,
             window: r.u32()?,
             max_packet: r.u32()?,
+            rest: r.take_rest(),
         })
     }
 
@@ -77,12 +64,61 @@ impl<'a> ChannelOpen<'a> {
             sender,
             window,
             max_packet,
+            rest,
         } = *self;
         w.u8(number::CHANNEL_OPEN);
         w.string(channel_type);
         w.u32(sender);
         w.u32(window);
         w.u32(max_packet);
+        w.bytes(rest);
+    }
+}
+
+/// What `direct-tcpip` and `forwarded-tcpip` add to a `CHANNEL_OPEN` (RFC 4254 §7.2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpipOpen<'a> {
+    /// Where the connection is to go, or where it came in.
+    pub host: &'a [u8],
+    /// The port there.
+    pub port: u32,
+    /// Who made the connection.
+    pub originator_host: &'a [u8],
+    /// From which port.
+    pub originator_port: u32,
+}
+
+impl<'a> TcpipOpen<'a> {
+    /// Decodes what follows the fields of the `CHANNEL_OPEN`.
+    ///
+    /// # Errors
+    /// As [`Reader`] has them, and [`DecodeError::BadValue`] for ports that do not exist.
+    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
+        let message = Self {
+            host: r.string(HOST_LEN_MAX)?,
+            port: r.u32()?,
+            originator_host: r.string(HOST_LEN_MAX)?,
+            originator_port: r.u32()?,
+        };
+        r.finish()?;
+        if message.port > PORT_MAX || message.originator_port > PORT_MAX {
+            return Err(DecodeError::BadValue { field: "port" });
+        }
+        Ok(message)
+    }
+
+    /// Appends the fields.
+    pub fn encode(&self, w: &mut Writer<'_>) {
+        let Self {
+            host,
+            port,
+            originator_host,
+            originator_port,
+        } = *self;
+        w.string(host);
+        w.u32(port);
+        w.string(originator_host);
+        w.u32(originator_port);
     }
 }
 
@@ -143,6 +179,8 @@ pub struct OpenFailure<'a> {
 impl<'a> OpenFailure<'a> {
     /// `SSH_OPEN_ADMINISTRATIVELY_PROHIBITED`.
     pub const PROHIBITED: u32 = 1;
+    /// `SSH_OPEN_CONNECT_FAILED`.
+    pub const CONNECT_FAILED: u32 = 2;
     /// `SSH_OPEN_UNKNOWN_CHANNEL_TYPE`.
     pub const UNKNOWN_TYPE: u32 = 3;
     /// `SSH_OPEN_RESOURCE_SHORTAGE`.
@@ -271,6 +309,22 @@ impl<'a> ExtendedData<'a> {
     }
 }
 
+impl ExtendedData<'_> {
+    /// What a program writes beside its output (RFC 4254 §5.2), the only type there is.
+    pub const STDERR: u32 = 1;
+
+    /// What stands in front of `len` bytes of the data type [`Self::STDERR`].
+    #[must_use]
+    pub fn header(recipient: u32, len: u32) -> [u8; DATA_HEADER_LEN + 4] {
+        let mut header = [0; DATA_HEADER_LEN + 4];
+        header[0] = number::CHANNEL_EXTENDED_DATA;
+        header[1..5].copy_from_slice(&recipient.to_be_bytes());
+        header[5..9].copy_from_slice(&Self::STDERR.to_be_bytes());
+        header[9..].copy_from_slice(&len.to_be_bytes());
+        header
+    }
+}
+
 /// A message that is only a channel number: `EOF`, `CLOSE`, `SUCCESS`, `FAILURE` (RFC 4254 §5.3, §5.4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ChannelOnly {
@@ -299,98 +353,6 @@ impl ChannelOnly {
     }
 }
 
-/// `SSH_MSG_CHANNEL_REQUEST` (RFC 4254 §5.4).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ChannelRequest<'a> {
-    /// The number that the receiver of this message gave the channel.
-    pub recipient: u32,
-    /// Whether the sender waits for `CHANNEL_SUCCESS` or `CHANNEL_FAILURE`.
-    pub want_reply: bool,
-    /// What is asked for or told.
-    pub request: Request<'a>,
-}
-
-/// The requests that ketch sends or acts upon; all others are answered with a failure.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Request<'a> {
-    /// `subsystem` (RFC 4254 §6.5).
-    Subsystem(&'a str),
-    /// `exit-status` (RFC 4254 §6.10).
-    ExitStatus(u32),
-    /// `exit-signal` (RFC 4254 §6.10), by the signal's name.
-    ExitSignal(&'a str),
-    /// Any other, by its name; the data is not read.
-    Other(&'a [u8]),
-}
-
-impl<'a> ChannelRequest<'a> {
-    /// Decodes the fields after the message number.
-    ///
-    /// # Errors
-    /// As [`Reader`] has them.
-    pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
-        let recipient = r.u32()?;
-        let name = r.string(TYPE_LEN_MAX)?;
-        let want_reply = r.bool()?;
-        let request = match name {
-            b"subsystem" => Request::Subsystem(r.text(TYPE_LEN_MAX)?),
-            b"exit-status" => Request::ExitStatus(r.u32()?),
-            b"exit-signal" => {
-                let signal = r.text(TYPE_LEN_MAX)?;
-                r.bool()?; // core dumped
-                r.string(TEXT_LEN_MAX)?; // message
-                r.string(TEXT_LEN_MAX)?; // language tag
-                Request::ExitSignal(signal)
-            }
-            _ => {
-                r.take_rest();
-                Request::Other(name)
-            }
-        };
-        r.finish()?;
-        Ok(Self {
-            recipient,
-            want_reply,
-            request,
-        })
-    }
-
-    /// Appends the whole payload.
-    pub fn encode(&self, w: &mut Writer<'_>) {
-        let Self {
-            recipient,
-            want_reply,
-            request,
-        } = *self;
-        w.u8(number::CHANNEL_REQUEST);
-        w.u32(recipient);
-        match request {
-            Request::Subsystem(name) => {
-                w.string(b"subsystem");
-                w.bool(want_reply);
-                w.string(name.as_bytes());
-            }
-            Request::ExitStatus(code) => {
-                w.string(b"exit-status");
-                w.bool(want_reply);
-                w.u32(code);
-            }
-            Request::ExitSignal(signal) => {
-                w.string(b"exit-signal");
-                w.bool(want_reply);
-                w.string(signal.as_bytes());
-                w.bool(false);
-                w.string(b"");
-                w.string(b"");
-            }
-            Request::Other(name) => {
-                w.string(name);
-                w.bool(want_reply);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,40 +365,17 @@ mod tests {
         bytes
     }
 
-    #[test]
-    fn requests_cut_short_are_errors_not_panics() {
-        for request in [
-            Request::Subsystem("sftp"),
-            Request::ExitStatus(3),
-            Request::ExitSignal("TERM"),
-        ] {
-            let message = ChannelRequest {
-                recipient: 1,
-                want_reply: true,
-                request,
-            };
-            let bytes = payload(|w| message.encode(w));
-            assert_eq!(
-                ChannelRequest::decode(Reader::new(&bytes[1..])),
-                Ok(message)
-            );
-            for cut in 1..bytes.len() {
-                assert!(ChannelRequest::decode(Reader::new(&bytes[1..cut])).is_err());
-            }
-        }
-    }
-
     proptest! {
         #[test]
         fn every_message_survives_the_wire(
             a in any::<u32>(), b in any::<u32>(), c in any::<u32>(), d in any::<u32>(),
             text in vec(any::<u8>(), 0..60), flag in any::<bool>(),
         ) {
-            let m = GlobalRequest { name: &text, want_reply: flag };
+            let m = GlobalRequest { name: &text, want_reply: flag, data: &text };
             let bytes = payload(|w| m.encode(w));
             prop_assert_eq!(GlobalRequest::decode(Reader::new(&bytes[1..])), Ok(m));
 
-            let m = ChannelOpen { channel_type: &text, sender: a, window: b, max_packet: c };
+            let m = ChannelOpen { channel_type: &text, sender: a, window: b, max_packet: c, rest: &text };
             let bytes = payload(|w| m.encode(w));
             prop_assert_eq!(ChannelOpen::decode(Reader::new(&bytes[1..])), Ok(m));
 
@@ -460,6 +399,20 @@ mod tests {
             bytes.extend_from_slice(&text);
             let m = ChannelData { recipient: a, data: &text };
             prop_assert_eq!(ChannelData::decode(Reader::new(&bytes[1..])), Ok(m));
+
+            let mut bytes = ExtendedData::header(a, u32::try_from(text.len()).unwrap()).to_vec();
+            bytes.extend_from_slice(&text);
+            let m = ExtendedData { recipient: a, data_type: 1, data: &text };
+            prop_assert_eq!(ExtendedData::decode(Reader::new(&bytes[1..])), Ok(m));
+
+            let m = TcpipOpen {
+                host: &text, port: b % 65_536, originator_host: &text, originator_port: c % 65_536,
+            };
+            let bytes = payload(|w| m.encode(w));
+            prop_assert_eq!(TcpipOpen::decode(Reader::new(&bytes)), Ok(m));
+            for cut in 0..bytes.len() {
+                prop_assert!(TcpipOpen::decode(Reader::new(&bytes[..cut])).is_err());
+            }
         }
     }
 }

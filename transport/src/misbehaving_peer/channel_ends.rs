@@ -4,6 +4,7 @@ use super::channels::{adjust, extended, in_use, numbers};
 use super::{CHANNEL, PEER_WINDOW, Rig, Role, confirmation, data, misbehaved, only, open, request};
 use crate::channel::ChannelId;
 use crate::error::PeerMisbehaved;
+use crate::event::Exit;
 use crate::message::connection::Request;
 use crate::message::number;
 
@@ -98,7 +99,7 @@ fn nothing_follows_a_close_of_ours() {
         assert_eq!(numbers(&rig.listen()), [96, 97]);
         rig.machine.give_credit(ID, 60_000);
         rig.machine.send(ID, b"late").unwrap();
-        rig.machine.send_exit_status(ID, 0).unwrap();
+        rig.machine.send_exit(ID, &Exit::Status(0)).unwrap();
         for message in [
             data(CHANNEL, &[0; 30_000]),
             extended(1, b"oops"),

@@ -169,6 +169,10 @@ pub(super) fn message(rig: &mut Rig, number: u8) -> Vec<u8> {
         }),
         number::CHANNEL_REQUEST => request(CHANNEL, Request::Other(b"shell")),
         96 | 97 | 99 | 100 => only(number, CHANNEL),
+        number::PING | number::PONG => payload(|w| {
+            w.u8(number);
+            text(w);
+        }),
         _ => vec![number],
     }
 }

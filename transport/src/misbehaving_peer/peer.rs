@@ -10,7 +10,7 @@ use crate::auth::Credential;
 use crate::crypto::derive::{Agreed, Direction, Transcript};
 use crate::crypto::kex::{self, ClientShare, SharedSecret};
 use crate::crypto::{KeyMaterial, Suite};
-use crate::event::Event;
+use crate::event::{Event, SessionRequest};
 use crate::message::kex::{ClientPublic, KexInit, ServerReply};
 use crate::message::number;
 use crate::packet::Input;
@@ -38,7 +38,13 @@ impl Rig {
                 Event::AuthWanted { methods: None, .. } => {
                     self.machine.authenticate(&Credential::None)?;
                 }
-                Event::Subsystem(id, _) => self.machine.answer_subsystem(id, true)?,
+                Event::Request(_, request) => {
+                    let accepted = request.starts() && !matches!(request, SessionRequest::Exec(_));
+                    self.machine.answer_request(accepted, request.starts())?;
+                }
+                Event::ChannelAsked(_) => drop(self.machine.answer_open(false)?),
+                Event::ForwardAsked { .. } => self.machine.answer_forward(None)?,
+                Event::CancelForwardAsked { .. } => self.machine.answer_cancel_forward(false)?,
                 _ => {}
             }
         }
