@@ -9,7 +9,7 @@
 //! let output = session.exec("wc -l < /etc/passwd").await?.output(1 << 20).await?;
 //! assert_eq!(output.exit, Exit::Status(0));
 //!
-//! let mut sort = session.start(Program::exec("sort").env("LC_ALL", "C")).await?;
+//! let mut sort = session.run(Program::exec("sort").env("LC_ALL", "C")).await?;
 //! let mut stdin = sort.stdin.take().ok_or("it was taken")?;
 //! stdin.write_all(b"b\na\n").await?;
 //! drop(stdin); // the end of its input
@@ -41,16 +41,16 @@ impl Session {
     /// [`OpenError`]: the server refused, gave no answer within
     /// [`Timeouts::stall`](crate::Timeouts::stall), or the connection is gone.
     pub async fn exec(&self, command: impl Into<Vec<u8>>) -> Result<Process, OpenError> {
-        self.start(Program::exec(command)).await
+        self.run(Program::exec(command)).await
     }
 
     /// Runs the user's shell. Without a terminal it reads commands from its input, one a line; with
-    /// one, it talks to people: see [`Session::start`].
+    /// one, it talks to people: see [`Session::run`].
     ///
     /// # Errors
     /// As [`Session::exec`].
     pub async fn shell(&self) -> Result<Process, OpenError> {
-        self.start(Program::shell()).await
+        self.run(Program::shell()).await
     }
 
     /// Runs a program in an environment of its own, and on a terminal if it is to have one.
@@ -63,14 +63,14 @@ impl Session {
     /// use ketch_client::exec::{Program, Pty};
     ///
     /// let top = Program::exec("top").pty(Pty::new("xterm-256color", 80, 24));
-    /// let process = session.start(top).await?;
+    /// let process = session.run(top).await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// As [`Session::exec`].
-    pub async fn start(&self, program: Program) -> Result<Process, OpenError> {
+    pub async fn run(&self, program: Program) -> Result<Process, OpenError> {
         let (process, application) = process();
         let opening = self
             .connection()

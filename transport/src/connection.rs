@@ -9,7 +9,6 @@
 
 mod channels;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use ketch_wire::{NameList, Reader};
