@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let destination: Destination = remote.parse()?;
 
     let mut connect = Connect::to_destination(&destination).host_keys(HostKeys::known_hosts());
-    if let Some(identity) = Identity::from_default_file()? {
+    for identity in Identity::from_default_files() {
         connect = connect.identity(identity);
     }
     let session = connect.connect().await?;

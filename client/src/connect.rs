@@ -8,15 +8,19 @@
 
 mod error;
 mod login;
+mod offers;
+mod questions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod tests_support;
 mod timeouts;
 
-pub use error::{ConnectError, HopsFault, Stage, Tried};
+pub use error::{ConnectError, HopsFault, Skipped, Stage, Tried};
+pub use questions::{PasswordQuestion, ServerPrompt, ServerQuestions, WhichPassword};
 pub use timeouts::Timeouts;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_transport::algorithm::CipherName;
@@ -25,13 +29,14 @@ use ketch_transport::driver::{CloseReason, Login};
 use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
+use crate::agent::AgentPath;
 use crate::destination::{Destination, DestinationError, Host, User};
 use crate::hostkey::HostKeys;
 use crate::identity::Identity;
 use crate::platform::account;
 use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
-use login::Credentials;
+use offers::Credentials;
 
 /// The port of SSH (RFC 4253 §4).
 pub const DEFAULT_PORT: u16 = 22;
@@ -124,18 +129,77 @@ impl Connect {
         self
     }
 
-    /// A password to log in with, sent once at most, and only to a server whose key was accepted.
-    /// Default: none.
+    /// An ssh-agent whose keys are offered after those that were named; of these, it signs for
+    /// those that it has and that are locked by a passphrase here. One that is not there is passed
+    /// over. Default: none.
     #[must_use]
-    pub fn password(mut self, password: impl Into<Zeroizing<String>>) -> Self {
-        self.credentials.password = Some(login::Password(password.into()));
+    pub fn agent(mut self, agent: AgentPath) -> Self {
+        self.credentials.agent = Some(agent);
         self
     }
 
-    /// Where there is neither key nor password, asks the server to let us in without proof.
+    /// Says that the agent asks its user before it signs (`ssh-add -c`): the server is asked about
+    /// a key first, which costs a round trip and spares questions about keys that would not do.
+    /// Keys in security keys are always asked about. Default: it does not.
+    #[must_use]
+    pub fn agent_asks(mut self) -> Self {
+        self.credentials.agent_asks = true;
+        self
+    }
+
+    /// Of the agent's keys, offers only those that were also named by [`Connect::identity`], for
+    /// which a public key is enough. Default: false.
+    #[must_use]
+    pub fn identities_only(mut self, only: bool) -> Self {
+        self.credentials.identities_only = only;
+        self
+    }
+
+    /// The fingerprint (`SHA256:…`) of the key to begin with, if it is among those that would be
+    /// offered: the one that did it last time ([`Session::logged_in_with`]). Default: none.
+    #[must_use]
+    pub fn first_key(mut self, fingerprint: impl Into<String>) -> Self {
+        self.credentials.first = Some(fingerprint.into());
+        self
+    }
+
+    /// A password to log in with, sent once at most, and only to a server whose key was accepted.
+    /// A server that asks for it by keyboard-interactive alone gets it in this way. Default: none.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<Zeroizing<String>>) -> Self {
+        self.credentials.password = Some(offers::Password(password.into()));
+        self
+    }
+
+    /// Whom to ask for a password when nothing else did it and the server takes one, up to three
+    /// times, and for a new one when it has expired; on a thread where blocking is allowed, and not
+    /// on the server's time. `None` as an answer gives up. Default: nobody.
+    #[must_use]
+    pub fn ask_password(
+        mut self,
+        ask: impl Fn(&PasswordQuestion<'_>) -> Option<Zeroizing<String>> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials.asker.password = Some(Arc::new(ask));
+        self
+    }
+
+    /// Who answers the questions of a server (keyboard-interactive, RFC 4256): one answer for each,
+    /// or `None` to give up. Asked as [`Connect::ask_password`] is, and before it. Default: nobody.
+    #[must_use]
+    pub fn ask_questions(
+        mut self,
+        ask: impl Fn(&ServerQuestions<'_>) -> Option<Vec<Zeroizing<String>>> + Send + Sync + 'static,
+    ) -> Self {
+        self.credentials.asker.questions = Some(Arc::new(ask));
+        self
+    }
+
+    /// Accepts a login in which nothing was proved, and asks for it where there is neither key nor
+    /// password nor anybody to ask.
     ///
     /// Who says yes to that may be anybody who holds the host's key, and what it shows need not be
-    /// the user's. Default: not allowed.
+    /// the user's: a password that it asks for next would be in the wrong hands. Default: not
+    /// allowed.
     #[must_use]
     pub fn allow_none(mut self) -> Self {
         self.credentials.allow_none = true;
@@ -307,13 +371,15 @@ impl Plan {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let login = Login::client(stream, self.config())
+        let config = self.config();
+        let allowed = config.common.preferences.user_key.clone();
+        let login = Login::client(stream, config)
             .map_err(|source| ConnectError::ended(&self.host, Stage::Handshake, source))?;
         let verified = login::verify_host(login, &self.host, self.port, self.host_keys).await?;
-        let login = verified
-            .authenticate(&self.host, &self.user, self.credentials)
+        let (login, by) = verified
+            .authenticate(&self.host, &self.user, self.credentials, allowed)
             .await?;
-        Ok(Session::start(login, self.host, self.timeouts))
+        Ok(Session::start(login, self.host, by, self.timeouts))
     }
 }
 

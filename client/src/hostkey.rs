@@ -44,7 +44,8 @@ use crate::destination::Host;
 use crate::platform::user_files;
 use lookup::{Lookup, Names, look_up};
 
-pub(crate) use key::fingerprint;
+#[cfg(test)]
+use key::fingerprint;
 pub(crate) use pattern::pattern_matches;
 
 /// Longest `known_hosts` file that is read, in bytes.

@@ -1,11 +1,11 @@
-//! Who we are: the user's private keys, in the format that `ssh-keygen` writes.
+//! Who we are: the user's keys, from files of every format that users have, or from memory.
 //!
-//! An [`Identity`] knows its public half at once; the private half of a key with a passphrase is
-//! unlocked when it is first needed, by asking whoever built the identity. Ed25519 (RFC 8709) is
-//! what it holds for now; other types are refused with a word about what they are. Secrets are
-//! overwritten when they are let go, and never printed.
+//! An [`Identity`] usually knows its public half at once; the private half of a key with a
+//! passphrase is unlocked when it is first needed, by asking whoever built the identity. The private
+//! half may also be elsewhere, in an [agent](crate::agent) or a security key that the agent asks:
+//! then a file with the public half says which key is meant. Secrets are overwritten when they are
+//! let go, and never printed.
 
-mod openssh_key;
 #[cfg(test)]
 mod tests;
 
@@ -14,35 +14,41 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ketch_transport::crypto::hostkey::PublicKey;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ketch_keys::{KeyFile, KeyFileError, PrivateKey, PublicKey, SignError, SignatureAlgorithm};
 use zeroize::Zeroizing;
 
 use crate::platform::user_files;
 use crate::{Failure, Kind};
-use openssh_key::{EncryptedKey, KeyError, Seed};
 
 /// Longest key file that is read, in bytes.
 pub const FILE_LEN_MAX: u64 = 1024 * 1024;
 /// How often a passphrase is asked for before the key is given up.
 pub const PASSPHRASE_TRIES_MAX: u32 = 3;
-/// Length of a signature, in bytes (RFC 8032 §5.1.6).
-pub const SIGNATURE_LEN: usize = 64;
+/// What OpenSSH uses without being told, beneath `~/.ssh`; the preferred first.
+const DEFAULT_FILES: [&str; 5] = [
+    "id_ed25519",
+    "id_ecdsa",
+    "id_rsa",
+    "id_ed25519_sk",
+    "id_ecdsa_sk",
+];
 
-/// A private key that logs a user in. Clones share what was unlocked.
+/// A key that logs a user in, and perhaps a certificate for it. Clones share what was unlocked.
 ///
 /// ```no_run
 /// use ketch_client::identity::Identity;
 ///
 /// let key = Identity::from_file("/home/ann/.ssh/id_ed25519")?
 ///     .passphrase(|_| Some("correct horse".to_owned().into()));
-/// println!("{}", key.fingerprint());
+/// println!("{key:?}");
 /// # Ok::<(), ketch_client::identity::IdentityError>(())
 /// ```
 #[derive(Clone)]
 pub struct Identity {
     origin: Origin,
-    public: PublicKey,
+    /// The public half as the file shows it; an encrypted PEM hides it.
+    public: Option<PublicKey>,
+    certificate: Option<PublicKey>,
     private: Arc<Mutex<Private>>,
     ask: Option<Arc<Ask>>,
 }
@@ -50,8 +56,10 @@ pub struct Identity {
 type Ask = dyn Fn(&PassphraseQuestion<'_>) -> Option<Zeroizing<String>> + Send + Sync;
 
 enum Private {
-    Locked(EncryptedKey),
-    Open(Seed),
+    Locked(KeyFile),
+    Open(PrivateKey),
+    /// In an agent, or in a security key.
+    Elsewhere,
 }
 
 /// Asks for the passphrase of a key.
@@ -66,11 +74,14 @@ pub struct PassphraseQuestion<'a> {
 
 /// Where a key comes from.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Origin {
     /// A file.
     File(PathBuf),
     /// Bytes that the program gave.
     Memory,
+    /// An agent, where it has this comment, escaped.
+    Agent(String),
 }
 
 impl fmt::Display for Origin {
@@ -78,84 +89,114 @@ impl fmt::Display for Origin {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Memory => f.write_str("given by the program"),
+            Self::Agent(comment) => write!(f, "{comment}, in the agent"),
         }
     }
 }
 
 impl Identity {
-    /// Reads a key from a file.
+    /// Reads a key from a file of any format: OpenSSH's, PEM (PKCS#8, PKCS#1, SEC1), or PuTTY's.
     ///
     /// The file has to be a regular one of at most [`FILE_LEN_MAX`] bytes; on Unix, one that the
-    /// user owns must be closed to everybody else, as OpenSSH has it.
+    /// user owns must be closed to everybody else, as OpenSSH has it. A file with a public key
+    /// stands for the private one that an agent has. What lies beside the file is read, too, if it
+    /// belongs to the key: the public half in `FILE.pub`, where the file hides its own, and a
+    /// certificate in `FILE-cert.pub`.
     ///
     /// # Errors
     /// [`IdentityError`]: all variants but those about passphrases.
     pub fn from_file(path: impl Into<PathBuf>) -> Result<Self, IdentityError> {
         let path = path.into();
         let text = read_key_file(&path)?;
-        Self::parse(&text, Origin::File(path))
+        let mut identity = Self::parse(&text, Origin::File(path.clone()))?;
+        if identity.public.is_none() {
+            identity.public = read_public(&beside(&path, ".pub"));
+        }
+        if let Some(certificate) = read_public(&beside(&path, "-cert.pub")) {
+            identity = identity.certificate(certificate).unwrap_or_else(|same| {
+                tracing::debug!(origin = %same.origin, "the certificate is another key's");
+                *same
+            });
+        }
+        Ok(identity)
     }
 
-    /// Takes a key as it would stand in a file.
+    /// Takes a key as it would stand in a file of any format.
     ///
     /// # Errors
-    /// [`IdentityError::Format`], [`IdentityError::Type`].
-    pub fn from_openssh(text: &[u8]) -> Result<Self, IdentityError> {
+    /// [`IdentityError::Format`].
+    pub fn from_memory(text: &[u8]) -> Result<Self, IdentityError> {
         Self::parse(text, Origin::Memory)
     }
 
-    /// The key that is made from a 32-byte seed (RFC 8032 §5.1.5).
-    ///
-    /// # Errors
-    /// [`IdentityError::Format`], which no seed leads to.
-    pub fn from_ed25519_seed(seed: Zeroizing<[u8; 32]>) -> Result<Self, IdentityError> {
-        let damaged = || IdentityError::from_key(KeyError::Damaged, Origin::Memory);
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..]).map_err(|_| damaged())?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| damaged())?;
-        let private = Private::Open(seed);
-        Ok(Self::new(
+    /// A key that is open already.
+    #[must_use]
+    pub fn from_private_key(key: PrivateKey) -> Self {
+        Self::new(
             Origin::Memory,
-            PublicKey::ed25519(public),
-            private,
-        ))
+            Some(key.public_key().clone()),
+            Private::Open(key),
+        )
     }
 
-    /// Reads the key that OpenSSH would use without being told, `~/.ssh/id_ed25519`; `None` if
-    /// there is none.
-    ///
-    /// # Errors
-    /// As [`Identity::from_file`].
-    pub fn from_default_file() -> Result<Option<Self>, IdentityError> {
+    /// The key that is made from a 32-byte seed (RFC 8032 §5.1.5).
+    #[must_use]
+    pub fn from_ed25519_seed(seed: Zeroizing<[u8; 32]>) -> Self {
+        Self::from_private_key(PrivateKey::from_ed25519_seed(seed))
+    }
+
+    /// A key whose private half is in an agent: of the agent's keys, this one is meant.
+    #[must_use]
+    pub fn from_public_key(key: &PublicKey) -> Self {
+        let mut identity = Self::new(Origin::Memory, Some(key.plain()), Private::Elsewhere);
+        identity.certificate = key.certificate().is_some().then(|| key.clone());
+        identity
+    }
+
+    /// Reads the keys that OpenSSH would use without being told, `~/.ssh/id_ed25519` first. Those
+    /// that cannot be used are left out with a warning.
+    #[must_use]
+    pub fn from_default_files() -> Vec<Self> {
         let Some(home) = user_files::home_dir() else {
-            return Ok(None);
+            return Vec::new();
         };
-        match Self::from_file(home.join(".ssh").join("id_ed25519")) {
-            Ok(identity) => Ok(Some(identity)),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let read = |name: &&str| match Self::from_file(home.join(".ssh").join(name)) {
+            Ok(identity) => Some(identity),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(%error, "a private key is left out");
+                None
+            }
+        };
+        DEFAULT_FILES.iter().filter_map(read).collect()
     }
 
     fn parse(text: &[u8], origin: Origin) -> Result<Self, IdentityError> {
-        let (public, private) = match openssh_key::parse(text) {
-            Ok(parsed) => parsed,
-            Err(error) => return Err(IdentityError::from_key(error, origin)),
+        let file = match KeyFile::parse(text) {
+            Ok(file) => file,
+            Err(KeyFileError::PublicKey) if let Some(key) = public_line(text) => {
+                return Ok(Self {
+                    origin,
+                    ..Self::from_public_key(&key)
+                });
+            }
+            Err(source) => return Err(IdentityError::Format { origin, source }),
         };
-        let private = match private {
-            openssh_key::Private::Open(seed) => Private::Open(seed),
-            openssh_key::Private::Encrypted(key) => Private::Locked(key),
+        let public = file.public_key().cloned();
+        let private = match file.open() {
+            Ok(key) => Private::Open(key),
+            Err(KeyFileError::Encrypted) => Private::Locked(file),
+            Err(KeyFileError::SecurityKey) => Private::Elsewhere,
+            Err(source) => return Err(IdentityError::Format { origin, source }),
         };
-        Ok(Self::new(origin, PublicKey::ed25519(public), private))
+        Ok(Self::new(origin, public, private))
     }
 
-    fn new(origin: Origin, public: PublicKey, private: Private) -> Self {
+    fn new(origin: Origin, public: Option<PublicKey>, private: Private) -> Self {
         Self {
             origin,
             public,
+            certificate: None,
             private: Arc::new(Mutex::new(private)),
             ask: None,
         }
@@ -172,16 +213,49 @@ impl Identity {
         self
     }
 
-    /// The public half.
-    #[must_use]
-    pub const fn public_key(&self) -> &PublicKey {
-        &self.public
+    /// A certificate for the key, which is offered before the key itself. Default: the one in the
+    /// file beside the key's, if there is one.
+    ///
+    /// # Errors
+    /// The identity as it was, if that is no certificate, or one for another key. Of a key whose
+    /// public half is hidden that shows only when it is unlocked.
+    pub fn certificate(mut self, certificate: PublicKey) -> Result<Self, Box<Self>> {
+        let is_another = |key: &PublicKey| *key != certificate.plain();
+        if certificate.certificate().is_none() || self.public_key().as_ref().is_some_and(is_another)
+        {
+            return Err(Box::new(self));
+        }
+        self.certificate = Some(certificate);
+        Ok(self)
     }
 
-    /// The fingerprint as OpenSSH shows it, `SHA256:…`.
+    /// The public half; `None` as long as it is locked away together with the private one.
     #[must_use]
-    pub fn fingerprint(&self) -> String {
-        crate::hostkey::fingerprint(self.public.as_blob())
+    pub fn public_key(&self) -> Option<PublicKey> {
+        match (&self.public, &*self.private()) {
+            (Some(public), _) => Some(public.clone()),
+            (None, Private::Open(key)) => Some(key.public_key().clone()),
+            (None, _) => None,
+        }
+    }
+
+    /// What is offered to servers: the certificate, if there is one, and the key.
+    pub(crate) fn offers(&self) -> impl Iterator<Item = PublicKey> {
+        let public = self.public_key();
+        let certificate = self.certificate.clone();
+        let fits = |certificate: &PublicKey| {
+            public
+                .as_ref()
+                .is_none_or(|key| *key == certificate.plain())
+        };
+        let certificate = certificate.filter(fits);
+        certificate.into_iter().chain(public)
+    }
+
+    /// The fingerprint as OpenSSH shows it, `SHA256:…`; `None` as long as the key is not known.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<String> {
+        self.public_key().map(|key| key.fingerprint())
     }
 
     /// Where the key comes from.
@@ -196,24 +270,34 @@ impl Identity {
         matches!(*self.private(), Private::Locked(_))
     }
 
+    /// Whether a passphrase is still needed, and nobody can be asked for it.
+    pub(crate) fn stays_locked(&self) -> bool {
+        self.is_locked() && self.ask.is_none()
+    }
+
+    /// Whether the private half is not here, so that only an agent can sign.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(*self.private(), Private::Elsewhere)
+    }
+
     /// Asks for the passphrase, if it is still needed. Blocks while somebody answers.
     ///
     /// # Errors
     /// [`IdentityError::Locked`], [`IdentityError::WrongPassphrase`], [`IdentityError::Format`].
     pub fn unlock(&self) -> Result<(), IdentityError> {
         let mut private = self.private();
-        let Private::Locked(key) = &*private else {
+        let Private::Locked(file) = &*private else {
             return Ok(());
         };
-        let seed = self.ask_for_seed(key)?;
-        *private = Private::Open(seed);
+        let key = self.ask_and_decrypt(file)?;
+        *private = Private::Open(key);
         Ok(())
     }
 
-    fn ask_for_seed(&self, key: &EncryptedKey) -> Result<Seed, IdentityError> {
-        let locked = || IdentityError::Locked {
-            origin: self.origin.clone(),
-        };
+    fn ask_and_decrypt(&self, file: &KeyFile) -> Result<PrivateKey, IdentityError> {
+        let origin = || self.origin.clone();
+        let locked = || IdentityError::Locked { origin: origin() };
         let ask = self.ask.as_ref().ok_or_else(locked)?;
         for failed in 0..PASSPHRASE_TRIES_MAX {
             let question = PassphraseQuestion {
@@ -221,32 +305,40 @@ impl Identity {
                 failed,
             };
             let passphrase = ask(&question).ok_or_else(locked)?;
-            match key.decrypt(&passphrase) {
-                Err(KeyError::WrongPassphrase) => {}
-                other => return other.map_err(|e| IdentityError::from_key(e, self.origin.clone())),
+            match file.decrypt(&passphrase) {
+                Err(KeyFileError::WrongPassphrase) => {}
+                Ok(key) => return Ok(key),
+                Err(source) => {
+                    return Err(IdentityError::Format {
+                        origin: origin(),
+                        source,
+                    });
+                }
             }
         }
-        Err(IdentityError::WrongPassphrase {
-            origin: self.origin.clone(),
-        })
+        Err(IdentityError::WrongPassphrase { origin: origin() })
     }
 
-    /// Signs `data`: the raw signature (RFC 8032 §5.1.6). Blocks while somebody answers, if the
-    /// key is locked.
+    /// Signs `data`: the whole signature blob, verified before it leaves. Blocks while somebody
+    /// answers, if the key is locked, and for some milliseconds with a long RSA key.
     ///
     /// # Errors
-    /// As [`Identity::unlock`].
-    pub fn sign(&self, data: &[u8]) -> Result<[u8; SIGNATURE_LEN], IdentityError> {
+    /// As [`Identity::unlock`], [`IdentityError::Elsewhere`], and [`IdentityError::Sign`].
+    pub fn sign(
+        &self,
+        algorithm: SignatureAlgorithm,
+        data: &[u8],
+    ) -> Result<Vec<u8>, IdentityError> {
         self.unlock()?;
-        let private = self.private();
-        let damaged = || IdentityError::from_key(KeyError::Damaged, self.origin.clone());
-        let Private::Open(seed) = &*private else {
-            return Err(damaged());
-        };
-        // The pair is made for each signature, so that only the seed, which is overwritten when
-        // it is let go, stays in memory.
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..]).map_err(|_| damaged())?;
-        <[u8; SIGNATURE_LEN]>::try_from(pair.sign(data).as_ref()).map_err(|_| damaged())
+        let origin = || self.origin.clone();
+        match &*self.private() {
+            Private::Open(key) => key.sign(algorithm, data).map_err(|source| {
+                let origin = origin();
+                IdentityError::Sign { origin, source }
+            }),
+            Private::Elsewhere => Err(IdentityError::Elsewhere { origin: origin() }),
+            Private::Locked(_) => Err(IdentityError::Locked { origin: origin() }),
+        }
     }
 
     /// A thread that panicked while it held the lock left a key that is still whole.
@@ -264,6 +356,28 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The path with something behind its last name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The public key or certificate in a file, if there is one that can be used: nothing depends on it.
+fn read_public(path: &Path) -> Option<PublicKey> {
+    let file = user_files::open_for_reading(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(FILE_LEN_MAX).read_to_end(&mut text).ok()?;
+    public_line(&text)
+}
+
+fn public_line(text: &[u8]) -> Option<PublicKey> {
+    PublicKey::from_line(str::from_utf8(text).ok()?.trim()).ok()
+}
+
 fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let unreadable = |source| IdentityError::Unreadable {
         file: path.to_path_buf(),
@@ -275,12 +389,6 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     if !metadata.is_file() {
         return Err(IdentityError::NotAFile {
             file: path.to_path_buf(),
-        });
-    }
-    if let Some(mode) = user_files::mode_if_open_to_others(&metadata) {
-        return Err(IdentityError::OpenToOthers {
-            file: path.to_path_buf(),
-            mode,
         });
     }
     let too_long = || IdentityError::TooLong {
@@ -295,6 +403,15 @@ fn read_key_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     file.take(metadata.len())
         .read_to_end(&mut text)
         .map_err(unreadable)?;
+    // A public key is nobody's secret.
+    if public_line(&text).is_none()
+        && let Some(mode) = user_files::mode_if_open_to_others(&metadata)
+    {
+        return Err(IdentityError::OpenToOthers {
+            file: path.to_path_buf(),
+            mode,
+        });
+    }
     Ok(text)
 }
 
@@ -334,25 +451,30 @@ pub enum IdentityError {
         /// Its permission bits.
         mode: u32,
     },
-    /// It is no private key in the format of OpenSSH.
-    #[error("the private key {origin} is not usable: {reason}")]
+    /// It is no private key in a format, or of a type, that can be used.
+    #[error("the private key {origin} is not usable")]
     Format {
         /// Where the key comes from.
         origin: Origin,
         /// What is wrong with it, and what to do.
-        reason: &'static str,
+        source: KeyFileError,
     },
-    /// It is of a type that ketch does not sign with.
+    /// Only an agent can use it, and there is none that does.
     #[error(
-        "the private key {origin} is of type {}, but only ssh-ed25519 is supported: make one \
-         with `ssh-keygen -t ed25519`",
-        algorithm.escape_default()
+        "the private half of {origin} is not here: start an agent that has it, and say that it is \
+         to be used"
     )]
-    Type {
+    Elsewhere {
+        /// Where the public half comes from.
+        origin: Origin,
+    },
+    /// It does not sign.
+    #[error("the private key {origin} does not sign")]
+    Sign {
         /// Where the key comes from.
         origin: Origin,
-        /// Its type.
-        algorithm: String,
+        /// Why.
+        source: SignError,
     },
     /// It has a passphrase, and nobody gave it.
     #[error("the private key {origin} is locked by a passphrase, and none was given")]
@@ -368,36 +490,22 @@ pub enum IdentityError {
     },
 }
 
-impl IdentityError {
-    fn from_key(error: KeyError, origin: Origin) -> Self {
-        let reason = match error {
-            KeyError::Type(algorithm) => return Self::Type { origin, algorithm },
-            KeyError::WrongPassphrase => return Self::WrongPassphrase { origin },
-            KeyError::Public => "it is a public key: name the file without .pub",
-            KeyError::OtherPem => {
-                "it is in an older format: rewrite it with `ssh-keygen -p -f` and the file's name"
-            }
-            KeyError::Putty => {
-                "it is in PuTTY's format: convert it with `puttygen -O private-openssh-new`"
-            }
-            KeyError::NoKey => "there is no private key in it",
-            KeyError::Damaged => "it is damaged, or encrypted in an unknown way",
-            KeyError::Rounds => "unlocking it would take too long: it asks for too many rounds",
-        };
-        Self::Format { origin, reason }
-    }
-}
-
 impl Failure for IdentityError {
     fn kind(&self) -> Kind {
         match self {
             Self::Unreadable { source, .. } => Kind::of_local(source),
-            Self::Type { .. } => Kind::Unsupported,
-            Self::Locked { .. } | Self::WrongPassphrase { .. } => Kind::Auth,
+            Self::Format {
+                source: KeyFileError::Unsupported { .. } | KeyFileError::UnsupportedType { .. },
+                ..
+            } => Kind::Unsupported,
+            Self::Locked { .. } | Self::WrongPassphrase { .. } | Self::Elsewhere { .. } => {
+                Kind::Auth
+            }
             Self::NotAFile { .. }
             | Self::TooLong { .. }
             | Self::OpenToOthers { .. }
-            | Self::Format { .. } => Kind::Local,
+            | Self::Format { .. }
+            | Self::Sign { .. } => Kind::Local,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`route`] | the way there: TCP, proxies, other servers, a program |
 //! | [`hostkey`] | `known_hosts`: which keys belong to which host |
 //! | [`identity`] | the user's private keys |
+//! | [`agent`] | keys that an ssh-agent has |
 //! | [`reconnect`] | a session that is made anew when it was lost |
 //! | [`memory`] | what hosts chose last time, which spares round trips |
 //! | [`session`] | [`Session`]: a connection on which the user is logged in |
@@ -42,6 +43,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod config;
 pub mod connect;
 pub mod destination;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::Timeouts;
+use crate::connect::Tried;
 use crate::destination::Host;
 
 /// Window of a byte stream, in bytes; the transport lets it grow while it is kept full.
@@ -26,13 +27,19 @@ pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 pub struct Session {
     connection: ConnectionHandle,
     host: Host,
+    logged_in_with: Option<Tried>,
     timeouts: Arc<Timeouts>,
     ended: Arc<OnceLock<Instant>>,
 }
 
 impl Session {
     /// Runs the connection on a task of its own.
-    pub(crate) fn start<S>(login: Login<S>, host: Host, timeouts: Timeouts) -> Self
+    pub(crate) fn start<S>(
+        login: Login<S>,
+        host: Host,
+        logged_in_with: Option<Tried>,
+        timeouts: Timeouts,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -46,9 +53,16 @@ impl Session {
         Self {
             connection,
             host,
+            logged_in_with,
             timeouts: Arc::new(timeouts),
             ended,
         }
+    }
+
+    /// What the server accepted: the last of it, if it wanted several.
+    #[must_use]
+    pub const fn logged_in_with(&self) -> Option<&Tried> {
+        self.logged_in_with.as_ref()
     }
 
     /// Opens a channel, starts the subsystem `name` on it, and gives it as a stream of bytes.

@@ -206,20 +206,20 @@ pub fn signature_algorithms(
     theirs: Option<&[SignatureAlgorithm]>,
     ours: &[SignatureAlgorithm],
 ) -> Vec<SignatureAlgorithm> {
-    // Servers list plain algorithms, and mean certificates as well.
-    let is_listed = |list: &[SignatureAlgorithm], algorithm: &SignatureAlgorithm| {
-        list.contains(algorithm) || list.contains(&algorithm.plain())
-    };
     let allowed = || {
         let algorithms = key.algorithms().iter().copied();
-        algorithms.filter(|algorithm| is_listed(ours, algorithm))
+        algorithms.filter(|algorithm| ours.contains(algorithm))
     };
     if key.key_type() != KeyType::Rsa {
         return allowed().take(1).collect();
     }
     match theirs {
         Some(theirs) => {
-            let mut shared = allowed().filter(|algorithm| is_listed(theirs, algorithm));
+            // Servers list plain algorithms, and mean certificates as well.
+            let is_listed = |algorithm: &SignatureAlgorithm| {
+                theirs.contains(algorithm) || theirs.contains(&algorithm.plain())
+            };
+            let mut shared = allowed().filter(is_listed);
             shared
                 .next()
                 .or_else(|| allowed().next())
@@ -244,7 +244,7 @@ fn is_allowed(
     rsa_bits_min: u32,
 ) -> bool {
     key.algorithms().contains(&algorithm)
-        && (ours.contains(&algorithm) || ours.contains(&algorithm.plain()))
+        && ours.contains(&algorithm)
         && key.rsa_bits().is_none_or(|bits| bits >= rsa_bits_min)
 }
 

@@ -116,7 +116,7 @@ fn timeouts(connection: &Connection) -> Timeouts {
 
 fn identities(connection: &Connection) -> Result<Vec<Identity>, Failed> {
     let keys = match connection.identities.as_slice() {
-        [] => Vec::from_iter(Identity::from_default_file()?),
+        [] => Identity::from_default_files(),
         files => files
             .iter()
             .map(Identity::from_file)

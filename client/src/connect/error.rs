@@ -8,6 +8,7 @@ use ketch_transport::driver::{CloseReason, OpenError};
 use ketch_transport::error::ConnectionError;
 use ketch_transport::event::Refusal;
 
+use crate::agent::AgentError;
 use crate::destination::{DestinationError, Host, User};
 use crate::hostkey::HostKeyError;
 use crate::identity::{IdentityError, Origin};
@@ -107,9 +108,31 @@ pub enum ConnectError {
         tried: Vec<Tried>,
         /// The methods that the server would still take, as it names them.
         methods: Vec<String>,
-        /// Why a private key could not be offered.
+        /// Why something could not be offered.
         #[source]
-        skipped: Option<Box<IdentityError>>,
+        skipped: Option<Box<Skipped>>,
+    },
+    /// The agent could not be used, and there was nothing else.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The server let us in without any proof.
+    #[error(
+        "{host} let {user} in without proof, which an impostor would do; if that is how this server \
+         works, allow it"
+    )]
+    NotAuthenticated {
+        /// Who tried to log in.
+        user: User,
+        /// The server.
+        host: Host,
+    },
+    /// The password is right, but has to be changed, and nobody gave a new one.
+    #[error("the password of {user} at {host} has expired: change it there, or give a new one")]
+    PasswordExpired {
+        /// Who tried to log in.
+        user: User,
+        /// The server.
+        host: Host,
     },
     /// The connection ended before the user was logged in.
     #[error("{stage} with {host} failed")]
@@ -173,6 +196,18 @@ impl fmt::Display for Stage {
     }
 }
 
+/// Why something could not be offered to a server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Skipped {
+    /// A private key.
+    #[error(transparent)]
+    Identity(IdentityError),
+    /// The agent, or a key of its.
+    #[error(transparent)]
+    Agent(AgentError),
+}
+
 /// Something that a server was offered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -186,6 +221,8 @@ pub enum Tried {
         /// Where it comes from.
         origin: Origin,
     },
+    /// Answers to its questions (keyboard-interactive).
+    Answers,
     /// A password.
     Password,
 }
@@ -198,6 +235,7 @@ impl fmt::Display for Tried {
                 fingerprint,
                 origin,
             } => write!(f, "the key {fingerprint} ({origin})"),
+            Self::Answers => f.write_str("the answers to its questions"),
             Self::Password => f.write_str("the password"),
         }
     }
@@ -226,7 +264,11 @@ impl Failure for ConnectError {
         match self {
             Self::Destination(error) => error.kind(),
             Self::NoUser { .. } | Self::Hops(_) => Kind::Local,
-            Self::NoCredentials { .. } | Self::Auth { .. } => Kind::Auth,
+            Self::NoCredentials { .. }
+            | Self::Auth { .. }
+            | Self::NotAuthenticated { .. }
+            | Self::PasswordExpired { .. } => Kind::Auth,
+            Self::Agent(error) => error.kind(),
             Self::Lookup { source, .. } => Kind::of_stream(source),
             Self::Unreachable { tried, .. } if tried.is_timeout() => Kind::Timeout,
             Self::Unreachable { .. } => Kind::Network,

@@ -1,96 +1,26 @@
 //! The two questions of a login: is this the server, and does it take us (RFC 4252).
 
-use std::collections::VecDeque;
-use std::fmt;
+#[cfg(test)]
+mod tests;
 
-use ketch_transport::algorithm::SignatureAlgorithm;
-use ketch_transport::auth::Credential;
-use ketch_transport::crypto::hostkey::{PublicKey, signature_blob};
-use ketch_transport::driver::{Login, LoginEvent};
+use ketch_keys::{PublicKey, SignatureAlgorithm};
+use ketch_transport::auth::{Credential, Questions};
+use ketch_transport::driver::{CloseReason, Login, LoginEvent};
 use ketch_transport::message::transport::DisconnectReason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use super::{ConnectError, Stage, Tried};
+use super::offers::{Credentials, Offer, Offers, Password, Signer};
+use super::questions::{Asker, WhichPassword, Whose, escaped};
+use super::{ConnectError, Skipped, Stage, Tried};
 use crate::destination::{Host, User};
 use crate::hostkey::{Accepted, HostKeyError, HostKeys};
-use crate::identity::{Identity, IdentityError};
-
-/// Most credentials that are offered. OpenSSH's server disconnects at the sixth failure, and some
-/// servers ban who gets there.
-const TRIES_MAX: usize = 5;
 
 /// A login with a server whose key was accepted; there is no other way to [`authenticate`].
 ///
 /// [`authenticate`]: Verified::authenticate
 pub(super) struct Verified<S>(Login<S>);
-
-/// What there is to log in with.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Credentials {
-    pub(super) identities: Vec<Identity>,
-    pub(super) password: Option<Password>,
-    pub(super) allow_none: bool,
-}
-
-/// A password that is not printed.
-#[derive(Clone)]
-pub(super) struct Password(pub(super) Zeroizing<String>);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
-    }
-}
-
-impl Credentials {
-    pub(super) fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.password.is_none() && !self.allow_none
-    }
-}
-
-enum Offer {
-    None,
-    Key(Identity),
-    Password(Password),
-}
-
-impl Offer {
-    fn method(&self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Key(_) => "publickey",
-            Self::Password(_) => "password",
-        }
-    }
-
-    fn credential(&self) -> Credential {
-        match self {
-            Self::None => Credential::None,
-            Self::Key(identity) => Credential::public_key(identity.public_key().clone()),
-            Self::Password(Password(password)) => Credential::Password(password.clone()),
-        }
-    }
-
-    fn as_tried(&self) -> Tried {
-        match self {
-            Self::None => Tried::None,
-            Self::Password(_) => Tried::Password,
-            Self::Key(identity) => Tried::Key {
-                fingerprint: identity.fingerprint(),
-                origin: identity.origin().clone(),
-            },
-        }
-    }
-
-    fn into_signer(self) -> Option<Identity> {
-        match self {
-            Self::Key(identity) => Some(identity),
-            Self::None | Self::Password(_) => None,
-        }
-    }
-}
 
 /// Goes through the handshake and has the server's key checked.
 pub(super) async fn verify_host<S>(
@@ -144,135 +74,271 @@ impl<S> Verified<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    /// Offers one credential after the other until the server lets us in.
-    ///
-    /// Each is offered once, and only where the server says that it takes its method; one that is
-    /// not taken now stays for later, because a server may want a password after a key.
+    /// Offers one credential after the other until the server lets us in. Says which did it.
     pub(super) async fn authenticate(
         self,
         host: &Host,
         user: &User,
         credentials: Credentials,
-    ) -> Result<Login<S>, ConnectError> {
-        let ended = |source| ConnectError::ended(host, Stage::Authentication, source);
-        let Self(mut login) = self;
-        let mut offers = Offers::new(credentials);
-        let mut signer = None;
+        allowed: Vec<SignatureAlgorithm>,
+    ) -> Result<(Login<S>, Option<Tried>), ConnectError> {
+        let allow_none = credentials.allow_none;
+        let mut dialogue = Dialogue {
+            login: self.0,
+            offers: Offers::new(credentials, allowed).await,
+            whose: Whose {
+                user: user.clone(),
+                host: host.clone(),
+            },
+            last: None,
+            password: None,
+        };
+        let outcome = dialogue.run().await;
+        let Dialogue { login, offers, .. } = dialogue;
+        if let Err(error) = outcome {
+            if !matches!(error, ConnectError::Ended { .. }) {
+                login
+                    .give_up(DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE, "")
+                    .await;
+            }
+            return Err(error);
+        }
+        // Who lets in for nothing may only want to be trusted with what comes next.
+        if !login.has_proved() && !allow_none {
+            let (user, host) = (user.clone(), host.clone());
+            login.give_up(DisconnectReason::BY_APPLICATION, "").await;
+            return Err(ConnectError::NotAuthenticated { user, host });
+        }
+        Ok((login, offers.tried.last().cloned()))
+    }
+}
+
+/// A login under way.
+struct Dialogue<S> {
+    login: Login<S>,
+    offers: Offers,
+    whose: Whose,
+    /// What was offered last.
+    last: Option<Offer>,
+    /// The password that was sent last, should it have to be changed.
+    password: Option<Zeroizing<String>>,
+}
+
+impl<S> Dialogue<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    async fn run(&mut self) -> Result<(), ConnectError> {
         loop {
-            match login.next().await.map_err(ended)? {
-                LoginEvent::AuthWanted { methods, .. } => {
-                    let Some(offer) = offers.next(methods.as_deref(), host).await? else {
-                        login
-                            .give_up(DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE, "")
-                            .await;
-                        return Err(offers.into_error(host, user, methods));
-                    };
-                    tracing::debug!(%host, %user, method = offer.method(), "logging in");
-                    login.authenticate(&offer.credential()).map_err(ended)?;
-                    signer = offer.into_signer();
+            match self.login.next().await.map_err(|error| self.ended(error))? {
+                LoginEvent::AuthWanted { methods, partial } => {
+                    self.on_refused(partial);
+                    self.offers.methods = methods.or(self.offers.methods.take());
+                    self.offer_next().await?;
                 }
-                LoginEvent::Sign(data) => {
-                    // The key is unlocked by now: this takes some microseconds.
-                    let Some(signature) = signer.as_ref().map(|key: &Identity| key.sign(&data))
-                    else {
-                        continue;
-                    };
-                    let blob = signature_blob(SignatureAlgorithm::Ed25519, &signature?);
-                    login.signature(&blob).map_err(ended)?;
-                }
+                LoginEvent::Sign(data) => self.sign(data).await?,
+                LoginEvent::Questions(questions) => self.answer(questions).await?,
+                LoginEvent::PasswordExpired { prompt } => self.change_password(prompt).await?,
                 LoginEvent::Banner(text) => {
-                    tracing::info!(%host, banner = %text.escape_ascii(), "the server says");
+                    let host = &self.whose.host;
+                    let banner = escaped(&String::from_utf8_lossy(&text));
+                    tracing::info!(%host, banner, "the server says");
                 }
-                LoginEvent::Authenticated { .. } => return Ok(login),
+                LoginEvent::Authenticated { .. } => return Ok(()),
                 event => tracing::debug!(?event, "unexpected while logging in"),
             }
         }
     }
-}
 
-/// What is still to be offered, and what became of the rest.
-struct Offers {
-    waiting: VecDeque<Offer>,
-    tried: Vec<Tried>,
-    /// Why a key could not be offered, the last one of those.
-    skipped: Option<Box<IdentityError>>,
-}
-
-impl Offers {
-    fn new(credentials: Credentials) -> Self {
-        let Credentials {
-            identities,
-            password,
-            allow_none,
-        } = credentials;
-        let mut waiting: VecDeque<_> = identities.into_iter().map(Offer::Key).collect();
-        waiting.extend(password.map(Offer::Password));
-        if waiting.is_empty() && allow_none {
-            waiting.push_back(Offer::None);
-        }
-        Self {
-            waiting,
-            tried: Vec::new(),
-            skipped: None,
-        }
-    }
-
-    /// The next that the server would take; `methods` is `None` before it said anything.
-    async fn next(
-        &mut self,
-        methods: Option<&[String]>,
-        host: &Host,
-    ) -> Result<Option<Offer>, ConnectError> {
-        while let Some(offer) = self.take(methods) {
-            match unlock(offer, host).await? {
-                Ok(offer) => {
-                    self.tried.push(offer.as_tried());
-                    return Ok(Some(offer));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a private key is left out");
-                    self.skipped = Some(Box::new(error));
-                }
+    /// The last offer did not do, or was one step of several.
+    fn on_refused(&mut self, partial: bool) {
+        match self.last.take() {
+            Some(_) if partial => tracing::debug!("accepted, but the server wants more"),
+            Some(Offer::Key(offer)) if self.login.server_sig_algs().is_none() => {
+                self.offers.retry_older(offer);
             }
+            Some(offer) => self.offers.retry(offer),
+            None => {}
         }
-        Ok(None)
     }
 
-    fn take(&mut self, methods: Option<&[String]>) -> Option<Offer> {
-        if self.tried.len() == TRIES_MAX {
-            return None;
+    /// Offers the next credential that there is, or gives up.
+    async fn offer_next(&mut self) -> Result<(), ConnectError> {
+        loop {
+            let Some(offer) = self.offers.next(self.login.server_sig_algs()) else {
+                return Err(self.refused());
+            };
+            let Some(credential) = self.credential(&offer).await? else {
+                continue;
+            };
+            let method = offer.as_tried();
+            tracing::debug!(host = %self.whose.host, user = %self.whose.user, %method, "logging in");
+            // Asking what the server takes is no try, unless that is all there is.
+            if !matches!(offer, Offer::None) || self.offers.is_empty() {
+                self.offers.tried.push(offer.as_tried());
+            }
+            self.last = Some(offer);
+            let outcome = self.login.authenticate(&credential);
+            return outcome.map_err(|error| self.ended(error));
         }
-        let is_taken = |offer: &Offer| {
-            methods.is_none_or(|methods| methods.iter().any(|method| method == offer.method()))
+    }
+
+    /// What the server hears of an offer; `None` if there is nothing that it could hear.
+    async fn credential(&mut self, offer: &Offer) -> Result<Option<Credential>, ConnectError> {
+        Ok(match offer {
+            Offer::None => Some(Credential::None),
+            Offer::Answers { .. } => Some(Credential::KeyboardInteractive),
+            Offer::Key(offer) => Some(Credential::PublicKey {
+                key: offer.key.clone(),
+                algorithm: offer.algorithm.unwrap_or(offer.key.algorithms()[0]),
+                probe: offer.probe,
+            }),
+            Offer::HiddenKey(identity) => {
+                let key = identity.clone();
+                match blocking(self.host(), move || key.unlock()).await? {
+                    Ok(()) => self.offers.unhide(identity),
+                    Err(error) => self.offers.skip(Skipped::Identity(error)),
+                }
+                None
+            }
+            Offer::Password(Password(password)) => Some(self.send_password(password.clone())),
+            Offer::AskPassword { failed } => {
+                let (asker, whose, failed) = (self.asker(), self.whose.clone(), *failed);
+                let ask = move || asker.ask_password(&whose, failed, WhichPassword::Current);
+                let password = blocking(self.host(), ask).await?;
+                password.map(|password| self.send_password(password))
+            }
+        })
+    }
+
+    fn send_password(&mut self, password: Zeroizing<String>) -> Credential {
+        self.password = Some(password.clone());
+        Credential::Password(password)
+    }
+
+    async fn sign(&mut self, data: Vec<u8>) -> Result<(), ConnectError> {
+        let Some(Offer::Key(offer)) = &self.last else {
+            return self.leave_out(None).await;
         };
-        let at = self.waiting.iter().position(is_taken)?;
-        self.waiting.remove(at)
+        let algorithm = offer.algorithm.unwrap_or(offer.key.algorithms()[0]);
+        let signed = match &offer.signer {
+            Signer::Identity(identity) => {
+                // RSA takes some milliseconds, and a passphrase as long as it takes.
+                let identity = identity.clone();
+                let sign = move || identity.sign(algorithm.plain(), &data);
+                blocking(self.host(), sign)
+                    .await?
+                    .map_err(Skipped::Identity)
+            }
+            Signer::Agent { agent, listed } => {
+                let algorithm = match listed.certificate() {
+                    Some(_) => algorithm,
+                    None => algorithm.plain(),
+                };
+                let signed = agent.lock().await.sign(listed, algorithm, &data).await;
+                signed.map_err(Skipped::Agent)
+            }
+        };
+        match signed {
+            Ok(signature) => {
+                let outcome = self.login.signature(&signature);
+                outcome.map_err(|error| self.ended(error))
+            }
+            Err(why) => self.leave_out(Some(why)).await,
+        }
     }
 
-    fn into_error(self, host: &Host, user: &User, methods: Option<Vec<String>>) -> ConnectError {
-        match self.skipped {
-            Some(error) if self.tried.is_empty() => ConnectError::Identity(*error),
+    async fn answer(&mut self, questions: Questions) -> Result<(), ConnectError> {
+        let failed = match &self.last {
+            Some(Offer::Answers { failed }) => *failed,
+            _ => 0,
+        };
+        // A password that was given answers one question, once.
+        let password = self
+            .offers
+            .password
+            .take()
+            .map(|Password(password)| password);
+        let (asker, whose) = (self.asker(), self.whose.clone());
+        let answer = move || asker.answer(&whose, failed, &questions, password.as_ref());
+        match blocking(self.host(), answer).await? {
+            Some(answers) => {
+                let outcome = self.login.answers(&answers);
+                outcome.map_err(|error| self.ended(error))
+            }
+            None => self.leave_out(None).await,
+        }
+    }
+
+    async fn change_password(&mut self, server_says: String) -> Result<(), ConnectError> {
+        let expired = ConnectError::PasswordExpired {
+            user: self.whose.user.clone(),
+            host: self.whose.host.clone(),
+        };
+        let (Some(old), Some(_)) = (self.password.take(), &self.asker().password) else {
+            return Err(expired);
+        };
+        let (asker, whose) = (self.asker(), self.whose.clone());
+        let ask = move || {
+            let server_says = &escaped(&server_says);
+            asker.ask_password(&whose, 0, WhichPassword::New { server_says })
+        };
+        let Some(new) = blocking(self.host(), ask).await? else {
+            return Err(expired);
+        };
+        self.password = Some(new.clone());
+        let change = Credential::PasswordChange { old, new };
+        let outcome = self.login.authenticate(&change);
+        outcome.map_err(|error| self.ended(error))
+    }
+
+    /// The last offer cannot be gone on with: it counts as not made, and another takes its place.
+    async fn leave_out(&mut self, why: Option<Skipped>) -> Result<(), ConnectError> {
+        if let Some(why) = why {
+            self.offers.skip(why);
+        }
+        self.last = None;
+        self.offers.tried.pop();
+        self.offer_next().await
+    }
+
+    fn host(&self) -> Host {
+        self.whose.host.clone()
+    }
+
+    fn asker(&self) -> Asker {
+        self.offers.asker.clone()
+    }
+
+    /// Nothing is left to offer.
+    fn refused(&mut self) -> ConnectError {
+        let Whose { user, host } = self.whose.clone();
+        let methods = self.offers.methods.take().unwrap_or_default();
+        let tried = std::mem::take(&mut self.offers.tried);
+        match self.offers.skipped.take() {
+            Some(Skipped::Identity(error)) if tried.is_empty() => ConnectError::Identity(error),
+            Some(Skipped::Agent(error)) if tried.is_empty() => ConnectError::Agent(error),
             skipped => ConnectError::Auth {
-                user: user.clone(),
-                host: host.clone(),
-                tried: self.tried,
-                methods: methods.unwrap_or_default(),
-                skipped,
+                user,
+                host,
+                tried,
+                methods,
+                skipped: skipped.map(Box::new),
             },
         }
     }
+
+    fn ended(&self, source: CloseReason) -> ConnectError {
+        ConnectError::ended(&self.whose.host, Stage::Authentication, source)
+    }
 }
 
-/// Has a key's passphrase asked for, if it needs one, before the server hears of the key.
-async fn unlock(offer: Offer, host: &Host) -> Result<Result<Offer, IdentityError>, ConnectError> {
-    match &offer {
-        Offer::Key(identity) if identity.is_locked() => {
-            let key = identity.clone();
-            let unlocked = spawn_blocking(move || key.unlock())
-                .await
-                .map_err(|_| ConnectError::Runtime { host: host.clone() })?;
-            Ok(unlocked.map(|()| offer))
-        }
-        _ => Ok(Ok(offer)),
-    }
+/// Whoever is asked may think: not on a thread that others wait for, nor on the server's time, for
+/// the login's clock stands still meanwhile.
+async fn blocking<T: Send + 'static>(
+    host: Host,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ConnectError> {
+    let done = spawn_blocking(work).await;
+    done.map_err(|_| ConnectError::Runtime { host })
 }

@@ -12,7 +12,7 @@ pub(super) fn algorithm(key: &[u8]) -> &str {
 }
 
 /// The fingerprint as OpenSSH shows it: `SHA256:` and the hash in base64.
-pub(crate) fn fingerprint(key: &[u8]) -> String {
+pub(super) fn fingerprint(key: &[u8]) -> String {
     let hash = digest::digest(&digest::SHA256, key);
     format!("SHA256:{}", Base64Unpadded::encode_string(hash.as_ref()))
 }

@@ -29,9 +29,9 @@ pub(super) struct DemoServer {
 /// Starts a server whose one user sees `root` and has one key.
 pub(super) fn start(root: &Path) -> Result<DemoServer, Failed> {
     let no_key = |error| Failed::set_up("cannot make a key", error);
-    let user_key = keys::fresh()?.to_openssh();
-    let user_key = Identity::from_openssh(user_key.as_bytes())?;
+    let user_key = keys::fresh()?;
     let user = User::new(USER, root).authorized_key(user_key.public_key().clone());
+    let user_key = Identity::from_private_key(user_key);
     let server = Server::builder()
         .host_key(generate_host_key().map_err(no_key)?)
         .user(user)
