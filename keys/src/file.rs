@@ -18,7 +18,7 @@ use crate::public::PublicKey;
 
 pub(crate) mod der;
 pub(crate) mod openssh;
-mod pem;
+pub(crate) mod pem;
 mod ppk;
 #[cfg(test)]
 mod tests;

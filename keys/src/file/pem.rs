@@ -259,7 +259,7 @@ fn bytes_to_key(passphrase: &str, salt: &[u8], len: usize) -> SecretBytes {
     key
 }
 
-pub(super) fn hex(digits: &str) -> Option<Vec<u8>> {
+pub(crate) fn hex(digits: &str) -> Option<Vec<u8>> {
     if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
         return None;
     }
