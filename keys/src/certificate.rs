@@ -11,7 +11,7 @@ use ketch_wire::{DecodeError, Reader};
 use crate::algorithm::{KeyType, SignatureAlgorithm};
 use crate::public::{KEY_BLOB_LEN_MAX, Material, PublicKey};
 use crate::signature::SIGNATURE_LEN_MAX;
-use address::AddressRange;
+pub use address::AddressRange;
 
 mod address;
 #[cfg(test)]

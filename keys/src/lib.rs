@@ -36,8 +36,8 @@ mod signature;
 
 pub use algorithm::{KeyType, SignatureAlgorithm};
 pub use certificate::{
-    CERTIFICATE_LEN_MAX, Certificate, CertificateError, CertificateKind, CertificateOption,
-    FORCE_COMMAND, PRINCIPALS_MAX, SOURCE_ADDRESS, VERIFY_REQUIRED,
+    AddressRange, CERTIFICATE_LEN_MAX, Certificate, CertificateError, CertificateKind,
+    CertificateOption, FORCE_COMMAND, PRINCIPALS_MAX, SOURCE_ADDRESS, VERIFY_REQUIRED,
 };
 pub use file::{KEY_FILE_LEN_MAX, KeyFile, KeyFileError};
 pub use private::{GenerateError, PrivateKey, SignError};

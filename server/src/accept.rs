@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ketch_protocol::Escaped;
 use ketch_transport::config::ServerConfig;
@@ -21,8 +21,9 @@ use tracing::{debug, info, warn};
 use crate::admission::{Admission, AdmissionLimits, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::ServerBuilder;
+use crate::credentials::Moment;
 use crate::subsystems::Subsystems;
-use crate::users::{Users, Verdict};
+use crate::users::{Outcome, Steps, Users, Verdict};
 
 /// How long the accept loop pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -158,7 +159,8 @@ impl Server {
         result
     }
 
-    /// Serves one connection on any stream until it ends. `peer` is shown in logs.
+    /// Serves one connection on any stream until it ends. `peer` is shown in logs; who may log in
+    /// only from certain addresses may not log in here.
     ///
     /// # Errors
     /// [`ServeError`].
@@ -174,7 +176,9 @@ impl Server {
         if *self.inner.phase.borrow() > Phase::Running {
             return Err(ServeError::Stopped);
         }
-        Ok(self.connection(stream, &peer.to_string(), admitted).await?)
+        Ok(self
+            .connection(stream, &peer.to_string(), None, admitted)
+            .await?)
     }
 
     /// Stops to accept connections; those that are there have
@@ -193,7 +197,9 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if let Err(why) = self.connection(stream, &peer.to_string(), admitted).await {
+        let source = Some(peer.ip());
+        let name = peer.to_string();
+        if let Err(why) = self.connection(stream, &name, source, admitted).await {
             debug!(%peer, %why, "connection ended before login");
         }
     }
@@ -203,6 +209,7 @@ impl Server {
         &self,
         stream: S,
         peer: &str,
+        source: Option<IpAddr>,
         mut admitted: Admitted,
     ) -> Result<(), CloseReason>
     where
@@ -210,15 +217,17 @@ impl Server {
     {
         let login = Login::server(stream, self.inner.config.clone())?;
         let mut phase = self.inner.phase.subscribe();
-        let (login, account) = tokio::select! {
-            result = self.login(login, peer) => result?,
+        let (login, outcome) = tokio::select! {
+            result = self.login(login, peer, source) => result?,
             () = reached(&mut phase, Phase::Stopping) => return Err(CloseReason::Requested),
         };
         admitted.established();
+        let Outcome { account, sftp_only } = outcome;
         info!(peer, user = %account.policy.user, "logged in");
         let subsystems = self.inner.subsystems.clone();
         let (handle, connection) = login.run(Box::new(Offer {
             account,
+            sftp_only,
             subsystems,
         }));
         let mut connection = std::pin::pin!(connection);
@@ -238,19 +247,30 @@ impl Server {
         &self,
         mut login: Login<S>,
         peer: &str,
-    ) -> Result<(Login<S>, Arc<Account>), CloseReason>
+        source: Option<IpAddr>,
+    ) -> Result<(Login<S>, Outcome), CloseReason>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut accepted = None;
+        let mut steps = Steps::default();
         loop {
             match login.next().await? {
                 LoginEvent::Attempt(attempt) => {
                     let came = Instant::now();
-                    match self.inner.users.check(&attempt.user, &attempt.method) {
-                        Verdict::Accepted(account) => {
-                            accepted = Some(account);
+                    let (user, method) = (&attempt.user, &attempt.method);
+                    let moment = Moment {
+                        source,
+                        now: unix_now(),
+                    };
+                    match self.inner.users.check(user, method, &mut steps, moment) {
+                        Verdict::Accepted(outcome) => {
+                            accepted = Some(outcome);
                             login.accept_auth()?;
+                        }
+                        Verdict::Partial(next) => {
+                            debug!(peer, user, next = next.name(), "one step of a login");
+                            login.accept_partially(&[next])?;
                         }
                         Verdict::Acceptable => login.accept_auth()?,
                         Verdict::Rejected(floor) => {
@@ -268,7 +288,7 @@ impl Server {
                 // Who is in was decided with the proof, not by the name that is told again.
                 LoginEvent::Authenticated { .. } => {
                     return accepted
-                        .map(|account| (login, account))
+                        .map(|outcome| (login, outcome))
                         .ok_or(CloseReason::Requested);
                 }
                 _ => {}
@@ -281,6 +301,12 @@ impl Server {
 async fn reached(phase: &mut watch::Receiver<Phase>, least: Phase) {
     // The sender lives as long as the server, of which whoever waits has a clone.
     let _ = phase.wait_for(|phase| *phase >= least).await;
+}
+
+/// Seconds since 1970; a clock before that is none, and lets nothing be valid that has a beginning.
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// When to answer an attempt: after `floor`, or if deciding took longer, after the next power of two
@@ -296,6 +322,7 @@ fn answer_time(came: Instant, floor: Duration, now: Instant) -> Instant {
 /// What a user may start on a channel: the subsystem `sftp`, and what the embedding program adds.
 struct Offer {
     account: Arc<Account>,
+    sftp_only: bool,
     subsystems: Subsystems,
 }
 
@@ -303,6 +330,9 @@ impl Acceptor for Offer {
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
         if name == "sftp" {
             return Some(Box::new(SftpChannel::new(Arc::clone(&self.account))));
+        }
+        if self.sftp_only {
+            return None;
         }
         self.subsystems.start(name, &self.account.policy.user)
     }

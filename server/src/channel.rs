@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::engine::{Broken, Engine, Host, Mailbox, Outlet, Places};
 use crate::handles::HandleBudget;
-use crate::policy::Policy;
+use crate::policy::{Access, Policy};
 use crate::root::Root;
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
@@ -33,6 +33,22 @@ pub(crate) struct Account {
     pub(crate) policy: Arc<Policy>,
     pub(crate) budget: Arc<HandleBudget>,
     pub(crate) idle_timeout: Duration,
+}
+
+impl Account {
+    /// The same, to look only.
+    pub(crate) fn read_only(&self) -> Self {
+        let policy = Policy {
+            access: Access::ReadOnly,
+            ..(*self.policy).clone()
+        };
+        Self {
+            root: Arc::clone(&self.root),
+            policy: Arc::new(policy),
+            budget: Arc::clone(&self.budget),
+            idle_timeout: self.idle_timeout,
+        }
+    }
 }
 
 /// The subsystem `sftp` on one channel.

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_keys::{PublicKey, RevocationList};
 use ketch_transport::config::{CommonConfig, HostKey, ServerConfig};
 use ketch_transport::driver::Application;
 
 use crate::accept::Server;
 use crate::admission::AdmissionLimits;
+use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
 use crate::subsystems::Subsystems;
-use crate::users::{User, Users};
+use crate::users::{Trust, User, Users};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,8 @@ pub struct ServerBuilder {
     limits: ServerLimits,
     transport: CommonConfig,
     subsystems: Subsystems,
+    trust: Trust,
+    banner: Option<String>,
 }
 
 impl ServerBuilder {
@@ -87,6 +91,36 @@ impl ServerBuilder {
     /// Adds a user. There has to be one.
     pub fn user(mut self, user: User) -> Self {
         self.users.push(user);
+        self
+    }
+
+    /// An authority whose certificates let users in by their names: each for the users that it has
+    /// among its principals. May be called for several.
+    ///
+    /// Certificates are refused if they restrict what is not enforced here: any forced command but
+    /// `internal-sftp`, and any critical option that is not known.
+    pub fn user_authority(mut self, key: PublicKey) -> Self {
+        self.trust.authorities.push(key);
+        self
+    }
+
+    /// Keys, certificates and authorities that let nobody in any more. Default: none.
+    pub fn revoked_keys(mut self, list: RevocationList) -> Self {
+        self.trust.revoked = Revoked(Some(Box::new(list)));
+        self
+    }
+
+    /// Answers the question whether a key would do with yes for every key and user, so that asking
+    /// does not tell whose keys are whose. Clients with several keys then sign with the first.
+    /// Default: the answer is right, as RFC 4252 §7 has it.
+    pub const fn uniform_key_queries(mut self) -> Self {
+        self.trust.uniform_queries = true;
+        self
+    }
+
+    /// A text that is shown to users before they log in. Default: none.
+    pub fn banner(mut self, text: impl Into<String>) -> Self {
+        self.banner = Some(text.into());
         self
     }
 
@@ -148,15 +182,18 @@ impl ServerBuilder {
             limits,
             mut transport,
             subsystems,
+            trust,
+            banner,
         } = self;
         if host_keys.is_empty() {
             return Err(BuildError::NoHostKey);
         }
-        let users = Users::new(users, limits.handles_max, timeouts.idle)?;
+        let users = Users::new(users, trust, limits.handles_max, timeouts.idle)?;
         transport.timers.handshake = timeouts.handshake;
         transport.timers.authentication = timeouts.authentication;
         let mut config = ServerConfig::new(host_keys);
         config.methods = users.methods();
+        config.banner = banner;
         config.common = transport;
         let admission = AdmissionLimits {
             connections: limits.connections_max,
@@ -198,6 +235,12 @@ pub enum BuildError {
     /// A user has neither a password nor a key.
     #[error("the user {user:?} has no way to log in")]
     NoCredential {
+        /// The name.
+        user: String,
+    },
+    /// What is required of a user is more than the user has, or an authority has no principals.
+    #[error("what {user:?} has to log in with is not enough for what is required")]
+    Unattainable {
         /// The name.
         user: String,
     },

@@ -50,6 +50,7 @@ mod accept;
 mod admission;
 mod channel;
 mod config;
+mod credentials;
 mod engine;
 mod fs;
 mod handles;
@@ -65,18 +66,21 @@ mod users;
 
 pub use accept::{ServeError, Server};
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
+pub use credentials::{AuthorizedKey, BadSource, Source};
 pub use fs::{
     Answer, BATCH_ENTRIES_MAX, Batch, Block, Call, Change, Create, Directory, DirectoryEntry, File,
     FileCall, FileSystem, Links, LocalDirectory, MEMORY_FILE_LEN_MAX, MemoryFileSystem, Metadata,
     OpenHow, TYPE_BITS, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work, blocking,
 };
 pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
-pub use ketch_keys::{GenerateError, KeyFileError, LineError, PrivateKey, PublicKey};
+pub use ketch_keys::{
+    GenerateError, KeyFileError, LineError, PrivateKey, PublicKey, RevocationError, RevocationList,
+};
 pub use ketch_protocol::StatVfs;
-pub use ketch_transport::config::CommonConfig;
 pub use ketch_transport::config::HostKey;
+pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use policy::Access;
-pub use users::{PASSWORD_LEN_MAX, USER_NAME_LEN_MAX, User};
+pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

@@ -8,7 +8,7 @@ const RANGES_MAX: usize = 256;
 
 /// An address, or a network in CIDR notation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct AddressRange {
+pub struct AddressRange {
     address: IpAddr,
     prefix: u8,
 }
@@ -27,7 +27,9 @@ impl AddressRange {
         Some(ranges)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads one, as in `192.0.2.7` or `2001:db8::/32`; `None` if it is malformed.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -43,7 +45,8 @@ impl AddressRange {
     }
 
     /// Whether `address` is in it. An IPv4 address in IPv6 clothes counts as the IPv4 address.
-    pub(super) fn contains(self, address: IpAddr) -> bool {
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let drop = 32 - u32::from(self.prefix.min(32));
