@@ -15,6 +15,8 @@ const PEER_REKEYS_BYTES: u64 = 1 << 20;
 const PEER_REKEYS_BURST: u32 = 20;
 /// How often it may start one after that, each answered that much later.
 const PEER_REKEY_INTERVAL: Duration = Duration::from_millis(500);
+/// Bytes since the last exchange that pay for the next, so that it is not put off.
+const PEER_REKEY_BYTES: u32 = 64 * 1024;
 
 /// Deadlines and counters of one connection.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct Keeper {
     keepalives: u32,
     peer_rekeys: u32,
     bytes_since_rekeys: u64,
+    bytes_since_rekey: u32,
     /// Up to when the peer has used up its exchanges: each adds an interval to it.
     rekeys_paid_until: Instant,
 }
@@ -45,6 +48,7 @@ impl Keeper {
             keepalives: 0,
             peer_rekeys: 0,
             bytes_since_rekeys: 0,
+            bytes_since_rekey: 0,
             rekeys_paid_until: now,
             timers,
             rekey,
@@ -54,16 +58,21 @@ impl Keeper {
     pub(crate) fn on_packet(&mut self, now: Instant, len: usize) {
         self.last_packet = now;
         self.keepalives = 0;
+        self.carry(len);
+    }
+
+    fn carry(&mut self, len: usize) {
         self.bytes_since_rekeys = self
             .bytes_since_rekeys
             .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        self.bytes_since_rekey = self
+            .bytes_since_rekey
+            .saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
     /// The stream took bytes of ours: an upload is work between exchanges as much as a download.
     pub(crate) fn on_output(&mut self, len: usize) {
-        self.bytes_since_rekeys = self
-            .bytes_since_rekeys
-            .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+        self.carry(len);
     }
 
     /// The peer starts an exchange. Returns when it is answered: later than now if it starts more of
@@ -77,7 +86,11 @@ impl Keeper {
         if self.peer_rekeys > PEER_REKEYS_MAX {
             return Err(PeerMisbehaved::RekeyStorm);
         }
-        self.rekeys_paid_until = self.rekeys_paid_until.max(now) + PEER_REKEY_INTERVAL;
+        // New keys after some data are what they are for, however fast the link is.
+        let carried = std::mem::take(&mut self.bytes_since_rekey).min(PEER_REKEY_BYTES);
+        let unpaid = PEER_REKEY_INTERVAL
+            - PEER_REKEY_INTERVAL.mul_f64(f64::from(carried) / f64::from(PEER_REKEY_BYTES));
+        self.rekeys_paid_until = self.rekeys_paid_until.max(now) + unpaid;
         let credit = PEER_REKEY_INTERVAL * PEER_REKEYS_BURST;
         Ok(self
             .rekeys_paid_until
