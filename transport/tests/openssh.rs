@@ -16,7 +16,7 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding};
 use ends::{host_key, log_in_server, user_public_key, user_signature};
 use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
-use ketch_transport::algorithm::CipherName;
+use ketch_transport::algorithm::{CipherName, Kex};
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::crypto::hostkey::PublicKey;
@@ -78,6 +78,8 @@ fn sshd(dir: &Path, cipher: CipherName) -> OpenSshServer {
 async fn connect(server: &OpenSshServer, cipher: CipherName) -> ConnectionHandle {
     let mut config = ClientConfig::new(server.user());
     config.common.preferences.cipher = vec![cipher];
+    // Hundreds of exchanges: the cheapest will do.
+    config.common.preferences.kex = vec![Kex::Curve25519Sha256];
     let socket = TcpStream::connect(server.addr()).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut login = Login::client(socket, config).unwrap();
@@ -229,6 +231,8 @@ async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Ar
     socket.set_nodelay(true).unwrap();
     let mut config = ServerConfig::new([host_key()]);
     config.common.preferences.cipher = vec![cipher];
+    // Hundreds of exchanges: the cheapest will do.
+    config.common.preferences.kex = vec![Kex::Curve25519Sha256];
     config.common.rekey.bytes = Some(3 << 20);
     let mut login = Login::server(socket, config).unwrap();
     loop {
