@@ -7,6 +7,7 @@
 //! where the caller said so.
 
 mod error;
+mod known;
 mod login;
 mod offers;
 mod questions;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_transport::algorithm::CipherName;
-use ketch_transport::config::ClientConfig;
+use ketch_transport::config::{ClientConfig, Remembered};
 use ketch_transport::driver::{CloseReason, Login};
 use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
@@ -33,6 +34,7 @@ use crate::agent::AgentPath;
 use crate::destination::{Destination, DestinationError, Host, User};
 use crate::hostkey::HostKeys;
 use crate::identity::Identity;
+use crate::memory::HostMemory;
 use crate::platform::account;
 use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
@@ -68,6 +70,7 @@ pub struct Connect {
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
     route: Route,
+    memory: Option<Arc<dyn HostMemory>>,
 }
 
 impl Connect {
@@ -86,6 +89,7 @@ impl Connect {
             receive_pause: None,
             timeouts: Timeouts::default(),
             route: Route::Direct,
+            memory: None,
         }
     }
 
@@ -248,20 +252,28 @@ impl Connect {
         self
     }
 
+    /// Where to look up, and to note, what the host chooses and bears, so that the next connection
+    /// takes fewer round trips. What was noted and does not fit any more costs one connection: it
+    /// is forgotten, and the connection made once more without. Default: nowhere.
+    #[must_use]
+    pub fn host_memory(mut self, memory: Arc<dyn HostMemory>) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
     /// Goes the way to the server and logs in.
+    ///
+    /// A server without strict key exchange that chooses a cipher which is not safe without
+    /// (CVE-2023-48795) is connected to once more, and not offered that cipher.
     ///
     /// The connection runs on a task of its own until it ends or is told to.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
-        let route = self.route.clone();
+        let (route, memory) = (self.route.clone(), self.memory.clone());
         check_hops(&route)?;
-        let plan = self.plan()?;
-        let stream = route
-            .open(&plan.endpoint(), &plan.user, &plan.timeouts)
-            .await?;
-        plan.log_in_by(stream).await
+        known::connect(self.plan()?, &route, memory).await
     }
 
     /// Logs in over a stream that leads to the server, such as a channel through another one, or
@@ -273,7 +285,8 @@ impl Connect {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.plan()?.log_in(stream).await
+        let (session, _) = self.plan()?.log_in(stream).await?;
+        Ok(session)
     }
 
     /// The server that is meant.
@@ -308,12 +321,14 @@ impl Connect {
             rekey_bytes: self.rekey_bytes,
             receive_pause: self.receive_pause,
             timeouts: self.timeouts,
+            guess: None,
+            only_safe: false,
         })
     }
 }
 
 /// A connection of which everything is known that has to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Plan {
     host: Host,
     port: u16,
@@ -324,6 +339,10 @@ struct Plan {
     rekey_bytes: Option<u64>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
+    /// What the host chose last time.
+    guess: Option<Remembered>,
+    /// Offers nothing that needs strict key exchange.
+    only_safe: bool,
 }
 
 impl Plan {
@@ -338,6 +357,10 @@ impl Plan {
         if let Some(ciphers) = &self.ciphers {
             config.common.preferences.cipher.clone_from(ciphers);
         }
+        if self.only_safe {
+            config.common.preferences.leave_out_unsafe();
+        }
+        config.remembered.clone_from(&self.guess);
         config.common.rekey.bytes = self.rekey_bytes;
         config.common.timers.receive_pause = self.receive_pause;
         config
@@ -348,11 +371,11 @@ impl Plan {
     }
 
     /// As [`Plan::log_in`], and if the way ended, with what it knows about that.
-    async fn log_in_by(self, stream: RouteStream) -> Result<Session, ConnectError> {
+    async fn log_in_by(self, stream: RouteStream) -> Result<LoggedIn, ConnectError> {
         let host = self.host.clone();
         let remains = stream.remains();
         let error = match self.log_in(stream).await {
-            Ok(session) => return Ok(session),
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         let ConnectError::Ended { source, .. } = &error else {
@@ -367,7 +390,7 @@ impl Plan {
         })
     }
 
-    async fn log_in<S>(self, stream: S) -> Result<Session, ConnectError>
+    async fn log_in<S>(self, stream: S) -> Result<LoggedIn, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -379,9 +402,14 @@ impl Plan {
         let (login, by) = verified
             .authenticate(&self.host, &self.user, self.credentials, allowed)
             .await?;
-        Ok(Session::start(login, self.host, by, self.timeouts))
+        let seen = login.to_remember();
+        let session = Session::start(login, self.host, by, self.timeouts);
+        Ok((session, seen))
     }
 }
+
+/// A session, and what is worth remembering of its host.
+type LoggedIn = (Session, Option<Remembered>);
 
 /// Finds routes that cannot be gone, before anything is.
 fn check_hops(route: &Route) -> Result<(), ConnectError> {

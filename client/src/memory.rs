@@ -21,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ketch_keys::SignatureAlgorithm;
 use ketch_transport::algorithm::Kex;
+use ketch_transport::config::Remembered;
 
 use crate::destination::{Host, User};
 use records::Records;
@@ -61,6 +62,36 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
+    /// What is known after a connection, the rest as it was `before`.
+    pub(crate) fn new(seen: Remembered, before: Option<&Self>) -> Self {
+        let Remembered {
+            identification,
+            kex,
+            host_key,
+            strict,
+        } = seen;
+        // Another program may bear other things.
+        let same = before.filter(|before| before.identification == identification);
+        Self {
+            bears_early: same.and_then(|before| before.bears_early),
+            keys: before.map(|before| before.keys.clone()).unwrap_or_default(),
+            identification,
+            kex,
+            host_key,
+            strict,
+        }
+    }
+
+    /// What the transport makes use of.
+    pub(crate) fn remembered(&self) -> Remembered {
+        Remembered {
+            identification: self.identification.clone(),
+            kex: self.kex,
+            host_key: self.host_key,
+            strict: self.strict,
+        }
+    }
+
     /// The fingerprint of the key with which `user` logged in last.
     #[must_use]
     pub fn key_of(&self, user: &User) -> Option<&str> {

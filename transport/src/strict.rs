@@ -48,6 +48,14 @@ pub(crate) fn is_known(identification: &str) -> bool {
     })
 }
 
+impl Preferences {
+    /// Leaves out what must not be used without strict key exchange (CVE-2023-48795): for a server
+    /// that has none and chose it all the same. Nothing may be left.
+    pub fn leave_out_unsafe(&mut self) {
+        leave_out_unsafe(self);
+    }
+}
+
 /// Leaves out what must not be used without strict key exchange.
 pub(crate) fn leave_out_unsafe(preferences: &mut Preferences) {
     preferences

@@ -227,6 +227,16 @@ pub enum Tried {
     Password,
 }
 
+impl Tried {
+    /// The fingerprint, if it was a key.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        match self {
+            Self::Key { fingerprint, .. } => Some(fingerprint.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
