@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Endpoint, RouteStream};
 use crate::connect::{Connect, ConnectError, HopsFault};
-use crate::{ChannelStream, OpenError, Session};
+use crate::{ChannelStream, Session};
 
 /// Most servers that are passed on the way to one.
 pub(crate) const HOPS_MAX: usize = 8;
@@ -46,24 +46,20 @@ pub(super) async fn open(hops: &[Connect], target: &Endpoint) -> Result<RouteStr
             Some(stream) => hop.clone().connect_over(stream).await,
         };
         let session = session.map_err(failed)?;
-        let channel =
-            open_channel(&session, &next)
-                .await
-                .map_err(|source| ConnectError::JumpRefused {
-                    hop: here.host.clone(),
-                    target: next,
-                    source,
-                })?;
+        let channel = session
+            .direct_tcpip(next.host.as_str(), next.port)
+            .await
+            .map_err(|source| ConnectError::JumpRefused {
+                hop: here.host.clone(),
+                target: next,
+                source,
+            })?;
         stream = Some(RouteStream::Jump(JumpStream {
             channel,
             _through: session,
         }));
     }
     stream.ok_or(ConnectError::Hops(HopsFault::None))
-}
-
-async fn open_channel(session: &Session, to: &Endpoint) -> Result<ChannelStream, OpenError> {
-    session.direct_tcpip(to.host.as_str(), to.port).await
 }
 
 impl AsyncRead for JumpStream {

@@ -15,10 +15,12 @@ use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Login, LoginEvent, RefuseAll};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::connect::tests_support::{host_key, server_config};
 use crate::hostkey::HostKeys;
+use crate::identity::Identity;
 use crate::memory::ProcessMemory;
 use crate::{Connect, Failure as _, Kind, Timeouts};
 
@@ -343,4 +345,36 @@ async fn a_stream_that_is_given_is_never_guessed_on() {
     let connect = server.connect(Some(&memory));
     connect.connect_over(stream).await.unwrap();
     assert_eq!(server.recall(&memory), before);
+}
+
+#[tokio::test]
+async fn the_key_that_worked_last_is_offered_first() {
+    let server = Server::start(&[Does::Good]).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let key = |seed: u8| Identity::from_ed25519_seed(Zeroizing::new([seed; 32]));
+    let connect = || server.connect(Some(&memory));
+    let session = connect().identity(key(7)).connect().await.unwrap();
+    let worked = session.logged_in_with().and_then(Tried::fingerprint);
+    let ann = "ann".parse().unwrap();
+    assert_eq!(
+        server.recall(&memory).unwrap().key_of(&ann),
+        worked.as_deref()
+    );
+    // This server takes any key: the first that is offered is the one that it takes.
+    let both = connect().identity(key(8)).identity(key(7));
+    let session = both.clone().connect().await.unwrap();
+    assert_eq!(
+        session.logged_in_with().and_then(Tried::fingerprint),
+        worked
+    );
+    // What the caller says counts for more.
+    let other = key(8).fingerprint().unwrap();
+    let session = both.first_key(other.clone()).connect().await.unwrap();
+    assert_eq!(
+        session.logged_in_with().and_then(Tried::fingerprint),
+        Some(other)
+    );
+    // Another way to log in has no key to remember.
+    connect().connect().await.unwrap();
+    assert_eq!(server.recall(&memory).unwrap().key_of(&ann), None);
 }
