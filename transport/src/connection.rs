@@ -356,6 +356,11 @@ impl Connection {
         }
     }
 
+    /// For logs.
+    pub(crate) const fn role_name(&self) -> &'static str {
+        if self.is_client() { "client" } else { "server" }
+    }
+
     const fn is_client(&self) -> bool {
         matches!(self.auth, Auth::Client(_))
     }
@@ -385,6 +390,7 @@ impl Connection {
         packet: Packet<'_>,
         now: Instant,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
+        let _entered = tracing::debug_span!("kex").entered();
         let outcome = self.handshake.on_packet(
             packet,
             &mut *self.random,
@@ -470,6 +476,7 @@ impl Connection {
         fields: Reader<'a>,
         now: Instant,
     ) -> Result<Option<Event<'a>>, ConnectionError> {
+        let _entered = tracing::debug_span!("auth").entered();
         let Some(session) = session(&self.handshake) else {
             let state = "before keys";
             return Err(PeerMisbehaved::Unexpected { number, state }.into());

@@ -17,11 +17,15 @@ pub(super) struct Link<S> {
     arena: Option<Arena>,
     /// Bytes of the arena that were read and not taken: always at its front between turns.
     filled: usize,
+    /// Under which everything is logged that this connection does.
+    pub(super) span: tracing::Span,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
-    pub(super) const fn new(stream: S, connection: Connection) -> Self {
+    pub(super) fn new(stream: S, connection: Connection) -> Self {
+        let span = tracing::info_span!("connection", role = connection.role_name());
         Self {
+            span,
             stream,
             connection,
             arena: None,

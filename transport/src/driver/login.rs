@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         ))
     }
 
-    const fn new(stream: S, connection: Connection, timers: Timers, lifetime: Lifetime) -> Self {
+    fn new(stream: S, connection: Connection, timers: Timers, lifetime: Lifetime) -> Self {
         let link = Link::new(stream, connection);
         Self {
             link,
@@ -223,6 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
             let user = self.link.connection.user().to_owned();
             return Ok(Some(LoginEvent::Authenticated { user }));
         }
+        let _entered = self.link.span.clone().entered();
         let (connection, mut input) = self.link.input();
         let event = connection.next(&mut input, now());
         let taken = input.position();

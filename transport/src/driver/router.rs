@@ -359,6 +359,7 @@ impl Router {
             ..
         } = self;
         if let Some(Slot::Running(application)) = slots.get_mut(index) {
+            let _entered = tracing::debug_span!("channel", id = id.0).entered();
             let mut io = ChannelIo {
                 connection,
                 channel: id,

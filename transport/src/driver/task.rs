@@ -239,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let _entered = this.link.span.clone().entered();
         this.shared.register(cx.waker());
         let mut turns = 0;
         while matches!(this.state, State::Running) {
