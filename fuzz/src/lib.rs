@@ -13,10 +13,12 @@
 //! | [`packet`] | identification lines, and the packet layer under every cipher |
 //! | [`ssh`] | every SSH message, and what two offers agree on |
 //! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
+//! | [`agent`] | what an ssh-agent says |
 //! | [`known_hosts`] | files of host keys, and destinations |
 //! | [`ssh_config`] | configurations of users |
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod known_hosts;
 pub mod packet;
 pub mod sftp;

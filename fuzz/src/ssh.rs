@@ -255,6 +255,26 @@ mod tests {
             }),
             payload(|w| request(MethodRequest::Password("secret")).encode(w)),
             payload(|w| request(MethodRequest::None).encode(w)),
+            payload(|w| request(MethodRequest::KeyboardInteractive).encode(w)),
+            payload(|w| {
+                let (old, new) = ("secret", "new");
+                request(MethodRequest::PasswordChange { old, new }).encode(w);
+            }),
+            payload(|w| {
+                request(MethodRequest::PublicKey {
+                    algorithm: b"ssh-ed25519",
+                    key: b"key",
+                    host_key: Some(b"host"),
+                    signature: b"signature",
+                })
+                .encode(w);
+            }),
+            payload(|w| {
+                let answers = vec!["one", "two"];
+                InfoResponse { answers }.encode(w);
+            }),
+            payload(|w| PasswordChangeRequest { prompt: b"new?" }.encode(w)),
+            payload(|w| Banner { text: b"hello" }.encode(w)),
             payload(|w| {
                 GlobalRequest {
                     name: b"keepalive@x",

@@ -529,7 +529,7 @@ mod tests {
     #[test]
     fn a_count_of_questions_or_answers_is_no_size_of_anything() {
         let too_many = |field| Err(DecodeError::BadValue { field });
-        for count in [PROMPTS_MAX as u32 + 1, 1 << 16, u32::MAX] {
+        for count in [9_u32, 1 << 16, u32::MAX] {
             let mut request = vec![0; 12];
             request.extend_from_slice(&count.to_be_bytes());
             assert_eq!(
