@@ -3,14 +3,17 @@
 //! What the arguments mean (which host, which key files, where a file goes) is settled in
 //! [`crate::plan`].
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
-use ketch_client::CipherName;
+use ketch_client::config::{AlgorithmSpec, JumpHost};
+use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
 use crate::exit;
+use crate::proxy::Proxy;
 
 /// SFTP: copy files, list and watch remote directories, serve a directory.
 #[derive(Debug, Parser)]
@@ -31,6 +34,10 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Tell what changes in a remote directory: one JSON object a line
     Listen(ListenArgs),
+    /// Run a command on a server; ends with its exit code, or 128 and the signal that ended it
+    Exec(ExecArgs),
+    /// List the algorithms of each profile
+    Algorithms(AlgorithmsArgs),
     /// Serve a local directory over SFTP (Unix only)
     Serve(ServeArgs),
     /// Show what ketch does, with a server and files of its own
@@ -107,26 +114,76 @@ pub(crate) struct TransferArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
-    /// Port of the server [default: what the REMOTE says, else 22]
-    #[arg(short = 'P', long, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port of the server [default: what REMOTE or the configuration says, else 22]
+    #[arg(short = 'P', visible_short_alias = 'p', long)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// Private key file, may be repeated [default: ~/.ssh/id_ed25519 if it exists]
+    /// Configuration as ssh has it, in place of ~/.ssh/config and /etc/ssh/ssh_config; `none` for
+    /// none
+    #[arg(short = 'F', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Option of the configuration, such as ServerAliveInterval=15; may be repeated
+    #[arg(short = 'o', long = "option", value_name = "KEY=VALUE")]
+    pub(crate) option: Vec<String>,
+    /// Let `Match exec` in the configuration run its commands
+    #[arg(long)]
+    pub(crate) allow_match_exec: bool,
+    /// Servers to go through, in order: [user@]host[:port], separated by commas
+    #[arg(short = 'J', long, value_name = "HOSTS", value_parser = JumpHosts::parse)]
+    #[arg(conflicts_with = "proxy")]
+    pub(crate) jump: Option<JumpHosts>,
+    /// Proxy to go through: socks5://, socks4://, socks4a:// or http://[user@]host:port; `none` for
+    /// none, whatever the configuration says
+    #[arg(long, value_name = "URL", value_parser = Proxy::parse)]
+    pub(crate) proxy: Option<Proxy>,
+    /// File whose first line is the password for the proxy
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "proxy")]
+    pub(crate) proxy_password_file: Option<PathBuf>,
+    /// Private key file, may be repeated [default: what the configuration says, else
+    /// ~/.ssh/id_ed25519, id_ecdsa and id_rsa, those that exist]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) identity: Vec<PathBuf>,
-    /// Ciphers to offer, the best first: aes256-gcm@openssh.com, aes128-gcm@openssh.com,
-    /// chacha20-poly1305@openssh.com
-    #[arg(short, long, value_name = "NAME", value_delimiter = ',', value_parser = cipher)]
-    pub(crate) cipher: Vec<CipherName>,
-    /// Remember the key of a host that is not known yet (a changed key is always refused)
+    /// Socket of the agent whose keys are offered, too; `none` for none [default: what the
+    /// configuration or SSH_AUTH_SOCK says]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) agent: Option<PathBuf>,
+    /// Algorithms that are offered: modern, compat or pq-only, or legacy for old servers, which
+    /// adds what is broken or weak; `ketch algorithms` lists them [default: compat]
+    #[arg(long, value_name = "NAME", value_parser = profile)]
+    pub(crate) profile: Option<Profile>,
+    /// Ciphers to offer, the best first, separated by commas; +LIST adds to the profile's, -LIST
+    /// takes away, ^LIST puts in front
+    #[arg(short, long, value_name = "LIST", allow_hyphen_values = true)]
+    #[arg(value_parser = |list: &str| algorithms(list, CipherName::ALL, CipherName::name, false))]
+    pub(crate) cipher: Option<AlgorithmSpec>,
+    /// MACs to offer, written as ciphers are
+    #[arg(short, long, value_name = "LIST", allow_hyphen_values = true)]
+    #[arg(value_parser = |list: &str| algorithms(list, MacName::ALL, MacName::name, false))]
+    pub(crate) mac: Option<AlgorithmSpec>,
+    /// Key exchanges to offer, written as ciphers are
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    #[arg(value_parser = |list: &str| algorithms(list, Kex::ALL, Kex::name, false))]
+    pub(crate) kex: Option<AlgorithmSpec>,
+    /// Host key algorithms to accept, written as ciphers are
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, value_parser = key_algorithms)]
+    pub(crate) host_key_algorithms: Option<AlgorithmSpec>,
+    /// Compress what is sent, if the server can
+    #[arg(long)]
+    pub(crate) compression: bool,
+    /// Remember the key of a host that is not known yet, without asking (a changed key is always
+    /// refused)
     #[arg(long)]
     pub(crate) accept_new: bool,
+    /// Accept whatever host key is shown: anyone on the way can read and change everything
+    #[arg(long, conflicts_with_all = ["accept_new", "known_hosts"])]
+    pub(crate) danger_accept_any_host: bool,
     /// Where the keys of hosts are kept [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) known_hosts: Option<PathBuf>,
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,
-    /// Ask nothing: fail where a password or passphrase would be asked for
+    /// Ask nothing: fail where a password, a passphrase or about a host would be asked
     #[arg(long)]
     pub(crate) batch: bool,
     /// Longest time to reach an address of the server, and for the handshake [default: 10s, 30s]
@@ -135,6 +192,39 @@ pub(crate) struct ConnectArgs {
     /// Longest time without an answer while one is due [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// [user@]host[:port]
+    #[arg(value_parser = one_server)]
+    pub(crate) server: JumpHost,
+    /// One word is handed to the server's shell as it stands; several are a program and its
+    /// arguments, and are quoted
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// `ketch algorithms`.
+#[derive(Debug, Args)]
+pub(crate) struct AlgorithmsArgs {
+    /// The profile to list: modern, compat, legacy or pq-only [default: all]
+    #[arg(long, value_name = "NAME", value_parser = profile)]
+    pub(crate) profile: Option<Profile>,
+}
+
+/// What stands behind `-J`.
+#[derive(Clone, Debug)]
+pub(crate) struct JumpHosts(pub(crate) Vec<JumpHost>);
+
+impl JumpHosts {
+    fn parse(typed: &str) -> Result<Self, String> {
+        JumpHost::list(typed)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// One user, one directory.
@@ -177,11 +267,49 @@ pub(crate) struct DemoArgs {
     pub(crate) files: u32,
 }
 
-fn cipher(typed: &str) -> Result<CipherName, String> {
-    CipherName::from_name(typed).ok_or_else(|| {
-        let names: Vec<_> = CipherName::ALL.iter().map(|cipher| cipher.name()).collect();
-        format!("the ciphers are {}", names.join(", "))
+fn one_server(typed: &str) -> Result<JumpHost, String> {
+    let wrong = "a server is written as [user@]host[:port]";
+    match JumpHost::list(typed).as_deref() {
+        Ok([server]) => Ok(server.clone()),
+        Ok(_) => Err(wrong.to_owned()),
+        Err(error) => Err(format!("{wrong}: {error}")),
+    }
+}
+
+fn profile(typed: &str) -> Result<Profile, String> {
+    Profile::from_name(typed).ok_or_else(|| {
+        let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+        format!("the profiles are {}", names.join(", "))
     })
+}
+
+fn key_algorithms(typed: &str) -> Result<AlgorithmSpec, String> {
+    algorithms(
+        typed,
+        SignatureAlgorithm::ALL,
+        SignatureAlgorithm::name,
+        true,
+    )
+}
+
+/// A list of algorithms, every one of which has to exist.
+fn algorithms<T: Copy + PartialEq>(
+    typed: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+    are_of_keys: bool,
+) -> Result<AlgorithmSpec, String> {
+    let spec = match are_of_keys {
+        true => AlgorithmSpec::of_keys(typed),
+        false => AlgorithmSpec::new(typed),
+    };
+    let chosen = spec.choose(all, all, name);
+    let listed = typed.trim_start_matches(['+', '^']);
+    if chosen.skipped.is_empty() && !listed.is_empty() && !chosen.algorithms.is_empty() {
+        return Ok(spec);
+    }
+    let names: Vec<_> = all.iter().map(|each| name(*each)).collect();
+    Err(format!("there are {}", names.join(", ")))
 }
 
 /// A time with its unit: `5s`, `500ms`, `1m 30s`.
@@ -258,21 +386,69 @@ mod tests {
     }
 
     #[test]
-    fn ciphers_are_a_list_or_repeated_and_must_be_known() {
-        let count = |line: &str| match parse(line) {
-            Ok(Command::Ls(ls)) => Ok(ls.connect.cipher.len()),
+    fn lists_of_algorithms_must_be_known() {
+        let parsed = |line: &str| match parse(&format!("ketch ls r {line}")) {
+            Ok(Command::Ls(ls)) => Ok(ls.connect),
             Ok(_) => panic!(),
             Err(error) => Err(error),
         };
         let list = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com";
+        let found = parsed(&format!(
+            "-c {list} --mac -hmac-sha1* --kex ^curve25519-sha256"
+        ))
+        .unwrap();
+        assert_eq!(found.cipher.unwrap().as_str(), list);
+        assert_eq!(found.mac.unwrap().as_str(), "-hmac-sha1*");
+        assert!(parsed("--host-key-algorithms +ssh-rsa,rsa-sha2-*").is_ok());
+        for wrong in [
+            "-c rot13",
+            "-c +rot13",
+            "-c aes*",
+            "--kex x,y",
+            "--profile fast",
+        ] {
+            assert_eq!(
+                parsed(wrong).err(),
+                Some(ErrorKind::ValueValidation),
+                "{wrong}"
+            );
+        }
         assert_eq!(
-            count(&format!("ketch ls r -c {list} -c aes256-gcm@openssh.com")),
-            Ok(3)
+            parsed("--profile legacy").unwrap().profile,
+            Some(Profile::Legacy)
         );
-        assert_eq!(
-            count("ketch ls r -c rot13"),
-            Err(ErrorKind::ValueValidation)
-        );
+    }
+
+    #[test]
+    fn exec_takes_a_server_and_a_command_behind_two_dashes() {
+        let Ok(Command::Exec(exec)) = parse("ketch exec me@host:2222 --batch -- ls -l") else {
+            panic!()
+        };
+        assert_eq!((exec.server.host.as_str(), exec.server.port), ("host", Some(2222)));
+        assert_eq!(exec.command, ["ls", "-l"]);
+        assert!(exec.connect.batch);
+        for wrong in ["ketch exec host", "ketch exec host ls", "ketch exec a,b -- ls"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_way_to_a_server_is_checked() {
+        for (line, expected) in [
+            (
+                "-J a,ann@b:23 -F none -o Compression=yes -o User=x -p 22",
+                true,
+            ),
+            ("--proxy socks5://ann@proxy:1080", true),
+            ("--proxy none", true),
+            ("-J a;b", false),
+            ("-J a --proxy http://b:80", false),
+            ("--proxy ftp://a:1", false),
+            ("--proxy-password-file f", false),
+        ] {
+            let parsed = parse(&format!("ketch ls r {line}"));
+            assert_eq!(parsed.is_ok(), expected, "{line}: {parsed:?}");
+        }
     }
 
     #[test]

@@ -19,15 +19,21 @@ Exit codes:
     6  no space left        7  login refused       8  host key not accepted
     9  no common algorithm 10  network             11  timeout
    12  the server misbehaved or refused            13  local file or set-up
-   14  not supported by the server                130  interrupted";
+   14  not supported by the server                130  interrupted
+`ketch exec` ends with the code of the command, or with 128 and the number of its signal.";
 
 /// Says on stderr why the command failed, if it did, and gives the code to exit with.
 pub(crate) fn report(result: Result<(), Failed>) -> ExitCode {
     match result {
         // If the output is closed, who reads it has seen enough (`ketch ls … | head`).
         Ok(()) | Err(Failed::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failed::Remote(code)) => ExitCode::from(code),
         Err(failed) => {
-            eprintln!("ketch: {}", sentence(&failed));
+            let advice = failed.advice();
+            let advice = advice
+                .map(|advice| format!("; {advice}"))
+                .unwrap_or_default();
+            eprintln!("ketch: {}{advice}", sentence(&failed));
             ExitCode::from(code(&failed))
         }
     }
@@ -52,6 +58,7 @@ fn code(failed: &Failed) -> u8 {
     let kind = match failed {
         Failed::Usage(_) => return 2,
         Failed::Interrupted => return 130,
+        Failed::Remote(code) => return *code,
         other => other.kind(),
     };
     match kind {

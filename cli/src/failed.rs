@@ -12,6 +12,11 @@ pub(crate) enum Failed {
     Usage(String),
     /// An operation of one of the libraries; it says enough itself.
     Operation(Box<dyn Failure + Send + Sync>),
+    /// The same, where there is something that the user of this program can do about it.
+    Advised {
+        error: Box<dyn Failure + Send + Sync>,
+        advice: &'static str,
+    },
     /// Something on this machine.
     Local {
         what: String,
@@ -24,6 +29,8 @@ pub(crate) enum Failed {
     /// This part of the program is for Unix.
     #[cfg_attr(unix, expect(dead_code, reason = "for the other platforms"))]
     UnixOnly(&'static str),
+    /// The command on the server ended with another code than 0; it has said why, if it wanted to.
+    Remote(u8),
     /// Whoever reads our output has gone.
     OutputClosed,
     /// The user pressed Ctrl-C.
@@ -61,12 +68,20 @@ impl Failed {
         }
     }
 
+    /// What to do, to stand behind what went wrong.
+    pub(crate) const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Advised { advice, .. } => Some(advice),
+            _ => None,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Usage(_) | Self::OutputClosed => Kind::Local,
-            Self::Operation(error) => error.kind(),
+            Self::Operation(error) | Self::Advised { error, .. } => error.kind(),
             Self::Local { kind, .. } => *kind,
-            Self::Wrong(_) => Kind::Peer,
+            Self::Wrong(_) | Self::Remote(_) => Kind::Peer,
             Self::UnixOnly(_) => Kind::Unsupported,
             Self::Interrupted => Kind::Cancelled,
         }
@@ -77,8 +92,9 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(what) | Self::Wrong(what) | Self::Local { what, .. } => f.write_str(what),
-            Self::Operation(error) => error.fmt(f),
+            Self::Operation(error) | Self::Advised { error, .. } => error.fmt(f),
             Self::UnixOnly(command) => write!(f, "`ketch {command}` works on Unix only"),
+            Self::Remote(code) => write!(f, "the command ended with {code}"),
             Self::OutputClosed => f.write_str("the output is closed"),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -88,7 +104,7 @@ impl fmt::Display for Failed {
 impl Error for Failed {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Operation(error) => error.source(),
+            Self::Operation(error) | Self::Advised { error, .. } => error.source(),
             Self::Local { source, .. } => Some(&**source),
             _ => None,
         }

@@ -3,6 +3,7 @@
 //! | step | module |
 //! | --- | --- |
 //! | what was typed | `args` |
+//! | a proxy, as it is typed | `proxy` |
 //! | what it means: host, files, keys, policies | `plan` |
 //! | doing it | `cmd` |
 //! | asking for a password or passphrase | `prompt` |
@@ -22,6 +23,7 @@ mod interrupt;
 mod output;
 mod plan;
 mod prompt;
+mod proxy;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -56,6 +58,8 @@ async fn run(command: Command) -> Result<(), Failed> {
         Command::Put(args) => cmd::put::run(plan::Put::new(args)?).await,
         Command::Ls(args) => interrupt::or(cmd::ls::run(plan::Ls::new(args)?)).await?,
         Command::Listen(args) => interrupt::or(cmd::listen::run(plan::Listen::new(args)?)).await?,
+        Command::Exec(args) => interrupt::or(cmd::exec::run(plan::Exec::new(args)?)).await?,
+        Command::Algorithms(args) => cmd::algorithms::run(&args),
         Command::Serve(args) => cmd::serve::run(args).await,
         Command::Demo(args) => interrupt::or(cmd::demo::run(args)).await?,
     }

@@ -2,33 +2,64 @@
 //!
 //! Nothing is connected and no secret is read yet.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ketch_client::{CipherName, Destination, RemotePath};
+use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
+use ketch_client::{Destination, Profile, RemotePath};
 
-use crate::args::{ConnectArgs, GetArgs, ListenArgs, LsArgs, PutArgs, TransferArgs};
+use crate::args::{ConnectArgs, ExecArgs, GetArgs, ListenArgs, LsArgs, PutArgs, TransferArgs};
 use crate::failed::Failed;
 use crate::output::Bar;
+use crate::proxy::Proxy;
 
 /// Everything that is needed to reach a server and log in.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Server, port and user; who is not named is the local user.
+    /// Server, port and user as they were typed; what was not is up to the configuration.
     pub(crate) destination: Destination,
-    /// Where host keys are kept; `None` for the files that OpenSSH uses.
+    /// The configuration, with the options that come before it.
+    pub(crate) config: SshConfig,
+    /// Servers to go through, whatever the configuration says.
+    pub(crate) jump: Option<Vec<JumpHost>>,
+    /// A proxy to go through, whatever the configuration says.
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) proxy_password_file: Option<PathBuf>,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) algorithms: Algorithms,
+    pub(crate) trust: Trust,
+    /// Where host keys are kept, if not where the configuration says.
     pub(crate) known_hosts: Option<PathBuf>,
-    pub(crate) accept_new: bool,
-    /// Private key files; none for the one that OpenSSH uses.
+    /// Private key files; none for those of the configuration.
     pub(crate) identities: Vec<PathBuf>,
-    /// In order of preference; none for the client's own order.
-    pub(crate) ciphers: Vec<CipherName>,
+    /// The agent's socket, or `none`; the configuration decides if it was not typed.
+    pub(crate) agent: Option<PathBuf>,
     pub(crate) password_file: Option<PathBuf>,
-    /// Whether the user may be asked for passwords and passphrases.
+    /// Whether the user may be asked: for passwords and passphrases, and about hosts.
     pub(crate) may_ask: bool,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Lists of algorithms that were typed; they come before the configuration's.
+#[derive(Debug, Default)]
+pub(crate) struct Algorithms {
+    pub(crate) cipher: Option<AlgorithmSpec>,
+    pub(crate) mac: Option<AlgorithmSpec>,
+    pub(crate) kex: Option<AlgorithmSpec>,
+    pub(crate) host_key: Option<AlgorithmSpec>,
+    pub(crate) compression: bool,
+}
+
+/// What was typed about hosts that are not known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Trust {
+    /// Nothing: the configuration decides, else the user is asked.
+    Configured,
+    AcceptNew,
+    AnyHost,
 }
 
 /// `ketch get`, resolved.
@@ -144,6 +175,58 @@ impl Listen {
     }
 }
 
+/// `ketch exec`, resolved.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) connection: Connection,
+    /// What the server's shell gets.
+    pub(crate) command: Vec<u8>,
+}
+
+impl Exec {
+    pub(crate) fn new(args: ExecArgs) -> Result<Self, Failed> {
+        let JumpHost { user, host, port } = args.server;
+        let destination = Destination {
+            user,
+            host,
+            port: one_port(args.connect.port, port)?,
+            path: RemotePath::from("."),
+        };
+        Ok(Self {
+            connection: connection_to(destination, args.connect),
+            command: command_line(&args.command),
+        })
+    }
+}
+
+/// One word as it stands; several quoted for a POSIX shell, so that each arrives as it is here.
+fn command_line(words: &[OsString]) -> Vec<u8> {
+    if let [line] = words {
+        return line.as_encoded_bytes().to_vec();
+    }
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(b);
+    let quoted = words.iter().map(|word| {
+        let word = word.as_encoded_bytes();
+        if !word.is_empty() && word.iter().all(is_plain) {
+            return word.to_vec();
+        }
+        // Within single quotes only they themselves mean something.
+        let parts: Vec<_> = word.split(|&b| b == b'\'').collect();
+        [b"'", parts.join(&b"'\\''"[..]).as_slice(), b"'"].concat()
+    });
+    quoted.collect::<Vec<_>>().join(&b' ')
+}
+
+/// The port from the option or the remote; both may be there if they agree.
+fn one_port(flag: Option<u16>, remote: Option<u16>) -> Result<Option<u16>, Failed> {
+    match (flag, remote) {
+        (Some(flag), Some(remote)) if flag != remote => Err(Failed::Usage(format!(
+            "-P {flag} contradicts port {remote} in the URL"
+        ))),
+        (flag, remote) => Ok(flag.or(remote)),
+    }
+}
+
 const fn bar(args: &TransferArgs) -> Bar {
     if args.quiet { Bar::None } else { Bar::Stays }
 }
@@ -157,27 +240,51 @@ fn connection(remote: &str, args: ConnectArgs) -> Result<(Connection, RemotePath
     let mut destination: Destination = remote
         .parse()
         .map_err(|error| Failed::Usage(format!("cannot understand {remote:?}: {error}")))?;
-    match (args.port, destination.port) {
-        (Some(flag), Some(url)) if flag != url => {
-            return Err(Failed::Usage(format!(
-                "-P {flag} contradicts port {url} in the URL"
-            )));
-        }
-        (flag, url) => destination.port = flag.or(url),
-    }
+    destination.port = one_port(args.port, destination.port)?;
     let path = destination.path.clone();
-    let connection = Connection {
+    Ok((connection_to(destination, args), path))
+}
+
+fn connection_to(destination: Destination, args: ConnectArgs) -> Connection {
+    let mut config = match args.config {
+        None => SshConfig::of_user(),
+        Some(path) if path.as_os_str() == "none" => SshConfig::none(),
+        Some(path) => SshConfig::file(path),
+    };
+    for option in args.option {
+        config = config.option(option);
+    }
+    if args.allow_match_exec {
+        config = config.allow_match_exec();
+    }
+    let trust = match (args.danger_accept_any_host, args.accept_new) {
+        (true, _) => Trust::AnyHost,
+        (false, true) => Trust::AcceptNew,
+        (false, false) => Trust::Configured,
+    };
+    Connection {
         destination,
+        config,
+        jump: args.jump.map(|jump| jump.0),
+        proxy: args.proxy,
+        proxy_password_file: args.proxy_password_file,
+        profile: args.profile,
+        algorithms: Algorithms {
+            cipher: args.cipher,
+            mac: args.mac,
+            kex: args.kex,
+            host_key: args.host_key_algorithms,
+            compression: args.compression,
+        },
+        trust,
         known_hosts: args.known_hosts,
-        accept_new: args.accept_new,
         identities: args.identity,
-        ciphers: args.cipher,
+        agent: args.agent,
         password_file: args.password_file,
         may_ask: !args.batch,
         connect_timeout: args.connect_timeout,
         timeout: args.timeout,
-    };
-    Ok((connection, path))
+    }
 }
 
 /// Whether a file goes *into* `path`: it is a directory, or is written like one.
@@ -285,6 +392,17 @@ mod tests {
             get(&["-r", "me@host:/", "."]).unwrap().local,
             Path::new(".")
         );
+    }
+
+    #[test]
+    fn words_of_a_command_arrive_as_they_are() {
+        let line = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            String::from_utf8(command_line(&words)).unwrap()
+        };
+        assert_eq!(line(&["ls *.csv | wc -l"]), "ls *.csv | wc -l");
+        assert_eq!(line(&["ls", "-l", "/tmp"]), "ls -l /tmp");
+        assert_eq!(line(&["echo", "it's $HOME", ""]), r"echo 'it'\''s $HOME' ''");
     }
 
     #[test]

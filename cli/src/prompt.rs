@@ -1,12 +1,15 @@
-//! Questions to the user, on the terminal and without echo.
+//! Questions to the user, on the terminal; secrets without echo.
 //!
 //! Answers are read from the terminal itself, not from standard input, which may carry something
 //! else. Secrets are never taken from arguments or the environment, where others can read them.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::path::Path;
 
+use ketch_client::connect::{PasswordQuestion, ServerPrompt, ServerQuestions, WhichPassword};
+use ketch_client::destination::Host;
+use ketch_client::hostkey::ShownKey;
 use ketch_client::identity::PassphraseQuestion;
 use zeroize::Zeroizing;
 
@@ -16,15 +19,63 @@ use crate::plan::cannot;
 
 /// Longest password, in bytes.
 const PASSWORD_LEN_MAX: usize = 1024;
+/// How often a new password may be typed in two ways.
+const NEW_PASSWORD_TRIES_MAX: u32 = 3;
+/// Longest answer to a question that is no secret, in bytes.
+const ANSWER_LEN_MAX: u64 = 4096;
 
-/// Asks for the password of `whose`, a user or a host. `None` if there is no terminal, or no answer.
-pub(crate) fn password(whose: &str, failed: u32) -> Option<Zeroizing<String>> {
-    let again = if failed > 0 {
-        "The server did not accept it. "
-    } else {
-        ""
+/// Asks for a password, or for a new one. `None` if there is no terminal, or no answer.
+pub(crate) fn password(question: &PasswordQuestion<'_>) -> Option<Zeroizing<String>> {
+    let whose = format!("{}@{}", question.user, question.host);
+    match question.which {
+        WhichPassword::New { server_says } => {
+            say(&format!("The password of {whose} has expired. {server_says}"));
+            for _ in 0..NEW_PASSWORD_TRIES_MAX {
+                let new = ask(&format!("New password for {whose}: "))?;
+                if ask("The same again: ").as_ref() == Some(&new) {
+                    return Some(new);
+                }
+                say("The two differ.");
+            }
+            None
+        }
+        _ => {
+            let again = match question.failed {
+                0 => "",
+                _ => "The server did not accept it. ",
+            };
+            ask(&format!("{again}Password for {whose}: "))
+        }
+    }
+}
+
+/// Has a server's questions answered; it is said whose they are (CVE-2021-36367).
+pub(crate) fn answers(questions: &ServerQuestions<'_>) -> Option<Vec<Zeroizing<String>>> {
+    let whose = format!("{}@{}", questions.user, questions.host);
+    if !questions.prompts.is_empty() {
+        let heading: Vec<_> = [questions.name, questions.instruction]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect();
+        say(&format!("The server asks {whose}: {}", heading.join(" ")));
+    }
+    let answer = |prompt: &ServerPrompt| match prompt.echo {
+        true => line(&format!("  {}", prompt.text))
+            .map(|answer| Zeroizing::new(answer.trim_end_matches(['\r', '\n']).to_owned())),
+        false => secret(&format!("  {}", prompt.text)),
     };
-    ask(&format!("{again}Password for {whose}: "))
+    questions.prompts.iter().map(answer).collect()
+}
+
+/// Shows what a server says before a login; its words are escaped already.
+pub(crate) fn show_banner(host: &Host, text: &str) {
+    say(&format!("{host} says: {text}"));
+}
+
+/// Tells something beside the output.
+fn say(text: &str) {
+    // Nobody may listen there, and nothing depends on it.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Asks for the passphrase of a private key.
@@ -41,9 +92,64 @@ pub(crate) fn passphrase(question: &PassphraseQuestion<'_>) -> Option<Zeroizing<
     ))
 }
 
+/// Whether there is somebody to ask.
+pub(crate) fn has_terminal() -> bool {
+    terminal().is_ok()
+}
+
+/// Asks whether an unknown host is the one that was meant: yes, or its fingerprint.
+pub(crate) fn confirm_host(shown: &ShownKey) -> bool {
+    let name = escaped(shown.name.as_bytes());
+    let question = format!(
+        "The host {name} is not known. It shows the key\n  {shown}\n\
+         Have the fingerprint confirmed by who runs the server. \
+         Go on, and remember the key? (yes, no, or the fingerprint) "
+    );
+    loop {
+        let Some(answer) = line(&question) else {
+            return false;
+        };
+        match answer.trim() {
+            "yes" => return true,
+            "no" => return false,
+            other if other.starts_with("SHA256:") => return other == shown.fingerprint,
+            _ => {}
+        }
+    }
+}
+
+/// Asks for a line that may be seen. `None` if there is no terminal, or no answer.
+fn line(question: &str) -> Option<String> {
+    let mut terminal = terminal().ok()?;
+    write!(terminal, "{question}").ok()?;
+    terminal.flush().ok()?;
+    let mut answer = String::new();
+    let mut reader = BufReader::new(terminal).take(ANSWER_LEN_MAX);
+    match reader.read_line(&mut answer) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(answer),
+    }
+}
+
+/// The terminal itself, whatever standard input and output are.
+#[cfg(unix)]
+fn terminal() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/tty")
+}
+
+/// The terminal itself, whatever standard input and output are.
+#[cfg(not(unix))]
+fn terminal() -> io::Result<File> {
+    File::options().read(true).write(true).open("CON")
+}
+
 fn ask(prompt: &str) -> Option<Zeroizing<String>> {
-    let answer = Zeroizing::new(rpassword::prompt_password(prompt).ok()?);
-    (!answer.is_empty()).then_some(answer)
+    secret(prompt).filter(|answer| !answer.is_empty())
+}
+
+/// Asks without echo; the answer may be empty.
+fn secret(prompt: &str) -> Option<Zeroizing<String>> {
+    rpassword::prompt_password(prompt).ok().map(Zeroizing::new)
 }
 
 /// The first line of a password file, without its line break.

@@ -18,8 +18,10 @@
 //! | `load`, `include`, `conditions` | files, in order; `Host` and `Match` |
 //! | `expand`, `resolve` | tokens; from options to a [`HostConfig`] |
 //! | `algorithms` | lists with `+`, `-` and `^` |
+//! | `apply` | from a [`HostConfig`] to a [`Connect`](crate::Connect) |
 
 mod algorithms;
+mod apply;
 mod conditions;
 mod error;
 mod exec;
@@ -44,6 +46,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::destination::{Host, User};
+use crate::route::{HOPS_MAX, ProxyCommand};
 use load::{Load, Owner, Query};
 use local::Local;
 
@@ -56,7 +59,7 @@ pub const FILES_MAX: usize = 256;
 /// How deep files may include others; OpenSSH has the same bound.
 pub const INCLUDE_DEPTH_MAX: usize = 16;
 /// Most hosts on the way to one.
-pub const JUMPS_MAX: usize = 16;
+pub const JUMPS_MAX: usize = HOPS_MAX;
 /// Most warnings that are kept.
 pub const WARNINGS_MAX: usize = 32;
 
@@ -112,7 +115,8 @@ impl SshConfig {
     }
 
     /// One more option, written as in a file, or with `=` between keyword and value. Options come
-    /// before all files, in the order in which they were given.
+    /// before all files, in the order in which they were given, and are for the host itself: hosts
+    /// on the way to it are not touched by them.
     #[must_use]
     pub fn option(mut self, option: impl Into<String>) -> Self {
         self.options.push(option.into());
@@ -290,8 +294,8 @@ pub enum ProxyChoice {
     None,
     /// Through these hosts, the first to be reached first.
     Jump(Vec<JumpHost>),
-    /// Over the standard streams of a program, given as its words.
-    Command(Vec<String>),
+    /// Over the standard streams of a program.
+    Command(ProxyCommand),
 }
 
 /// A host on the way to another.

@@ -27,7 +27,9 @@ use std::time::Duration;
 use ketch_transport::algorithm::CipherName;
 use ketch_transport::config::{ClientConfig, Remembered};
 use ketch_transport::driver::{CloseReason, Login};
+use ketch_transport::profile::{Preferences, Profile};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use crate::agent::AgentPath;
@@ -65,7 +67,8 @@ pub struct Connect {
     user: Option<Result<User, DestinationError>>,
     host_keys: HostKeys,
     credentials: Credentials,
-    ciphers: Option<Vec<CipherName>>,
+    preferences: Preferences,
+    keep_host_key_order: bool,
     rekey_bytes: Option<u64>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
@@ -84,7 +87,8 @@ impl Connect {
             user: None,
             host_keys: HostKeys::known_hosts(),
             credentials: Credentials::default(),
-            ciphers: None,
+            preferences: Profile::default().for_client(),
+            keep_host_key_order: false,
             rekey_bytes: None,
             receive_pause: None,
             timeouts: Timeouts::default(),
@@ -198,6 +202,14 @@ impl Connect {
         self
     }
 
+    /// Who is told what the server says before a login, its banner (RFC 4252 §5.4). The text is
+    /// escaped, so that it moves no cursor. Default: nobody; it is in the log.
+    #[must_use]
+    pub fn on_banner(mut self, tell: impl Fn(&Host, &str) + Send + Sync + 'static) -> Self {
+        self.credentials.asker.banner = Some(Arc::new(tell));
+        self
+    }
+
     /// Accepts a login in which nothing was proved, and asks for it where there is neither key nor
     /// password nor anybody to ask.
     ///
@@ -210,11 +222,36 @@ impl Connect {
         self
     }
 
+    /// The algorithms of a profile, in place of those that there were. Default:
+    /// [`Profile::Compat`].
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.preferences = profile.for_client();
+        self
+    }
+
+    /// The algorithms to offer, in order of preference. Default: those of [`Profile::Compat`].
+    #[must_use]
+    pub fn preferences(mut self, preferences: Preferences) -> Self {
+        self.preferences = preferences;
+        self
+    }
+
     /// The ciphers to offer, in order of preference. Default: AES-256-GCM, AES-128-GCM and
-    /// ChaCha20-Poly1305, the last one first where the processor has no instructions for AES.
+    /// ChaCha20-Poly1305, the last one first where the processor has no instructions for AES, and
+    /// then AES in counter mode.
     #[must_use]
     pub fn ciphers(mut self, ciphers: Vec<CipherName>) -> Self {
-        self.ciphers = Some(ciphers);
+        self.preferences.cipher = ciphers;
+        self
+    }
+
+    /// Whether host key algorithms are asked for in the order in which they are given, whatever is
+    /// known of the host. Default: no, those of its known keys come first, so that it shows one
+    /// that can be checked.
+    #[must_use]
+    pub fn keep_host_key_order(mut self, keep: bool) -> Self {
+        self.keep_host_key_order = keep;
         self
     }
 
@@ -273,7 +310,9 @@ impl Connect {
     pub async fn connect(self) -> Result<Session, ConnectError> {
         let (route, memory) = (self.route.clone(), self.memory.clone());
         check_hops(&route)?;
-        known::connect(self.plan()?, &route, memory).await
+        let mut plan = self.plan()?;
+        plan.order_host_keys().await?;
+        known::connect(plan, &route, memory).await
     }
 
     /// Logs in over a stream that leads to the server, such as a channel through another one, or
@@ -285,7 +324,9 @@ impl Connect {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (session, _) = self.plan()?.log_in(stream).await?;
+        let mut plan = self.plan()?;
+        plan.order_host_keys().await?;
+        let (session, _) = plan.log_in(stream).await?;
         Ok(session)
     }
 
@@ -317,7 +358,8 @@ impl Connect {
             user,
             host_keys: self.host_keys,
             credentials: self.credentials,
-            ciphers: self.ciphers,
+            preferences: self.preferences,
+            keep_host_key_order: self.keep_host_key_order,
             rekey_bytes: self.rekey_bytes,
             receive_pause: self.receive_pause,
             timeouts: self.timeouts,
@@ -335,7 +377,8 @@ struct Plan {
     user: User,
     host_keys: HostKeys,
     credentials: Credentials,
-    ciphers: Option<Vec<CipherName>>,
+    preferences: Preferences,
+    keep_host_key_order: bool,
     rekey_bytes: Option<u64>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
@@ -354,9 +397,7 @@ impl Plan {
         timers.keepalive = self.timeouts.keepalive;
         timers.keepalives_max = self.timeouts.keepalives_max;
         timers.close = self.timeouts.close;
-        if let Some(ciphers) = &self.ciphers {
-            config.common.preferences.cipher.clone_from(ciphers);
-        }
+        config.common.preferences = self.preferences.clone();
         if self.only_safe {
             config.common.preferences.leave_out_unsafe();
         }
@@ -388,6 +429,28 @@ impl Plan {
             Some(source) => ConnectError::Command { host, source },
             None => error,
         })
+    }
+
+    /// Has the server show a key that can be checked, if it has one.
+    async fn order_host_keys(&mut self) -> Result<(), ConnectError> {
+        if self.keep_host_key_order {
+            return Ok(());
+        }
+        if !self.host_keys.reads_files() {
+            let offered = &self.preferences.host_key;
+            self.preferences.host_key = self.host_keys.order(&self.host, self.port, offered)?;
+            return Ok(());
+        }
+        let (host_keys, host, port) = (self.host_keys.clone(), self.host.clone(), self.port);
+        let algorithms = std::mem::take(&mut self.preferences.host_key);
+        // Files are read: not on a thread that others wait for.
+        let ordered = spawn_blocking(move || host_keys.order(&host, port, &algorithms))
+            .await
+            .map_err(|_| ConnectError::Runtime {
+                host: self.host.clone(),
+            })?;
+        self.preferences.host_key = ordered?;
+        Ok(())
     }
 
     async fn log_in<S>(self, stream: S) -> Result<LoggedIn, ConnectError>

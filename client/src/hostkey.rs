@@ -459,6 +459,11 @@ impl HostKeys {
         Ok(None)
     }
 
+    /// Whether files say who the hosts are.
+    pub(crate) const fn reads_files(&self) -> bool {
+        matches!(self.rule, Rule::Files { .. })
+    }
+
     /// Sorts algorithms so that the server shows a key that can be checked: certificates first
     /// where an authority is known for the host, and those of known keys before all others. What
     /// is equal stays in order.

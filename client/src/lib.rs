@@ -72,9 +72,10 @@ pub use file::{File, OpenOptions};
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };
-pub use ketch_transport::algorithm::CipherName;
+pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
 pub use ketch_transport::crypto::hostkey::PublicKey;
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
+pub use ketch_transport::profile::{Preferences, Profile};
 pub use progress::Progress;
 pub use reconnect::{Reconnect, ReconnectError, Reconnecting};
 pub use requests::PeerMisbehaved;

@@ -2,6 +2,8 @@
 #![cfg(unix)]
 
 mod commands;
+#[cfg(target_os = "linux")]
+mod config;
 mod failures;
 #[cfg(target_os = "linux")]
 mod openssh;

@@ -55,6 +55,9 @@ impl Scene {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
         command.args(args).arg("--batch");
+        if !args.contains(&"-F") {
+            command.args(["-F", "none"]); // the machine's configuration is no part of the scene
+        }
         if !args.contains(&"--password-file") {
             command.arg("--password-file").arg(self.path("password"));
         }

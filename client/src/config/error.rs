@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::{FILE_LEN_MAX, FILES_MAX, INCLUDE_DEPTH_MAX, LINE_LEN_MAX};
 use crate::destination::DestinationError;
+use crate::route::CommandError;
 use crate::{Failure, Kind};
 
 /// A line of a configuration.
@@ -212,12 +213,12 @@ pub enum ConfigError {
         value: String,
         /// What is wrong.
         #[source]
-        source: ValueError,
+        source: Box<ValueError>,
     },
 }
 
 /// Why a value cannot be used.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
     /// It is no name of a host or user.
@@ -226,15 +227,9 @@ pub enum ValueError {
     /// It cannot be expanded.
     #[error(transparent)]
     Expand(#[from] ExpandError),
-    /// A command that needs a shell.
-    #[error(
-        "the command is run without a shell, so {0:?} in it has no meaning: put it in quotes if \
-         the program is to get it, or into a script if a shell is"
-    )]
-    NeedsShell(char),
-    /// A command without words, or with an open quote.
-    #[error("the command is empty, or a quote in it is not closed")]
-    Command,
+    /// It is no command that could be run.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// It is no IP address.
     #[error("it has to be an address in numbers")]
     Address,
@@ -250,10 +245,9 @@ impl Failure for ConfigError {
     fn kind(&self) -> Kind {
         match self {
             Self::Unreadable { source, .. } => Kind::of_local(source),
-            Self::Value {
-                source: ValueError::NoAlgorithm,
-                ..
-            } => Kind::Algorithm,
+            Self::Value { source, .. } if matches!(**source, ValueError::NoAlgorithm) => {
+                Kind::Algorithm
+            }
             _ => Kind::Local,
         }
     }

@@ -8,20 +8,20 @@ use ring::digest;
 
 use super::error::{ConfigError, ExpandError, ValueError, Warning};
 use super::expand::{Tokens, tilde};
-use super::line::words;
 use super::local::Local;
 use super::options::Options;
 use super::{AgentChoice, HostConfig, JUMPS_MAX, JumpHost, ProxyChoice};
 use crate::connect::DEFAULT_PORT;
 use crate::destination::{Host, User};
+use crate::route::{CommandError, ProxyCommand};
 
 /// The name to connect to: an address as it stands, everything else in lower case.
 pub(super) fn host_name(options: &Options, named: &str) -> Result<Host, ConfigError> {
-    let unusable = |value: &str, source| ConfigError::Value {
+    let unusable = |value: &str, source: ValueError| ConfigError::Value {
         host: named.to_owned(),
         keyword: "HostName",
         value: value.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let written = options.host_name.as_deref().unwrap_or("%h");
     let tokens = Tokens {
@@ -127,7 +127,7 @@ pub(super) fn resolve(
         host: named.to_string(),
         keyword,
         value: value.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let user: Option<User> = match &options.user {
         Some(user) => Some(
@@ -164,7 +164,7 @@ pub(super) fn resolve(
         let paths = names.paths(texts);
         paths.map_err(|(text, error)| unusable(keyword, &text, error.into()))
     };
-    let proxy = proxy(&options, &names)
+    let proxy = proxy(&options, named, &names)
         .map_err(|(keyword, text, source)| unusable(keyword, &text, source))?;
     let global_known_hosts = match &options.global_known_hosts {
         Some(texts) => {
@@ -269,7 +269,7 @@ fn is_none(text: &str) -> bool {
 
 type Wrong = (&'static str, String, ValueError);
 
-fn proxy(options: &Options, names: &Names<'_>) -> Result<Option<ProxyChoice>, Wrong> {
+fn proxy(options: &Options, named: &Host, names: &Names<'_>) -> Result<Option<ProxyChoice>, Wrong> {
     if let Some(text) = &options.proxy_jump {
         if is_none(text) {
             return Ok(Some(ProxyChoice::None));
@@ -288,54 +288,10 @@ fn proxy(options: &Options, names: &Names<'_>) -> Result<Option<ProxyChoice>, Wr
     if is_none(text) {
         return Ok(Some(ProxyChoice::None));
     }
-    let argv = command(text, names).map_err(|source| ("ProxyCommand", text.clone(), source))?;
-    Ok(Some(ProxyChoice::Command(argv)))
-}
-
-/// The words of a command: taken apart first and expanded then, so that nothing in a name becomes
-/// a word, and run without a shell, so that nothing in a word becomes a command.
-fn command(text: &str, names: &Names<'_>) -> Result<Vec<String>, ValueError> {
-    if let Some(c) = for_a_shell(text) {
-        return Err(ValueError::NeedsShell(c));
-    }
-    let mut words = words(text).map_err(|_| ValueError::Command)?;
-    // `exec` saves a shell from waiting; without a shell it means nothing.
-    if words.len() > 1 && words.first().is_some_and(|word| word == "exec") {
-        words.remove(0);
-    }
-    if words.first().is_none_or(String::is_empty) {
-        return Err(ValueError::Command);
-    }
-    let tokens = names.for_routes();
-    let mut argv = Vec::with_capacity(words.len());
-    for word in &words {
-        let word = match word.starts_with("~/") {
-            true => tilde(word, names.local)?,
-            false => word.clone(),
-        };
-        argv.push(tokens.percent(&word)?);
-    }
-    Ok(argv)
-}
-
-/// The first character that would mean something to a shell.
-fn for_a_shell(text: &str) -> Option<char> {
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', None | Some('"')) => {
-                chars.next();
-            }
-            ('"' | '\'', None) => quote = Some(c),
-            (c, Some(open)) if c == open => quote = None,
-            ('$' | '`', None | Some('"')) | ('|' | '&' | ';' | '<' | '>' | '(' | ')', None) => {
-                return Some(c);
-            }
-            _ => {}
-        }
-    }
-    None
+    let command: ProxyCommand = text
+        .parse()
+        .map_err(|error: CommandError| ("ProxyCommand", text.clone(), error.into()))?;
+    Ok(Some(ProxyChoice::Command(command.named(named.clone()))))
 }
 
 fn agent(text: &str, names: &Names<'_>) -> Result<AgentChoice, ExpandError> {

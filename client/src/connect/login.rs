@@ -143,6 +143,9 @@ where
                     let host = &self.whose.host;
                     let banner = escaped(&String::from_utf8_lossy(&text));
                     tracing::info!(%host, banner, "the server says");
+                    if let Some(tell) = &self.offers.asker.banner {
+                        tell(host, &banner);
+                    }
                 }
                 LoginEvent::Authenticated { .. } => return Ok(()),
                 event => tracing::debug!(?event, "unexpected while logging in"),

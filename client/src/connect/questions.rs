@@ -71,9 +71,13 @@ pub(super) type AskPassword =
 pub(super) type AskQuestions =
     dyn Fn(&ServerQuestions<'_>) -> Option<Vec<Zeroizing<String>>> + Send + Sync;
 
-/// Whom to ask.
+/// Is told what a server says before a login, escaped.
+pub(super) type OnBanner = dyn Fn(&Host, &str) + Send + Sync;
+
+/// Whom to ask, and whom to tell.
 #[derive(Clone, Default)]
 pub(super) struct Asker {
+    pub(super) banner: Option<Arc<OnBanner>>,
     pub(super) password: Option<Arc<AskPassword>>,
     pub(super) questions: Option<Arc<AskQuestions>>,
 }

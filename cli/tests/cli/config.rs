@@ -1,0 +1,219 @@
+//! The configuration that the user already has, against the real sshd: aliases, jump hosts, host
+//! certificates, revoked keys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
+
+use crate::scene::failure;
+
+/// A running sshd, and a home with a configuration for its client.
+struct Scene {
+    server: OpenSshServer,
+}
+
+impl Scene {
+    fn start(lines: &[String]) -> Self {
+        let config = OpenSshConfig {
+            lines: lines.to_vec(),
+            ..OpenSshConfig::default()
+        };
+        Self {
+            server: OpenSshServer::start(config).unwrap(),
+        }
+    }
+
+    /// A file in the client's `.ssh`.
+    fn path(&self, name: &str) -> PathBuf {
+        self.server.client_home().join(".ssh").join(name)
+    }
+
+    /// Writes the client's configuration; `{…}` stand for what the server is.
+    fn configure(&self, text: &str) {
+        let text = text
+            .replace("{port}", &self.server.port().to_string())
+            .replace("{user}", self.server.user())
+            .replace("{key}", self.server.identity().private().to_str().unwrap());
+        fs::write(self.path("config"), text).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(self.path("config"), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn known(&self, line: &str) {
+        fs::write(self.path("known_hosts"), format!("{line}\n")).unwrap();
+    }
+
+    fn ketch(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ketch"))
+            .args(args)
+            .arg("--batch")
+            .env("HOME", self.server.client_home())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn succeeds(&self, args: &[&str]) {
+        let output = self.ketch(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+    }
+
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        failure(&self.ketch(args), code)
+    }
+}
+
+const FILES: &str = "\
+Host files
+    HostName 127.0.0.1
+    Port {port}
+    User {user}
+    IdentityFile {key}
+    StrictHostKeyChecking yes
+";
+
+#[test]
+fn a_mistake_in_the_configuration_is_named() {
+    let scene = Scene::start(&[]);
+    scene.configure(&format!("{FILES}    Compression perhaps\n"));
+    let said = scene.fails(&["ls", "files:/"], 13);
+    assert!(
+        said.contains("config:7: compression: \"perhaps\""),
+        "{said}"
+    );
+    scene.configure(&format!("{FILES}    Ciphers 3des-ctr\n"));
+    let said = scene.fails(&["ls", "files:/"], 9);
+    assert!(
+        said.contains("Ciphers") && said.contains("ketch algorithms"),
+        "{said}"
+    );
+    scene.configure(&format!("{FILES}    Ciphers 3des-ctr,aes128-ctr\n"));
+    scene.succeeds(&["ls", "files:/"]);
+    let said = scene.fails(&["ls", "-F", "/not/there", "files:/"], 3);
+    assert!(said.contains("/not/there"), "{said}");
+}
+
+/// An authority, and a host key that it certified, with the lines for sshd.
+struct Certified {
+    dir: tempfile::TempDir,
+    lines: Vec<String>,
+}
+
+impl Certified {
+    fn new(principals: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["ca", "host"] {
+            keygen(dir.path(), &["-t", "ed25519", "-N", "", "-f", name]);
+        }
+        let args = [
+            "-s", "ca", "-h", "-I", "host", "-n", principals, "-z", "7", "host.pub",
+        ];
+        keygen(dir.path(), &args);
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let lines = vec![
+            format!("HostKey {}", path("host")),
+            format!("HostCertificate {}", path("host-cert.pub")),
+        ];
+        Self { dir, lines }
+    }
+
+    fn authority(&self) -> String {
+        let line = fs::read_to_string(self.dir.path().join("ca.pub")).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+fn keygen(dir: &Path, args: &[&str]) {
+    let mut command = Command::new("ssh-keygen");
+    let output = command
+        .arg("-q")
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+}
+
+#[test]
+fn a_host_is_known_by_its_authority() {
+    let certified = Certified::new("gate,127.0.0.1");
+    let scene = Scene::start(&certified.lines);
+    scene.configure(FILES);
+    let authority = certified.authority();
+    scene.known(&format!("@cert-authority 127.0.0.* {authority}"));
+    scene.succeeds(&["ls", "files:/"]);
+    let said = scene.fails(&["ls", "-o", "HostKeyAlias=127.0.0.9", "files:/"], 8);
+    assert!(said.contains("other principals"), "{said}");
+    scene.known(&format!(
+        "@cert-authority * {authority}\n@revoked * {authority}"
+    ));
+    let said = scene.fails(&["ls", "files:/"], 8);
+    assert!(said.contains("revoked"), "{said}");
+    scene.known("");
+    let said = scene.fails(&["ls", "files:/"], 8);
+    assert!(said.contains("not known"), "{said}");
+}
+
+#[test]
+fn a_list_of_revoked_keys_is_heeded() {
+    let certified = Certified::new("127.0.0.1");
+    let scene = Scene::start(&certified.lines);
+    scene.configure(&format!("{FILES}    RevokedHostKeys ~/.ssh/revoked\n"));
+    scene.known(&format!("@cert-authority * {}", certified.authority()));
+    let said = scene.fails(&["ls", "files:/"], 3);
+    assert!(said.contains("revoked"), "{said}");
+    let list = scene.path("revoked").display().to_string();
+    fs::write(certified.dir.path().join("other"), "serial: 8\n").unwrap();
+    fs::write(certified.dir.path().join("this"), "serial: 7\n").unwrap();
+    keygen(
+        certified.dir.path(),
+        &["-k", "-f", &list, "-s", "ca.pub", "other"],
+    );
+    scene.succeeds(&["ls", "files:/"]);
+    for revoked in [&["-s", "ca.pub", "this"][..], &["host.pub"], &["ca.pub"]] {
+        keygen(
+            certified.dir.path(),
+            &[&["-k", "-f", &list][..], revoked].concat(),
+        );
+        let said = scene.fails(&["ls", "files:/"], 8);
+        assert!(
+            said.contains("is revoked") && said.contains(&list),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_can_be_checked_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    keygen(dir.path(), &["-t", "ecdsa", "-N", "", "-f", "ecdsa"]);
+    let key = dir.path().join("ecdsa").display().to_string();
+    let scene = Scene::start(&[format!("HostKey {key}")]);
+    scene.configure(FILES);
+    let line = fs::read_to_string(format!("{key}.pub")).unwrap();
+    scene.known(&format!("[127.0.0.1]:{} {line}", scene.server.port()));
+    scene.succeeds(&["ls", "files:/"]);
+    let first = ["ls", "--host-key-algorithms", "^ssh-ed25519", "files:/"];
+    let said = scene.fails(&first, 8);
+    assert!(said.contains("another type of key"), "{said}");
+}
+
+#[test]
+fn what_only_old_servers_speak_has_to_be_asked_for() {
+    let scene = Scene::start(&["KexAlgorithms diffie-hellman-group14-sha1".to_owned()]);
+    scene.configure(FILES);
+    let said = scene.fails(&["ls", "files:/"], 9);
+    assert!(said.contains("--profile legacy"), "{said}");
+    scene.succeeds(&["ls", "--profile", "legacy", "files:/"]);
+    scene.succeeds(&["ls", "--kex", "+diffie-hellman-group14-sha1", "files:/"]);
+    scene.succeeds(&[
+        "ls",
+        "-o",
+        "KexAlgorithms=+diffie-hellman-group14-sha1",
+        "files:/",
+    ]);
+    let said = scene.fails(&["ls", "--profile", "pq-only", "files:/"], 9);
+    assert!(said.contains("--profile"), "{said}");
+}
