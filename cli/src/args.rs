@@ -180,6 +180,9 @@ pub(crate) struct ConnectArgs {
     /// Where the keys of hosts are kept [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) known_hosts: Option<PathBuf>,
+    /// Neither use nor keep what servers chose last time, which saves round trips
+    #[arg(long)]
+    pub(crate) no_host_memory: bool,
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) password_file: Option<PathBuf>,
@@ -424,10 +427,17 @@ mod tests {
         let Ok(Command::Exec(exec)) = parse("ketch exec me@host:2222 --batch -- ls -l") else {
             panic!()
         };
-        assert_eq!((exec.server.host.as_str(), exec.server.port), ("host", Some(2222)));
+        assert_eq!(
+            (exec.server.host.as_str(), exec.server.port),
+            ("host", Some(2222))
+        );
         assert_eq!(exec.command, ["ls", "-l"]);
         assert!(exec.connect.batch);
-        for wrong in ["ketch exec host", "ketch exec host ls", "ketch exec a,b -- ls"] {
+        for wrong in [
+            "ketch exec host",
+            "ketch exec host ls",
+            "ketch exec a,b -- ls",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     pub(crate) known_hosts: Option<PathBuf>,
     /// Private key files; none for those of the configuration.
     pub(crate) identities: Vec<PathBuf>,
+    /// Whether what servers chose last time is used and kept.
+    pub(crate) has_memory: bool,
     /// The agent's socket, or `none`; the configuration decides if it was not typed.
     pub(crate) agent: Option<PathBuf>,
     pub(crate) password_file: Option<PathBuf>,
@@ -280,6 +282,7 @@ fn connection_to(destination: Destination, args: ConnectArgs) -> Connection {
         known_hosts: args.known_hosts,
         identities: args.identity,
         agent: args.agent,
+        has_memory: !args.no_host_memory,
         password_file: args.password_file,
         may_ask: !args.batch,
         connect_timeout: args.connect_timeout,
@@ -402,7 +405,10 @@ mod tests {
         };
         assert_eq!(line(&["ls *.csv | wc -l"]), "ls *.csv | wc -l");
         assert_eq!(line(&["ls", "-l", "/tmp"]), "ls -l /tmp");
-        assert_eq!(line(&["echo", "it's $HOME", ""]), r"echo 'it'\''s $HOME' ''");
+        assert_eq!(
+            line(&["echo", "it's $HOME", ""]),
+            r"echo 'it'\''s $HOME' ''"
+        );
     }
 
     #[test]

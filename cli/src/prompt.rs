@@ -29,7 +29,9 @@ pub(crate) fn password(question: &PasswordQuestion<'_>) -> Option<Zeroizing<Stri
     let whose = format!("{}@{}", question.user, question.host);
     match question.which {
         WhichPassword::New { server_says } => {
-            say(&format!("The password of {whose} has expired. {server_says}"));
+            say(&format!(
+                "The password of {whose} has expired. {server_says}"
+            ));
             for _ in 0..NEW_PASSWORD_TRIES_MAX {
                 let new = ask(&format!("New password for {whose}: "))?;
                 if ask("The same again: ").as_ref() == Some(&new) {

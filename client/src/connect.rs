@@ -461,12 +461,13 @@ impl Plan {
         let allowed = config.common.preferences.user_key.clone();
         let login = Login::client(stream, config)
             .map_err(|source| ConnectError::ended(&self.host, Stage::Handshake, source))?;
-        let verified = login::verify_host(login, &self.host, self.port, self.host_keys).await?;
+        let (verified, keep_up) =
+            login::verify_host(login, &self.host, self.port, self.host_keys).await?;
         let (login, by) = verified
             .authenticate(&self.host, &self.user, self.credentials, allowed)
             .await?;
         let seen = login.to_remember();
-        let session = Session::start(login, self.host, by, self.timeouts);
+        let session = Session::start(login, self.host, by, self.timeouts, keep_up);
         Ok((session, seen))
     }
 }

@@ -15,11 +15,13 @@
 //! | --- | --- |
 //! | `entry`, `pattern`, `key` | a line, its names, its key |
 //! | `lookup` | what files say about a host |
-//! | `append`, `update` | writing a new host; keeping up with its keys |
+//! | `append` | writing a new host |
+//! | `keep_up`, `update` | the keys that a host tells and proves |
 
 mod append;
 mod entry;
 mod error;
+mod keep_up;
 mod key;
 mod lookup;
 mod pattern;
@@ -44,6 +46,7 @@ use crate::destination::Host;
 use crate::platform::user_files;
 use lookup::{Lookup, Names, look_up};
 
+pub(crate) use keep_up::KeepUp;
 #[cfg(test)]
 use key::fingerprint;
 pub(crate) use pattern::pattern_matches;
@@ -67,6 +70,7 @@ pub struct HostKeys {
     alias: Option<String>,
     revoked: Vec<PathBuf>,
     hash_names: bool,
+    keep_up: bool,
     authority_algorithms: Option<Vec<SignatureAlgorithm>>,
     ask: Option<Question>,
 }
@@ -215,6 +219,7 @@ impl HostKeys {
             alias: None,
             revoked: Vec::new(),
             hash_names: false,
+            keep_up: false,
             authority_algorithms: None,
             ask: None,
         }
@@ -261,6 +266,44 @@ impl HostKeys {
     pub fn hash_names(mut self, hash: bool) -> Self {
         self.hash_names = hash;
         self
+    }
+
+    /// Whether the further keys that a known host tells and proves are written down, and those that
+    /// it no longer has removed ([`HostKeys::update`]). Default: no.
+    #[must_use]
+    pub fn keep_up(mut self, keep_up: bool) -> Self {
+        self.keep_up = keep_up;
+        self
+    }
+
+    /// What is to be done with the keys that the server tells, if anything is. Reads a file.
+    pub(crate) fn keeping_up(
+        &self,
+        host: &Host,
+        port: u16,
+        shown: &PublicKey,
+        accepted: &Accepted,
+    ) -> Option<KeepUp> {
+        let (Rule::Files { user, .. }, Accepted::Known(_) | Accepted::Added(_)) =
+            (&self.rule, accepted)
+        else {
+            return None;
+        };
+        let file = user.first().filter(|_| self.keep_up)?;
+        let bytes = read(file).ok()?;
+        let names = Names::of(host.as_str(), port, self.alias.as_deref());
+        let entries = lookup::entries(&bytes).map(|(_, entry)| entry);
+        let known = entries
+            .filter(|entry| entry.marker == entry::Marker::Host && entry.is_about(&names.entry))
+            .map(|entry| entry.key);
+        let (keys, host) = (self.clone(), host.clone());
+        Some(KeepUp::new(
+            keys,
+            host,
+            port,
+            shown.plain(),
+            known.collect(),
+        ))
     }
 
     /// What authorities may sign certificates with. Default: everything but SHA-1, which never

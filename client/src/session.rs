@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::Timeouts;
 use crate::connect::Tried;
 use crate::destination::Host;
+use crate::hostkey::KeepUp;
 
 /// Window of a byte stream, in bytes; the transport lets it grow while it is kept full.
 pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
@@ -39,11 +40,15 @@ impl Session {
         host: Host,
         logged_in_with: Option<Tried>,
         timeouts: Timeouts,
+        keep_up: Option<KeepUp>,
     ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (connection, run) = login.run(Box::new(RefuseAll));
+        let (connection, run) = match keep_up {
+            Some(keep_up) => login.run(Box::new(keep_up)),
+            None => login.run(Box::new(RefuseAll)),
+        };
         let ended = Arc::new(OnceLock::new());
         let at = Arc::clone(&ended);
         spawn(async move {

@@ -27,7 +27,7 @@ pub(crate) async fn run(plan: Exec) -> Result<(), Failed> {
     for (name, value) in set.chain(sent).take(VARIABLES_MAX) {
         program = program.env(name, value);
     }
-    let mut process = session.start(program).await?;
+    let mut process = session.run(program).await?;
     let (stdin, stdout, stderr) = (
         process.stdin.take(),
         process.stdout.take(),
@@ -92,6 +92,7 @@ fn code(exit: &Exit) -> u8 {
     match exit {
         Exit::Status(status) => u8::try_from(*status).unwrap_or(u8::MAX),
         Exit::Signal { name, .. } => 128 + signal_number(name),
+        _ => u8::MAX,
     }
 }
 

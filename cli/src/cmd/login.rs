@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_client::agent::AgentPath;
@@ -9,6 +10,7 @@ use ketch_client::config::{AgentChoice, AlgorithmSpec, HostConfig};
 use ketch_client::connect::ConnectError;
 use ketch_client::hostkey::{HostKeyPolicy, HostKeys};
 use ketch_client::identity::{Identity, IdentityError};
+use ketch_client::memory::FileMemory;
 use ketch_client::{Connect, Failure as _, Kind, Profile, PublicKey, Session, Timeouts};
 use tokio::task::spawn_blocking;
 
@@ -27,9 +29,7 @@ const CERTIFICATE_FILE_LEN_MAX: u64 = 64 * 1024;
 pub(crate) async fn session(connection: &Connection) -> Result<Session, Failed> {
     let way = way(connection).await?;
     let connecting = connect(connection, &way)?.connect();
-    connecting
-        .await
-        .map_err(|error| advised(error, connection))
+    connecting.await.map_err(|error| advised(error, connection))
 }
 
 /// The settings of the server itself, for commands that need to know them.
@@ -97,6 +97,9 @@ fn common(
         .host_keys(host_keys(connection, config)?)
         .timeouts(timeouts(connection, config))
         .on_banner(prompt::show_banner);
+    if let Some(memory) = FileMemory::of_user().filter(|_| connection.has_memory) {
+        connect = connect.host_memory(Arc::new(memory));
+    }
     if takes(config, "publickey", config.pubkey_authentication) {
         for key in identities(connection, config, typed)? {
             connect = connect.identity(key);
@@ -184,10 +187,12 @@ fn host_keys(connection: &Connection, config: &HostConfig) -> Result<HostKeys, F
         Trust::AcceptNew => keys = keys.policy(HostKeyPolicy::AcceptNew),
         Trust::Configured => {}
     }
-    Ok(match may_ask(connection, config) && prompt::has_terminal() {
-        true => keys.ask(prompt::confirm_host),
-        false => keys,
-    })
+    Ok(
+        match may_ask(connection, config) && prompt::has_terminal() {
+            true => keys.ask(prompt::confirm_host),
+            false => keys,
+        },
+    )
 }
 
 fn timeouts(connection: &Connection, config: &HostConfig) -> Timeouts {

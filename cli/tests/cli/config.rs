@@ -75,6 +75,50 @@ Host files
 ";
 
 #[test]
+fn an_alias_leads_through_its_jump_host_to_the_server() {
+    let scene = Scene::start(&[]);
+    scene.configure(&format!(
+        "{FILES}    HostKeyAlias gate\n    ProxyJump %r@jump\n\
+         Host jump\n    HostName localhost\n    Port {{port}}\n    IdentityFile {{key}}\n\
+         \x20   HostKeyAlias door\n    AddressFamily inet\n"
+    ));
+    let key = scene.server.host_key().public_key().to_owned();
+    scene.known(&format!("gate {key}\ndoor {key}"));
+    scene.succeeds(&["ls", "files:/"]);
+    let log = scene.server.log();
+    assert_eq!(log.matches("Accepted publickey").count(), 2, "{log}");
+    // Each of the two has to be known.
+    scene.known(&format!("gate {key}"));
+    let said = scene.fails(&["ls", "files:/"], 8);
+    assert!(said.contains("door"), "{said}");
+    scene.known(&format!("door {key}"));
+    let said = scene.fails(&["ls", "files:/"], 8);
+    assert!(said.contains("gate"), "{said}");
+    // What is typed comes before what is written.
+    scene.known(&format!("gate {key}"));
+    scene.succeeds(&["ls", "--proxy", "none", "files:/"]);
+    scene.succeeds(&["ls", "-o", "ProxyJump=none", "files:/"]);
+    let said = scene.fails(&["ls", "--proxy", "none", "-P", "1", "files:/"], 10);
+    assert!(said.contains("127.0.0.1:1"), "{said}");
+    // Without the configuration there is no such host.
+    let key = scene.server.identity().private();
+    let args = ["-F", "none", "-i", key.to_str().unwrap()];
+    scene.fails(&[&["ls"][..], &args, &["files.invalid:/"]].concat(), 10);
+}
+
+#[test]
+fn a_jump_host_can_be_typed() {
+    let scene = Scene::start(&[]);
+    scene.configure(FILES);
+    let jump = format!("{}@127.0.0.1:{}", scene.server.user(), scene.server.port());
+    // The jump host has no key to log in with: it is not in the configuration.
+    scene.fails(&["ls", "-J", &jump, "files:/"], 7);
+    scene.configure(&format!("IdentityFile {{key}}\n{FILES}"));
+    scene.succeeds(&["ls", "-J", &jump, "files:/"]);
+    assert_eq!(scene.server.log().matches("Accepted publickey").count(), 2);
+}
+
+#[test]
 fn a_mistake_in_the_configuration_is_named() {
     let scene = Scene::start(&[]);
     scene.configure(&format!("{FILES}    Compression perhaps\n"));
@@ -194,10 +238,10 @@ fn a_key_that_can_be_checked_is_asked_for() {
     scene.configure(FILES);
     let line = fs::read_to_string(format!("{key}.pub")).unwrap();
     scene.known(&format!("[127.0.0.1]:{} {line}", scene.server.port()));
-    scene.succeeds(&["ls", "files:/"]);
     let first = ["ls", "--host-key-algorithms", "^ssh-ed25519", "files:/"];
     let said = scene.fails(&first, 8);
     assert!(said.contains("another type of key"), "{said}");
+    scene.succeeds(&["ls", "files:/"]);
 }
 
 #[test]
@@ -216,4 +260,117 @@ fn what_only_old_servers_speak_has_to_be_asked_for() {
     ]);
     let said = scene.fails(&["ls", "--profile", "pq-only", "files:/"], 9);
     assert!(said.contains("--profile"), "{said}");
+}
+
+#[test]
+fn further_keys_that_a_host_proves_are_learnt_and_old_ones_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let mut lines = Vec::new();
+    for name in ["ecdsa", "ed25519"] {
+        keygen(dir.path(), &["-t", name, "-N", "", "-f", name]);
+        lines.push(format!("HostKey {}", path(name)));
+    }
+    keygen(
+        dir.path(),
+        &["-t", "rsa", "-b", "2048", "-N", "", "-f", "old"],
+    );
+    let scene = Scene::start(&lines);
+    scene.configure(FILES);
+    let name = format!("[127.0.0.1]:{}", scene.server.port());
+    let line = |key: &str| {
+        let public = fs::read_to_string(path(&format!("{key}.pub"))).unwrap();
+        let words: Vec<_> = public.split(' ').take(2).collect();
+        format!("{name} {}", words.join(" "))
+    };
+    scene.known(&format!("{}\n{}", line("ed25519"), line("old")));
+    let before = fs::read_to_string(scene.path("known_hosts")).unwrap();
+    scene.succeeds(&[
+        "ls",
+        "-F",
+        "none",
+        "-o",
+        "UpdateHostKeys=no",
+        "-i",
+        key(&scene),
+        &remote(&scene),
+    ]);
+    assert_eq!(
+        fs::read_to_string(scene.path("known_hosts")).unwrap(),
+        before
+    );
+    scene.succeeds(&["ls", "-F", "none", "-i", key(&scene), &remote(&scene)]);
+    let after = fs::read_to_string(scene.path("known_hosts")).unwrap();
+    assert!(
+        after.starts_with(&format!("{}\n", line("ed25519"))),
+        "{after}"
+    );
+    assert!(after.contains(&line("ecdsa")), "{after}");
+    assert!(!after.contains(&line("old")), "{after}");
+}
+
+fn key(scene: &Scene) -> &str {
+    scene.server.identity().private().to_str().unwrap()
+}
+
+fn remote(scene: &Scene) -> String {
+    format!(
+        "sftp://{}@127.0.0.1:{}/",
+        scene.server.user(),
+        scene.server.port()
+    )
+}
+
+#[test]
+fn a_command_runs_with_our_streams_and_ends_with_its_code() {
+    use std::io::Write as _;
+    // What the account's own start-up files say and do is no part of this.
+    let lines = ["AcceptEnv KETCH_*", "SetEnv HOME=/nonexistent"];
+    let scene = Scene::start(&lines.map(str::to_owned));
+    scene.configure(&format!(
+        "{FILES}    SetEnv KETCH_A=one\n    SendEnv KETCH_B\n"
+    ));
+    let run = |command: &[&str], input: &[u8]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ketch"))
+            .args(["exec", "--batch", "files", "--"])
+            .args(command)
+            .env("HOME", scene.server.client_home())
+            .env("KETCH_B", "two")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A command that does not read may be gone by now.
+        let _ = stdin.write_all(input);
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let said = |code, out: &str, err: &str| (Some(code), out.to_owned(), err.to_owned());
+    assert_eq!(
+        run(&["sort | tr a-z A-Z"], b"b\na\n"),
+        said(0, "A\nB\n", "")
+    );
+    assert_eq!(
+        run(&["echo out; echo err >&2; exit 7"], b""),
+        said(7, "out\n", "err\n")
+    );
+    assert_eq!(
+        run(&["printf", "%s.", "it's $HOME", "*"], b""),
+        said(0, "it's $HOME.*.", "")
+    );
+    assert_eq!(
+        run(&["echo $KETCH_A $KETCH_B"], b""),
+        said(0, "one two\n", "")
+    );
+    assert_eq!(run(&["kill -TERM $$"], b"").0, Some(143));
+    let large = "x".repeat(3 << 20);
+    assert_eq!(run(&["cat"], large.as_bytes()), said(0, &large, ""));
 }

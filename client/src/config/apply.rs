@@ -9,6 +9,7 @@ use super::error::{ConfigError, ValueError};
 use super::pattern;
 use super::{
     AlgorithmSpec, HostConfig, HostKeyChecking, JUMPS_MAX, JumpHost, ProxyChoice, SshConfig,
+    UpdateHostKeys,
 };
 use crate::connect::{Connect, DEFAULT_PORT, Timeouts};
 use crate::destination::{Host, User};
@@ -226,7 +227,8 @@ impl HostConfig {
     /// ([`HostKeys::ask`]).
     ///
     /// `StrictHostKeyChecking no` is taken for `accept-new`: a changed key is refused all the same.
-    /// What no line speaks of is asked about, as with OpenSSH.
+    /// What no line speaks of is asked about, and hosts' keys are kept up with in the usual file, as
+    /// with OpenSSH; `UpdateHostKeys ask` does nothing.
     ///
     /// # Errors
     /// [`ConfigError::Value`] where no algorithm is left for authorities.
@@ -238,7 +240,12 @@ impl HostConfig {
         };
         let mut keys = HostKeys::known_hosts()
             .policy(policy)
-            .hash_names(self.hash_known_hosts.unwrap_or(false));
+            .hash_names(self.hash_known_hosts.unwrap_or(false))
+            .keep_up(match self.update_host_keys {
+                Some(wanted) => wanted == UpdateHostKeys::Yes,
+                // As with OpenSSH: files of somebody's own are changed by those who say so.
+                None => self.user_known_hosts.is_none(),
+            });
         if let Some(files) = &self.user_known_hosts {
             keys = keys.user_files(files);
         }

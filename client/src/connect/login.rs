@@ -15,7 +15,7 @@ use super::offers::{Credentials, Offer, Offers, Password, Signer};
 use super::questions::{Asker, WhichPassword, Whose, escaped};
 use super::{ConnectError, Skipped, Stage, Tried};
 use crate::destination::{Host, User};
-use crate::hostkey::{Accepted, HostKeyError, HostKeys};
+use crate::hostkey::{Accepted, HostKeyError, HostKeys, KeepUp};
 
 /// A login with a server whose key was accepted; there is no other way to [`authenticate`].
 ///
@@ -28,7 +28,7 @@ pub(super) async fn verify_host<S>(
     host: &Host,
     port: u16,
     host_keys: HostKeys,
-) -> Result<Verified<S>, ConnectError>
+) -> Result<(Verified<S>, Option<KeepUp>), ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -42,10 +42,10 @@ where
             }
         };
         match check_host_key(host_keys, host, port, key).await? {
-            Ok(accepted) => {
+            Ok((accepted, keep_up)) => {
                 tracing::debug!(%host, ?accepted, "host key accepted");
                 login.accept_host_key().map_err(ended)?;
-                return Ok(Verified(login));
+                return Ok((Verified(login), keep_up));
             }
             Err(error) => {
                 login
@@ -63,9 +63,14 @@ async fn check_host_key(
     host: &Host,
     port: u16,
     key: PublicKey,
-) -> Result<Result<Accepted, HostKeyError>, ConnectError> {
+) -> Result<Result<(Accepted, Option<KeepUp>), HostKeyError>, ConnectError> {
     let named = host.clone();
-    spawn_blocking(move || host_keys.check(&named, port, &key))
+    let check = move || {
+        let accepted = host_keys.check(&named, port, &key)?;
+        let keep_up = host_keys.keeping_up(&named, port, &key, &accepted);
+        Ok((accepted, keep_up))
+    };
+    spawn_blocking(check)
         .await
         .map_err(|_| ConnectError::Runtime { host: host.clone() })
 }
