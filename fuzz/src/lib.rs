@@ -14,11 +14,13 @@
 //! | [`ssh`] | every SSH message, and what two offers agree on |
 //! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
 //! | [`agent`] | what an ssh-agent says |
+//! | [`keys`] | keys, certificates, signatures, key files, revocation lists |
 //! | [`known_hosts`] | files of host keys, and destinations |
 //! | [`ssh_config`] | configurations of users |
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod keys;
 pub mod known_hosts;
 pub mod packet;
 pub mod sftp;
