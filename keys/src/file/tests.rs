@@ -529,3 +529,40 @@ fn an_algorithm_of_another_type_does_not_sign() {
         assert_eq!(key.sign(algorithm, b"x").is_ok(), fits, "{algorithm}");
     }
 }
+
+/// `ssh-keygen -t ed25519-sk` writes such a file: it has a handle for the security key, no secret.
+#[test]
+fn the_file_of_a_security_key_leads_to_the_agent() {
+    use crate::public::Material;
+    use ketch_wire::Writer;
+
+    let application: std::sync::Arc<[u8]> = b"ssh:".as_slice().into();
+    let public = PublicKey::plain_of(Material::SkEd25519 {
+        point: [5; 32],
+        application,
+    });
+    let mut private = vec![0; 8];
+    let mut w = Writer::new(&mut private);
+    w.string(public.type_name().as_bytes());
+    w.string(&[5; 32]);
+    w.string(b"ssh:");
+    w.u8(1);
+    w.string(b"a handle");
+    w.string(b"");
+    w.string(b"a comment");
+    let missing = private.len().next_multiple_of(8) - private.len();
+    private.extend((1..=u8::MAX).take(missing));
+    let mut bytes = b"openssh-key-v1\0".to_vec();
+    let mut w = Writer::new(&mut bytes);
+    for text in ["none", "none", ""] {
+        w.string(text.as_bytes());
+    }
+    w.u32(1);
+    w.string(public.as_blob());
+    w.string(&private);
+    let file = KeyFile::parse(openssh_text(&bytes).as_bytes()).unwrap();
+    assert_eq!(file.public_key(), Some(&public));
+    assert_eq!(file.comment(), Some("a comment"));
+    assert!(!file.is_encrypted());
+    assert_eq!(file.open().unwrap_err(), KeyFileError::SecurityKey);
+}
