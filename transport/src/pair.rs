@@ -2,10 +2,11 @@
 //! decides how bytes are cut, what is late, who writes how much, and when keys are exchanged.
 //!
 //! The same seed gives the same run. [`talk`] is what the channels carry; [`laws`] says what has to
-//! hold whatever the seed.
+//! hold whatever the seed. [`whole`] is one short session, and all that can be done to it on the way.
 
 mod laws;
 mod talk;
+mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
