@@ -5,9 +5,11 @@
 
 mod channel_ends;
 mod channels;
+mod floods;
 mod key_exchange;
 mod login;
 mod methods;
+mod offers;
 mod order;
 mod packets;
 mod peer;
@@ -73,6 +75,7 @@ pub(super) struct Offer {
     pub(super) kex: &'static str,
     pub(super) strict: bool,
     pub(super) cipher: &'static str,
+    pub(super) mac: &'static str,
     pub(super) follows: bool,
 }
 
@@ -82,6 +85,7 @@ impl Default for Offer {
             kex: "curve25519-sha256",
             strict: true,
             cipher: "aes256-gcm@openssh.com",
+            mac: "hmac-sha2-256",
             follows: false,
         }
     }
@@ -144,21 +148,44 @@ impl Rig {
     }
 
     /// The same, of a server that is configured as `configure` has it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a place for the virtual clock to start"
-    )]
     pub(super) fn unidentified_with(
         role: Role,
         offer: Offer,
         configure: impl FnOnce(&mut ServerConfig),
     ) -> Self {
+        Self::configured(role, offer, |_| {}, configure)
+    }
+
+    /// The same, of a machine that prefers what `choose` has it prefer.
+    pub(super) fn unidentified_as(
+        role: Role,
+        offer: Offer,
+        choose: impl FnOnce(&mut Preferences),
+    ) -> Self {
+        Self::configured(role, offer, choose, |_| {})
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a place for the virtual clock to start"
+    )]
+    fn configured(
+        role: Role,
+        offer: Offer,
+        choose: impl FnOnce(&mut Preferences),
+        configure: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let now = Instant::now();
         let random = Box::new(Seeded::new(1));
-        // One method, so that its messages are what the tests say.
+        // One method, so that its messages are what the tests say; and the one in which a server
+        // has more to say.
         let narrow = |preferences: &mut Preferences| {
             preferences.kex = vec![Kex::Curve25519Sha256, Kex::Curve25519Sha256Libssh];
+            if role == Role::Client {
+                preferences.kex.push(Kex::DhGroupExchangeSha256);
+            }
             preferences.host_key = vec![SignatureAlgorithm::Ed25519];
+            choose(preferences);
         };
         let machine = match role {
             Role::Client => {

@@ -273,4 +273,63 @@ mod tests {
             assert_eq!(negotiate(&client, &server).unwrap_err().category, category);
         }
     }
+
+    #[test]
+    fn names_of_yesterday_are_in_no_list_that_is_on_by_default() {
+        use crate::profile::Profile;
+        const WEAK: &[&str] = &[
+            "diffie-hellman-group1-sha1",
+            "diffie-hellman-group14-sha1",
+            "diffie-hellman-group-exchange-sha1",
+            "rsa1024-sha1",
+            "gss-group14-sha1-toWM5Slw5Ew8Mqkay+al2g==",
+            "ssh-rsa",
+            "ssh-dss",
+            "ssh-rsa-cert-v01@openssh.com",
+            "ecdsa-sha2",
+            "ecdsa-sha2-nistp",
+            "none",
+            "3des-cbc",
+            "aes128-cbc",
+            "aes256-cbc",
+            "rijndael-cbc@lysator.liu.se",
+            "arcfour",
+            "arcfour128",
+            "blowfish-cbc",
+            "hmac-md5",
+            "hmac-md5-96",
+            "hmac-sha1",
+            "hmac-sha1-96",
+            "hmac-sha1-etm@openssh.com",
+            "hmac-sha2-256-96",
+            "umac-64@openssh.com",
+            "umac-64-etm@openssh.com",
+            "zlib",
+        ];
+        let lists = [Profile::Modern, Profile::Compat, Profile::PqOnly].into_iter();
+        let lists = lists
+            .flat_map(|profile| std::iter::once(profile.for_client()).chain(profile.for_server()));
+        for ours in lists {
+            let kex: Vec<_> = ours.kex.iter().map(|kex| kex.name()).collect();
+            let keys = ours.host_key.iter().chain(&ours.user_key);
+            let keys: Vec<_> = keys.map(|key| key.name()).collect();
+            let ciphers: Vec<_> = ours.cipher.iter().map(|cipher| cipher.name()).collect();
+            let macs: Vec<_> = ours.mac.iter().map(|mac| mac.name()).collect();
+            for weak in WEAK {
+                for list in [&kex, &keys, &ciphers, &macs] {
+                    assert!(!list.contains(weak), "{weak} in {list:?}");
+                }
+            }
+            let compression = ours.compression.iter();
+            assert!(compression.eq(&[Compression::None]), "only on request");
+            // Alone, none of them leads anywhere.
+            let (kex, keys, ciphers) = (kex.join(","), keys.join(","), ciphers.join(","));
+            let server = offer(&kex, &keys, &ciphers);
+            for weak in WEAK {
+                assert!(negotiate(&offer(weak, &keys, &ciphers), &server).is_err());
+                assert!(negotiate(&offer(&kex, weak, &ciphers), &server).is_err());
+                assert!(negotiate(&offer(&kex, &keys, weak), &server).is_err());
+            }
+        }
+    }
 }

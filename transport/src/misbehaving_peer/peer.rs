@@ -156,6 +156,7 @@ impl Rig {
             kex,
             strict,
             cipher,
+            mac,
             follows,
         } = self.offer;
         let mark = self.by_role(marker::STRICT_SERVER, marker::STRICT_CLIENT);
@@ -169,8 +170,8 @@ impl Rig {
             host_key: list("ssh-ed25519"),
             cipher_client_to_server: list(cipher),
             cipher_server_to_client: list(cipher),
-            mac_client_to_server: list("hmac-sha2-256"),
-            mac_server_to_client: list("hmac-sha2-256"),
+            mac_client_to_server: list(mac),
+            mac_server_to_client: list(mac),
             compression_client_to_server: list("none"),
             compression_server_to_client: list("none"),
             languages_client_to_server: NameList::EMPTY,
