@@ -91,6 +91,17 @@ impl Process {
         ))
     }
 
+    /// Its resident memory in bytes; `None` when there is no such process any more.
+    #[must_use]
+    pub fn resident(self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kib * 1024)
+    }
+
     /// Stops it, as ctrl-Z does, until [`Process::resume`].
     pub fn suspend(self) {
         self.signal(Signal::STOP);
