@@ -278,3 +278,78 @@ impl Session<'_> {
         data
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SignatureAlgorithm::{
+        EcdsaP256, Ed25519, Ed25519Cert, RsaSha1, RsaSha256, RsaSha512, RsaSha512Cert,
+    };
+
+    /// An RSA key of which nothing but the length is looked at.
+    fn rsa(bytes: usize) -> PublicKey {
+        let mut blob = Vec::new();
+        let mut w = Writer::new(&mut blob);
+        w.string(b"ssh-rsa");
+        w.mpint(&[1, 0, 1]);
+        w.mpint(&[&[0x80][..], &vec![1; bytes - 1]].concat());
+        PublicKey::from_blob(&blob).unwrap()
+    }
+
+    #[test]
+    fn a_client_signs_with_what_both_sides_have() {
+        let modern = [Ed25519, EcdsaP256, RsaSha512, RsaSha256];
+        let legacy = [Ed25519, EcdsaP256, RsaSha512, RsaSha256, RsaSha1];
+        let (rsa, ed25519) = (rsa(256), PublicKey::ed25519([1; 32]));
+        for (key, theirs, ours, expected) in [
+            // One algorithm: whatever the server lists.
+            (&ed25519, None, &modern[..], &[Ed25519][..]),
+            (&ed25519, Some(&[RsaSha256][..]), &modern, &[Ed25519]),
+            (&ed25519, None, &[RsaSha512], &[]),
+            // Three: what is listed, the best of it.
+            (&rsa, Some(&[RsaSha256, RsaSha512]), &modern, &[RsaSha512]),
+            (&rsa, Some(&[RsaSha256]), &modern, &[RsaSha256]),
+            (&rsa, Some(&[RsaSha1]), &legacy, &[RsaSha1]),
+            (&rsa, Some(&[RsaSha1]), &modern, &[RsaSha512]),
+            // Nothing is said: SHA-512, and SHA-1 where old partners are meant.
+            (&rsa, None, &modern, &[RsaSha512]),
+            (&rsa, None, &legacy, &[RsaSha512, RsaSha1]),
+        ] {
+            let chosen = signature_algorithms(key, theirs, ours);
+            assert_eq!(chosen, expected, "{key:?} {theirs:?} {ours:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_takes_keys_that_its_preferences_allow() {
+        let ours = [Ed25519, RsaSha512];
+        let ed25519 = PublicKey::ed25519([1; 32]);
+        assert!(is_allowed(&ed25519, Ed25519, &ours, 2048));
+        assert!(!is_allowed(&ed25519, Ed25519Cert, &ours, 2048));
+        assert!(!is_allowed(&ed25519, RsaSha512, &ours, 2048));
+        assert!(is_allowed(&rsa(256), RsaSha512, &ours, 2048));
+        assert!(!is_allowed(&rsa(256), RsaSha256, &ours, 2048));
+        assert!(!is_allowed(&rsa(256), RsaSha512Cert, &ours, 2048));
+        assert!(!is_allowed(&rsa(128), RsaSha512, &ours, 2048));
+        assert!(is_allowed(&rsa(128), RsaSha512, &ours, 1024));
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let secret = || Zeroizing::new("hunter2".to_owned());
+        let (old, new) = (secret(), secret());
+        let change = Credential::PasswordChange {
+            old: old.clone(),
+            new: new.clone(),
+        };
+        for shown in [
+            format!("{:?}", Credential::Password(secret())),
+            format!("{change:?}"),
+            format!("{:?}", Method::Password(secret())),
+            format!("{:?}", Method::PasswordChange { old, new }),
+            format!("{:?}", Method::Answers(vec![secret()])),
+        ] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
