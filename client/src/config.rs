@@ -166,7 +166,10 @@ impl SshConfig {
             load.start_final_pass(name.to_string());
             self.read(&mut load)?;
         }
-        resolve::resolve(load.options, host, local, load.warnings)
+        let mut config = resolve::resolve(load.options, host, local, load.warnings)?;
+        let skipped = config.skipped_algorithms();
+        config.warnings.extend(skipped);
+        Ok(config)
     }
 
     fn read(&self, load: &mut Load<'_>) -> Result<(), ConfigError> {

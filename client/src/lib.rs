@@ -75,6 +75,7 @@ pub use ketch_protocol::{
 pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
 pub use ketch_transport::crypto::hostkey::PublicKey;
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
+pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};
 pub use progress::Progress;
 pub use reconnect::{Reconnect, ReconnectError, Reconnecting};

@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 use ketch_transport::driver::{
     ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, PingError, RefuseAll, stream,
 };
+use ketch_transport::info::{Algorithms, ConnectionInfo};
+use ketch_transport::profile::Profile;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -29,6 +31,8 @@ pub struct Session {
     connection: ConnectionHandle,
     host: Host,
     logged_in_with: Option<Tried>,
+    /// At the login; an exchange later on agrees on the same.
+    agreed: Option<Algorithms>,
     timeouts: Arc<Timeouts>,
     ended: Arc<OnceLock<Instant>>,
 }
@@ -45,6 +49,16 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let agreed = login.info().algorithms;
+        let weak = beyond(agreed.as_ref(), Profile::Compat);
+        if weak.is_empty() {
+            let old = beyond(agreed.as_ref(), Profile::Modern);
+            if !old.is_empty() {
+                tracing::info!(%host, algorithms = %old.join(", "), "algorithms beyond `modern` are in use");
+            }
+        } else {
+            tracing::warn!(%host, algorithms = %weak.join(", "), "weak algorithms are in use");
+        }
         let (connection, run) = match keep_up {
             Some(keep_up) => login.run(Box::new(keep_up)),
             None => login.run(Box::new(RefuseAll)),
@@ -59,6 +73,7 @@ impl Session {
             connection,
             host,
             logged_in_with,
+            agreed,
             timeouts: Arc::new(timeouts),
             ended,
         }
@@ -132,6 +147,18 @@ impl Session {
         self.connection.peer_identification()
     }
 
+    /// How the connection is protected, and what has gone over it.
+    #[must_use]
+    pub fn info(&self) -> ConnectionInfo {
+        self.connection.info()
+    }
+
+    /// The names of the algorithms in use that `profile` does not offer: weaker or less liked ones.
+    #[must_use]
+    pub fn algorithms_beyond(&self, profile: Profile) -> Vec<&'static str> {
+        beyond(self.agreed.as_ref(), profile)
+    }
+
     /// The deadlines that the connection was made with.
     #[must_use]
     pub fn timeouts(&self) -> &Timeouts {
@@ -147,6 +174,31 @@ impl Session {
     pub(crate) const fn connection(&self) -> &ConnectionHandle {
         &self.connection
     }
+}
+
+fn beyond(used: Option<&Algorithms>, profile: Profile) -> Vec<&'static str> {
+    let Some(used) = used else {
+        return Vec::new();
+    };
+    let offered = profile.for_client();
+    let mut names = Vec::new();
+    let mut note = |is_offered: bool, name: &'static str| {
+        if !is_offered && !names.contains(&name) {
+            names.push(name);
+        }
+    };
+    note(offered.kex.contains(&used.kex), used.kex.name());
+    note(
+        offered.host_key.contains(&used.host_key),
+        used.host_key.name(),
+    );
+    for suite in [used.client_to_server, used.server_to_client] {
+        note(offered.cipher.contains(&suite.cipher), suite.cipher.name());
+        if let Some(mac) = suite.mac {
+            note(offered.mac.contains(&mac), mac.name());
+        }
+    }
+    names
 }
 
 #[expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]

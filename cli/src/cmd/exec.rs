@@ -16,8 +16,7 @@ const VARIABLES_MAX: usize = 128;
 
 /// Runs the command and ends as it ends.
 pub(crate) async fn run(plan: Exec) -> Result<(), Failed> {
-    let settings = login::settings(&plan.connection).await?;
-    let session = login::session(&plan.connection).await?;
+    let (session, settings) = login::session_and_settings(&plan.connection).await?;
     let mut program = Program::exec(plan.command);
     let sent = std::env::vars_os().filter_map(|(name, value)| {
         let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);

@@ -27,15 +27,25 @@ const CERTIFICATE_FILE_LEN_MAX: u64 = 64 * 1024;
 /// Connects and logs in: with keys and the agent, then with what a user at a terminal answers or
 /// the password from the file.
 pub(crate) async fn session(connection: &Connection) -> Result<Session, Failed> {
-    let way = way(connection).await?;
-    let connecting = connect(connection, &way)?.connect();
-    connecting.await.map_err(|error| advised(error, connection))
+    let (session, _) = session_and_settings(connection).await?;
+    Ok(session)
 }
 
-/// The settings of the server itself, for commands that need to know them.
-pub(crate) async fn settings(connection: &Connection) -> Result<HostConfig, Failed> {
+/// As [`session`], with the settings of the server for commands that have more to ask of them.
+pub(crate) async fn session_and_settings(
+    connection: &Connection,
+) -> Result<(Session, HostConfig), Failed> {
     let mut way = way(connection).await?;
-    way.pop().ok_or_else(nowhere)
+    let connecting = connect(connection, &way)?.connect();
+    let session = connecting
+        .await
+        .map_err(|error| advised(error, connection))?;
+    let weak = session.algorithms_beyond(Profile::Compat);
+    if !weak.is_empty() {
+        let (host, weak) = (session.host(), weak.join(", "));
+        eprintln!("ketch: the connection to {host} is weak, whoever runs it should know: {weak}");
+    }
+    Ok((session, way.pop().ok_or_else(nowhere)?))
 }
 
 fn nowhere() -> Failed {

@@ -128,7 +128,9 @@ fn a_mistake_in_the_configuration_is_named() {
         "{said}"
     );
     scene.configure(&format!("{FILES}    Ciphers 3des-ctr\n"));
-    let said = scene.fails(&["ls", "files:/"], 9);
+    let output = scene.ketch(&["ls", "files:/"]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
     assert!(
         said.contains("Ciphers") && said.contains("ketch algorithms"),
         "{said}"
@@ -250,7 +252,10 @@ fn what_only_old_servers_speak_has_to_be_asked_for() {
     scene.configure(FILES);
     let said = scene.fails(&["ls", "files:/"], 9);
     assert!(said.contains("--profile legacy"), "{said}");
-    scene.succeeds(&["ls", "--profile", "legacy", "files:/"]);
+    let output = scene.ketch(&["ls", "--profile", "legacy", "files:/"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with("diffie-hellman-group14-sha1\n"), "{said}");
     scene.succeeds(&["ls", "--kex", "+diffie-hellman-group14-sha1", "files:/"]);
     scene.succeeds(&[
         "ls",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
 use ketch_transport::profile::{Preferences, Profile};
 
-use super::error::{ConfigError, ValueError};
+use super::error::{ConfigError, ValueError, Warning};
 use super::pattern;
 use super::{
     AlgorithmSpec, HostConfig, HostKeyChecking, JUMPS_MAX, JumpHost, ProxyChoice, SshConfig,
@@ -138,7 +138,7 @@ impl Connect {
 impl HostConfig {
     /// The algorithms of `base`, changed as the configuration has it.
     ///
-    /// Names that ketch does not have are left out, with a warning in the log.
+    /// Names that ketch does not have are left out; [`HostConfig::warnings`] tells of them.
     ///
     /// # Errors
     /// [`ConfigError::Value`] where nothing is left of a list.
@@ -191,6 +191,35 @@ impl HostConfig {
         Ok(preferences)
     }
 
+    /// The names in lists of algorithms that stand for nothing here.
+    pub(super) fn skipped_algorithms(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let mut note = |keyword, skipped: Option<Vec<String>>| {
+            if let Some(names) = skipped.filter(|names| !names.is_empty()) {
+                warnings.push(Warning::Algorithms { keyword, names });
+            }
+        };
+        let skipped = |spec: &AlgorithmSpec| spec.choose(Kex::ALL, Kex::ALL, Kex::name).skipped;
+        note("KexAlgorithms", self.kex_algorithms.as_ref().map(skipped));
+        let all = CipherName::ALL;
+        let skipped = |spec: &AlgorithmSpec| spec.choose(all, all, CipherName::name).skipped;
+        note("Ciphers", self.ciphers.as_ref().map(skipped));
+        let all = MacName::ALL;
+        let skipped = |spec: &AlgorithmSpec| spec.choose(all, all, MacName::name).skipped;
+        note("MACs", self.macs.as_ref().map(skipped));
+        let all = SignatureAlgorithm::ALL;
+        let skipped =
+            |spec: &AlgorithmSpec| spec.choose(all, all, SignatureAlgorithm::name).skipped;
+        for (keyword, spec) in [
+            ("HostKeyAlgorithms", &self.host_key_algorithms),
+            ("PubkeyAcceptedAlgorithms", &self.pubkey_accepted_algorithms),
+            ("CASignatureAlgorithms", &self.ca_signature_algorithms),
+        ] {
+            note(keyword, spec.as_ref().map(skipped));
+        }
+        warnings
+    }
+
     fn choose<T: Copy + PartialEq>(
         &self,
         keyword: &'static str,
@@ -203,14 +232,6 @@ impl HostConfig {
             return Ok(());
         };
         let chosen = spec.choose(list, all, name);
-        if !chosen.skipped.is_empty() {
-            tracing::warn!(
-                keyword,
-                host = %self.named,
-                skipped = %chosen.skipped.join(",").escape_debug(),
-                "algorithms that ketch does not have are left out"
-            );
-        }
         if chosen.algorithms.is_empty() {
             return Err(ConfigError::Value {
                 host: self.named.to_string(),

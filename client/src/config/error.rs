@@ -60,6 +60,13 @@ pub enum Warning {
         /// Where it stands.
         at: Place,
     },
+    /// Algorithms of a list that ketch does not have: the others of the list count.
+    Algorithms {
+        /// The keyword.
+        keyword: &'static str,
+        /// The names, as they are written.
+        names: Vec<String>,
+    },
     /// There are more of these, which are not told of.
     More,
 }
@@ -80,6 +87,11 @@ impl fmt::Display for Warning {
                 "{at}: `Match exec` runs a command, which was not allowed: it counts as not met"
             ),
             Self::NotText { at } => write!(f, "{at}: the line is not UTF-8"),
+            Self::Algorithms { keyword, names } => write!(
+                f,
+                "{keyword} names what ketch does not have, and is left out: {}",
+                names.join(", ").escape_debug()
+            ),
             Self::More => f.write_str("there is more in the configuration that has no effect"),
         }
     }

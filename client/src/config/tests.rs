@@ -235,6 +235,23 @@ fn keywords_that_nobody_knows_are_warned_of() {
 }
 
 #[test]
+fn algorithms_that_ketch_does_not_have_are_left_out_and_told() {
+    let config = resolve("Ciphers rot13,aes128-ctr\nMACs -umac-*\n", "host");
+    let texts: Vec<_> = config.warnings.iter().map(Warning::to_string).collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(
+        texts[0].contains("Ciphers") && texts[0].contains("rot13"),
+        "{texts:?}"
+    );
+    let base = ketch_transport::profile::Profile::Modern.for_client();
+    let preferences = config.preferences(base.clone()).unwrap();
+    assert_eq!(preferences.cipher.len(), 1);
+    assert_eq!(preferences.mac, base.mac);
+    let none = resolve("KexAlgorithms rot13\n", "host").preferences(base);
+    assert_eq!(none.unwrap_err().kind(), Kind::Algorithm);
+}
+
+#[test]
 fn commands_of_match_run_only_where_that_was_allowed() {
     let home = Home::new("Match exec \"test %h = host\"\n Port 1\nMatch exec false\n User no\n");
     let config = home.resolve("host").unwrap();
