@@ -12,6 +12,7 @@
 //! | [`sftp_stream`] | the streaming decoders, with their input cut anywhere |
 //! | [`packet`] | identification lines, and the packet layer under every cipher |
 //! | [`ssh`] | every SSH message, and what two offers agree on |
+//! | [`ssh_channels`] | a connection in use, and scripts of messages about channels |
 //! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
 //! | [`agent`] | what an ssh-agent says |
 //! | [`keys`] | keys, certificates, signatures, key files, revocation lists |
@@ -26,6 +27,7 @@ pub mod packet;
 pub mod sftp;
 pub mod sftp_stream;
 pub mod ssh;
+pub mod ssh_channels;
 pub mod ssh_config;
 pub mod ssh_session;
 pub mod wire;

@@ -135,6 +135,62 @@ fn settle(client: &mut Side, server: &mut Side, to_server: &mut Wire, to_client:
     panic!("they talk for ever");
 }
 
+/// A connection in use of which one side is tested, and the other says what it is told.
+pub(crate) struct Joined {
+    tested: Side,
+    other: Side,
+}
+
+impl Joined {
+    /// Somebody is logged in, and no channel is open.
+    pub(crate) fn logged_in(tests_client: bool) -> Self {
+        let (mut client, mut server) = (Side::client(2), Side::server(3));
+        client.opens = false;
+        let (mut to_server, mut to_client) = (Wire::default(), Wire::default());
+        settle(&mut client, &mut server, &mut to_server, &mut to_client);
+        assert!(client.authenticated && server.authenticated);
+        let (tested, other) = if tests_client {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        Self { tested, other }
+    }
+
+    pub(crate) fn tested(&mut self) -> &mut Connection {
+        &mut self.tested.connection
+    }
+
+    /// The other side says `payload`; what comes of it goes to `on_event`.
+    pub(crate) fn tell(
+        &mut self,
+        payload: &[u8],
+        mut on_event: impl FnMut(&mut Connection, &Event<'_>) -> Result<(), ConnectionError>,
+    ) -> Result<(), ConnectionError> {
+        let Self { tested, other } = self;
+        other.connection.send_raw_for_tests(payload)?;
+        let mut bytes = other.connection.output().to_vec();
+        other.connection.output_taken(bytes.len());
+        let mut input = Input::new(&mut bytes);
+        while let Some(event) = tested.connection.next(&mut input, tested.now)? {
+            on_event(&mut tested.connection, &event)?;
+            assert!(
+                !tested.connection.is_waiting(),
+                "every question is answered once"
+            );
+        }
+        Ok(())
+    }
+
+    /// The tested side says what it has to say, to nobody.
+    pub(crate) fn flush(&mut self) -> Result<(), ConnectionError> {
+        self.tested.connection.flush(self.tested.now)?;
+        let len = self.tested.connection.output().len();
+        self.tested.connection.output_taken(len);
+        Ok(())
+    }
+}
+
 /// One direction of the stream.
 #[derive(Default)]
 struct Wire {
@@ -177,6 +233,8 @@ struct Side {
     /// What is yet to be put into the channel.
     wanted: usize,
     is_client: bool,
+    /// Whether it opens a channel as soon as it is in.
+    opens: bool,
 }
 
 impl Side {
@@ -213,6 +271,7 @@ impl Side {
             said: Vec::new(),
             wanted: 0,
             is_client,
+            opens: true,
         }
     }
 
@@ -269,7 +328,9 @@ impl Side {
             Event::Attempt(_) => self.authenticated = self.connection.accept_auth(self.now)?,
             Event::Authenticated => {
                 self.authenticated = true;
-                self.connection.open_session("echo", 64 * 1024)?;
+                if self.opens {
+                    self.connection.open_session("echo", 64 * 1024)?;
+                }
             }
             Event::ChannelReady(channel) => self.channel = Some(channel),
             Event::Request(channel, _) => {

@@ -21,6 +21,15 @@ pub const EAGER_BYTES_MAX: u32 = 16 * 1024;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ChannelId(pub(crate) u32);
 
+impl ChannelId {
+    /// The channel of that number, whether there is one or not: for fuzzing only.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn for_tests(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// How far a direction has come to its end.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum End {

@@ -825,6 +825,15 @@ impl Connection {
         let _ = self.outbox.now(|w| message.encode(w));
     }
 
+    /// Sends a payload as it is: for fuzzing only.
+    ///
+    /// # Errors
+    /// [`ConnectionError::OutputFull`].
+    #[doc(hidden)]
+    pub fn send_raw_for_tests(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
+        Ok(self.outbox.now(|w| w.bytes(payload))?)
+    }
+
     /// Tells the peer why, as far as it should know.
     fn say_why(&mut self, error: &ConnectionError) {
         if let Some(reason) = error.reason() {

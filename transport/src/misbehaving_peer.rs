@@ -5,6 +5,7 @@
 
 mod channel_ends;
 mod channels;
+mod early;
 mod floods;
 mod key_exchange;
 mod login;
@@ -13,6 +14,7 @@ mod offers;
 mod order;
 mod packets;
 mod peer;
+mod services;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -38,7 +38,7 @@ use crate::message::number;
 use crate::outbox::Outbox;
 use crate::packet::Lent;
 use global::Global;
-use host_keys::HostKeyProofs;
+pub(crate) use host_keys::HostKeyProofs;
 
 /// Replies without a request that are passed over before the connection ends.
 const UNSOLICITED_MAX: u32 = 64;

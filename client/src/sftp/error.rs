@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use ketch_protocol::{RemotePath, StatusCode};
-use ketch_transport::driver::OpenError;
+use ketch_transport::driver::{CloseReason, OpenError};
 
 use crate::{
     error::{Failure, Kind, Outcome},
@@ -275,6 +275,15 @@ impl Failure for SftpError {
             Self::Misbehaved { .. } | Self::Malformed { .. } => Kind::Peer,
             Self::Unsupported { .. } | Self::NotOpened(OpenError::Refused(_)) => Kind::Unsupported,
             Self::NotOpened(OpenError::TooMany) => Kind::Local,
+            // A channel that was used before it was open, and was refused.
+            Self::Lost { source, .. }
+                if matches!(
+                    source.downcast_ref::<CloseReason>(),
+                    Some(CloseReason::Refused(_))
+                ) =>
+            {
+                Kind::Unsupported
+            }
             Self::Lost { .. } | Self::NotOpened(_) => Kind::Network,
         }
     }

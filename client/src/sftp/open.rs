@@ -26,8 +26,9 @@ impl Session {
     /// Starts SFTP on a channel of its own.
     ///
     /// Sessions on one connection take turns; one is enough for any number of callers. With a
-    /// server that is known to take requests early, this does not wait for its greeting: what is
-    /// wrong with it comes with the first request.
+    /// server that is known to take requests early, OpenSSH's and ours, this does not wait for its
+    /// greeting, nor, where it is the first channel of the connection, for the channel: what is wrong
+    /// comes with the first request, whose answer is then the first thing that is waited for.
     ///
     /// # Errors
     /// [`SftpError::NotOpened`] if the server refused the channel or has no SFTP; others if the
@@ -42,9 +43,19 @@ impl Session {
         let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
-        let opening = self
-            .connection()
-            .open_session("sftp", WINDOW, Box::new(channel));
+        let application = Box::new(channel);
+        let first = if early {
+            self.connection().early()
+        } else {
+            None
+        };
+        if let Some(first) = first {
+            // All of it leaves at once, the first requests too, and nothing is waited for.
+            let opened = first.open_session("sftp", WINDOW, application);
+            opened.map_err(SftpError::NotOpened)?;
+            return Ok(Sftp::new(shared, self.clone()));
+        }
+        let opening = self.connection().open_session("sftp", WINDOW, application);
         // A server may answer keepalives and open nothing.
         let Ok(opened) = tokio::time::timeout(settings.stall, opening).await else {
             let (operation, path) = (Operation::Begin, RemotePath::from(""));

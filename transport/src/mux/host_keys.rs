@@ -21,7 +21,7 @@ pub(super) const KEYS_MAX: usize = 16;
 
 /// What either side knows of the server's host keys.
 #[derive(Debug, Default)]
-pub(super) struct HostKeyProofs {
+pub(crate) struct HostKeyProofs {
     /// The server's, which it holds.
     own: Vec<Arc<HostKey>>,
     /// Which of them have signed.
@@ -34,7 +34,7 @@ pub(super) struct HostKeyProofs {
 impl super::Mux {
     /// Both sides: what proofs are bound to.
     pub(crate) fn set_session_id(&mut self, session_id: &[u8]) {
-        self.host_keys.session_id = session_id.to_vec();
+        self.host_keys.set_session_id(session_id);
     }
 
     /// Server: the keys that it tells. Only these are ever proved.
@@ -63,6 +63,10 @@ impl super::Mux {
 }
 
 impl HostKeyProofs {
+    pub(crate) fn set_session_id(&mut self, session_id: &[u8]) {
+        self.session_id = session_id.to_vec();
+    }
+
     /// Client: the keys that the server says it holds, as far as they are of types that we know.
     /// None of them is proved.
     pub(super) fn on_offer(&mut self, data: &[u8]) -> Result<Vec<PublicKey>, DecodeError> {
@@ -113,7 +117,7 @@ impl HostKeyProofs {
 
     /// Client: those of the keys for which there is a good signature. One that is missing or wrong
     /// makes all of them unproved: an honest server has no reason for it.
-    pub(super) fn verify(
+    pub(crate) fn verify(
         &self,
         keys: Vec<PublicKey>,
         data: &[u8],

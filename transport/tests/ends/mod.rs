@@ -11,8 +11,10 @@ use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, HostKey, ServerConfig};
 use ketch_transport::driver::{
     Acceptor, Application, ChannelIo, ChannelStream, CloseReason, ConnectionHandle, Lent, Login,
-    LoginEvent, RefuseAll, stream,
+    LoginEvent, RefuseAll, Setup, stream,
 };
+use ketch_transport::event::Exit;
+use ketch_transport::session::{Pty, Tcpip, WindowSize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,6 +33,46 @@ pub(crate) struct Programs {
 }
 
 impl Acceptor for Programs {
+    fn exec(&mut self, command: &[u8], setup: Setup) -> Option<Box<dyn Application>> {
+        let command = String::from_utf8(command.to_vec()).ok()?;
+        (command != "none").then(|| {
+            Box::new(Told {
+                command,
+                setup,
+                input: Vec::new(),
+            }) as _
+        })
+    }
+
+    fn shell(&mut self, setup: Setup) -> Option<Box<dyn Application>> {
+        self.exec(b"shell", setup)
+    }
+
+    fn env(&mut self, name: &str, _value: &str) -> bool {
+        name.starts_with("OK_")
+    }
+
+    fn pty(&mut self, pty: &Pty) -> bool {
+        pty.term != "none"
+    }
+
+    fn direct_tcpip(&mut self, to: &Tcpip) -> Option<Box<dyn Application>> {
+        if to.host != "echo" {
+            return None;
+        }
+        let (channel, application) = stream();
+        drop(tokio::task::spawn(echo(channel)));
+        Some(application)
+    }
+
+    fn forward(&mut self, address: &str, port: u16) -> Option<u16> {
+        (address == "localhost").then_some(if port == 0 { 4_000 } else { port })
+    }
+
+    fn cancel_forward(&mut self, address: &str, _port: u16) -> bool {
+        address == "localhost"
+    }
+
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
         if name == "parting" {
             return Some(Box::new(Parting));
@@ -63,6 +105,50 @@ impl Application for Parting {
     }
 
     fn on_data(&mut self, _data: Lent<'_>, _io: &mut ChannelIo<'_>) {}
+}
+
+/// Says what it was started with and what it was given, and beside that what it was told.
+struct Told {
+    command: String,
+    setup: Setup,
+    input: Vec<u8>,
+}
+
+impl Application for Told {
+    fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
+        self.input.extend_from_slice(data.bytes);
+        io.give_credit(data.bytes.len());
+    }
+
+    fn on_window_change(&mut self, size: WindowSize, io: &mut ChannelIo<'_>) {
+        io.send_stderr(format!("{}x{};", size.columns, size.rows).as_bytes())
+            .unwrap();
+    }
+
+    fn on_signal(&mut self, name: &str, io: &mut ChannelIo<'_>) {
+        io.send_stderr(format!("{name};").as_bytes()).unwrap();
+    }
+
+    fn on_eof(&mut self, io: &mut ChannelIo<'_>) {
+        let Self {
+            command,
+            setup,
+            input,
+        } = self;
+        let term = setup.pty.as_ref().map(|pty| pty.term.clone());
+        let said = format!("{command} {:?} {term:?} {}", setup.env, input.len());
+        io.send(said.as_bytes()).unwrap();
+        if command == "signal" {
+            io.send_exit(&Exit::Signal {
+                name: "TERM".to_owned(),
+                core_dumped: true,
+                message: "so it is".to_owned(),
+            });
+        } else {
+            io.send_exit_status(5);
+        }
+        io.close();
+    }
 }
 
 async fn echo(channel: ChannelStream) {
