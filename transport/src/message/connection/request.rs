@@ -163,7 +163,7 @@ impl<'a> Request<'a> {
 
     fn encode(&self, w: &mut Writer<'_>) {
         match *self {
-            Self::Subsystem(name) => w.string(name.as_bytes()),
+            Self::Subsystem(name) | Self::Signal(name) => w.string(name.as_bytes()),
             Self::Exec(command) => w.string(command),
             Self::Env { name, value } => {
                 w.string(name);
@@ -175,7 +175,6 @@ impl<'a> Request<'a> {
                 w.string(modes);
             }
             Self::WindowChange(size) => size.encode(w),
-            Self::Signal(name) => w.string(name.as_bytes()),
             Self::ExitStatus(code) => w.u32(code),
             Self::ExitSignal(ExitSignal {
                 signal,
