@@ -54,7 +54,7 @@ fn answer(
     event: &Event<'_>,
     turn: u32,
 ) -> Result<(), ConnectionError> {
-    let yes = turn % 3 != 0;
+    let yes = !turn.is_multiple_of(3);
     match event {
         Event::Request(_, request) => connection.answer_request(yes, request.starts())?,
         Event::ChannelAsked(_) => drop(connection.answer_open(yes)?),

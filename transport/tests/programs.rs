@@ -1,5 +1,7 @@
 //! Programs, carried connections, forwarded ports and channels that are used early, with the driver
-//! on both sides.
+//! on both sides (RFC 4254 §6 and §7).
+
+#![expect(clippy::disallowed_methods, reason = "the tests of a driver own tasks")]
 
 mod ends;
 
