@@ -16,6 +16,7 @@
 //! | [`ssh_session`] | two whole SSH machines, and a server that strangers talk to |
 //! | [`agent`] | what an ssh-agent says |
 //! | [`keys`] | keys, certificates, signatures, key files, revocation lists |
+//! | [`ssh_script`] | a whole client or server with a peer that keeps no rule |
 //! | [`known_hosts`] | files of host keys, and destinations |
 //! | [`ssh_config`] | configurations of users |
 #![forbid(unsafe_code)]
@@ -29,5 +30,6 @@ pub mod sftp_stream;
 pub mod ssh;
 pub mod ssh_channels;
 pub mod ssh_config;
+pub mod ssh_script;
 pub mod ssh_session;
 pub mod wire;

@@ -734,6 +734,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Says something that no honest machine says, under the keys in use: for tests and fuzzing of
+    /// the other side only.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] if it does not fit.
+    #[doc(hidden)]
+    pub fn say_raw(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
+        self.outbox.sender.send(payload)?;
+        Ok(())
+    }
+
     /// Turns what the channels have to send into packets, and starts a key exchange if one is due.
     ///
     /// # Errors
