@@ -338,7 +338,7 @@ impl Side {
             Event::Attempt(attempt) => self.judge(&attempt.method)?,
             Event::Authenticated => {
                 self.is_in = true;
-                self.connection.open_session("sftp", 64 * 1024)?;
+                self.open(64 * 1024)?;
             }
             Event::Banner(_) => assert!(!self.is_in),
             other => {
@@ -394,7 +394,10 @@ impl Side {
                     self.channels.push(channel);
                 }
             }
-            Event::ChannelReady(channel) => self.channels.push(channel),
+            Event::ChannelReady(channel) => {
+                assert!(self.channels.contains(&channel), "nobody opened it");
+            }
+            Event::ChannelRefused(channel, _) => self.channels.retain(|other| *other != channel),
             Event::ChannelAsked(_) => {
                 if let Some(channel) = self.connection.answer_open(true)? {
                     self.channels.push(channel);
@@ -415,6 +418,13 @@ impl Side {
         Ok(())
     }
 
+    /// What a host says first may come before it is known that it gives what was asked for.
+    fn open(&mut self, window: u32) -> Result<(), ConnectionError> {
+        let opened = self.connection.open_session("sftp", window)?;
+        self.channels.extend(opened);
+        Ok(())
+    }
+
     /// Something that an application may want at any moment after the login.
     fn act(&mut self, what: u8) -> Result<(), ConnectionError> {
         if !self.is_in {
@@ -422,7 +432,7 @@ impl Side {
         }
         let channel = self.channels.first().copied();
         match (what % 9, channel) {
-            (0, _) => drop(self.connection.open_session("sftp", 1 << 14)?),
+            (0, _) => self.open(1 << 14)?,
             (1, _) => self.connection.rekey(self.now)?,
             (2, _) => drop(self.connection.send_ping()?),
             (3, _) => drop(self.connection.ask_forward("localhost", 0)?),

@@ -381,6 +381,97 @@ async fn only_the_right_proof_lets_in() {
     assert!(!attempt("anna", vec![Try::Key(pair(1))]).await);
 }
 
+/// CVE-2024-5806 and its like: what a path, a shell or a template would read something into.
+#[tokio::test]
+async fn names_that_mean_something_elsewhere_are_nobody_here() {
+    let server = builder(&Arc::new(MemoryFileSystem::new())).build().unwrap();
+    let attempt = |user: String| {
+        let server = server.clone();
+        async move {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+            tokio::spawn(async move { server.serve_stream(theirs, "test").await });
+            log_in(ours, &user, vec![Try::Password(PASSWORD)])
+                .await
+                .is_ok()
+        }
+    };
+    assert!(attempt("anna".to_owned()).await);
+    for name in [
+        "",
+        " anna",
+        "anna ",
+        "Anna",
+        "anna\0",
+        "anna\n",
+        "../anna",
+        "./anna",
+        "anna/",
+        "x/../anna",
+        "$(id)",
+        "`id`",
+        "%u",
+        "%h/anna",
+        "~anna",
+        "*",
+        "anna,anna",
+        "\u{202e}anna",
+        "\u{430}nna", // begins with a Cyrillic letter
+        "a\u{301}nna",
+    ] {
+        assert!(!attempt(name.to_owned()).await, "{name:?}");
+    }
+    for len in [255, 256, 10_000] {
+        assert!(!attempt("a".repeat(len)).await, "{len}");
+    }
+}
+
+/// Who says nothing, or a byte now and then, keeps a place for the time of a login and no longer;
+/// meanwhile others come in.
+#[tokio::test(start_paused = true)]
+async fn many_that_drip_keep_nobody_out() {
+    // Fewer than the places that there are for those who are not logged in.
+    const DRIPPING: usize = 90;
+    let server = builder(&Arc::new(MemoryFileSystem::new())).build().unwrap();
+    let begun = tokio::time::Instant::now();
+    let mut served = tokio::task::JoinSet::new();
+    for n in 0..DRIPPING {
+        let (mut ours, theirs) = tokio::io::duplex(1 << 14);
+        let server = server.clone();
+        served.spawn(async move {
+            let _ = server.serve_stream(theirs, n).await;
+            begun.elapsed()
+        });
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move {
+            // A line that is never finished, or the start of one packet after it.
+            let line: &[u8] = b"SSH-2.0-drip\r\n\0\0\x10\0";
+            let mut bytes = line.iter().chain(std::iter::repeat(&b'x'));
+            if n % 3 == 0 {
+                return std::future::pending().await;
+            }
+            while let Some(&byte) = bytes.next() {
+                let byte = if n % 3 == 1 { b'x' } else { byte };
+                if ours.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    for _ in 0..10 {
+        connected(&server, 1 << 16).await.disconnect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut left = 0;
+    while let Some(time) = served.join_next().await {
+        let time = time.unwrap();
+        assert!(time <= Duration::from_secs(31), "{time:?}");
+        left += 1;
+    }
+    assert_eq!(left, DRIPPING);
+}
+
 #[tokio::test]
 async fn nothing_but_the_subsystem_sftp_is_there() {
     let server = builder(&Arc::new(MemoryFileSystem::new())).build().unwrap();
