@@ -157,7 +157,7 @@ pub fn kexinit(data: &[u8]) {
 }
 
 /// Names that mean something in an offer, and one that does not.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
     "ext-info-c",
@@ -170,6 +170,9 @@ const NAMES: [&str; 12] = [
     "chacha20-poly1305@openssh.com",
     "none",
     "no-such-name",
+    "mlkem768x25519-sha256",
+    "aes128-ctr",
+    "hmac-sha2-256-etm@openssh.com",
 ];
 
 /// The fields of an offer whose ten lists hold up to seven names each.
@@ -333,8 +336,8 @@ mod tests {
         let (one, two) = (payload(|w| client.encode(w)), payload(|w| server.encode(w)));
         let len = u16::try_from(one.len() - 1).unwrap().to_be_bytes();
         kexinit(&[&[0][..], &len, &one[1..], &two[1..]].concat());
-        // One name in each of the first four lists: key exchange, host key, both ciphers.
-        let offer = [1, 0, 1, 6, 1, 7, 1, 7, 0, 0, 0, 0, 0, 0, 0];
+        // One name in each list that counts: key exchange, host key, ciphers, compression.
+        let offer = [1, 0, 1, 6, 1, 7, 1, 7, 0, 0, 1, 10, 1, 10, 0, 0, 0];
         let mut choices = offer.into_iter();
         let chosen = chosen_offer(&mut choices);
         let chosen = KexInit::decode(Reader::new(&chosen)).unwrap();

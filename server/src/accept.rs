@@ -99,6 +99,7 @@ impl Server {
     /// # Panics
     /// Never: a server without a key cannot be built.
     #[must_use]
+    #[expect(clippy::expect_used, reason = "the builder refuses a server without a key")]
     pub fn host_key(&self) -> &PublicKey {
         self.host_keys().next().expect("there is one")
     }

@@ -182,11 +182,8 @@ impl ConnectionError {
             Self::NoCommonAlgorithm(_)
             | Self::RandomFailed(_)
             | Self::WrongGuess
-            | Self::NoHostKey => Some(DisconnectReason::KEY_EXCHANGE_FAILED),
-            Self::Misbehaved(PeerMisbehaved::NoSuchService) => {
-                Some(DisconnectReason::SERVICE_NOT_AVAILABLE)
-            }
-            Self::Misbehaved(
+            | Self::NoHostKey
+            | Self::Misbehaved(
                 PeerMisbehaved::NotStrict
                 | PeerMisbehaved::BadPublicValue
                 | PeerMisbehaved::UnsafeGroup
@@ -194,6 +191,9 @@ impl ConnectionError {
                 | PeerMisbehaved::WeakHostKey
                 | PeerMisbehaved::BadHostSignature,
             ) => Some(DisconnectReason::KEY_EXCHANGE_FAILED),
+            Self::Misbehaved(PeerMisbehaved::NoSuchService) => {
+                Some(DisconnectReason::SERVICE_NOT_AVAILABLE)
+            }
             Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
             Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
             Self::GuessedWrong => Some(DisconnectReason::BY_APPLICATION),

@@ -1,6 +1,8 @@
 //! What an embedding program sees of a connection: spans, counters, algorithms; and what it never
 //! sees, which is a secret.
 
+#![expect(clippy::disallowed_methods, reason = "the tests of a driver own tasks")]
+
 mod ends;
 
 use std::fmt::Debug;

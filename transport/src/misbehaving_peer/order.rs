@@ -66,9 +66,6 @@ fn expected(role: Role, strict: bool, state: State, number: u8) -> Reaction {
         {
             Ignored
         }
-        Admission::Take(Part::ExtInfo) => Fatal,
-        // Nobody asked these questions, and nobody answers what was not asked.
-        Admission::Take(Part::Auth) if number >= 60 => Fatal,
         // RFC 4254 on an open channel that this side did not just ask for. Replies to nothing are
         // counted.
         Admission::Take(Part::Channels) => match number {
@@ -76,10 +73,12 @@ fn expected(role: Role, strict: bool, state: State, number: u8) -> Reaction {
             91 | 92 => Fatal,
             _ => Accepted,
         },
-        Admission::Take(_) => Accepted,
+        // Nobody asked these questions, and nobody answers what was not asked.
+        Admission::Take(Part::Auth) if number < 60 => Accepted,
+        Admission::Take(Part::Kex) => Accepted,
         Admission::Drop | Admission::DropUnlessStrict => Ignored,
         Admission::Unimplemented => Unknown,
-        Admission::Fatal => Fatal,
+        Admission::Fatal | Admission::Take(Part::ExtInfo | Part::Auth) => Fatal,
     }
 }
 
