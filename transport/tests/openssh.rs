@@ -1,5 +1,6 @@
 //! Against the real OpenSSH: our client with `sshd`, `ssh` with our server, each cipher, while both
-//! sides exchange keys again and again under 64 MiB that are echoed.
+//! sides exchange keys again and again under 64 MiB that are echoed; and each cipher with each MAC,
+//! compressed and not, with less.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the tests of a driver own tasks")]
@@ -16,20 +17,25 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding};
 use ends::{host_key, log_in_server, user_public_key, user_signature};
 use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
-use ketch_transport::algorithm::{CipherName, Kex};
+use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName};
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, ServerConfig};
+use ketch_transport::crypto::Suite;
 use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::driver::{
     Acceptor, Application, ChannelIo, CloseReason, ConnectionHandle, Lent, Login, LoginEvent,
     RefuseAll, stream,
 };
+use ketch_transport::profile::Preferences;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const LEN: usize = 64 << 20;
 /// How long `ssh` may take; it takes seconds.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a few megabytes may take.
+const LIMIT_SHORT: Duration = Duration::from_secs(60);
 
 /// Bytes that repeat nowhere near.
 fn content() -> Vec<u8> {
@@ -69,17 +75,28 @@ fn sshd(dir: &Path, cipher: CipherName) -> OpenSshServer {
         lines: vec![
             "Subsystem echo /bin/cat".to_owned(),
             format!("AuthorizedKeysFile {}", authorized.display()),
+            // Without what the user's shell does at its start, which may take long.
+            format!("SetEnv HOME={}", authorized.parent().unwrap().display()),
         ],
         ..OpenSshConfig::default()
     })
     .unwrap()
 }
 
-async fn connect(server: &OpenSshServer, cipher: CipherName) -> ConnectionHandle {
-    let mut config = ClientConfig::new(server.user());
-    config.common.preferences.cipher = vec![cipher];
+/// Nothing but that suite.
+fn prefer(preferences: &mut Preferences, suite: Suite) {
     // Hundreds of exchanges: the cheapest will do.
-    config.common.preferences.kex = vec![Kex::Curve25519Sha256];
+    preferences.kex = vec![Kex::Curve25519Sha256];
+    preferences.cipher = vec![suite.cipher];
+    if let Some(mac) = suite.mac {
+        preferences.mac = vec![mac];
+    }
+    preferences.compression = vec![suite.compression];
+}
+
+async fn connect(server: &OpenSshServer, suite: Suite) -> ConnectionHandle {
+    let mut config = ClientConfig::new(server.user());
+    prefer(&mut config.common.preferences, suite);
     let socket = TcpStream::connect(server.addr()).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut login = Login::client(socket, config).unwrap();
@@ -111,7 +128,7 @@ async fn connect(server: &OpenSshServer, cipher: CipherName) -> ConnectionHandle
 async fn sshd_echoes(cipher: CipherName) {
     let dir = tempfile::tempdir().unwrap();
     let server = sshd(dir.path(), cipher);
-    let handle = connect(&server, cipher).await;
+    let handle = connect(&server, Suite::aead(cipher)).await;
     let (channel, application) = stream();
     handle
         .open_session("echo", 2 << 20, application)
@@ -138,6 +155,88 @@ async fn sshd_echoes(cipher: CipherName) {
     assert!(matches!(*handle.closed().await, CloseReason::Requested));
     let rekeys = server.log().matches("SSH2_MSG_NEWKEYS received").count();
     assert!(rekeys > 30, "{rekeys} exchanges");
+}
+
+/// Every cipher with every MAC, and compressed where `compressed` says so.
+fn suites(compressed: bool) -> Vec<Suite> {
+    let compression = if compressed {
+        Compression::ZlibOpenSsh
+    } else {
+        Compression::None
+    };
+    let with = |suite| Suite {
+        compression,
+        ..suite
+    };
+    Suite::every().map(with).collect()
+}
+
+/// A mebibyte, of which half is easily made shorter: some exchanges of keys, yet fewer than make us
+/// answer slowly (with blocks of 16 bytes OpenSSH wants one for every 80 KiB under its `1M`).
+fn some_content() -> Vec<u8> {
+    let mut bytes = content();
+    bytes.truncate(1 << 20);
+    for piece in bytes.chunks_mut(50_000).step_by(2) {
+        piece.fill(b'a');
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn sshd_echoes_under_every_cipher_and_mac_compressed_and_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let authorized = dir.path().join("authorized");
+    fs::write(&authorized, format!("{}\n", line(&user_public_key()))).unwrap();
+    let names: Vec<_> = CipherName::ALL.iter().map(|cipher| cipher.name()).collect();
+    let macs: Vec<_> = MacName::ALL.iter().map(|mac| mac.name()).collect();
+    let server = OpenSshServer::start(OpenSshConfig {
+        ciphers: Some(names.join(",")),
+        rekey_limit: Some("1M".to_owned()),
+        log_level: "DEBUG1".to_owned(),
+        lines: vec![
+            "Subsystem echo /bin/cat".to_owned(),
+            format!("AuthorizedKeysFile {}", authorized.display()),
+            // Without what the user's shell does at its start, which may take long.
+            format!("SetEnv HOME={}", authorized.parent().unwrap().display()),
+            format!("MACs {}", macs.join(",")),
+            "Compression yes".to_owned(),
+            "MaxStartups 1000".to_owned(),
+        ],
+        ..OpenSshConfig::default()
+    })
+    .unwrap();
+    let sent = Arc::new(some_content());
+    for suite in suites(false).into_iter().chain(suites(true)) {
+        let handle = connect(&server, suite).await;
+        let (channel, application) = stream();
+        handle
+            .open_session("echo", 2 << 20, application)
+            .await
+            .unwrap();
+        let (mut read, mut write) = tokio::io::split(channel);
+        let writer = tokio::task::spawn({
+            let sent = Arc::clone(&sent);
+            async move {
+                write.write_all(&sent).await.unwrap();
+                write.shutdown().await.unwrap();
+            }
+        });
+        let mut received = Vec::with_capacity(sent.len());
+        let echo = tokio::time::timeout(LIMIT_SHORT, read.read_to_end(&mut received)).await;
+        assert!(
+            received == *sent && echo.is_ok_and(|echo| echo.is_ok()),
+            "{suite:?}: {} bytes\n{}",
+            received.len(),
+            server.log()
+        );
+        writer.await.unwrap();
+        assert!(!handle.is_closed(), "{suite:?}");
+        handle.disconnect();
+    }
+    let log = server.log();
+    let rekeys = log.matches("SSH2_MSG_NEWKEYS received").count();
+    assert!(rekeys > 90 * 2, "{rekeys} exchanges");
+    assert!(log.contains("Enabling compression at level 6"));
 }
 
 #[tokio::test]
@@ -167,11 +266,13 @@ async fn an_upload_outlives_hundreds_of_key_exchanges() {
         lines: vec![
             "Subsystem count /usr/bin/wc -c".to_owned(),
             format!("AuthorizedKeysFile {}", authorized.display()),
+            // Without what the user's shell does at its start, which may take long.
+            format!("SetEnv HOME={}", authorized.parent().unwrap().display()),
         ],
         ..OpenSshConfig::default()
     })
     .unwrap();
-    let handle = connect(&server, cipher).await;
+    let handle = connect(&server, Suite::aead(cipher)).await;
     let (mut channel, application) = stream();
     handle
         .open_session("count", 2 << 20, application)
@@ -226,14 +327,15 @@ impl Acceptor for Echo {
 }
 
 /// Serves one connection, and says how it ended.
-async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Arc<CloseReason> {
+async fn serve(listener: TcpListener, suite: Suite, user: PublicKey) -> Arc<CloseReason> {
     let (socket, _) = listener.accept().await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut config = ServerConfig::new([host_key()]);
-    config.common.preferences.cipher = vec![cipher];
-    // Hundreds of exchanges: the cheapest will do.
-    config.common.preferences.kex = vec![Kex::Curve25519Sha256];
-    config.common.rekey.bytes = Some(3 << 20);
+    prefer(&mut config.common.preferences, suite);
+    config.common.rekey.bytes = Some(match suite.compression {
+        Compression::ZlibOpenSsh => 64 << 10, // of fewer bytes
+        _ => 3 << 20,
+    });
     let mut login = Login::server(socket, config).unwrap();
     loop {
         match login.next().await.unwrap() {
@@ -256,7 +358,11 @@ async fn serve(listener: TcpListener, cipher: CipherName, user: PublicKey) -> Ar
 }
 
 /// Runs `ssh -s`, with a file for its input and one for its output; what it says is returned.
-fn run_ssh(dir: &Path, port: u16, cipher: CipherName, subsystem: &str) -> (Option<i32>, String) {
+fn run_ssh(dir: &Path, port: u16, suite: Suite, subsystem: &str) -> (Option<i32>, String) {
+    let compression = match suite.compression {
+        Compression::ZlibOpenSsh => "Compression=yes",
+        _ => "Compression=no",
+    };
     let known_hosts = dir.join("known_hosts");
     let host = line(host_key().public_key());
     fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host}\n")).unwrap();
@@ -269,7 +375,12 @@ fn run_ssh(dir: &Path, port: u16, cipher: CipherName, subsystem: &str) -> (Optio
             "-p",
             &port.to_string(),
             "-c",
-            cipher.name(),
+            suite.cipher.name(),
+            "-o",
+            compression,
+            "-m",
+            // One has to be named.
+            suite.mac.unwrap_or(MacName::HmacSha256).name(),
         ])
         .args([
             "-o",
@@ -309,25 +420,36 @@ fn run_ssh(dir: &Path, port: u16, cipher: CipherName, subsystem: &str) -> (Optio
 }
 
 async fn ssh_is_echoed_to(cipher: CipherName) {
+    ssh_is_echoed(Suite::aead(cipher), content(), 30).await;
+}
+
+async fn ssh_is_echoed(suite: Suite, content: Vec<u8>, rekeys_min: usize) {
     let dir = tempfile::tempdir().unwrap();
     let identity = KeyPair::generate(&dir.path().join("identity"), None).unwrap();
-    let content = content();
     fs::write(dir.path().join("in"), &content).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let server = tokio::task::spawn(serve(listener, cipher, key_of(identity.public_key())));
+    let server = tokio::task::spawn(serve(listener, suite, key_of(identity.public_key())));
     let path = dir.path().to_owned();
-    let ssh = tokio::task::spawn_blocking(move || run_ssh(&path, port, cipher, "echo"));
+    let ssh = tokio::task::spawn_blocking(move || run_ssh(&path, port, suite, "echo"));
     let (status, said) = ssh.await.unwrap();
-    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(status, Some(0), "{suite:?} {said}");
     assert!(
         fs::read(dir.path().join("out")).unwrap() == content,
         "{said}"
     );
     let rekeys = said.matches("SSH2_MSG_NEWKEYS received").count();
-    assert!(rekeys > 30, "{rekeys} exchanges");
+    assert!(rekeys > rekeys_min, "{suite:?} {rekeys} exchanges");
     let why = server.await.unwrap();
     assert!(why.to_string().contains("reason 11"), "{why:?}");
+}
+
+#[tokio::test]
+async fn ssh_is_echoed_to_under_every_cipher_and_mac_compressed_and_not() {
+    let compressed = suites(true).into_iter().step_by(4);
+    for suite in suites(false).into_iter().chain(compressed) {
+        ssh_is_echoed(suite, some_content(), 1).await;
+    }
 }
 
 #[tokio::test]
@@ -379,7 +501,8 @@ async fn ssh_is_told_that_a_subsystem_or_a_user_is_not_known() {
             login.run(Box::new(RefuseAll)).1.await;
         });
         let path = dir.path().to_owned();
-        let ssh = tokio::task::spawn_blocking(move || run_ssh(&path, port, cipher, "none"));
+        let ssh =
+            tokio::task::spawn_blocking(move || run_ssh(&path, port, Suite::aead(cipher), "none"));
         let (status, said) = ssh.await.unwrap();
         assert_eq!(status, Some(255), "{said}");
         assert!(said.contains(expected), "{said}");
