@@ -220,6 +220,22 @@ fn a_file_survives_sftp_exchanging_keys_all_the_time() {
     through_sftp(Some(format!("RekeyLimit={REKEY_LIMIT}")));
 }
 
+/// As small as OpenSSH takes it: keys are exchanged for every packet. It is slow, and it works.
+#[test]
+fn a_file_survives_sftp_with_new_keys_for_every_packet() {
+    const LEN: u64 = 1 << 20;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let served = Served::start();
+    let sum = random_file(&served.root().join("source"), LEN).unwrap();
+    let copy = served.dir.path().join("copy");
+    let sftp = served.sftp(CIPHERS[0]).option("RekeyLimit=16");
+    let batch = format!("get source {0}\nput {0} back\n", copy.display());
+    sftp.batch(&batch).unwrap().check().unwrap();
+    assert_eq!(Sha256::of_file(&copy).unwrap(), sum, "get");
+    let back = served.root().join("back");
+    assert_eq!(Sha256::of_file(&back).unwrap(), sum, "put");
+}
+
 /// What takes a file's place, here or there, is nobody's to read who could not read the old one.
 #[test]
 fn what_takes_a_files_place_keeps_its_permissions() {
