@@ -70,6 +70,10 @@ impl Material {
                 };
                 sign.arg(file.with_added_extension("pub"));
                 run(sign).await;
+                // Beside its key some peers take a certificate without being told to.
+                let mut beside = file.into_os_string();
+                beside.push("-cert.pub");
+                fs::rename(beside, this.certificate(owner, key_type)).unwrap();
             }
         }
         for key_type in FILE_TYPES {
@@ -109,9 +113,9 @@ impl Material {
     }
 
     pub(crate) fn certificate(&self, owner: Owner, key_type: KeyType) -> PathBuf {
-        let mut name = self.private(owner, key_type).into_os_string();
-        name.push("-cert.pub");
-        name.into()
+        let key = self.private(owner, key_type);
+        let name = key.file_name().unwrap_or_default().to_string_lossy();
+        self.path(&format!("certificate_{name}.pub"))
     }
 
     pub(crate) fn key(&self, owner: Owner, key_type: KeyType) -> PrivateKey {
@@ -198,18 +202,21 @@ impl Material {
         let mut hash = Command::new("openssl");
         hash.args(["passwd", "-6", PASSWORD]);
         let hash = run(hash).await;
-        let shadow = format!("{USER}:{}:19000:0:99999:7:::\n", hash.trim_end());
-        fs::write(self.path("shadow"), shadow).unwrap();
-        fs::set_permissions(self.path("shadow"), fs::Permissions::from_mode(0o600)).unwrap();
+        for (name, hash) in [("shadow", hash.trim_end()), ("shadow-open", "")] {
+            let line = format!("{USER}:{hash}:19000:0:99999:7:::\n");
+            fs::write(self.path(name), line).unwrap();
+            fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        }
     }
 
-    /// Lets a program see [`USER`] as an account.
-    pub(crate) fn with_account(&self, command: &mut Command) {
+    /// Lets a program see [`USER`] as an account, one without a password if it is to be open.
+    pub(crate) fn with_account(&self, command: &mut Command, open: bool) {
+        let shadow = if open { "shadow-open" } else { "shadow" };
         command
             .env("LD_PRELOAD", "libnss_wrapper.so")
             .env("NSS_WRAPPER_PASSWD", self.path("passwd"))
             .env("NSS_WRAPPER_GROUP", self.path("group"))
-            .env("NSS_WRAPPER_SHADOW", self.path("shadow"));
+            .env("NSS_WRAPPER_SHADOW", self.path(shadow));
     }
 }
 

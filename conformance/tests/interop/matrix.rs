@@ -102,6 +102,7 @@ pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> 
                 _ => Cell::Fails(error),
             },
         };
+        println!("{}: {} {}: {cell:?}", kind.name(), subject.category(), subject.name());
         cells.push((subject, cell));
     }
     Ok(Column {
@@ -194,6 +195,7 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
                 }
             }
         };
+        println!("{}: {} {}: {cell:?}", kind.name(), subject.category(), subject.name());
         cells.push((subject, cell));
     }
     Ok(Column {

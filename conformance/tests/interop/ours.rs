@@ -59,6 +59,18 @@ pub(crate) struct Outcome {
     pub(crate) early: bool,
 }
 
+/// An error with all that led to it.
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
 /// Logs in at `addr` and sends [`BYTES`] there and back.
 ///
 /// What was learnt is in the outcome also where the connection failed.
@@ -85,7 +97,6 @@ async fn client(
     material: &Material,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
     let tcp = TcpStream::connect(addr).await.map_err(|e| text(&e))?;
     tcp.set_nodelay(true).map_err(|e| text(&e))?;
     let host_key = preferences.host_key[0];
@@ -217,8 +228,7 @@ impl Server {
         material: &Material,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let (tcp, _) = self.listener.accept().await.map_err(|e| text(&e))?;
+            let (tcp, _) = self.listener.accept().await.map_err(|e| text(&e))?;
         tcp.set_nodelay(true).map_err(|e| text(&e))?;
         let host_key = material.private(Owner::Host, preferences.host_key[0].key_type());
         let mut config = ServerConfig::new(Arc::new(host_key_pair(&host_key)));
@@ -252,12 +262,8 @@ impl Server {
 }
 
 fn host_key_pair(file: &std::path::Path) -> HostKeyPair {
-    let _ = (file, ANSWERS);
-    todo_host_key(file)
-}
-
-fn todo_host_key(_file: &std::path::Path) -> HostKeyPair {
-    unreachable!()
+    let _ = ANSWERS;
+    ketch_server::read_host_key(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// A request to log in, as it is kept as evidence.

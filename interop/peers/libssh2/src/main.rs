@@ -136,8 +136,8 @@ fn connect(job: &Value) -> Result<Value, Failure> {
     let mut buffer = vec![0; 32768];
     // One thread: what was sent is read back before the windows are full.
     for piece in data.chunks(65536) {
+        // No flush: libssh2's throws away what has come and was not read yet.
         channel.write_all(piece)?;
-        channel.flush()?;
         let end = came.len() + piece.len();
         while came.len() < end {
             let len = channel.read(&mut buffer)?;

@@ -98,17 +98,14 @@ fn preferred(job: &Value) -> Preferred {
                 .collect(),
         )
     }
-    let mut kex = list("kex");
-    kex.extend(
-        [
-            kex::EXTENSION_SUPPORT_AS_CLIENT,
-            kex::EXTENSION_SUPPORT_AS_SERVER,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-        ]
-        .iter()
-        .map(|name| name.as_ref().to_owned()),
-    );
+    let mut kex: Cow<'static, [kex::Name]> = named(list("kex"));
+    // Marks are no methods, so they are not found by their names.
+    kex.to_mut().extend([
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ]);
     let wanted = list("host_key");
     let keys = key_algorithms();
     let plain = keys
@@ -120,7 +117,7 @@ fn preferred(job: &Value) -> Preferred {
             .any(|name| *name == key.to_certificate_type().to_string())
     });
     Preferred {
-        kex: named(kex),
+        kex,
         key: plain.cloned().collect::<Vec<_>>().into(),
         host_key_certificates: certified.cloned().collect::<Vec<_>>().into(),
         cipher: named(list("cipher")),
