@@ -134,6 +134,13 @@ impl Material {
         PublicKey::from_line(fs::read_to_string(file).unwrap().trim_end()).unwrap()
     }
 
+    /// A signature of the user's, as a whole blob.
+    pub(crate) fn sign(&self, algorithm: SignatureAlgorithm, data: &[u8]) -> Result<Vec<u8>, String> {
+        let key = self.key(Owner::User, algorithm.key_type());
+        key.sign(algorithm.plain(), data)
+            .map_err(|error| error.to_string())
+    }
+
     /// The authority of all certificates.
     pub(crate) fn authority(&self) -> PublicKey {
         PublicKey::from_line(self.authority_line().trim_end()).unwrap()

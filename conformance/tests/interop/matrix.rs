@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ketch_keys::SignatureAlgorithm;
+use ketch_transport::profile::Preferences;
 
 use crate::material::Material;
 use crate::offer::Offer;
@@ -18,6 +19,8 @@ pub(crate) enum Cell {
     Works,
     /// The peer has it not, as itself says: the evidence.
     Blank(String),
+    /// We have it not in this role, or not for this peer: why.
+    Ours(String),
     /// The peer has it, and it does not work.
     Fails(String),
 }
@@ -42,6 +45,7 @@ fn offered(subject: Subject, offer: &Offer) -> Result<(), String> {
         Subject::Cipher(_) => (&offer.cipher, "ciphers"),
         Subject::Mac(_) => (&offer.mac, "MACs"),
         Subject::Compression(_) => (&offer.compression, "compression"),
+        Subject::UserKey(key) if !has_key(key) => return Err("no such key".to_owned()),
         Subject::UserKey(_) | Subject::Login(_) | Subject::Rekey => return Ok(()),
     };
     if list.iter().any(|name| name == subject.name()) {
@@ -54,6 +58,7 @@ fn offered(subject: Subject, offer: &Offer) -> Result<(), String> {
 /// Peers as servers, we as client.
 pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> Result<Column, String> {
     let servers = Servers::new(kind, &material)?;
+    let control = Clients::new(client::Kind::OpenSsh, &material).await?;
     let plain = servers.start(Variant::Plain).await?;
     let offer = plain.offer().await?;
     let (mut user_keys, mut user_keys_from) = (servers.says_of_user_keys().await?, "its own list");
@@ -99,7 +104,17 @@ pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> 
                 Subject::Login(method) if !names(&outcome.methods, method) => {
                     Cell::Blank(format!("it names {}", outcome.methods.join(", ")))
                 }
-                _ => Cell::Fails(error),
+                // A peer that cannot do what it offers fails with everybody.
+                _ => match control_option(subject) {
+                    Some(option) if kind != server::Kind::OpenSsh => {
+                        let port = server.addr.port();
+                        match control.control(port, &option, kind.echo()).await {
+                            Ok(()) => Cell::Fails(error),
+                            Err(_) => Cell::Blank("OpenSSH's client fails with it, too".to_owned()),
+                        }
+                    }
+                    _ => Cell::Fails(error),
+                },
             },
         };
         println!("{}: {} {}: {cell:?}", kind.name(), subject.category(), subject.name());
@@ -112,6 +127,18 @@ pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> 
         user_keys_from,
         cells,
     })
+}
+
+/// How OpenSSH's client is told to do what a row is about.
+fn control_option(subject: Subject) -> Option<String> {
+    let option = match subject {
+        Subject::Kex(_) => "KexAlgorithms",
+        Subject::HostKey(_) => "HostKeyAlgorithms",
+        Subject::Cipher(_) => "Ciphers",
+        Subject::Mac(_) => "MACs",
+        _ => return None,
+    };
+    Some(format!("{option}={}", subject.name()))
 }
 
 /// Whether a server's list has what a way to log in needs.
@@ -139,6 +166,10 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
             cells.push((subject, Cell::Blank(evidence)));
             continue;
         }
+        if let Some(why) = not_ours(subject) {
+            cells.push((subject, Cell::Ours(why.to_owned())));
+            continue;
+        }
         let ours = ours::Server::listen().await;
         let job = Job {
             port: ours.port,
@@ -148,7 +179,8 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
             rekey: subject == Subject::Rekey,
         };
         let preferences = preferences(subject, &offer);
-        let serve = ours.serve(subject, preferences, &material);
+        let one_answer = kind.has_one_answer();
+        let serve = ours.serve(subject, preferences.clone(), &material, one_answer);
         let mut serve = std::pin::pin!(serve);
         // A client that gives up before it connects leaves nobody to serve.
         let (mut served, mut connected) = (None, None);
@@ -191,7 +223,13 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
                     Subject::Login(method) if !asked(&outcome.said, method) => {
                         Cell::Blank(format!("its requests were {}", outcome.said.join(", ")))
                     }
-                    _ => Cell::Fails(error),
+                    _ => match offered_to(&offer.identification, subject, preferences, &material).await {
+                        Ok(true) => Cell::Fails(error),
+                        Ok(false) => Cell::Ours(
+                            "left out for an identification that is not known to be strict".to_owned(),
+                        ),
+                        Err(why) => Cell::Fails(format!("{error}; {why}")),
+                    },
                 }
             }
         };
@@ -205,6 +243,28 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
         user_keys_from,
         cells,
     })
+}
+
+/// What our server does not do, whoever asks.
+fn not_ours(subject: Subject) -> Option<&'static str> {
+    match subject {
+        Subject::Kex(kex) if kex.name().contains("group-exchange") => {
+            Some("group exchange is the client's only")
+        }
+        Subject::HostKey(key) if !has_key(key) => Some("security keys are no host keys"),
+        _ => None,
+    }
+}
+
+/// Whether our server offers what the row is about to a client that introduces itself so.
+async fn offered_to(
+    identification: &str,
+    subject: Subject,
+    preferences: Preferences,
+    material: &Material,
+) -> Result<bool, String> {
+    let offer = ours::Server::offer_to(identification, subject, preferences, material).await?;
+    Ok(offered(subject, &offer).is_ok())
 }
 
 /// Whether a client asked in the way that the row is about.

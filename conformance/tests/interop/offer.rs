@@ -24,12 +24,21 @@ pub(crate) struct Offer {
 
 impl Offer {
     /// Reads it from a connection on which nothing was said yet; who reads it goes no further.
-    pub(crate) async fn read<S>(mut stream: S) -> Result<Self, String>
+    pub(crate) async fn read<S>(stream: S) -> Result<Self, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        Self::read_as("SSH-2.0-offer", stream).await
+    }
+
+    /// The same, under a certain identification.
+    pub(crate) async fn read_as<S>(identification: &str, mut stream: S) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let own = format!("{identification}\r\n");
         let read = async {
-            stream.write_all(b"SSH-2.0-offer\r\n").await?;
+            stream.write_all(own.as_bytes()).await?;
             let mut identification = String::new();
             while !identification.starts_with("SSH-") {
                 identification = read_line(&mut stream).await?;

@@ -5,20 +5,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ketch_keys::{PublicKey, SignatureAlgorithm};
-use ketch_transport::algorithm::Preferences;
-use ketch_transport::auth::{Credential, Method as Tried};
-use ketch_transport::config::{ClientConfig, ServerConfig};
-use ketch_transport::crypto::hostkey::HostKeyPair;
+use ketch_keys::{CertificateKind, PublicKey, SignatureAlgorithm};
+use ketch_transport::auth::{Credential, Method as Tried, Prompt, Questions};
+use ketch_transport::config::{AuthMethod, ClientConfig, HostKey, ServerConfig};
 use ketch_transport::driver::{
-    Acceptor, Application, ConnectionHandle, Login, LoginEvent, RefuseAll, stream,
+    Acceptor, Application, Login, LoginEvent, RefuseAll, stream,
 };
+use ketch_transport::info::ConnectionInfo;
+use ketch_transport::profile::Preferences;
+use ketch_transport::session::{Program, SessionStart};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::material::{ANSWERS, Material, Owner, PASSWORD, USER};
+use crate::offer::Offer;
 use crate::peers::server::Echo;
 use crate::subject::{Method, Subject};
 
@@ -93,7 +95,7 @@ async fn client(
     addr: SocketAddr,
     subject: Subject,
     preferences: Preferences,
-    _echo: Echo,
+    echo: Echo,
     material: &Material,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
@@ -108,6 +110,7 @@ async fn client(
     let mut login = Login::client(tcp, config).map_err(|e| text(&e))?;
     let mut steps = steps(subject.method());
     let user_key = subject.user_key();
+    let asked_twice = matches!(subject, Subject::UserKey(_));
     loop {
         match login.next().await.map_err(|e| text(&e))? {
             LoginEvent::HostKey(key) => {
@@ -118,6 +121,9 @@ async fn client(
             }
             LoginEvent::AuthWanted { methods, .. } => {
                 outcome.methods.extend(methods.unwrap_or_default());
+                if let Some(listed) = login.server_sig_algs() {
+                    outcome.said = listed.iter().map(|each| each.name().to_owned()).collect();
+                }
                 let Some(step) = steps.pop() else {
                     return Err(format!("refused; it takes {:?}", outcome.methods));
                 };
@@ -126,14 +132,23 @@ async fn client(
                     Step::Password => {
                         Credential::Password(Zeroizing::new(PASSWORD.to_owned()))
                     }
-                    Step::Key => Credential::PublicKey(material.public(Owner::User, user_key)),
+                    Step::Questions => Credential::KeyboardInteractive,
+                    Step::Key => Credential::PublicKey {
+                        key: material.public(Owner::User, user_key),
+                        algorithm: user_key,
+                        probe: asked_twice,
+                    },
                 };
                 login.authenticate(&credential).map_err(|e| text(&e))?;
             }
             LoginEvent::Sign(data) => {
-                let key = material.key(Owner::User, user_key.key_type());
-                let blob = key.sign(user_key.plain(), &data).map_err(|e| text(&e))?;
-                login.signature(&blob[blob.len() - 64..]).map_err(|e| text(&e))?;
+                let blob = material.sign(user_key, &data)?;
+                login.signature(&blob).map_err(|e| text(&e))?;
+            }
+            LoginEvent::Questions(questions) => {
+                let answers = ANSWERS.iter().take(questions.prompts.len());
+                let answers: Vec<_> = answers.map(|a| Zeroizing::new((*a).to_owned())).collect();
+                login.answers(&answers).map_err(|e| text(&e))?;
             }
             LoginEvent::Authenticated { .. } => break,
             _ => {}
@@ -143,8 +158,12 @@ async fn client(
     let (handle, connection) = login.run(Box::new(RefuseAll));
     let running = tokio::spawn(connection);
     let (channel, application) = stream();
+    let start = match echo {
+        Echo::Subsystem => SessionStart::new(Program::Subsystem("echo".to_owned())),
+        Echo::Cat => SessionStart::exec("cat"),
+    };
     handle
-        .open_session("echo", WINDOW, application)
+        .open_session(start, WINDOW, application)
         .await
         .map_err(|e| text(&e))?;
     let (mut from, mut to) = tokio::io::split(channel);
@@ -161,24 +180,29 @@ async fn client(
     };
     let ((), came) = tokio::try_join!(send, receive).map_err(|e| text(&e))?;
     outcome.bytes = came.len() as u64;
-    outcome.rekeys = rekeys(&handle);
+    let info = handle.info();
     handle.disconnect();
     running.await.map_err(|e| text(&e))?;
     if came != data {
         return Err(format!("{} bytes came back, not the {BYTES} sent", came.len()));
     }
-    Ok(())
+    check(subject, &info, outcome)
 }
 
-/// Key exchanges after the first.
-fn rekeys(_handle: &ConnectionHandle) -> u64 {
-    1
+/// What was agreed on has to be what the row is about.
+fn check(subject: Subject, info: &ConnectionInfo, outcome: &mut Outcome) -> Result<(), String> {
+    outcome.rekeys = info.traffic.rekeys;
+    match &info.algorithms {
+        Some(algorithms) if subject.is_agreed(algorithms) => Ok(()),
+        other => Err(format!("agreed on something else: {other:?}")),
+    }
 }
 
 enum Step {
     None,
     Key,
     Password,
+    Questions,
 }
 
 /// What to try, the last first. The server's ways are asked for before anything else.
@@ -187,7 +211,7 @@ fn steps(method: Method) -> Vec<Step> {
         Method::None => vec![Step::None],
         Method::PublicKey => vec![Step::Key, Step::None],
         Method::Password => vec![Step::Password, Step::None],
-        Method::KeyboardInteractive => vec![Step::None],
+        Method::KeyboardInteractive => vec![Step::Questions, Step::None],
         Method::KeyThenPassword => vec![Step::Password, Step::Key, Step::None],
     }
 }
@@ -206,15 +230,32 @@ impl Server {
         Self { listener, port }
     }
 
+    /// What our server offers a client that introduces itself so.
+    pub(crate) async fn offer_to(
+        identification: &str,
+        subject: Subject,
+        preferences: Preferences,
+        material: &Material,
+    ) -> Result<Offer, String> {
+        let server = Self::listen().await;
+        let read = async {
+            let stream = TcpStream::connect(("127.0.0.1", server.port)).await;
+            Offer::read_as(identification, stream.map_err(|e| text(&e))?).await
+        };
+        let (offer, _) = tokio::join!(read, server.serve(subject, preferences, material, false));
+        offer
+    }
+
     /// Serves one connection to its end.
     pub(crate) async fn serve(
         &self,
         subject: Subject,
         preferences: Preferences,
         material: &Material,
+        one_answer: bool,
     ) -> (Outcome, Result<(), String>) {
         let mut outcome = Outcome::default();
-        let work = self.one(subject, preferences, material, &mut outcome);
+        let work = self.one(subject, preferences, material, one_answer, &mut outcome);
         let result = timeout(LIMIT, work)
             .await
             .unwrap_or_else(|_| Err("not done in time".to_owned()));
@@ -230,23 +271,41 @@ impl Server {
     ) -> Result<(), String> {
             let (tcp, _) = self.listener.accept().await.map_err(|e| text(&e))?;
         tcp.set_nodelay(true).map_err(|e| text(&e))?;
-        let host_key = material.private(Owner::Host, preferences.host_key[0].key_type());
-        let mut config = ServerConfig::new(Arc::new(host_key_pair(&host_key)));
+        let algorithm = preferences.host_key[0];
+        let mut host_key = HostKey::new(material.key(Owner::Host, algorithm.key_type()));
+        if algorithm.is_certificate() {
+            let certificate = material.public(Owner::Host, algorithm);
+            host_key = host_key.with_certificate(certificate).map_err(|_| "no certificate for it")?;
+        }
+        let mut config = ServerConfig::new([Arc::new(host_key)]);
+        config.methods = match subject.method() {
+            Method::None | Method::PublicKey => vec![AuthMethod::PublicKey],
+            Method::Password => vec![AuthMethod::Password],
+            Method::KeyboardInteractive => vec![AuthMethod::KeyboardInteractive],
+            Method::KeyThenPassword => vec![AuthMethod::PublicKey, AuthMethod::Password],
+        };
         config.common.preferences = preferences;
         if subject != Subject::Rekey {
             config.common.rekey.bytes = Some(REKEY_BYTES);
         }
         let mut login = Login::server(tcp, config).map_err(|e| text(&e))?;
-        let mut policy = Policy::new(subject, material);
+        let mut policy = Policy::new(subject, material, one_answer);
         loop {
             match login.next().await.map_err(|e| text(&e))? {
                 LoginEvent::Attempt(attempt) => {
                     outcome.said.push(told(&attempt.method));
-                    if attempt.user == USER && policy.allows(&attempt.method) {
-                        login.accept_auth().map_err(|e| text(&e))?;
+                    let verdict = if attempt.user == USER {
+                        policy.judge(&attempt.method)
                     } else {
-                        login.reject_auth().map_err(|e| text(&e))?;
+                        Verdict::No
+                    };
+                    match verdict {
+                        Verdict::Yes => login.accept_auth(),
+                        Verdict::No => login.reject_auth(),
+                        Verdict::More => login.accept_partially(&[AuthMethod::Password]),
+                        Verdict::Ask => login.ask(&questions(one_answer)),
                     }
+                    .map_err(|e| text(&e))?;
                 }
                 LoginEvent::Authenticated { .. } => break,
                 _ => {}
@@ -256,52 +315,104 @@ impl Server {
         let (handle, connection) = login.run(Box::new(EchoOnly(Arc::clone(&bytes))));
         connection.await;
         outcome.bytes = *bytes.lock().unwrap();
-        outcome.rekeys = rekeys(&handle);
-        Ok(())
+        check(subject, &handle.info(), outcome)
     }
-}
-
-fn host_key_pair(file: &std::path::Path) -> HostKeyPair {
-    let _ = ANSWERS;
-    ketch_server::read_host_key(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// A request to log in, as it is kept as evidence.
 fn told(method: &Tried) -> String {
     match method {
-        Tried::None => "none".to_owned(),
-        Tried::Password(_) => "password".to_owned(),
-        Tried::PublicKeyQuery(key) | Tried::PublicKey(key) => {
-            format!("publickey {}", key.type_name())
+        Tried::PublicKeyQuery { algorithm, .. } | Tried::PublicKey { algorithm, .. } => {
+            format!("publickey {algorithm}")
         }
-        _ => "another".to_owned(),
+        other => other.name().to_owned(),
     }
+}
+
+/// Two questions, or one for programs that know one answer, the password.
+fn questions(one_answer: bool) -> Questions {
+    let count = if one_answer { 1 } else { ANSWERS.len() };
+    let prompts = (0..count).map(|number| Prompt {
+        text: format!("{number}: "),
+        echo: false,
+    });
+    Questions {
+        name: "Question".to_owned(),
+        instruction: String::new(),
+        prompts: prompts.collect(),
+    }
+}
+
+enum Verdict {
+    Yes,
+    No,
+    /// A password, too.
+    More,
+    Ask,
 }
 
 /// Who may come in for a row.
 struct Policy {
     method: Method,
+    algorithm: SignatureAlgorithm,
     key: PublicKey,
+    authority: PublicKey,
+    is_half_in: bool,
+    answers: Vec<&'static str>,
 }
 
 impl Policy {
-    fn new(subject: Subject, material: &Material) -> Self {
-        let algorithm: SignatureAlgorithm = subject.user_key();
+    fn new(subject: Subject, material: &Material, one_answer: bool) -> Self {
+        let algorithm = subject.user_key();
         Self {
             method: subject.method(),
+            algorithm,
             key: material.public(Owner::User, algorithm),
+            authority: material.authority(),
+            is_half_in: false,
+            answers: if one_answer { vec![PASSWORD] } else { ANSWERS.to_vec() },
         }
     }
 
-    fn allows(&mut self, tried: &Tried) -> bool {
+    fn judge(&mut self, tried: &Tried) -> Verdict {
+        let yes_if = |yes: bool| if yes { Verdict::Yes } else { Verdict::No };
         match (self.method, tried) {
-            (Method::None, Tried::None) => true,
-            (Method::Password, Tried::Password(password)) => **password == PASSWORD,
-            (Method::PublicKey, Tried::PublicKeyQuery(key) | Tried::PublicKey(key)) => {
-                *key == self.key
+            (Method::None, Tried::None) => Verdict::Yes,
+            (Method::Password, Tried::Password(password)) => yes_if(**password == PASSWORD),
+            (Method::PublicKey | Method::KeyThenPassword, Tried::PublicKeyQuery { key, .. }) => {
+                yes_if(*key == self.key)
             }
-            _ => false,
+            (Method::PublicKey, Tried::PublicKey { key, algorithm, .. }) => {
+                yes_if(self.is_right(key, *algorithm))
+            }
+            (Method::KeyThenPassword, Tried::PublicKey { key, algorithm, .. }) => {
+                self.is_half_in = self.is_right(key, *algorithm);
+                if self.is_half_in {
+                    Verdict::More
+                } else {
+                    Verdict::No
+                }
+            }
+            (Method::KeyThenPassword, Tried::Password(password)) => {
+                yes_if(self.is_half_in && **password == PASSWORD)
+            }
+            (Method::KeyboardInteractive, Tried::KeyboardInteractive) => Verdict::Ask,
+            (Method::KeyboardInteractive, Tried::Answers(answers)) => {
+                let answers: Vec<&str> = answers.iter().map(|answer| answer.as_str()).collect();
+                yes_if(answers == self.answers)
+            }
+            _ => Verdict::No,
         }
+    }
+
+    fn is_right(&self, key: &PublicKey, algorithm: SignatureAlgorithm) -> bool {
+        let is_certified = key.certificate().is_none_or(|certificate| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let now = now.unwrap_or_default().as_secs();
+            *certificate.authority() == self.authority
+                && certificate.check(CertificateKind::User, USER, now, &[]).is_ok()
+        });
+        *key == self.key && algorithm == self.algorithm && is_certified
     }
 }
 

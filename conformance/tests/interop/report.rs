@@ -21,7 +21,8 @@ cargo test -p ketch-conformance --test interop matrix` writes it anew.
 In each cell ketch offers the row's algorithm and no other of its kind, and the peer all that it has. ✓
 means: agreed, logged in, a mebibyte sent there and back, keys exchanged anew in between. A cell is
 blank where the peer does not have the algorithm, by its own word: its `KEXINIT`, its `EXT_INFO` or
-the list that it prints of itself, all of which stand below. Any other outcome fails the test.
+the list that it prints of itself, all of which stand below. – means that ketch leaves it out in this
+role or for this peer, and why stands below, too. Any other outcome fails the test.
 
 ",
     );
@@ -57,6 +58,7 @@ fn table(text: &mut String, columns: &[Column]) {
             text.push_str(match cell {
                 Some((_, Cell::Works)) => " ✓ |",
                 Some((_, Cell::Fails(_))) => " ✗ |",
+                Some((_, Cell::Ours(_))) => " – |",
                 Some((_, Cell::Blank(_))) | None => " |",
             });
         }
@@ -86,13 +88,13 @@ fn peer(text: &mut String, role: &str, column: &Column) {
     let _ = writeln!(text, "- User keys ({user_keys_from}): {}", user_keys.join(" "));
     let mut blanks: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (subject, cell) in cells {
-        if let Cell::Blank(evidence) = cell {
-            let row = format!("{}", subject.name());
-            blanks
-                .entry(format!("{}: {evidence}", subject.category()))
-                .or_default()
-                .push(row);
-        }
+        let key = match cell {
+            Cell::Blank(evidence) => format!("{}: {evidence}", subject.category()),
+            Cell::Ours(why) => format!("{} (–): {why}", subject.category()),
+            Cell::Works | Cell::Fails(_) => continue,
+        };
+        let row = subject.name().to_owned();
+        blanks.entry(key).or_default().push(row);
     }
     if !blanks.is_empty() {
         text.push_str("\nBlank:\n\n");

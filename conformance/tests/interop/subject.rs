@@ -2,7 +2,9 @@
 //! peer offers all it has.
 
 use ketch_keys::SignatureAlgorithm;
-use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, Preferences};
+use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName};
+use ketch_transport::info::Algorithms;
+use ketch_transport::profile::{Preferences, Profile};
 
 /// One row of the matrix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,7 +62,6 @@ impl Subject {
         all.extend(SignatureAlgorithm::ALL.iter().copied().map(Self::UserKey));
         all.extend(Method::ALL.map(Self::Login));
         all.push(Self::Rekey);
-        all.retain(|s| match s { Self::HostKey(k) | Self::UserKey(k) => *k == SignatureAlgorithm::Ed25519, Self::Cipher(c) => c.is_aead(), Self::Mac(_) | Self::Rekey => false, Self::Compression(c) => *c == Compression::None, Self::Login(m) => matches!(m, Method::PublicKey|Method::Password|Method::None), Self::Kex(k) => !matches!(k, Kex::DhGroupExchangeSha256|Kex::DhGroupExchangeSha1) });
         all
     }
 
@@ -87,6 +88,21 @@ impl Subject {
             Self::Compression(compression) => compression.name(),
             Self::Login(method) => method.name(),
             Self::Rekey => "begun by the peer",
+        }
+    }
+
+    /// Whether what was agreed on is what the row is about.
+    pub(crate) fn is_agreed(self, algorithms: &Algorithms) -> bool {
+        let directions = [algorithms.client_to_server, algorithms.server_to_client];
+        match self {
+            Self::Kex(kex) => algorithms.kex == kex,
+            Self::HostKey(key) => algorithms.host_key == key,
+            Self::Cipher(cipher) => directions.iter().all(|suite| suite.cipher == cipher),
+            Self::Mac(mac) => directions.iter().all(|suite| suite.mac == Some(mac)),
+            Self::Compression(compression) => {
+                directions.iter().all(|suite| suite.compression == compression)
+            }
+            Self::UserKey(_) | Self::Login(_) | Self::Rekey => true,
         }
     }
 
@@ -131,7 +147,7 @@ fn first<T: Copy, const N: usize>(
 /// What our side offers in a cell: the algorithm of the row alone, and beside it one of each other
 /// kind, which the peer has.
 pub(crate) fn preferences(subject: Subject, offer: &crate::offer::Offer) -> Preferences {
-    let mut preferences = Preferences::modern();
+    let mut preferences = Profile::Legacy.for_client();
     let kex = match subject {
         Subject::Kex(kex) => kex,
         _ => first(
@@ -142,6 +158,12 @@ pub(crate) fn preferences(subject: Subject, offer: &crate::offer::Offer) -> Pref
     };
     let mac = match subject {
         Subject::Mac(mac) => mac,
+        // Encrypt-then-MAC with CBC is left out for peers that are not known to be strict.
+        Subject::Cipher(cipher) if cipher.is_cbc() => first(
+            [MacName::HmacSha256, MacName::HmacSha1],
+            &offer.mac,
+            MacName::name,
+        ),
         _ => first(
             [
                 MacName::HmacSha256Etm,
@@ -165,6 +187,7 @@ pub(crate) fn preferences(subject: Subject, offer: &crate::offer::Offer) -> Pref
                 CipherName::Aes128Gcm,
                 CipherName::Aes128Ctr,
                 CipherName::Aes256Ctr,
+                CipherName::Aes192Ctr,
             ],
             &offer.cipher,
             CipherName::name,
@@ -177,6 +200,13 @@ pub(crate) fn preferences(subject: Subject, offer: &crate::offer::Offer) -> Pref
     preferences.kex = vec![kex];
     preferences.host_key = vec![subject.host_key(&offer.host_key)];
     preferences.cipher = vec![cipher];
-    let _ = (mac, compression);
+    preferences.mac = vec![mac];
+    preferences.compression = vec![compression];
+    let user_key = subject.user_key();
+    preferences.user_key = vec![user_key];
+    if user_key.is_certificate() {
+        // Servers name the plain algorithm for it, too (`server-sig-algs`).
+        preferences.user_key.push(user_key.plain());
+    }
     preferences
 }

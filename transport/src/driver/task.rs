@@ -194,6 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     fn begin_end(&mut self, why: CloseReason) {
         tracing::debug!(%why, "connection ends");
         let now = now();
+        // The turn that ended it did not come to its own end.
+        self.shared.observed.update(&self.link.connection);
         if matches!(why, CloseReason::Requested) {
             // What applications queued before goes first.
             let _ = self.link.connection.flush(now);

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::scripted::{Library, Scripted};
-use super::server::{REKEY_BYTES, openssh_everything, openssh_query};
+use super::server::{Echo, REKEY_BYTES, openssh_everything, openssh_query};
 use crate::material::{ANSWERS, Material, Owner, PASSWORD, USER};
 use crate::offer::Offer;
 use crate::subject::Method;
@@ -50,6 +50,11 @@ impl Kind {
             Self::Putty => "plink",
             Self::Scripted(library) => library.name(),
         }
+    }
+
+    /// Whether it knows one answer for all questions: its password.
+    pub(crate) const fn has_one_answer(self) -> bool {
+        matches!(self, Self::Dropbear | Self::Putty)
     }
 }
 
@@ -131,6 +136,28 @@ impl Clients {
         // That it then fails is what it has to do; but its answer has to be taken from the pipe.
         let (offer, _) = tokio::join!(read, self.connect(&job));
         offer
+    }
+
+    /// Whether OpenSSH's client gets on with a server in a way that ours did not; what it says if not.
+    pub(crate) async fn control(&self, port: u16, option: &str, echo: Echo) -> Result<(), String> {
+        let job = Job {
+            port,
+            method: Method::PublicKey,
+            user_key: SignatureAlgorithm::Ed25519,
+            bytes: 1000,
+            rekey: false,
+        };
+        let mut command = Command::new("ssh");
+        // The first value of an option is the one that counts.
+        command.args(["-o", option]);
+        let rest = self.openssh(&job);
+        let arguments: Vec<_> = rest.as_std().get_args().map(|word| word.to_owned()).collect();
+        let end = arguments.len() - usize::from(echo == Echo::Cat) * 3;
+        command.args(&arguments[..end]);
+        if echo == Echo::Cat {
+            command.args([&format!("{USER}@127.0.0.1"), "cat"]);
+        }
+        self.run(command, &job).await.map(drop)
     }
 
     /// Makes a connection; the number of bytes that came back as they were sent.

@@ -124,7 +124,7 @@ impl Servers {
                 let material = Arc::clone(material);
                 let inetd = Inetd::start(log, move || {
                     let mut command = Command::new("dropbear");
-                    command.args(["-i", "-E", "-F"]);
+                    command.arg("-i");
                     for key_type in FILE_TYPES {
                         let file = material.private(Owner::Host, key_type);
                         command
