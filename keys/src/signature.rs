@@ -104,7 +104,16 @@ impl PublicKey {
         if algorithm.is_certificate() != self.certificate().is_some() {
             return Err(BadSignature);
         }
-        self.verify_plain(algorithm.plain(), data, signature_blob)
+        let mut plain = algorithm.plain();
+        if algorithm == SignatureAlgorithm::RsaSha1Cert {
+            // The oldest name for RSA certificates is older than SHA-2 signatures, and OpenSSH takes
+            // those under it, too: asyncssh and russh send them. They are never weaker.
+            let name = Blob::decode(signature_blob).map(|blob| blob.algorithm);
+            let stronger = [SignatureAlgorithm::RsaSha512, SignatureAlgorithm::RsaSha256];
+            let named = |each: &SignatureAlgorithm| name == Some(each.name().as_bytes());
+            plain = stronger.into_iter().find(named).unwrap_or(plain);
+        }
+        self.verify_plain(plain, data, signature_blob)
     }
 
     /// Verifies with the key itself, whether there is a certificate around it or not.

@@ -9,7 +9,7 @@ use crate::algorithm::{CipherName, MacName};
 use crate::profile::Preferences;
 
 /// Programs as they name themselves, and the version from which on they are strict.
-const KNOWN: [(&str, [u32; 3]); 10] = [
+const KNOWN: [(&str, [u32; 3]); 11] = [
     ("ketch_", [0, 0, 0]),
     ("OpenSSH_", [9, 6, 0]),
     ("OpenSSH_for_Windows_", [9, 8, 0]),
@@ -18,6 +18,7 @@ const KNOWN: [(&str, [u32; 3]); 10] = [
     ("paramiko_", [3, 4, 0]),
     ("dropbear_", [2024, 84, 0]),
     ("libssh_", [0, 10, 6]),
+    ("libssh2_", [1, 11, 1]),
     ("russh_", [0, 40, 2]),
     ("ssh2js", [1, 15, 0]),
 ];
@@ -125,6 +126,8 @@ mod tests {
             ("SSH-2.0-AsyncSSH_2.24.1", true),
             ("SSH-2.0-dropbear_2022.83", false),
             ("SSH-2.0-dropbear_2025.87", true),
+            ("SSH-2.0-libssh2_1.11.0", false),
+            ("SSH-2.0-libssh2_1.11.2_DEV", true),
             ("SSH-2.0-OpenSSH_", false),
             ("SSH-2.0-OpenSSH_99999999999", false),
             ("SSH-1.99-OpenSSH_9.6", false),

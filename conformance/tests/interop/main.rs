@@ -4,13 +4,18 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "a test owns time and tasks")]
 
+mod audit;
+mod flights;
 mod material;
 mod matrix;
 mod offer;
 mod ours;
 mod peers;
 mod report;
+mod round_trips;
 mod subject;
+mod tamper;
+mod terrapin;
 
 use std::sync::Arc;
 
@@ -70,14 +75,17 @@ fn in_order(mut columns: Vec<(usize, Result<Column, String>)>) -> Vec<Result<Col
 }
 
 fn failed(role: &str, column: &Column) -> Vec<String> {
-    let failed = column.cells.iter().filter_map(|(subject, cell)| match cell {
-        Cell::Fails(why) => Some(format!(
-            "{} as {role}, {} {}: {why}",
-            column.name,
-            subject.category(),
-            subject.name()
-        )),
-        Cell::Works | Cell::Blank(_) | Cell::Ours(_) => None,
-    });
+    let failed = column
+        .cells
+        .iter()
+        .filter_map(|(subject, cell)| match cell {
+            Cell::Fails(why) => Some(format!(
+                "{} as {role}, {} {}: {why}",
+                column.name,
+                subject.category(),
+                subject.name()
+            )),
+            Cell::Works | Cell::Blank(_) | Cell::Ours(_) => None,
+        });
     failed.collect()
 }

@@ -135,7 +135,11 @@ impl Material {
     }
 
     /// A signature of the user's, as a whole blob.
-    pub(crate) fn sign(&self, algorithm: SignatureAlgorithm, data: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn sign(
+        &self,
+        algorithm: SignatureAlgorithm,
+        data: &[u8],
+    ) -> Result<Vec<u8>, String> {
         let key = self.key(Owner::User, algorithm.key_type());
         key.sign(algorithm.plain(), data)
             .map_err(|error| error.to_string())
@@ -161,14 +165,6 @@ impl Material {
     /// All host keys and the authority, for any name.
     pub(crate) fn known_hosts(&self) -> PathBuf {
         self.home().join(".ssh/known_hosts")
-    }
-
-    /// One more key that may log in.
-    pub(crate) fn authorize(&self, line: &str) {
-        let mut text = fs::read_to_string(self.authorized_keys()).unwrap();
-        text.push_str(line);
-        text.push('\n');
-        fs::write(self.authorized_keys(), text).unwrap();
     }
 
     fn write_home(&self) {

@@ -56,7 +56,10 @@ fn offered(subject: Subject, offer: &Offer) -> Result<(), String> {
 }
 
 /// Peers as servers, we as client.
-pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> Result<Column, String> {
+pub(crate) async fn with_server(
+    kind: server::Kind,
+    material: Arc<Material>,
+) -> Result<Column, String> {
     let servers = Servers::new(kind, &material)?;
     let control = Clients::new(client::Kind::OpenSsh, &material).await?;
     let plain = servers.start(Variant::Plain).await?;
@@ -89,9 +92,7 @@ pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> 
         let (outcome, result) =
             ours::connect(server.addr, subject, preferences, kind.echo(), &material).await;
         let cell = match result {
-            Ok(()) if outcome.early => {
-                Cell::Blank("it lets in after the first step".to_owned())
-            }
+            Ok(()) if outcome.early => Cell::Blank("it lets in after the first step".to_owned()),
             Ok(()) if outcome.rekeys == 0 => match subject {
                 Subject::Rekey => Cell::Blank("it began no exchange".to_owned()),
                 _ => Cell::Fails("no keys were exchanged anew".to_owned()),
@@ -117,7 +118,12 @@ pub(crate) async fn with_server(kind: server::Kind, material: Arc<Material>) -> 
                 },
             },
         };
-        println!("{}: {} {}: {cell:?}", kind.name(), subject.category(), subject.name());
+        println!(
+            "{}: {} {}: {cell:?}",
+            kind.name(),
+            subject.category(),
+            subject.name()
+        );
         cells.push((subject, cell));
     }
     Ok(Column {
@@ -152,7 +158,10 @@ fn names(listed: &[String], method: Method) -> bool {
 }
 
 /// Peers as clients, we as server.
-pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> Result<Column, String> {
+pub(crate) async fn with_client(
+    kind: client::Kind,
+    material: Arc<Material>,
+) -> Result<Column, String> {
     let clients = Clients::new(kind, &material).await?;
     let offer = clients.offer().await?;
     let (mut user_keys, mut user_keys_from) = (clients.says_of_user_keys().await?, "its own list");
@@ -215,25 +224,43 @@ pub(crate) async fn with_client(kind: client::Kind, material: Arc<Material>) -> 
             (Ok(()), Ok(_)) => Cell::Works,
             (served, connected) => {
                 let text = |result: Result<(), String>| result.err().unwrap_or_default();
-                let error = format!("{}; {}", text(connected.map(drop)), text(served));
+                let error = format!(
+                    "{}; {} (its requests: {})",
+                    text(connected.map(drop)),
+                    text(served),
+                    outcome.said.join(", ")
+                );
                 match subject {
                     Subject::UserKey(key) if !user_keys.iter().any(|name| name == key.name()) => {
                         Cell::Blank(format!("not in {user_keys_from}"))
                     }
+                    Subject::UserKey(key)
+                        if !outcome.said.contains(&format!("publickey {}", key.name())) =>
+                    {
+                        Cell::Blank(format!("its requests were {}", outcome.said.join(", ")))
+                    }
                     Subject::Login(method) if !asked(&outcome.said, method) => {
                         Cell::Blank(format!("its requests were {}", outcome.said.join(", ")))
                     }
-                    _ => match offered_to(&offer.identification, subject, preferences, &material).await {
+                    _ => match offered_to(&offer.identification, subject, preferences, &material)
+                        .await
+                    {
                         Ok(true) => Cell::Fails(error),
                         Ok(false) => Cell::Ours(
-                            "left out for an identification that is not known to be strict".to_owned(),
+                            "left out for an identification that is not known to be strict"
+                                .to_owned(),
                         ),
                         Err(why) => Cell::Fails(format!("{error}; {why}")),
                     },
                 }
             }
         };
-        println!("{}: {} {}: {cell:?}", kind.name(), subject.category(), subject.name());
+        println!(
+            "{}: {} {}: {cell:?}",
+            kind.name(),
+            subject.category(),
+            subject.name()
+        );
         cells.push((subject, cell));
     }
     Ok(Column {

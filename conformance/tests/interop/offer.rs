@@ -56,8 +56,8 @@ impl Offer {
             .map_err(|_| "no KEXINIT in time".to_owned())?
             .map_err(|error| format!("reading its KEXINIT: {error}"))?;
         let fields = payload.get(1..).unwrap_or_default();
-        let init =
-            KexInit::decode(Reader::new(fields)).map_err(|error| format!("its KEXINIT: {error}"))?;
+        let init = KexInit::decode(Reader::new(fields))
+            .map_err(|error| format!("its KEXINIT: {error}"))?;
         let both = |one: NameList<'_>, other: NameList<'_>| -> Vec<String> {
             let both = one.iter().filter(|name| other.contains(name));
             both.map(str::to_owned).collect()

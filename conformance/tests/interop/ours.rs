@@ -8,9 +8,7 @@ use std::time::Duration;
 use ketch_keys::{CertificateKind, PublicKey, SignatureAlgorithm};
 use ketch_transport::auth::{Credential, Method as Tried, Prompt, Questions};
 use ketch_transport::config::{AuthMethod, ClientConfig, HostKey, ServerConfig};
-use ketch_transport::driver::{
-    Acceptor, Application, Login, LoginEvent, RefuseAll, stream,
-};
+use ketch_transport::driver::{Acceptor, Application, Login, LoginEvent, RefuseAll, stream};
 use ketch_transport::info::ConnectionInfo;
 use ketch_transport::profile::Preferences;
 use ketch_transport::session::{Program, SessionStart};
@@ -30,6 +28,10 @@ pub(crate) const BYTES: usize = 1024 * 1024;
 const REKEY_BYTES: u64 = 400_000;
 /// How long one connection may take.
 const LIMIT: Duration = Duration::from_secs(90);
+/// How long a key exchange may take, and a login.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+/// What is told of a connection that did not end by itself.
+pub(crate) const NOT_ENDED: &str = "not done in time";
 const WINDOW: u32 = 256 * 1024;
 
 /// Bytes that do not repeat within a packet: the same in every peer's program.
@@ -83,30 +85,44 @@ pub(crate) async fn connect(
     echo: Echo,
     material: &Material,
 ) -> (Outcome, Result<(), String>) {
+    connect_within(addr, subject, preferences, echo, material, HANDSHAKE).await
+}
+
+/// The same, with another limit for the key exchange and for the login.
+pub(crate) async fn connect_within(
+    addr: SocketAddr,
+    subject: Subject,
+    preferences: Preferences,
+    echo: Echo,
+    material: &Material,
+    handshake: Duration,
+) -> (Outcome, Result<(), String>) {
     let mut outcome = Outcome::default();
-    let work = client(addr, subject, preferences, echo, material, &mut outcome);
+    let mut config = ClientConfig::new(USER);
+    config.common.preferences = preferences;
+    config.common.timers.handshake = handshake;
+    config.common.timers.authentication = handshake;
+    if subject != Subject::Rekey {
+        config.common.rekey.bytes = Some(REKEY_BYTES);
+    }
+    let work = client(addr, subject, config, echo, material, &mut outcome);
     let result = timeout(LIMIT, work)
         .await
-        .unwrap_or_else(|_| Err("not done in time".to_owned()));
+        .unwrap_or_else(|_| Err(NOT_ENDED.to_owned()));
     (outcome, result)
 }
 
 async fn client(
     addr: SocketAddr,
     subject: Subject,
-    preferences: Preferences,
+    config: ClientConfig,
     echo: Echo,
     material: &Material,
     outcome: &mut Outcome,
 ) -> Result<(), String> {
     let tcp = TcpStream::connect(addr).await.map_err(|e| text(&e))?;
     tcp.set_nodelay(true).map_err(|e| text(&e))?;
-    let host_key = preferences.host_key[0];
-    let mut config = ClientConfig::new(USER);
-    config.common.preferences = preferences;
-    if subject != Subject::Rekey {
-        config.common.rekey.bytes = Some(REKEY_BYTES);
-    }
+    let host_key = config.common.preferences.host_key[0];
     let mut login = Login::client(tcp, config).map_err(|e| text(&e))?;
     let mut steps = steps(subject.method());
     let user_key = subject.user_key();
@@ -129,9 +145,7 @@ async fn client(
                 };
                 let credential = match step {
                     Step::None => Credential::None,
-                    Step::Password => {
-                        Credential::Password(Zeroizing::new(PASSWORD.to_owned()))
-                    }
+                    Step::Password => Credential::Password(Zeroizing::new(PASSWORD.to_owned())),
                     Step::Questions => Credential::KeyboardInteractive,
                     Step::Key => Credential::PublicKey {
                         key: material.public(Owner::User, user_key),
@@ -184,7 +198,10 @@ async fn client(
     handle.disconnect();
     running.await.map_err(|e| text(&e))?;
     if came != data {
-        return Err(format!("{} bytes came back, not the {BYTES} sent", came.len()));
+        return Err(format!(
+            "{} bytes came back, not the {BYTES} sent",
+            came.len()
+        ));
     }
     check(subject, &info, outcome)
 }
@@ -221,13 +238,19 @@ fn steps(method: Method) -> Vec<Step> {
 pub(crate) struct Server {
     listener: TcpListener,
     pub(crate) port: u16,
+    /// Limit of a key exchange, and of a login.
+    pub(crate) handshake: Duration,
 }
 
 impl Server {
     pub(crate) async fn listen() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        Self { listener, port }
+        Self {
+            listener,
+            port,
+            handshake: HANDSHAKE,
+        }
     }
 
     /// What our server offers a client that introduces itself so.
@@ -258,7 +281,7 @@ impl Server {
         let work = self.one(subject, preferences, material, one_answer, &mut outcome);
         let result = timeout(LIMIT, work)
             .await
-            .unwrap_or_else(|_| Err("not done in time".to_owned()));
+            .unwrap_or_else(|_| Err(NOT_ENDED.to_owned()));
         (outcome, result)
     }
 
@@ -267,15 +290,18 @@ impl Server {
         subject: Subject,
         preferences: Preferences,
         material: &Material,
+        one_answer: bool,
         outcome: &mut Outcome,
     ) -> Result<(), String> {
-            let (tcp, _) = self.listener.accept().await.map_err(|e| text(&e))?;
+        let (tcp, _) = self.listener.accept().await.map_err(|e| text(&e))?;
         tcp.set_nodelay(true).map_err(|e| text(&e))?;
         let algorithm = preferences.host_key[0];
         let mut host_key = HostKey::new(material.key(Owner::Host, algorithm.key_type()));
         if algorithm.is_certificate() {
             let certificate = material.public(Owner::Host, algorithm);
-            host_key = host_key.with_certificate(certificate).map_err(|_| "no certificate for it")?;
+            host_key = host_key
+                .with_certificate(certificate)
+                .map_err(|_| "no certificate for it")?;
         }
         let mut config = ServerConfig::new([Arc::new(host_key)]);
         config.methods = match subject.method() {
@@ -285,6 +311,8 @@ impl Server {
             Method::KeyThenPassword => vec![AuthMethod::PublicKey, AuthMethod::Password],
         };
         config.common.preferences = preferences;
+        config.common.timers.handshake = self.handshake;
+        config.common.timers.authentication = self.handshake;
         if subject != Subject::Rekey {
             config.common.rekey.bytes = Some(REKEY_BYTES);
         }
@@ -370,7 +398,11 @@ impl Policy {
             key: material.public(Owner::User, algorithm),
             authority: material.authority(),
             is_half_in: false,
-            answers: if one_answer { vec![PASSWORD] } else { ANSWERS.to_vec() },
+            answers: if one_answer {
+                vec![PASSWORD]
+            } else {
+                ANSWERS.to_vec()
+            },
         }
     }
 
@@ -410,7 +442,9 @@ impl Policy {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let now = now.unwrap_or_default().as_secs();
             *certificate.authority() == self.authority
-                && certificate.check(CertificateKind::User, USER, now, &[]).is_ok()
+                && certificate
+                    .check(CertificateKind::User, USER, now, &[])
+                    .is_ok()
         });
         *key == self.key && algorithm == self.algorithm && is_certified
     }

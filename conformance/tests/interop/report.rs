@@ -85,7 +85,11 @@ fn peer(text: &mut String, role: &str, column: &Column) {
     ] {
         let _ = writeln!(text, "- {what}: {}", list.join(" "));
     }
-    let _ = writeln!(text, "- User keys ({user_keys_from}): {}", user_keys.join(" "));
+    let _ = writeln!(
+        text,
+        "- User keys ({user_keys_from}): {}",
+        user_keys.join(" ")
+    );
     let mut blanks: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (subject, cell) in cells {
         let key = match cell {
@@ -114,7 +118,9 @@ pub(crate) fn settle(path: &str, document: &str) -> Result<(), String> {
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
     let substance = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|line| !line.starts_with("Identification:"));
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("Identification:"));
         lines.map(str::to_owned).collect()
     };
     let (there, now) = (substance(&there), substance(document));

@@ -99,9 +99,9 @@ impl Subject {
             Self::HostKey(key) => algorithms.host_key == key,
             Self::Cipher(cipher) => directions.iter().all(|suite| suite.cipher == cipher),
             Self::Mac(mac) => directions.iter().all(|suite| suite.mac == Some(mac)),
-            Self::Compression(compression) => {
-                directions.iter().all(|suite| suite.compression == compression)
-            }
+            Self::Compression(compression) => directions
+                .iter()
+                .all(|suite| suite.compression == compression),
             Self::UserKey(_) | Self::Login(_) | Self::Rekey => true,
         }
     }
@@ -109,7 +109,6 @@ impl Subject {
     /// How to log in for this row.
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::UserKey(_) => Method::PublicKey,
             Self::Login(method) => method,
             _ => Method::PublicKey,
         }

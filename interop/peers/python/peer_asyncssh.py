@@ -109,7 +109,7 @@ async def serve(job):
         **options,
     )
     serving.append(server)
-    return {"ok": True, "port": server.get_port()}
+    return {"ok": True, "port": server.sockets[0].getsockname()[1]}
 
 
 serving = []

@@ -508,3 +508,32 @@ proptest! {
         prop_assert!(PublicKey::from_blob(&blob[..at.index(blob.len())]).is_err());
     }
 }
+
+/// OpenSSH allows SHA-2 under the oldest name for RSA certificates, and asyncssh and russh send it;
+/// under every other name the signature has to be the one that was asked for.
+#[test]
+fn the_oldest_name_for_rsa_certificates_bears_newer_signatures() {
+    use SignatureAlgorithm::{RsaSha1Cert, RsaSha256, RsaSha256Cert, RsaSha512, RsaSha512Cert};
+    let dir = tempfile::tempdir().unwrap();
+    ssh_keygen(
+        &dir,
+        &["-q", "-N", "", "-t", "rsa", "-b", "2048", "-f", "key"],
+    );
+    ssh_keygen(
+        &dir,
+        &["-q", "-s", "key", "-I", "id", "-n", "ann", "key.pub"],
+    );
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    let certified = PublicKey::from_line(&read("key-cert.pub")).unwrap();
+    let file = crate::file::KeyFile::parse(read("key").as_bytes()).unwrap();
+    let private = file.open().unwrap();
+    for made_with in [RsaSha256, RsaSha512] {
+        let blob = private.sign(made_with, b"data").unwrap();
+        for asked in [RsaSha1Cert, RsaSha256Cert, RsaSha512Cert] {
+            let good = certified.verify(asked, b"data", &blob).is_ok();
+            let right = asked == RsaSha1Cert || asked.plain() == made_with;
+            assert_eq!(good, right, "{made_with} {asked}");
+            assert!(certified.verify(asked, b"other", &blob).is_err());
+        }
+    }
+}

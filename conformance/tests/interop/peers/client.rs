@@ -113,14 +113,18 @@ impl Clients {
     pub(crate) async fn says_of_user_keys(&self) -> Result<Vec<String>, String> {
         match &self.scripted {
             Some(scripted) => scripted.has("user_key").await,
-            None if self.kind == Kind::OpenSsh => Ok(openssh_query("PubkeyAcceptedAlgorithms").await),
+            None if self.kind == Kind::OpenSsh => {
+                Ok(openssh_query("PubkeyAcceptedAlgorithms").await)
+            }
             None => Ok(Vec::new()),
         }
     }
 
     /// Its `KEXINIT`, which it shows to a server that says nothing after its own first line.
     pub(crate) async fn offer(&self) -> Result<Offer, String> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(|e| e.to_string())?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .map_err(|e| e.to_string())?;
         let port = listener.local_addr().map_err(|e| e.to_string())?.port();
         let job = Job {
             port,
@@ -151,7 +155,11 @@ impl Clients {
         // The first value of an option is the one that counts.
         command.args(["-o", option]);
         let rest = self.openssh(&job);
-        let arguments: Vec<_> = rest.as_std().get_args().map(|word| word.to_owned()).collect();
+        let arguments: Vec<_> = rest
+            .as_std()
+            .get_args()
+            .map(|word| word.to_owned())
+            .collect();
         let end = arguments.len() - usize::from(echo == Echo::Cat) * 3;
         command.args(&arguments[..end]);
         if echo == Echo::Cat {
@@ -236,18 +244,29 @@ impl Clients {
             Method::KeyboardInteractive => "keyboard-interactive",
             Method::KeyThenPassword => "publickey,password",
         };
-        command.arg("-o").arg(format!("PreferredAuthentications={methods}"));
+        command
+            .arg("-o")
+            .arg(format!("PreferredAuthentications={methods}"));
         if job.uses_key() {
             let key_type = job.user_key.key_type();
-            command.arg("-i").arg(material.private(Owner::User, key_type));
+            command
+                .arg("-i")
+                .arg(material.private(Owner::User, key_type));
             let certificate = if job.user_key.is_certificate() {
-                material.certificate(Owner::User, key_type).display().to_string()
+                material
+                    .certificate(Owner::User, key_type)
+                    .display()
+                    .to_string()
             } else {
                 "none".to_owned()
             };
-            command.arg("-o").arg(format!("CertificateFile={certificate}"));
+            command
+                .arg("-o")
+                .arg(format!("CertificateFile={certificate}"));
             // Beside an identity ssh looks for its certificate by itself.
-            command.arg("-o").arg(format!("PubkeyAcceptedAlgorithms={}", job.user_key.name()));
+            command
+                .arg("-o")
+                .arg(format!("PubkeyAcceptedAlgorithms={}", job.user_key.name()));
         } else {
             command.args(["-o", "IdentityFile=none"]);
         }

@@ -116,8 +116,8 @@ impl Scripted {
             .map_err(|_| format!("{name} was not done in time"))?
             .map_err(|error| format!("{name}: {error}"))?
             .ok_or_else(|| format!("{name} has ended: run scripts/setup-peers"))?;
-        let answer: Value =
-            serde_json::from_str(&line).map_err(|error| format!("{name} said {line:?}: {error}"))?;
+        let answer: Value = serde_json::from_str(&line)
+            .map_err(|error| format!("{name} said {line:?}: {error}"))?;
         if answer["ok"] == true {
             Ok(answer)
         } else {

@@ -127,9 +127,7 @@ impl Servers {
                     command.arg("-i");
                     for key_type in FILE_TYPES {
                         let file = material.private(Owner::Host, key_type);
-                        command
-                            .arg("-r")
-                            .arg(file.with_added_extension("dropbear"));
+                        command.arg("-r").arg(file.with_added_extension("dropbear"));
                     }
                     match variant {
                         Variant::TwoSteps => drop(command.arg("-t")),
@@ -163,7 +161,9 @@ impl Servers {
                     Variant::Rekeying => job["rekey_bytes"] = json!(REKEY_BYTES),
                 }
                 let answer = scripted.ask(job).await?;
-                let port = answer["port"].as_u64().and_then(|port| port.try_into().ok());
+                let port = answer["port"]
+                    .as_u64()
+                    .and_then(|port| port.try_into().ok());
                 let port: u16 = port.ok_or("the peer named no port")?;
                 Ok(Server {
                     addr: ([127, 0, 0, 1], port).into(),
@@ -178,7 +178,9 @@ impl Servers {
     pub(crate) async fn says_of_user_keys(&self) -> Result<Vec<String>, String> {
         match &self.scripted {
             Some(scripted) => scripted.has("user_key").await,
-            None if self.kind == Kind::OpenSsh => Ok(openssh_query("PubkeyAcceptedAlgorithms").await),
+            None if self.kind == Kind::OpenSsh => {
+                Ok(openssh_query("PubkeyAcceptedAlgorithms").await)
+            }
             None => Ok(Vec::new()),
         }
     }
