@@ -32,13 +32,25 @@ async fn matrix_of_all_algorithms_and_peers() {
     for (at, kind) in peers::server::Kind::ALL.into_iter().enumerate() {
         if wanted(&format!("server {}", kind.name())) {
             let material = Arc::clone(&material);
-            servers.spawn(async move { (at, matrix::with_server(kind, material).await) });
+            servers.spawn(async move {
+                let column = matrix::with_server(kind, material).await;
+                (
+                    at,
+                    column.map_err(|error| format!("{}: {error}", kind.name())),
+                )
+            });
         }
     }
     for (at, kind) in peers::client::Kind::ALL.into_iter().enumerate() {
         if wanted(&format!("client {}", kind.name())) {
             let material = Arc::clone(&material);
-            clients.spawn(async move { (at, matrix::with_client(kind, material).await) });
+            clients.spawn(async move {
+                let column = matrix::with_client(kind, material).await;
+                (
+                    at,
+                    column.map_err(|error| format!("{}: {error}", kind.name())),
+                )
+            });
         }
     }
     let mut servers = in_order(servers.join_all().await);
@@ -47,7 +59,7 @@ async fn matrix_of_all_algorithms_and_peers() {
     for (role, columns) in [("server", &mut servers), ("client", &mut clients)] {
         for column in columns {
             match column {
-                Err(error) => failures.push(format!("{role}: {error}")),
+                Err(error) => failures.push(format!("a peer as {role}: {error}")),
                 Ok(column) => failures.extend(failed(role, column)),
             }
         }

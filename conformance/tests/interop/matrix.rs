@@ -63,7 +63,15 @@ pub(crate) async fn with_server(
     let servers = Servers::new(kind, &material)?;
     let control = Clients::new(client::Kind::OpenSsh, &material).await?;
     let plain = servers.start(Variant::Plain).await?;
-    let offer = plain.offer().await?;
+    let mut offer = plain.offer().await?;
+    if kind == server::Kind::Dropbear {
+        let more = servers.start(Variant::MoreKeys).await?.offer().await?;
+        for key in more.host_key {
+            if !offer.host_key.contains(&key) {
+                offer.host_key.push(key);
+            }
+        }
+    }
     let (mut user_keys, mut user_keys_from) = (servers.says_of_user_keys().await?, "its own list");
     if user_keys.is_empty() {
         user_keys.clone_from(&offer.host_key);
@@ -79,6 +87,11 @@ pub(crate) async fn with_server(
             Subject::Login(Method::None) => Variant::Open,
             Subject::Login(Method::KeyThenPassword) => Variant::TwoSteps,
             Subject::Rekey => Variant::Rekeying,
+            Subject::HostKey(key)
+                if kind == server::Kind::Dropbear && key.key_type() == server::MORE_KEYS =>
+            {
+                Variant::MoreKeys
+            }
             _ => Variant::Plain,
         };
         let other;
@@ -103,7 +116,7 @@ pub(crate) async fn with_server(
                     Cell::Blank(format!("not in {user_keys_from}"))
                 }
                 Subject::Login(method) if !names(&outcome.methods, method) => {
-                    Cell::Blank(format!("it names {}", outcome.methods.join(", ")))
+                    Cell::Blank(format!("it names {}", listed(&outcome.methods)))
                 }
                 // A peer that cannot do what it offers fails with everybody.
                 _ => match control_option(subject) {
@@ -145,6 +158,17 @@ fn control_option(subject: Subject) -> Option<String> {
         _ => return None,
     };
     Some(format!("{option}={}", subject.name()))
+}
+
+/// Each once, in order.
+fn listed(names: &[String]) -> String {
+    let mut once: Vec<&str> = Vec::new();
+    for name in names {
+        if !once.contains(&name.as_str()) {
+            once.push(name);
+        }
+    }
+    once.join(", ")
 }
 
 /// Whether a server's list has what a way to log in needs.
@@ -237,10 +261,10 @@ pub(crate) async fn with_client(
                     Subject::UserKey(key)
                         if !outcome.said.contains(&format!("publickey {}", key.name())) =>
                     {
-                        Cell::Blank(format!("its requests were {}", outcome.said.join(", ")))
+                        Cell::Blank(format!("its requests were {}", listed(&outcome.said)))
                     }
                     Subject::Login(method) if !asked(&outcome.said, method) => {
-                        Cell::Blank(format!("its requests were {}", outcome.said.join(", ")))
+                        Cell::Blank(format!("its requests were {}", listed(&outcome.said)))
                     }
                     _ => match offered_to(&offer.identification, subject, preferences, &material)
                         .await

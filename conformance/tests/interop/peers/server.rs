@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ketch_keys::KeyType;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -66,9 +67,14 @@ pub(crate) enum Variant {
     Open,
     /// A key, and a password after it.
     TwoSteps,
+    /// With the host key of [`MORE_KEYS`] alone: dropbear takes four.
+    MoreKeys,
     /// It exchanges keys anew by itself, after [`REKEY_BYTES`].
     Rekeying,
 }
+
+/// The type of host key that one dropbear does not bear beside the others.
+pub(crate) const MORE_KEYS: KeyType = KeyType::EcdsaP521;
 
 /// After how much a peer is told to exchange keys anew.
 pub(crate) const REKEY_BYTES: u64 = 300_000;
@@ -126,13 +132,17 @@ impl Servers {
                     let mut command = Command::new("dropbear");
                     command.arg("-i");
                     for key_type in FILE_TYPES {
+                        let is_more = key_type == MORE_KEYS;
+                        if is_more != (variant == Variant::MoreKeys) {
+                            continue;
+                        }
                         let file = material.private(Owner::Host, key_type);
                         command.arg("-r").arg(file.with_added_extension("dropbear"));
                     }
                     match variant {
                         Variant::TwoSteps => drop(command.arg("-t")),
                         Variant::Open => drop(command.arg("-B")),
-                        Variant::Plain | Variant::Rekeying => {}
+                        Variant::Plain | Variant::MoreKeys | Variant::Rekeying => {}
                     }
                     material.with_account(&mut command, variant == Variant::Open);
                     command
@@ -155,7 +165,7 @@ impl Servers {
                         paths(&|key_type| material.certificate(Owner::Host, key_type)),
                 });
                 match variant {
-                    Variant::Plain => {}
+                    Variant::Plain | Variant::MoreKeys => {}
                     Variant::Open => job["methods"] = json!(["none"]),
                     Variant::TwoSteps => job["steps"] = json!(["publickey", "password"]),
                     Variant::Rekeying => job["rekey_bytes"] = json!(REKEY_BYTES),
@@ -263,7 +273,7 @@ Subsystem echo cat
         material.authorized_keys().display()
     ));
     match variant {
-        Variant::Plain => {}
+        Variant::Plain | Variant::MoreKeys => {}
         Variant::Open => text.push_str("PermitEmptyPasswords yes\n"),
         Variant::TwoSteps => text.push_str("AuthenticationMethods publickey,password\n"),
         Variant::Rekeying => text.push_str(&format!("RekeyLimit {REKEY_BYTES}\n")),
