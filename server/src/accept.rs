@@ -25,6 +25,9 @@ use crate::credentials::Moment;
 use crate::subsystems::Subsystems;
 use crate::users::{Outcome, Steps, Users, Verdict};
 
+/// Milliseconds after which a client that acknowledges nothing counts as gone (tcp(7)).
+#[cfg(target_os = "linux")]
+const GONE_AFTER_MS: u32 = 90_000;
 /// How long the accept loop pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -99,7 +102,10 @@ impl Server {
     /// # Panics
     /// Never: a server without a key cannot be built.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the builder refuses a server without a key")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the builder refuses a server without a key"
+    )]
     pub fn host_key(&self) -> &PublicKey {
         self.host_keys().next().expect("there is one")
     }
@@ -133,6 +139,9 @@ impl Server {
                         if let Err(error) = stream.set_nodelay(true) {
                             debug!(%peer, %error, "no TCP_NODELAY");
                         }
+                        // Only the system can tell that what was sent is never acknowledged.
+                        #[cfg(target_os = "linux")]
+                        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, GONE_AFTER_MS);
                         let server = self.clone();
                         connections.spawn(async move {
                             server.run(stream, &peer, admitted).await;

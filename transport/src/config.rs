@@ -54,6 +54,9 @@ pub struct Timers {
     pub keepalive: Option<Duration>,
     /// Unanswered questions after which the peer counts as gone. Default: 3.
     pub keepalives_max: u32,
+    /// How long output may wait of which the peer takes nothing, once somebody is logged in.
+    /// Default: 60 s.
+    pub output: Duration,
     /// How long a graceful end may take. Default: 5 s.
     pub close: Duration,
     /// How long the task lets the stream fill when bulk data comes in small pieces; `None` never
@@ -72,6 +75,7 @@ impl Default for Timers {
             authentication: Duration::from_secs(60),
             keepalive: Some(Duration::from_secs(30)),
             keepalives_max: 3,
+            output: Duration::from_secs(60),
             close: Duration::from_secs(5),
             receive_pause: None,
         }

@@ -427,7 +427,9 @@ impl Connection {
         let wants = self
             .handshake
             .negotiated()
-            .is_some_and(|agreed| agreed.client_reads_ext_info);
+            .is_some_and(|agreed| agreed.client_reads_ext_info)
+            // What a later offer says of it does not count (RFC 8308 §2.1).
+            && self.handshake.exchanges() == 0;
         if let (true, false, Auth::Server(auth)) = (wants, self.ext_info_sent, &self.auth) {
             self.ext_info_sent = true;
             // Certificates are meant with their plain algorithms, as OpenSSH has it.
@@ -764,6 +766,7 @@ impl Connection {
         if self.keeper.rekey_is_due(used, now) {
             self.rekey(now)?;
         }
+        self.keeper.on_flush(now, !self.output().is_empty());
         Ok(())
     }
 

@@ -73,6 +73,8 @@ pub enum Deadline {
     Rekey,
     /// Keepalive requests were not answered.
     Keepalive,
+    /// Output waited, and the peer took none of it.
+    Output,
 }
 
 impl fmt::Display for Deadline {
@@ -82,6 +84,7 @@ impl fmt::Display for Deadline {
             Self::Authentication => "authentication was not finished in time",
             Self::Rekey => "the exchange of new keys was not finished in time",
             Self::Keepalive => "the peer answers no keepalives any more",
+            Self::Output => "the peer takes nothing of what it is sent",
         })
     }
 }

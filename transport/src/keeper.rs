@@ -30,6 +30,8 @@ pub(crate) struct Keeper {
     keys_since: Instant,
     last_packet: Instant,
     keepalives: u32,
+    /// Since when output waits of which the stream takes nothing.
+    output_since: Option<Instant>,
     peer_rekeys: u32,
     bytes_since_rekeys: u64,
     bytes_since_rekey: u32,
@@ -46,6 +48,7 @@ impl Keeper {
             keys_since: now,
             last_packet: now,
             keepalives: 0,
+            output_since: None,
             peer_rekeys: 0,
             bytes_since_rekeys: 0,
             bytes_since_rekey: 0,
@@ -72,6 +75,7 @@ impl Keeper {
 
     /// The stream took bytes of ours: an upload is work between exchanges as much as a download.
     pub(crate) fn on_output(&mut self, len: usize) {
+        self.output_since = None;
         self.carry(len);
     }
 
@@ -96,6 +100,20 @@ impl Keeper {
             .rekeys_paid_until
             .checked_sub(credit)
             .map_or(now, |at| at.max(now)))
+    }
+
+    /// Output waits for the stream, or none does.
+    pub(crate) fn on_flush(&mut self, now: Instant, output_waits: bool) {
+        if output_waits {
+            self.output_since.get_or_insert(now);
+        } else {
+            self.output_since = None;
+        }
+    }
+
+    /// When a peer that takes no output is given up.
+    fn output_deadline(&self) -> Option<Instant> {
+        Some(self.output_since? + self.timers.output)
     }
 
     /// An exchange is going on.
@@ -153,7 +171,11 @@ impl Keeper {
         let keepalive = self.keepalive_at().filter(|_| authenticated);
         let rekey = authenticated.then(|| self.keys_since + self.rekey.interval);
         let rekey = rekey.filter(|_| self.kex_deadline.is_none());
-        [login, keepalive, rekey].into_iter().flatten().min()
+        let output = self.output_deadline().filter(|_| authenticated);
+        [login, keepalive, rekey, output]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn keepalive_at(&self) -> Option<Instant> {
@@ -180,6 +202,9 @@ impl Keeper {
         }
         if !waiting && passed(self.auth_deadline) {
             return Err(ConnectionError::TimedOut(Deadline::Authentication));
+        }
+        if authenticated && passed(self.output_deadline()) {
+            return Err(ConnectionError::TimedOut(Deadline::Output));
         }
         if !authenticated || !passed(self.keepalive_at()) {
             return Ok(false);

@@ -101,10 +101,13 @@ impl Profile {
         preferences
     }
 
-    /// What a server offers; `None` for [`Profile::Legacy`], which is for clients.
+    /// What a server offers; `None` for [`Profile::Legacy`], which is for clients. Group 18 is left to
+    /// clients, too: anybody could have a server compute tens of milliseconds with it.
     #[must_use]
     pub fn for_server(self) -> Option<Preferences> {
-        (self != Self::Legacy).then(|| self.of_both_roles())
+        let mut preferences = self.of_both_roles();
+        preferences.kex.retain(|&kex| kex != Kex::DhGroup18Sha512);
+        (self != Self::Legacy).then_some(preferences)
     }
 
     fn of_both_roles(self) -> Preferences {

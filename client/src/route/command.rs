@@ -126,7 +126,8 @@ impl ProxyCommand {
         user: &User,
     ) -> Result<RouteStream, CommandError> {
         let (program, arguments) = self.words(target, user)?;
-        tracing::debug!(?program, ?arguments, "starting the proxy command");
+        // Its arguments may hold a password.
+        tracing::debug!(?program, "starting the proxy command");
         process::start(&program, &arguments)
     }
 }

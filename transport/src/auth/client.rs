@@ -181,7 +181,7 @@ impl ClientAuth {
     /// hold it after the server's first `NEWKEYS`. Says whether it may come now.
     pub(crate) fn on_ext_info(&mut self, message: &ExtInfo<'_>, first: bool) -> bool {
         let in_login = self.service == ServiceState::Accepted
-            && matches!(self.state, State::Asked(Request::Plain | Request::Password));
+            && matches!(&self.state, State::Asked(request) if !matches!(request, Request::Query(_)));
         if !first {
             if !in_login || self.success_is_next {
                 return false;

@@ -453,6 +453,8 @@ impl ConnectionHandle {
         target: ForwardTarget,
     ) -> Result<u16, ForwardError> {
         let (reply, answer) = oneshot::channel();
+        // Servers number what listens as they number channels.
+        self.shared.opened.store(true, Ordering::Release);
         self.shared.submit(Command::Forward {
             address: address.into(),
             port,

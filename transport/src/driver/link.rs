@@ -37,6 +37,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let arena = self.arena.get_or_insert_with(Arena::take);
         let end = self.filled.saturating_add(READ_LEN).min(ARENA_LEN);
+        if end == self.filled {
+            // No room while nothing is taken: an empty buffer would read as the end of the stream.
+            return Poll::Pending;
+        }
         let mut buffer = ReadBuf::new(&mut arena.bytes[self.filled..end]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let len = buffer.filled().len();

@@ -435,8 +435,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// server bears it. [`Login::run`] takes the channel on.
     ///
     /// Only for servers that are known to bear it, with a credential that worked before: RFC 4252 §6
-    /// lets a server end the connection for it when the credential is wrong. OpenSSH's and ours go
-    /// on. If the server gives the channel another number than is foreseen, the connection ends with
+    /// lets a server end the connection for it when the credential is wrong. OpenSSH's goes
+    /// on, ours ends it. If the server gives the channel another number than is foreseen, the connection ends with
     /// [`ConnectionError::GuessedWrong`], and connecting again without this works.
     ///
     /// # Errors

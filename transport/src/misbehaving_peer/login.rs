@@ -7,6 +7,7 @@ use super::{Outcome, userauth_request};
 use ketch_keys::PrivateKey;
 
 use crate::algorithm::SignatureAlgorithm;
+use crate::channel::ChannelId;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::connection::Connection;
 use crate::crypto::{Random, RandomFailed};
@@ -17,6 +18,7 @@ use crate::message::auth::{
 };
 use crate::message::number;
 use crate::message::transport::{DisconnectReason, Service};
+use crate::packet::Input;
 
 fn server() -> Rig {
     Rig::at(Role::Server, true, State::InLogin)
@@ -274,6 +276,32 @@ fn every_wait_has_an_end() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_given_up_however_much_it_says() {
+    for role in [Role::Client, Role::Server] {
+        let mut rig = Rig::at(role, true, State::InUse);
+        rig.machine.send(ChannelId(CHANNEL), b"data").unwrap();
+        rig.machine.flush(rig.now).unwrap();
+        let mut seconds = 0;
+        let outcome = loop {
+            seconds += 1;
+            rig.now += Duration::from_secs(1);
+            // It says something every second, and the stream takes nothing.
+            rig.sender.send(&[number::IGNORE, 0, 0, 0, 0]).unwrap();
+            let mut bytes = rig.sender.output().to_vec();
+            rig.sender.consume(bytes.len());
+            let mut input = Input::new(&mut bytes);
+            assert!(rig.machine.next(&mut input, rig.now).unwrap().is_none());
+            rig.machine.flush(rig.now).unwrap();
+            if let Err(error) = rig.machine.handle_timeout(rig.now) {
+                break error;
+            }
+        };
+        assert_eq!(outcome, ConnectionError::TimedOut(Deadline::Output));
+        assert_eq!(seconds, 60);
     }
 }
 

@@ -123,6 +123,8 @@ impl Mux {
     ) -> Result<bool, ConnectionError> {
         let asked = Asked::Forward((port != 0).then_some(port));
         let data = forward_data(address, port);
+        // Servers number what listens as they number channels.
+        self.opened = true;
         Ok(self.ask(asked, GlobalRequest::FORWARD, &data, outbox)?)
     }
 

@@ -16,8 +16,10 @@ use crate::message::connection::{GlobalRequest, HostKeys, prove_data};
 use crate::outbox::Outbox;
 use crate::packet::SendError;
 
-/// Most host keys that are told, proved or read.
+/// Most host keys that are told, proved or kept.
 pub(super) const KEYS_MAX: usize = 16;
+/// Most host keys that a server may tell: those beyond [`KEYS_MAX`] are passed over.
+const KEYS_READ_MAX: usize = 256;
 
 /// What either side knows of the server's host keys.
 #[derive(Debug, Default)]
@@ -73,10 +75,11 @@ impl HostKeyProofs {
         if std::mem::replace(&mut self.offered, true) {
             return Ok(Vec::new());
         }
-        let keys = HostKeys::decode(data, KEYS_MAX)?;
+        let keys = HostKeys::decode(data, KEYS_READ_MAX)?;
         let mut offered: Vec<PublicKey> = Vec::new();
         for key in keys
             .iter()
+            .take(KEYS_MAX)
             .filter_map(|blob| PublicKey::from_blob(blob).ok())
         {
             // A certificate expires: what is kept is the key.
