@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ketch_keys::{PublicKey, SignatureAlgorithm};
 use ketch_wire::{NameList, Reader, Writer};
 
-use crate::algorithm::{Kex, marker};
+use crate::algorithm::{Compression, Kex, marker};
 use crate::config::{HostKey, Remembered};
 use crate::crypto::derive::{Agreed, Direction, ExchangeHash, GroupTranscript, Transcript};
 use crate::crypto::kex::{ClientShare, Group, UnsafeGroup, respond};
@@ -208,6 +208,12 @@ impl Handshake {
     /// What the keys in use were agreed with.
     pub(crate) const fn current(&self) -> Option<&Negotiated> {
         self.current.as_ref()
+    }
+
+    /// Whether the client is to compress once it is in.
+    pub(crate) fn compresses_to_server(&self) -> bool {
+        self.current
+            .is_some_and(|agreed| agreed.client_to_server.compression != Compression::None)
     }
 
     /// How many exchanges were finished.

@@ -37,7 +37,9 @@ impl Connection {
     /// OpenSSH's server and ours take that. Another may end the connection, also with
     /// [`ConnectionError::GuessedWrong`]; ask for it only where it is known to work.
     ///
-    /// `None`, and nothing is sent, if a channel was opened before, or the time is not right.
+    /// `None`, and nothing is sent, if a channel was opened before, or the time is not right: under
+    /// compression a server inflates what comes behind its word that the user is in, and what was
+    /// sent before that word was read is not deflated.
     ///
     /// # Errors
     /// [`ConnectionError::OutputFull`].
@@ -47,7 +49,9 @@ impl Connection {
         window: u32,
     ) -> Result<Option<ChannelId>, ConnectionError> {
         let in_time = match &self.auth {
-            Auth::Client(auth) => auth.is_done() || auth.awaits_server(),
+            Auth::Client(auth) => {
+                auth.is_done() || auth.awaits_server() && !self.handshake.compresses_to_server()
+            }
             Auth::Server(_) => false,
         };
         if !in_time {
