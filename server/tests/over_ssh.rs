@@ -446,11 +446,11 @@ async fn many_that_drip_keep_nobody_out() {
         tokio::spawn(async move {
             // A line that is never finished, or the start of one packet after it.
             let line: &[u8] = b"SSH-2.0-drip\r\n\0\0\x10\0";
-            let mut bytes = line.iter().chain(std::iter::repeat(&b'x'));
+            let bytes = line.iter().chain(std::iter::repeat(&b'x'));
             if n % 3 == 0 {
                 return std::future::pending().await;
             }
-            while let Some(&byte) = bytes.next() {
+            for &byte in bytes {
                 let byte = if n % 3 == 1 { b'x' } else { byte };
                 if ours.write_all(&[byte]).await.is_err() {
                     break;
