@@ -6,6 +6,7 @@
 //! credential is offered once; and a server that would let us in without proof is only asked to
 //! where the caller said so.
 
+mod early;
 mod error;
 mod known;
 mod login;
@@ -40,6 +41,7 @@ use crate::memory::HostMemory;
 use crate::platform::account;
 use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
+use early::Early;
 use offers::Credentials;
 
 /// The port of SSH (RFC 4253 §4).
@@ -74,6 +76,7 @@ pub struct Connect {
     timeouts: Timeouts,
     route: Route,
     memory: Option<Arc<dyn HostMemory>>,
+    for_sftp: bool,
 }
 
 impl Connect {
@@ -94,6 +97,7 @@ impl Connect {
             timeouts: Timeouts::default(),
             route: Route::Direct,
             memory: None,
+            for_sftp: false,
         }
     }
 
@@ -298,6 +302,15 @@ impl Connect {
         self
     }
 
+    /// Says that the connection is for SFTP: with servers that are known to bear it, its channel is
+    /// opened along with the login, and the first [`Session::sftp`] finds it there, which spares
+    /// round trips. Default: nothing is opened before it is asked for.
+    #[must_use]
+    pub fn for_sftp(mut self) -> Self {
+        self.for_sftp = true;
+        self
+    }
+
     /// Goes the way to the server and logs in.
     ///
     /// A server without strict key exchange that chooses a cipher which is not safe without
@@ -309,9 +322,13 @@ impl Connect {
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
         let (route, memory) = (self.route.clone(), self.memory.clone());
+        let for_sftp = self.for_sftp;
         check_hops(&route)?;
         let mut plan = self.plan()?;
         plan.order_host_keys().await?;
+        if for_sftp {
+            plan.early = Early::after_login();
+        }
         known::connect(plan, &route, memory).await
     }
 
@@ -365,6 +382,7 @@ impl Connect {
             timeouts: self.timeouts,
             guess: None,
             only_safe: false,
+            early: Early::default(),
         })
     }
 }
@@ -386,6 +404,7 @@ struct Plan {
     guess: Option<Remembered>,
     /// Offers nothing that needs strict key exchange.
     only_safe: bool,
+    early: Early,
 }
 
 impl Plan {
@@ -463,11 +482,21 @@ impl Plan {
             .map_err(|source| ConnectError::ended(&self.host, Stage::Handshake, source))?;
         let (verified, keep_up) =
             login::verify_host(login, &self.host, self.port, self.host_keys).await?;
-        let (login, by) = verified
-            .authenticate(&self.host, &self.user, self.credentials, allowed)
+        let by_then = (&self.early, self.timeouts.stall);
+        let (login, by, opening) = verified
+            .authenticate(&self.host, &self.user, self.credentials, allowed, by_then)
             .await?;
         let seen = login.to_remember();
+        let host = self.host.clone();
         let session = Session::start(login, self.host, by, self.timeouts, keep_up);
+        if let Some(opening) = opening.or_else(|| self.early.after(&session)) {
+            let ended = |source| ConnectError::Ended {
+                host,
+                stage: Stage::Authentication,
+                source,
+            };
+            opening.settle(&session).await.map_err(ended)?;
+        }
         Ok((session, seen))
     }
 }

@@ -4,7 +4,7 @@
 //! can be cloned and used from many tasks at once. SFTP and byte streams of other subsystems are
 //! applications beside each other on one connection.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ketch_transport::driver::{
     ChannelStream, CloseReason, ConnectionHandle, Login, OpenError, PingError, RefuseAll, stream,
@@ -18,6 +18,7 @@ use crate::Timeouts;
 use crate::connect::Tried;
 use crate::destination::Host;
 use crate::hostkey::KeepUp;
+use crate::sftp::EarlySftp;
 
 /// Window of a byte stream, in bytes; the transport lets it grow while it is kept full.
 pub(crate) const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
@@ -35,6 +36,8 @@ pub struct Session {
     agreed: Option<Algorithms>,
     timeouts: Arc<Timeouts>,
     ended: Arc<OnceLock<Instant>>,
+    /// SFTP that was opened along with the login and that nobody has asked for yet.
+    early: Arc<Mutex<Option<EarlySftp>>>,
 }
 
 impl Session {
@@ -76,6 +79,7 @@ impl Session {
             agreed,
             timeouts: Arc::new(timeouts),
             ended,
+            early: Arc::default(),
         }
     }
 
@@ -168,6 +172,17 @@ impl Session {
     /// When the connection ended, if it has.
     pub(crate) fn ended_at(&self) -> Option<Instant> {
         self.ended.get().copied()
+    }
+
+    /// Keeps what was opened before anybody asked for it.
+    pub(crate) fn keep_early(&self, sftp: EarlySftp) {
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = Some(sftp);
+    }
+
+    /// Gives what was opened before, once, if it lives.
+    pub(crate) fn take_early(&self) -> Option<EarlySftp> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.take().filter(EarlySftp::is_alive)
     }
 
     /// The handle on which applications are put.

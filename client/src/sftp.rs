@@ -16,10 +16,12 @@ use ketch_protocol::{
 mod answers;
 mod error;
 mod open;
+
 mod transfers;
 
 pub(crate) use self::error::kind_of_status;
 pub use self::error::{Operation, SftpError};
+pub(crate) use self::open::{EarlySftp, takes_early};
 use crate::{
     dir::ReadDir,
     file::{File, OpenOptions},

@@ -13,6 +13,7 @@ use ketch_transport::driver::CloseReason;
 use ketch_transport::error::{ConnectionError, PeerMisbehaved};
 use tokio::task::spawn_blocking;
 
+use super::early::Early;
 use super::{ConnectError, LoggedIn, Plan, Stage, Tried};
 use crate::destination::Host;
 use crate::memory::{HostMemory, HostRecord};
@@ -39,6 +40,11 @@ pub(super) async fn connect(
     if let Some(key) = known.as_ref().and_then(|known| known.key_of(&user)) {
         plan.credentials.first.get_or_insert_with(|| key.to_owned());
     }
+    if let Some(known) = &known {
+        plan.know_early(known);
+    }
+    let early = plan.early.clone();
+    let mut bears_early = None;
     let done = match plan.clone().go(route).await {
         Ok(done) => done,
         Err(error) => {
@@ -49,6 +55,9 @@ pub(super) async fn connect(
             if let (Some(memory), Some(_)) = (&memory, known.take()) {
                 memory.ask(|m, host, port| m.forget(host, port)).await?;
             }
+            if early.was_tried() {
+                bears_early = Some(false);
+            }
             second.go(route).await?
         }
     };
@@ -56,6 +65,11 @@ pub(super) async fn connect(
     if let (Some(memory), Some(seen)) = (memory, seen) {
         let mut record = HostRecord::new(seen, known.as_ref());
         record.set_key(&user, session.logged_in_with().and_then(Tried::fingerprint));
+        if bears_early.is_some() {
+            record.bears_early = bears_early;
+        } else if early.was_tried() {
+            record.bears_early = Some(true);
+        }
         if known.as_ref() != Some(&record) {
             memory
                 .ask(move |m, host, port| m.remember(host, port, &record))
@@ -72,18 +86,33 @@ impl Plan {
         self.log_in_by(stream).await
     }
 
+    /// What is opened early, where that is wanted at all.
+    fn know_early(&mut self, known: &HostRecord) {
+        if !self.early.is_wanted() {
+            return;
+        }
+        self.early = match (known.bears_early, known.key_of(&self.user)) {
+            (Some(false), _) => Early::default(),
+            (_, Some(key)) => Early::behind_login(key, &known.identification),
+            (_, None) => Early::after_login(),
+        };
+    }
+
     /// How to go on after such a failure; `None` if it would be no different.
     fn second(mut self, error: &ConnectError) -> Option<Self> {
         let (stage, why) = match error {
             ConnectError::Ended { stage, source, .. } => (*stage, &**source),
             // The program on the way ended because the server hung up.
-            ConnectError::Command { .. } if self.guess.is_some() => {
-                (Stage::Handshake, &CloseReason::Eof)
-            }
+            ConnectError::Command { .. } => (Stage::Handshake, &CloseReason::Eof),
             _ => return None,
         };
+        // Keys are in use: the guess was right, and only what was opened early may be wrong.
+        if std::mem::take(&mut self.early).was_tried() {
+            self.guess = None;
+            return a_guess_explains(why).then_some(self);
+        }
         if stage != Stage::Handshake {
-            return None; // keys are in use: the guess was right
+            return None;
         }
         if is_not_strict(why) && !self.config().common.preferences.require_strict {
             self.guess = None;

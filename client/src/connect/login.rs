@@ -1,5 +1,7 @@
 //! The two questions of a login: is this the server, and does it take us (RFC 4252).
 
+use std::time::Duration;
+
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
+use super::early::{Early, Opening};
 use super::offers::{Credentials, Offer, Offers, Password, Signer};
 use super::questions::{Asker, WhichPassword, Whose, escaped};
 use super::{ConnectError, Skipped, Stage, Tried};
@@ -86,7 +89,8 @@ where
         user: &User,
         credentials: Credentials,
         allowed: Vec<SignatureAlgorithm>,
-    ) -> Result<(Login<S>, Option<Tried>), ConnectError> {
+        early: (&Early, Duration),
+    ) -> Result<(Login<S>, Option<Tried>, Option<Opening>), ConnectError> {
         let allow_none = credentials.allow_none;
         let mut dialogue = Dialogue {
             login: self.0,
@@ -97,9 +101,16 @@ where
             },
             last: None,
             password: None,
+            early,
+            opening: None,
         };
         let outcome = dialogue.run().await;
-        let Dialogue { login, offers, .. } = dialogue;
+        let Dialogue {
+            login,
+            offers,
+            opening,
+            ..
+        } = dialogue;
         if let Err(error) = outcome {
             if !matches!(error, ConnectError::Ended { .. }) {
                 login
@@ -114,12 +125,12 @@ where
             login.give_up(DisconnectReason::BY_APPLICATION, "").await;
             return Err(ConnectError::NotAuthenticated { user, host });
         }
-        Ok((login, offers.tried.last().cloned()))
+        Ok((login, offers.tried.last().cloned(), opening))
     }
 }
 
 /// A login under way.
-struct Dialogue<S> {
+struct Dialogue<'a, S> {
     login: Login<S>,
     offers: Offers,
     whose: Whose,
@@ -127,9 +138,13 @@ struct Dialogue<S> {
     last: Option<Offer>,
     /// The password that was sent last, should it have to be changed.
     password: Option<Zeroizing<String>>,
+    /// What may be opened behind a login, and how long its answers may take.
+    early: (&'a Early, Duration),
+    /// What was opened so.
+    opening: Option<Opening>,
 }
 
-impl<S> Dialogue<S>
+impl<S> Dialogue<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -249,8 +264,12 @@ where
         };
         match signed {
             Ok(signature) => {
+                let key = offer.key.clone();
+                let (early, stall) = self.early;
                 let outcome = self.login.signature(&signature);
-                outcome.map_err(|error| self.ended(error))
+                let opening = outcome.and_then(|()| early.behind(&mut self.login, &key, stall));
+                self.opening = opening.map_err(|error| self.ended(error))?;
+                Ok(())
             }
             Err(why) => self.leave_out(Some(why)).await,
         }

@@ -267,6 +267,11 @@ impl Shared {
         lock(&self.queue).server.unwrap_or_default()
     }
 
+    /// Whether nothing will be answered any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.queue).ended.is_some()
+    }
+
     /// The driving side: how to wake it.
     pub(crate) fn set_wake(&self, wake: WakeDriver) {
         lock(&self.queue).wake = Some(wake);

@@ -1,8 +1,10 @@
 //! SFTP on a session: the channel is opened, the subsystem started, the greeting sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ketch_protocol::RemotePath;
+use ketch_transport::driver::Application;
 
 use super::{Operation, Sftp, SftpError};
 use crate::{
@@ -22,8 +24,41 @@ const WINDOW: u32 = 96 * 1024 * 1024;
 /// and ours.
 const EARLY_SERVERS: [&str; 2] = ["SSH-2.0-OpenSSH_", "SSH-2.0-ketch"];
 
+/// Whether a server that introduces itself so takes what comes before it has answered.
+pub(crate) fn takes_early(identification: &str) -> bool {
+    EARLY_SERVERS
+        .iter()
+        .any(|known| identification.starts_with(known))
+}
+
+/// SFTP on a channel that is opened before anybody asks for it.
+#[derive(Debug)]
+pub(crate) struct EarlySftp {
+    shared: Arc<Shared>,
+}
+
+impl EarlySftp {
+    /// The window of its channel.
+    pub(crate) const WINDOW: u32 = WINDOW;
+
+    /// What is kept, and what runs on the channel, for servers that [take it](takes_early).
+    pub(crate) fn new(stall: Duration) -> (Self, Box<dyn Application>) {
+        let settings = Settings { stall, early: true };
+        let shared = Shared::new();
+        let runtime = tokio::runtime::Handle::current();
+        let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
+        (Self { shared }, Box::new(channel))
+    }
+
+    /// Whether its channel has not ended meanwhile.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.shared.has_ended()
+    }
+}
+
 impl Session {
-    /// Starts SFTP on a channel of its own.
+    /// Starts SFTP on a channel of its own, or gives the one that was opened along with the login
+    /// ([`Connect::for_sftp`](crate::Connect::for_sftp)) to who asks first.
     ///
     /// Sessions on one connection take turns; one is enough for any number of callers. With a
     /// server that is known to take requests early, OpenSSH's and ours, this does not wait for its
@@ -34,8 +69,10 @@ impl Session {
     /// [`SftpError::NotOpened`] if the server refused the channel or has no SFTP; others if the
     /// greeting went wrong.
     pub async fn sftp(&self) -> Result<Sftp, SftpError> {
-        let server = self.peer_identification();
-        let early = EARLY_SERVERS.iter().any(|known| server.starts_with(known));
+        if let Some(early) = self.take_early() {
+            return Ok(Sftp::new(early.shared, self.clone()));
+        }
+        let early = takes_early(self.peer_identification());
         let settings = Settings {
             stall: self.timeouts().stall,
             early,

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use ketch_keys::SignatureAlgorithm;
 use ketch_transport::algorithm::{CipherName, Kex};
-use ketch_transport::config::ServerConfig;
-use ketch_transport::driver::{Login, LoginEvent, RefuseAll};
+use ketch_transport::driver::{Acceptor, Application, Login, LoginEvent, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use zeroize::Zeroizing;
@@ -29,6 +28,8 @@ use crate::{Connect, Failure as _, Kind, Timeouts};
 enum Does {
     /// What it should.
     Good,
+    /// It hangs up as soon as the user is in: as one would that does not bear what comes early.
+    LeavesAfterLogin,
     /// It lets nobody in.
     Refuses,
     /// It shares no cipher with us.
@@ -55,6 +56,8 @@ struct Server {
     connections: Arc<AtomicUsize>,
     /// What clients sent to connections that were read raw.
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// Sessions of SFTP that were begun.
+    sftp: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -63,19 +66,23 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
         let heard = Arc::new(Mutex::new(Vec::new()));
+        let sftp = Arc::new(AtomicUsize::new(0));
         let (count, hears) = (Arc::clone(&connections), Arc::clone(&heard));
+        let sessions = Arc::clone(&sftp);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let n = count.fetch_add(1, Ordering::SeqCst);
                 let does = does.get(n).or(does.last()).copied().unwrap();
-                tokio::spawn(serve(stream, does, Arc::clone(&hears)));
+                let (hears, sessions) = (Arc::clone(&hears), Arc::clone(&sessions));
+                tokio::spawn(serve(stream, does, hears, sessions));
             }
         });
         Self {
             port,
             connections,
             heard,
+            sftp,
         }
     }
 
@@ -115,18 +122,20 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, does: Does, heard: Arc<Mutex<Vec<Vec<u8>>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    does: Does,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    sftp: Arc<AtomicUsize>,
+) {
     let mut config = server_config(1);
     match does {
-        Does::Good | Does::Refuses => {}
+        Does::Good | Does::Refuses | Does::LeavesAfterLogin => {}
         Does::Ciphers => config.common.preferences.cipher = vec![CipherName::TripleDesCbc],
         Does::OtherKex => config.common.preferences.kex = vec![Kex::EcdhNistP256],
         _ => return serve_raw(&mut stream, does, &heard).await,
     }
-    serve_well(stream, config, does != Does::Refuses).await;
-}
-
-async fn serve_well(stream: TcpStream, config: ServerConfig, accepts: bool) {
+    let accepts = does != Does::Refuses;
     let mut login = Login::server(stream, config).unwrap();
     loop {
         match login.next().await {
@@ -137,8 +146,29 @@ async fn serve_well(stream: TcpStream, config: ServerConfig, accepts: bool) {
             Err(_) => return,
         }
     }
-    let (_handle, run) = login.run(Box::new(RefuseAll));
-    run.await;
+    if does != Does::LeavesAfterLogin {
+        let (_handle, run) = login.run(Box::new(Greeter(sftp)));
+        run.await;
+    }
+}
+
+/// A server whose SFTP says that it is there, and nothing more.
+struct Greeter(Arc<AtomicUsize>);
+
+impl Acceptor for Greeter {
+    fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        assert_eq!(name, "sftp");
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let (mut stream, application) = stream();
+        tokio::spawn(async move {
+            let mut init = [0; 9];
+            stream.read_exact(&mut init).await.unwrap();
+            let version = [0, 0, 0, 5, 2, 0, 0, 0, 3];
+            stream.write_all(&version).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        Some(application)
+    }
 }
 
 /// Reads until the client's `KEXINIT` must be in, then does what it does.
@@ -377,4 +407,98 @@ async fn the_key_that_worked_last_is_offered_first() {
     // Another way to log in has no key to remember.
     connect().connect().await.unwrap();
     assert_eq!(server.recall(&memory).unwrap().key_of(&ann), None);
+}
+
+fn identity() -> Identity {
+    Identity::from_ed25519_seed(Zeroizing::new([7; 32]))
+}
+
+#[tokio::test]
+async fn sftp_is_opened_along_with_the_login_where_that_is_wanted() {
+    let server = Server::start(&[Does::Good]).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let connect = || server.connect(Some(&memory)).identity(identity());
+    let sessions = || server.sftp.load(Ordering::SeqCst);
+    connect().connect().await.unwrap();
+    assert_eq!(sessions(), 0);
+    assert_eq!(server.recall(&memory).unwrap().bears_early, None);
+    // Behind the login, and without knowing the host, after it.
+    for connect in [connect(), server.connect(None).identity(identity())] {
+        let before = sessions();
+        let session = connect.for_sftp().connect().await.unwrap();
+        let first = session.sftp().await.unwrap();
+        assert_eq!(sessions(), before + 1);
+        assert_eq!(
+            session.clone().sftp().await.map(drop).err().map(|_| ()),
+            None
+        );
+        assert_eq!(
+            sessions(),
+            before + 2,
+            "what was opened early is given once"
+        );
+        drop(first);
+    }
+    assert_eq!(server.recall(&memory).unwrap().bears_early, Some(true));
+    assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_bear_early_channels_is_connected_to_plainly_ever_after() {
+    let does = &[
+        Does::Good,
+        Does::LeavesAfterLogin,
+        Does::Good,
+        Does::Good,
+        Does::LeavesAfterLogin,
+        Does::Good,
+    ];
+    let server = Server::start(does).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let connect = || {
+        server
+            .connect(Some(&memory))
+            .identity(identity())
+            .for_sftp()
+    };
+    connect().connect().await.unwrap();
+    let session = connect().connect().await.unwrap();
+    assert_eq!(server.connections(), 3);
+    session.sftp().await.unwrap();
+    assert_eq!(server.recall(&memory).unwrap().bears_early, Some(false));
+    let session = connect().connect().await.unwrap();
+    let opened = server.sftp.load(Ordering::SeqCst);
+    session.sftp().await.unwrap();
+    assert_eq!(
+        server.sftp.load(Ordering::SeqCst),
+        opened + 1,
+        "nothing was opened early"
+    );
+    // Nor without a memory is there a failure where a plain client has none.
+    let session = server.connect(None).identity(identity()).for_sftp();
+    session.connect().await.unwrap().sftp().await.unwrap();
+    assert_eq!(server.connections(), 6);
+}
+
+#[tokio::test]
+async fn another_key_or_another_server_than_last_time_is_asked_nothing_early() {
+    let server = Server::start(&[Does::Good]).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let connect = || server.connect(Some(&memory)).for_sftp();
+    // The key that worked is not there any more.
+    connect().identity(identity()).connect().await.unwrap();
+    let other = Identity::from_ed25519_seed(Zeroizing::new([8; 32]));
+    let session = connect().identity(other).connect().await.unwrap();
+    session.sftp().await.unwrap();
+    // It says that it is another program.
+    let ann = "ann".parse().unwrap();
+    let mut record = server.recall(&memory).unwrap();
+    record.identification = "SSH-2.0-another".to_owned();
+    record.set_key(&ann, identity().fingerprint());
+    memory.remember(&"127.0.0.1".parse().unwrap(), server.port, &record);
+    let session = connect().identity(identity()).connect().await.unwrap();
+    session.sftp().await.unwrap();
+    let record = server.recall(&memory).unwrap();
+    assert!(record.identification.starts_with("SSH-2.0-ketch"));
+    assert_eq!(server.connections(), 3);
 }
