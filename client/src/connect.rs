@@ -416,6 +416,7 @@ impl Plan {
         timers.keepalive = self.timeouts.keepalive;
         timers.keepalives_max = self.timeouts.keepalives_max;
         timers.close = self.timeouts.close;
+        timers.idle = self.timeouts.idle;
         config.common.preferences = self.preferences.clone();
         if self.only_safe {
             config.common.preferences.leave_out_unsafe();

@@ -131,7 +131,7 @@ impl Failure for CloseReason {
     fn kind(&self) -> Kind {
         match self {
             Self::Requested => Kind::Cancelled,
-            Self::Eof => Kind::Network,
+            Self::Eof | Self::Idle => Kind::Network,
             Self::Io(error) => Kind::of_stream(error),
             Self::Connection(error) => kind_of_connection(error),
             Self::Refused(_) => Kind::Unsupported,

@@ -234,7 +234,7 @@ impl State {
         let lived = ended.saturating_duration_since(live.since);
         // What this side ended was not lost, and nobody else ended it at the same time.
         self.not_before = match live.session.connection().close_reason().as_deref() {
-            Some(CloseReason::Requested) => None,
+            Some(CloseReason::Requested | CloseReason::Idle) => None,
             _ => Some(ended + self.backoff.lost(lived)),
         };
         self.live = None;

@@ -194,6 +194,14 @@ impl Requests {
         self.inner.drive(link);
     }
 
+    /// Whether nobody waits for anything: an answer that a stalled server owes does not count.
+    pub(crate) fn is_idle(&self) -> bool {
+        let Inner {
+            core, jobs, inbox, ..
+        } = &self.inner;
+        core.stall.deadline().is_none() && jobs.is_empty() && inbox.is_empty()
+    }
+
     /// When [`Requests::drive`] has to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.inner.core.stall.deadline()

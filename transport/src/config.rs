@@ -57,6 +57,12 @@ pub struct Timers {
     /// How long output may wait of which the peer takes nothing, once somebody is logged in.
     /// Default: 60 s.
     pub output: Duration,
+    /// How long a client keeps a connection on which nothing is asked for: no channel is open, or
+    /// none whose application has something under way ([`Application::is_idle`]). Default: `None`,
+    /// for ever.
+    ///
+    /// [`Application::is_idle`]: crate::driver::Application::is_idle
+    pub idle: Option<Duration>,
     /// How long a graceful end may take. Default: 5 s.
     pub close: Duration,
     /// How long the task lets the stream fill when bulk data comes in small pieces; `None` never
@@ -76,6 +82,7 @@ impl Default for Timers {
             keepalive: Some(Duration::from_secs(30)),
             keepalives_max: 3,
             output: Duration::from_secs(60),
+            idle: None,
             close: Duration::from_secs(5),
             receive_pause: None,
         }

@@ -103,6 +103,13 @@ pub trait Application: Send {
         None
     }
 
+    /// Whether nothing is under way that was asked for: then a connection on which that is so for
+    /// long enough may be closed ([`Timers::idle`](crate::config::Timers::idle)). By default
+    /// something always is, as long as the channel is open.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
     /// The channel or the connection is gone; nothing is called after this.
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
         let _ = why;

@@ -18,6 +18,9 @@ use tokio::time::timeout;
 use crate::session::Session;
 use crate::sftp::{EarlySftp, takes_early};
 
+/// How our own server introduces itself.
+const OUR_SERVER: &str = "SSH-2.0-ketch";
+
 /// What is opened early on a connection, and whether it was tried.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Early {
@@ -85,7 +88,11 @@ impl Early {
         self.tried.store(true, Ordering::Relaxed);
         let (sftp, application) = EarlySftp::new(stall);
         let channel = login.open_early("sftp", EarlySftp::WINDOW, application)?;
-        Ok(channel.map(|channel| Opening { sftp, channel }))
+        Ok(channel.map(|channel| Opening {
+            sftp,
+            channel,
+            is_certain: false,
+        }))
     }
 
     /// To be asked when the user is in and nothing was opened.
@@ -99,7 +106,12 @@ impl Early {
         let channel = early
             .open_session("sftp", EarlySftp::WINDOW, application)
             .ok()?;
-        Some(Opening { sftp, channel })
+        let is_certain = session.peer_identification().starts_with(OUR_SERVER);
+        Some(Opening {
+            sftp,
+            channel,
+            is_certain,
+        })
     }
 }
 
@@ -108,16 +120,27 @@ impl Early {
 pub(super) struct Opening {
     sftp: EarlySftp,
     channel: EarlyChannel,
+    /// The user is in, and the server's channels are numbered as ours are.
+    is_certain: bool,
 }
 
 impl Opening {
-    /// Waits until the server has confirmed it, and keeps it in the session for who asks first.
+    /// Waits until the server has confirmed it, and keeps it in the session for who asks first. Our
+    /// own server is not waited for, as it bears this: the first request leaves at once.
     ///
     /// # Errors
     /// The connection did not bear it. A server that has no SFTP, or wants nothing opened, says so
     /// again to who asks.
     pub(super) async fn settle(self, session: &Session) -> Result<(), Arc<CloseReason>> {
-        let Self { sftp, channel } = self;
+        let Self {
+            sftp,
+            channel,
+            is_certain,
+        } = self;
+        if is_certain {
+            session.keep_early(sftp);
+            return Ok(());
+        }
         match timeout(session.timeouts().stall, channel.opened()).await {
             Ok(Ok(_)) => session.keep_early(sftp),
             Ok(Err(OpenError::Closed(why))) => return Err(why),

@@ -86,15 +86,24 @@ where
     })
 }
 
-/// A server with one subsystem, which sends back what it gets.
+/// A server with a subsystem that sends back what it gets, and an SFTP that only greets.
 struct Echo;
 
 impl Acceptor for Echo {
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
+        let (mut stream, application) = stream();
+        if name == "sftp" {
+            tokio::spawn(async move {
+                stream.read_exact(&mut [0; 9]).await.unwrap();
+                let version = [0, 0, 0, 5, 2, 0, 0, 0, 3];
+                stream.write_all(&version).await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+            return Some(application);
+        }
         if name != "echo" {
             return None;
         }
-        let (stream, application) = stream();
         tokio::spawn(async move {
             let (mut from, mut to) = tokio::io::split(stream);
             let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -567,4 +576,45 @@ async fn a_channel_that_is_neither_opened_nor_refused_is_given_up() {
     assert_eq!(error.kind(), Kind::Timeout);
     assert_eq!(asked.elapsed(), Duration::from_secs(14));
     silent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_is_asked_for_ends_where_that_is_wanted() {
+    const IDLE: Duration = Duration::from_secs(600);
+    let connected = async |idle| {
+        let (stream, _) = start(Some(key(7)));
+        let timeouts = Timeouts {
+            idle,
+            ..Timeouts::default()
+        };
+        let connect = client().identity(identity(7)).timeouts(timeouts);
+        connect.connect_over(stream).await.unwrap()
+    };
+    // By default it stays, and keepalives go on.
+    let session = connected(None).await;
+    tokio::time::sleep(IDLE * 100).await;
+    assert!(!session.is_closed());
+
+    let session = connected(Some(IDLE)).await;
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(*session.closed().await, CloseReason::Idle));
+    assert_eq!(begun.elapsed(), IDLE);
+
+    // A channel counts as use, whether anything passes on it or not; SFTP while it is asked.
+    let session = connected(Some(IDLE)).await;
+    let echo = session.open_subsystem("echo").await.unwrap();
+    tokio::time::sleep(IDLE * 10).await;
+    assert!(!session.is_closed());
+    drop(echo);
+    let sftp = session.sftp().await.unwrap();
+    tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
+    // Nobody answers this: it ends as stalled, and the time begins anew.
+    let asked = tokio::time::Instant::now();
+    let error = sftp.stat("/").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert_eq!(asked.elapsed(), session.timeouts().stall);
+    let why = session.closed().await;
+    assert!(matches!(*why, CloseReason::Idle), "{why:?}");
+    assert!(asked.elapsed() >= IDLE, "{:?}", asked.elapsed());
+    assert_eq!(why.kind(), Kind::Network);
 }

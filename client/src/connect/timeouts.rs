@@ -26,6 +26,10 @@ pub struct Timeouts {
     /// Requests wait on a channel, and no byte of a reply comes, though the server is there. A
     /// first stall ends the operations, a second one the channel. Default: 60 s.
     pub stall: Duration,
+    /// How long a connection is kept on which nothing is asked for: no request and no transfer is
+    /// under way, no program runs, no other channel is open. `None` keeps it for ever. Default:
+    /// `None`.
+    pub idle: Option<Duration>,
     /// A graceful end. Default: 5 s.
     pub close: Duration,
     /// Silence after which the server is asked whether it is there; `None` never asks. Default:
@@ -43,6 +47,7 @@ impl Default for Timeouts {
             handshake: Duration::from_secs(30),
             authentication: Duration::from_secs(60),
             stall: Duration::from_secs(60),
+            idle: None,
             close: Duration::from_secs(5),
             keepalive: Some(Duration::from_secs(30)),
             keepalives_max: 3,

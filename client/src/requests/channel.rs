@@ -60,6 +60,10 @@ impl Application for SftpChannel {
         self.requests.deadline()
     }
 
+    fn is_idle(&self) -> bool {
+        self.requests.is_idle()
+    }
+
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
         self.requests.on_closed(Arc::clone(why) as _);
     }

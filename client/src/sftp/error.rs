@@ -251,6 +251,13 @@ impl SftpError {
                 path,
                 outcome,
             },
+            // Opened before the server was asked: its no comes with the first request.
+            Ended::Closed(source)
+                if let Some(CloseReason::Refused(refusal)) =
+                    source.downcast_ref::<CloseReason>() =>
+            {
+                Self::NotOpened(OpenError::Refused(refusal.clone()))
+            }
             Ended::Closed(source) => Self::Lost {
                 operation,
                 path,

@@ -28,6 +28,10 @@ pub enum CloseReason {
     /// This side ended it.
     #[error("the connection was closed")]
     Requested,
+    /// This side ended it, because nothing was asked for in a long time
+    /// ([`Timers::idle`](crate::config::Timers::idle)).
+    #[error("the connection was closed, because nothing was asked for in a long time")]
+    Idle,
     /// The peer closed the stream without a word.
     #[error("the peer closed the connection")]
     Eof,

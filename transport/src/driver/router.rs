@@ -629,6 +629,20 @@ impl Router {
         self.slots.iter().filter_map(deadline).min()
     }
 
+    /// Whether nobody waits for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_idle = |slot: &Slot| match slot {
+            Slot::Free => true,
+            Slot::Running(application) => application.is_idle(),
+            Slot::Bare(_) | Slot::Opening(..) | Slot::Leaving(_) => false,
+        };
+        let nothing_asked = self.forwards.is_empty()
+            && self.forwards_asked.is_empty()
+            && self.cancels_asked.is_empty()
+            && self.pings.is_empty();
+        nothing_asked && self.slots.iter().all(is_idle)
+    }
+
     /// The connection is gone: everybody learns why.
     pub(super) fn close(&mut self, why: &Arc<CloseReason>) {
         if let Some((_, reply)) = self.early.take() {

@@ -39,6 +39,8 @@ pub(super) struct Task<S> {
     router: Router,
     lifetime: Lifetime,
     timers: Timers,
+    /// Since when a client's connection has nothing to do.
+    idle_since: Option<Instant>,
     /// Bulk data came in a small piece: the stream may fill before it is read again.
     pause: bool,
     sleep: Pin<Box<Sleep>>,
@@ -70,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             router,
             lifetime,
             timers,
+            idle_since: None,
             pause: false,
             sleep,
             state: State::Running,
@@ -100,6 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             Poll::Pending => false,
         };
         self.deal_out(now)?;
+        self.look_idle(now)?;
         self.link.connection.flush(now)?;
         self.shared.observed.update(&self.link.connection);
         moved |= read;
@@ -116,6 +120,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
                 }
             }
         }
+    }
+
+    /// Ends a client's connection on which nothing was asked for in a long time.
+    fn look_idle(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let is_idle = self.lifetime == Lifetime::WhileHandled && self.router.is_idle();
+        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+        match self.idle_until() {
+            Some(until) if until <= now => Err(CloseReason::Idle),
+            _ => Ok(()),
+        }
+    }
+
+    fn idle_until(&self) -> Option<Instant> {
+        self.idle_since?.checked_add(self.timers.idle?)
     }
 
     /// Hands every packet that was read to its application, and ends the turn: also where a packet
@@ -196,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         let now = now();
         // The turn that ended it did not come to its own end.
         self.shared.observed.update(&self.link.connection);
-        if matches!(why, CloseReason::Requested) {
+        if matches!(why, CloseReason::Requested | CloseReason::Idle) {
             // What applications queued before goes first.
             let _ = self.link.connection.flush(now);
             self.link
@@ -256,7 +274,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Task<S> {
                 }
                 Ok(false) => {
                     this.link.return_buffers();
-                    let deadlines = [this.link.connection.poll_timeout(), this.router.deadline()];
+                    let deadlines = [
+                        this.link.connection.poll_timeout(),
+                        this.router.deadline(),
+                        this.idle_until(),
+                    ];
                     let Some(until) = deadlines.into_iter().flatten().min() else {
                         return Poll::Pending;
                     };
