@@ -24,19 +24,28 @@ const RECEIVE_PAUSE: Duration = Duration::from_micros(150);
 /// Longest certificate file that is read, in bytes.
 const CERTIFICATE_FILE_LEN_MAX: u64 = 64 * 1024;
 
-/// Connects and logs in: with keys and the agent, then with what a user at a terminal answers or
+/// Connects and logs in for SFTP: with keys and the agent, then with what a user at a terminal answers or
 /// the password from the file.
 pub(crate) async fn session(connection: &Connection) -> Result<Session, Failed> {
-    let (session, _) = session_and_settings(connection).await?;
+    let (session, _) = connected(connection, Connect::for_sftp).await?;
     Ok(session)
 }
 
-/// As [`session`], with the settings of the server for commands that have more to ask of them.
+/// As [`session`], for commands that want something else than SFTP and have more to ask of the
+/// server's settings.
 pub(crate) async fn session_and_settings(
     connection: &Connection,
 ) -> Result<(Session, HostConfig), Failed> {
+    connected(connection, |connect| connect).await
+}
+
+/// `purpose` says what the connection is for.
+async fn connected(
+    connection: &Connection,
+    purpose: impl FnOnce(Connect) -> Connect,
+) -> Result<(Session, HostConfig), Failed> {
     let mut way = way(connection).await?;
-    let connecting = connect(connection, &way)?.connect();
+    let connecting = purpose(connect(connection, &way)?).connect();
     let session = connecting
         .await
         .map_err(|error| advised(error, connection))?;
