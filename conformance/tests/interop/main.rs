@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "a test owns time and tasks")]
 
+mod agent;
 mod audit;
 mod flights;
 mod material;

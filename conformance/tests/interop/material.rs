@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use ketch_keys::{KeyFile, KeyType, PrivateKey, PublicKey, SignatureAlgorithm};
+use ketch_wire::{Reader, Writer};
+use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 /// Who logs in; the account of whoever runs the test under another name and with another home.
@@ -26,6 +28,13 @@ pub(crate) const FILE_TYPES: [KeyType; 5] = [
     KeyType::Rsa,
 ];
 
+/// Security keys, which are software here: of users only.
+pub(crate) const SECURITY_TYPES: [KeyType; 2] = [KeyType::SkEd25519, KeyType::SkEcdsaP256];
+/// What they belong to.
+const APPLICATION: &[u8] = b"ssh:";
+/// Somebody touched it (PROTOCOL.u2f).
+const TOUCHED: u8 = 1;
+
 /// Whose key it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Owner {
@@ -41,6 +50,9 @@ impl Owner {
         }
     }
 }
+
+/// Longest field of a key or a signature.
+const MAX: usize = 10_000;
 
 /// The directory.
 #[derive(Debug)]
@@ -61,20 +73,17 @@ impl Material {
             for key_type in FILE_TYPES {
                 let file = this.private(owner, key_type);
                 keygen(keygen_arguments(key_type), &file).await;
-                let mut sign = Command::new("ssh-keygen");
-                sign.arg("-q").arg("-s").arg(&ca);
-                sign.args(["-I", "ketch-test", "-V", "-5m:+2h", "-z", "7"]);
-                match owner {
-                    Owner::Host => sign.args(["-h", "-n", "127.0.0.1,localhost"]),
-                    Owner::User => sign.args(["-n", USER]),
-                };
-                sign.arg(file.with_added_extension("pub"));
-                run(sign).await;
-                // Beside its key some peers take a certificate without being told to.
-                let mut beside = file.into_os_string();
-                beside.push("-cert.pub");
-                fs::rename(beside, this.certificate(owner, key_type)).unwrap();
+                this.certify(owner, key_type).await;
             }
+        }
+        for key_type in SECURITY_TYPES {
+            let key = PrivateKey::generate(inner(key_type)).unwrap();
+            let public = security_key(key_type, &key);
+            let file = this.private(Owner::User, key_type);
+            fs::write(&file, key.to_openssh().as_bytes()).unwrap();
+            let line = format!("{} ketch-test\n", public.to_line());
+            fs::write(file.with_added_extension("pub"), line).unwrap();
+            this.certify(Owner::User, key_type).await;
         }
         for key_type in FILE_TYPES {
             let file = this.private(Owner::User, key_type);
@@ -95,6 +104,24 @@ impl Material {
         this
     }
 
+    /// Has the authority sign a public key.
+    async fn certify(&self, owner: Owner, key_type: KeyType) {
+        let file = self.private(owner, key_type);
+        let mut sign = Command::new("ssh-keygen");
+        sign.arg("-q").arg("-s").arg(self.path("authority"));
+        sign.args(["-I", "ketch-test", "-V", "-5m:+2h", "-z", "7"]);
+        match owner {
+            Owner::Host => sign.args(["-h", "-n", "127.0.0.1,localhost"]),
+            Owner::User => sign.args(["-n", USER]),
+        };
+        sign.arg(file.with_added_extension("pub"));
+        run(sign).await;
+        // Beside its key some peers take a certificate without being told to.
+        let mut beside = file.into_os_string();
+        beside.push("-cert.pub");
+        fs::rename(beside, self.certificate(owner, key_type)).unwrap();
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -107,6 +134,8 @@ impl Material {
             KeyType::EcdsaP384 => "ecdsa384",
             KeyType::EcdsaP521 => "ecdsa521",
             KeyType::Rsa => "rsa",
+            KeyType::SkEd25519 => "security-ed25519",
+            KeyType::SkEcdsaP256 => "security-ecdsa256",
             other => panic!("no file of type {other:?}"),
         };
         self.path(&format!("{}_{key_type}", owner.name()))
@@ -134,15 +163,36 @@ impl Material {
         PublicKey::from_line(fs::read_to_string(file).unwrap().trim_end()).unwrap()
     }
 
-    /// A signature of the user's, as a whole blob.
+    /// A signature of the user's, as a whole blob; a security key's person is there and touches it.
     pub(crate) fn sign(
         &self,
         algorithm: SignatureAlgorithm,
         data: &[u8],
     ) -> Result<Vec<u8>, String> {
-        let key = self.key(Owner::User, algorithm.key_type());
-        key.sign(algorithm.plain(), data)
-            .map_err(|error| error.to_string())
+        let text = |error: ketch_keys::SignError| error.to_string();
+        let key_type = algorithm.key_type();
+        let key = self.key(Owner::User, key_type);
+        if !SECURITY_TYPES.contains(&key_type) {
+            return key.sign(algorithm.plain(), data).map_err(text);
+        }
+        let counter = 1_u32;
+        let mut signed = Sha256::digest(APPLICATION).to_vec();
+        signed.push(TOUCHED);
+        signed.extend_from_slice(&counter.to_be_bytes());
+        signed.extend_from_slice(&Sha256::digest(data));
+        let blob = key
+            .sign(key.public_key().algorithms()[0], &signed)
+            .map_err(text)?;
+        let mut fields = Reader::new(&blob);
+        let mut field = || fields.string(MAX).map_err(|error| error.to_string());
+        let (_name, raw) = (field()?, field()?);
+        let mut blob = Vec::new();
+        let mut w = Writer::new(&mut blob);
+        w.string(algorithm.plain().name().as_bytes());
+        w.string(raw);
+        w.u8(TOUCHED);
+        w.u32(counter);
+        Ok(blob)
     }
 
     /// The authority of all certificates.
@@ -176,13 +226,16 @@ impl Material {
         let authority = self.authority_line();
         let mut authorized = format!("cert-authority {authority}");
         let mut known = format!("@cert-authority * {authority}");
+        let public = |owner, key_type| {
+            let file = self.private(owner, key_type).with_added_extension("pub");
+            fs::read_to_string(file).unwrap()
+        };
         for key_type in FILE_TYPES {
-            let public = |owner| {
-                let file = self.private(owner, key_type).with_added_extension("pub");
-                fs::read_to_string(file).unwrap()
-            };
-            authorized.push_str(&public(Owner::User));
-            known.push_str(&format!("* {}", public(Owner::Host)));
+            authorized.push_str(&public(Owner::User, key_type));
+            known.push_str(&format!("* {}", public(Owner::Host, key_type)));
+        }
+        for key_type in SECURITY_TYPES {
+            authorized.push_str(&public(Owner::User, key_type));
         }
         fs::write(self.authorized_keys(), authorized).unwrap();
         fs::write(self.known_hosts(), known).unwrap();
@@ -221,6 +274,30 @@ impl Material {
             .env("NSS_WRAPPER_GROUP", self.path("group"))
             .env("NSS_WRAPPER_SHADOW", self.path(shadow));
     }
+}
+
+/// With what a security key signs inside.
+const fn inner(key_type: KeyType) -> KeyType {
+    match key_type {
+        KeyType::SkEd25519 => KeyType::Ed25519,
+        _ => KeyType::EcdsaP256,
+    }
+}
+
+/// The public key of a security key that has `key` inside (PROTOCOL.u2f).
+fn security_key(key_type: KeyType, key: &PrivateKey) -> PublicKey {
+    let inner = key.public_key().as_blob();
+    let mut fields = Reader::new(inner);
+    let _name = fields.string(MAX).unwrap();
+    let mut blob = Vec::new();
+    let mut w = Writer::new(&mut blob);
+    w.string(key_type.name().as_bytes());
+    // The rest is as it stands in the key inside: curve and point, or the point.
+    while let Ok(field) = fields.string(MAX) {
+        w.string(field);
+    }
+    w.string(APPLICATION);
+    PublicKey::from_blob(&blob).unwrap()
 }
 
 const fn keygen_arguments(key_type: KeyType) -> &'static [&'static str] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ketch_keys::SignatureAlgorithm;
 use ketch_transport::profile::Preferences;
 
+use crate::agent::Agent;
 use crate::material::Material;
 use crate::offer::Offer;
 use crate::ours;
@@ -45,7 +46,6 @@ fn offered(subject: Subject, offer: &Offer) -> Result<(), String> {
         Subject::Cipher(_) => (&offer.cipher, "ciphers"),
         Subject::Mac(_) => (&offer.mac, "MACs"),
         Subject::Compression(_) => (&offer.compression, "compression"),
-        Subject::UserKey(key) if !has_key(key) => return Err("no such key".to_owned()),
         Subject::UserKey(_) | Subject::Login(_) | Subject::Rekey => return Ok(()),
     };
     if list.iter().any(|name| name == subject.name()) {
@@ -104,6 +104,12 @@ pub(crate) async fn with_server(
         let preferences = preferences(subject, &offer);
         let (outcome, result) =
             ours::connect(server.addr, subject, preferences, kind.echo(), &material).await;
+        for name in outcome.said.iter().filter(|_| subject.is_default_login()) {
+            if !user_keys.contains(name) {
+                user_keys.push(name.clone());
+                user_keys_from = "its EXT_INFO or its own list";
+            }
+        }
         let cell = match result {
             Ok(()) if outcome.early => Cell::Blank("it lets in after the first step".to_owned()),
             Ok(()) if outcome.rekeys == 0 => match subject {
@@ -204,7 +210,14 @@ pub(crate) async fn with_client(
             continue;
         }
         let ours = ours::Server::listen().await;
+        let agent = match subject {
+            Subject::UserKey(key) if kind.needs_agent(key) => {
+                Some(Agent::start(&material, key, ours.port))
+            }
+            _ => None,
+        };
         let job = Job {
+            agent: agent.as_ref().map(|agent| agent.path().to_owned()),
             port: ours.port,
             method: subject.method(),
             user_key: subject.user_key(),
@@ -254,6 +267,7 @@ pub(crate) async fn with_client(
                     text(served),
                     outcome.said.join(", ")
                 );
+                println!("{}: {}: {error}", kind.name(), subject.name());
                 match subject {
                     Subject::UserKey(key) if !user_keys.iter().any(|name| name == key.name()) => {
                         Cell::Blank(format!("not in {user_keys_from}"))

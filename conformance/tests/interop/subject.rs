@@ -114,6 +114,11 @@ impl Subject {
         }
     }
 
+    /// Whether the row is about something else than logging in.
+    pub(crate) const fn is_default_login(self) -> bool {
+        !matches!(self, Self::UserKey(_) | Self::Login(_) | Self::Rekey)
+    }
+
     /// The user's key for this row.
     pub(crate) const fn user_key(self) -> SignatureAlgorithm {
         match self {

@@ -280,6 +280,7 @@ async fn terrapin_fails_between_ours_and_openssh() {
                 port: addr.port(),
                 method: Method::PublicKey,
                 user_key: subject.user_key(),
+                agent: None,
                 bytes: 1000,
                 rekey: false,
             };

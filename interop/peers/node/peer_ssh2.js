@@ -125,23 +125,32 @@ function serve(job) {
       if (words.length >= 2 && words[0] !== 'cert-authority') allowed.add(words[1]);
     }
   }
-  const names = ['publickey'];
-  if ('password' in job) names.push('password');
-  if ('answers' in job) names.push('keyboard-interactive');
+  const names = job.steps || ['publickey'];
+  if (!job.steps && 'password' in job) names.push('password');
+  if (!job.steps && 'answers' in job) names.push('keyboard-interactive');
   return new Promise((resolve, reject) => {
     const server = new Server(
       { hostKeys: job.host_keys.map((path) => fs.readFileSync(path)), algorithms: algorithms(job) },
       (client) => {
         client.on('error', () => {});
+        let step = 0;
         client.on('authentication', (context) => {
-          if (context.method === 'password' && context.password === job.password) return context.accept();
+          if (context.method === 'none' && (job.methods || []).includes('none')) return context.accept();
+          if (job.steps && context.method !== job.steps[step]) return context.reject(job.steps, step > 0);
+          // A step that is right is not enough, unless it is the last.
+          const passed = () => {
+            step += 1;
+            if (job.steps && step < job.steps.length) return context.reject(job.steps.slice(step), true);
+            return context.accept();
+          };
+          if (context.method === 'password' && context.password === job.password) return passed();
           if (context.method === 'publickey') {
             const line = context.key.data.toString('base64');
             if (!allowed.has(line)) return context.reject(names);
             if (!context.signature) return context.accept();
             const key = utils.parseKey(context.key.data);
             const right = key.verify(context.blob, context.signature, context.hashAlgo) === true;
-            return right ? context.accept() : context.reject(names);
+            return right ? passed() : context.reject(names);
           }
           if (context.method === 'keyboard-interactive' && 'answers' in job) {
             return context.prompt(
@@ -156,7 +165,14 @@ function serve(job) {
           client.on('session', (accept) => {
             const session = accept();
             const echo = (stream) => {
+              let came = 0;
               stream.on('error', () => {});
+              stream.on('data', (part) => {
+                const before = came;
+                came += part.length;
+                // It begins no exchange by itself, so it is told to, once.
+                if (before < job.rekey_bytes && came >= job.rekey_bytes) client.rekey();
+              });
               stream.on('data', (part) => stream.write(part));
               stream.on('end', () => {
                 stream.exit(0);

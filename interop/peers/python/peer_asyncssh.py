@@ -129,6 +129,10 @@ async def connect(job):
         else:
             keys.append((key, None))
 
+    if "agent" in job:
+        agent = await asyncssh.connect_agent(job["agent"])
+        keys.extend(await agent.get_keys())
+
     class Client(asyncssh.SSHClient):
         def kbdint_auth_requested(self):
             return "" if "answers" in job else None
@@ -144,7 +148,7 @@ async def connect(job):
         username=job["user"],
         password=job.get("password"),
         client_keys=keys or None,
-        agent_path=job.get("agent"),
+        agent_path=None,
         known_hosts=known,
         server_host_key_algs=offer["host_key"],
         config=None,

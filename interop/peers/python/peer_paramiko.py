@@ -46,6 +46,7 @@ def load(each):
 class Login(paramiko.ServerInterface):
     def __init__(self, job):
         self.job = job
+        self.steps = list(job.get("steps", []))
         self.allowed = []
         if "authorized_keys" in job:
             with open(job["authorized_keys"], encoding="utf-8") as lines:
@@ -55,6 +56,8 @@ class Login(paramiko.ServerInterface):
                         self.allowed.append(words[1])
 
     def get_allowed_auths(self, username):
+        if "steps" in self.job:
+            return ",".join(self.steps)
         methods = ["publickey"]
         if "password" in self.job:
             methods.append("password")
@@ -64,14 +67,21 @@ class Login(paramiko.ServerInterface):
 
     def check_auth_password(self, username, password):
         right = username == self.job["user"] and password == self.job.get("password")
-        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+        return self.step("password") if right else paramiko.AUTH_FAILED
 
     def check_auth_publickey(self, username, key):
         right = key.get_base64() in self.allowed
-        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+        return self.step("publickey") if right else paramiko.AUTH_FAILED
+
+    def step(self, method):
+        """One step of several is not enough, unless it is the last."""
+        if self.steps and self.steps[-1] != method:
+            return paramiko.AUTH_PARTIALLY_SUCCESSFUL
+        return paramiko.AUTH_SUCCESSFUL
 
     def check_auth_none(self, username):
-        return paramiko.AUTH_FAILED
+        open_to_all = "none" in self.job.get("methods", [])
+        return paramiko.AUTH_SUCCESSFUL if open_to_all else paramiko.AUTH_FAILED
 
     def check_auth_interactive(self, username, submethods):
         if "answers" not in self.job:

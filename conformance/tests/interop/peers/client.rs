@@ -1,12 +1,12 @@
 //! Peers as clients: each offers all that it has, logs in as it is told to, and sends bytes through
 //! the subsystem `echo` of the server at a port.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ketch_keys::SignatureAlgorithm;
+use ketch_keys::{KeyType, SignatureAlgorithm};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::scripted::{Library, Scripted};
 use super::server::{Echo, REKEY_BYTES, openssh_everything, openssh_query};
-use crate::material::{ANSWERS, Material, Owner, PASSWORD, USER};
+use crate::material::{ANSWERS, Material, Owner, PASSWORD, SECURITY_TYPES, USER};
 use crate::offer::Offer;
 use crate::subject::Method;
 
@@ -52,6 +52,15 @@ impl Kind {
         }
     }
 
+    /// Whether it makes such signatures through an agent only.
+    pub(crate) fn needs_agent(self, algorithm: SignatureAlgorithm) -> bool {
+        let key_type = algorithm.key_type();
+        let is_russh = self == Self::Scripted(Library::Russh);
+        SECURITY_TYPES.contains(&key_type)
+            // With a file it asks under the oldest name alone.
+            || (is_russh && algorithm.is_certificate() && key_type == KeyType::Rsa)
+    }
+
     /// Whether it knows one answer for all questions: its password.
     pub(crate) const fn has_one_answer(self) -> bool {
         matches!(self, Self::Dropbear | Self::Putty)
@@ -59,11 +68,13 @@ impl Kind {
 }
 
 /// One connection that a client is to make.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) port: u16,
     pub(crate) method: Method,
     pub(crate) user_key: SignatureAlgorithm,
+    /// The agent that signs, where no file does.
+    pub(crate) agent: Option<PathBuf>,
     /// Bytes to send and to get back.
     pub(crate) bytes: usize,
     /// Whether it is to exchange keys anew by itself.
@@ -71,6 +82,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Whether there is a file with a key for it.
+    fn uses_file(&self) -> bool {
+        self.uses_key() && self.agent.is_none()
+    }
+
     const fn uses_key(&self) -> bool {
         matches!(self.method, Method::PublicKey | Method::KeyThenPassword)
     }
@@ -130,6 +146,7 @@ impl Clients {
             port,
             method: Method::Password,
             user_key: SignatureAlgorithm::Ed25519,
+            agent: None,
             bytes: 0,
             rekey: false,
         };
@@ -148,6 +165,7 @@ impl Clients {
             port,
             method: Method::PublicKey,
             user_key: SignatureAlgorithm::Ed25519,
+            agent: None,
             bytes: 1000,
             rekey: false,
         };
@@ -192,15 +210,18 @@ impl Clients {
         if job.rekey {
             value["rekey_bytes"] = json!(REKEY_BYTES);
         }
-        if job.uses_key() {
+        if job.uses_file() {
             let key_type = job.user_key.key_type();
             let mut key = json!({ "key": material.private(Owner::User, key_type) });
             if job.user_key.is_certificate() {
                 key["certificate"] = json!(material.certificate(Owner::User, key_type));
             }
             value["keys"] = json!([key]);
-            value["user_key"] = json!(job.user_key.name());
         }
+        if let Some(agent) = &job.agent {
+            value["agent"] = json!(agent);
+        }
+        value["user_key"] = json!(job.user_key.name());
         if job.uses_password() {
             value["password"] = json!(PASSWORD);
         }
@@ -216,16 +237,29 @@ impl Clients {
         command.args(["-F", "none", "-p", &job.port.to_string()]);
         let known_hosts = material.known_hosts();
         let known_hosts = format!("UserKnownHostsFile={}", known_hosts.display());
+        if job.uses_key() {
+            // The first value of an option is the one that counts.
+            let mut accepted = format!("PubkeyAcceptedAlgorithms={}", job.user_key.name());
+            if job.user_key.is_certificate() {
+                // Without this it does not look at the key that goes with a certificate.
+                accepted.push(',');
+                accepted.push_str(job.user_key.plain().name());
+            }
+            command.arg("-o").arg(accepted);
+        }
         for option in &self.options {
             command.arg("-o").arg(option);
         }
         let compression = ["Compression=yes"];
+        let agent = match &job.agent {
+            Some(path) => format!("IdentityAgent={}", path.display()),
+            None => "IdentityAgent=none".to_owned(),
+        };
         for option in [
             known_hosts.as_str(),
             "GlobalKnownHostsFile=/dev/null",
             "StrictHostKeyChecking=yes",
-            "IdentityAgent=none",
-            "IdentitiesOnly=yes",
+            agent.as_str(),
             "RequiredRSASize=1024",
             "NumberOfPasswordPrompts=1",
             "ConnectTimeout=60",
@@ -247,7 +281,7 @@ impl Clients {
         command
             .arg("-o")
             .arg(format!("PreferredAuthentications={methods}"));
-        if job.uses_key() {
+        if job.uses_file() {
             let key_type = job.user_key.key_type();
             command
                 .arg("-i")
@@ -263,10 +297,6 @@ impl Clients {
             command
                 .arg("-o")
                 .arg(format!("CertificateFile={certificate}"));
-            // Beside an identity ssh looks for its certificate by itself.
-            command
-                .arg("-o")
-                .arg(format!("PubkeyAcceptedAlgorithms={}", job.user_key.name()));
         } else {
             command.args(["-o", "IdentityFile=none"]);
         }
@@ -302,12 +332,15 @@ impl Clients {
         let material = &self.material;
         let mut command = Command::new("dbclient");
         command.args(["-y", "-y", "-p", &job.port.to_string()]);
-        if job.uses_key() {
+        if job.uses_file() {
             let file = material.private(Owner::User, job.user_key.key_type());
             command.arg("-i").arg(file.with_added_extension("dropbear"));
         }
         if !matches!(job.method, Method::PublicKey | Method::None) {
             command.env("DROPBEAR_PASSWORD", PASSWORD);
+        }
+        if job.agent.is_some() {
+            command.arg("-A");
         }
         command.env("HOME", material.home());
         command.args(["-s", &format!("{USER}@127.0.0.1"), "echo"]);
@@ -321,7 +354,12 @@ impl Clients {
         let mut command = Command::new("plink");
         command.env("PUTTYDIR", &dir);
         let session = if job.rekey { "rekeying" } else { "plain" };
-        command.args(["-batch", "-load", session, "-ssh", "-noagent"]);
+        command.args(["-batch", "-load", session, "-ssh"]);
+        command.arg(if job.agent.is_some() {
+            "-agent"
+        } else {
+            "-noagent"
+        });
         command.args(["-P", &job.port.to_string(), "-l", USER]);
         for key_type in crate::material::FILE_TYPES {
             let algorithm = SignatureAlgorithm::ALL
@@ -330,7 +368,7 @@ impl Clients {
             let key = material.public(Owner::Host, *algorithm.unwrap());
             command.arg("-hostkey").arg(key.fingerprint());
         }
-        if job.uses_key() {
+        if job.uses_file() {
             let key_type = job.user_key.key_type();
             let file = material.private(Owner::User, key_type);
             command.arg("-i").arg(file.with_added_extension("ppk"));
@@ -355,6 +393,9 @@ impl Clients {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(agent) = &job.agent {
+            command.env("SSH_AUTH_SOCK", agent);
+        }
         let mut child = command
             .spawn()
             .map_err(|error| format!("{name} does not start: {error}: run scripts/setup-peers"))?;

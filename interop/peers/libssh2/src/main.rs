@@ -32,6 +32,7 @@ fn clone(kind: &MethodType) -> MethodType {
 
 fn everything() -> Result<Value, Failure> {
     let session = Session::new()?;
+    session.set_compress(true); // without this it has none
     let mut all = serde_json::Map::new();
     for (category, kind, _) in &CATEGORIES {
         all.insert(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use russh::client::KeyboardInteractiveAuthResponse;
+use russh::keys::agent::AgentIdentity;
 use russh::keys::{
     Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate,
     load_openssh_certificate, load_secret_key,
@@ -203,11 +204,24 @@ async fn connect(job: &Value) -> Result<Value, Failure> {
     }
     if let Some(path) = job["agent"].as_str() {
         let mut agent = russh::keys::agent::client::AgentClient::connect_uds(path).await?;
+        let hash = match job["user_key"].as_str() {
+            Some(name) if name.starts_with("rsa-sha2-512") => Some(HashAlg::Sha512),
+            Some(name) if name.starts_with("rsa-sha2-256") => Some(HashAlg::Sha256),
+            _ => None,
+        };
         for identity in agent.request_identities().await? {
-            let key = identity.public_key().into_owned();
-            let answer = session
-                .authenticate_publickey_with(user, key, None, &mut agent)
-                .await;
+            let answer = match identity {
+                AgentIdentity::PublicKey { key, .. } => {
+                    session
+                        .authenticate_publickey_with(user, key, hash, &mut agent)
+                        .await
+                }
+                AgentIdentity::Certificate { certificate, .. } => {
+                    session
+                        .authenticate_certificate_with(user, certificate, hash, &mut agent)
+                        .await
+                }
+            };
             is_in |= answer.map_err(|error| format!("{error:?}"))?.success();
         }
     }
@@ -278,6 +292,8 @@ async fn connect(job: &Value) -> Result<Value, Failure> {
 struct Server {
     job: Arc<Value>,
     channels: HashMap<ChannelId, Channel<Msg>>,
+    /// Steps of a login that are done.
+    done: usize,
 }
 
 impl Server {
@@ -290,6 +306,27 @@ impl Server {
                 .lines()
                 .filter(|line| !line.starts_with("cert-authority"))
                 .any(|line| line.split(' ').nth(1) == Some(key))
+    }
+
+    /// A step that is right is not enough, unless it is the last.
+    fn passed(&mut self, method: MethodKind) -> Auth {
+        let steps = strings(&self.job["steps"]);
+        let name = <&str>::from(&method);
+        if steps.get(self.done).is_some_and(|step| step != name) {
+            return Auth::reject();
+        }
+        self.done += 1;
+        match steps.get(self.done) {
+            None => Auth::Accept,
+            Some(_) => {
+                let mut proceed = MethodSet::empty();
+                proceed.push(MethodKind::Password);
+                Auth::Reject {
+                    proceed_with_methods: Some(proceed),
+                    partial_success: true,
+                }
+            }
+        }
     }
 
     fn trusts(&self, certificate: &Certificate) -> bool {
@@ -338,7 +375,11 @@ impl server::Handler for Server {
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
         let right = self.job["user"] == user && self.job["password"] == password;
-        Ok(if right { Auth::Accept } else { Auth::reject() })
+        Ok(if right {
+            self.passed(MethodKind::Password)
+        } else {
+            Auth::reject()
+        })
     }
 
     async fn auth_publickey(
@@ -348,7 +389,7 @@ impl server::Handler for Server {
     ) -> Result<Auth, russh::Error> {
         let line = key.public_key.to_openssh().unwrap_or_default();
         Ok(if self.allows(&line) {
-            Auth::Accept
+            self.passed(MethodKind::PublicKey)
         } else {
             Auth::reject()
         })
@@ -466,6 +507,7 @@ async fn serve(job: &Value) -> Result<Value, Failure> {
             let handler = Server {
                 job: Arc::clone(&job),
                 channels: HashMap::new(),
+                done: 0,
             };
             let config = Arc::clone(&config);
             tokio::spawn(async move {
