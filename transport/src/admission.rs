@@ -154,8 +154,9 @@ pub const TABLE: [Row; 25] = [
     both(2, 2, "IGNORE",                     [S, S, S,             D, D, D,        D, D]),
     both(3, 3, "UNIMPLEMENTED",              [S, S, S,             D, D, D,        D, D]),
     both(4, 4, "DEBUG",                      [S, S, S,             D, D, D,        D, D]),
+    // Some clients (paramiko) ask for the service anew before each thing they try.
     row(5, 5, "SERVICE_REQUEST",             NEVER,
-                                             [X, X, X,             A, X, X,        X, X]),
+                                             [X, X, X,             A, A, X,        X, X]),
     row(6, 6, "SERVICE_ACCEPT",              [X, X, X,             A, X, X,        X, X],
                                              NEVER),
     row(7, 7, "EXT_INFO",                    [X, X, X,             E, E, X,        X, X],

@@ -267,7 +267,6 @@ pub(crate) async fn with_client(
                     text(served),
                     outcome.said.join(", ")
                 );
-                println!("{}: {}: {error}", kind.name(), subject.name());
                 match subject {
                     Subject::UserKey(key) if !user_keys.iter().any(|name| name == key.name()) => {
                         Cell::Blank(format!("not in {user_keys_from}"))

@@ -140,7 +140,12 @@ impl ServerAuth {
     ) -> Result<Outcome, ConnectionError> {
         let malformed = |source| PeerMisbehaved::Malformed { number, source };
         match (&self.state, number) {
-            (State::BeforeService, number::SERVICE_REQUEST) => {
+            // Who has the service may ask for it again: paramiko does so before each thing it tries.
+            // That counts as a request, so that it has an end.
+            (State::BeforeService | State::Open | State::Asked { .. }, number::SERVICE_REQUEST) => {
+                if self.has_service() {
+                    self.count_request()?;
+                }
                 let service = Service::decode(fields).map_err(malformed)?;
                 if service.name != Service::USERAUTH {
                     return Err(PeerMisbehaved::NoSuchService.into());

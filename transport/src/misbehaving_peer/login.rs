@@ -198,6 +198,22 @@ fn requests_that_are_no_failures_are_bounded_too() {
     assert!(matches!(outcome, Err(ConnectionError::TooManyAttempts)));
 }
 
+/// paramiko asks for the service anew before each thing it tries.
+#[test]
+fn the_service_may_be_asked_for_again_but_not_for_ever() {
+    let again = payload(|w| {
+        let name = Service::USERAUTH;
+        Service { name }.encode(number::SERVICE_REQUEST, w);
+    });
+    let mut rig = server();
+    for _ in 0..64 {
+        let told = rig.tell(&again).unwrap();
+        assert_eq!(told.heard[0][0], number::SERVICE_ACCEPT);
+    }
+    let outcome = rig.tell(&again);
+    assert!(matches!(outcome, Err(ConnectionError::TooManyAttempts)));
+}
+
 #[test]
 fn names_and_passwords_have_a_longest_length() {
     let request = |user: &str, password: &str| {

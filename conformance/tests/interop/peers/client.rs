@@ -339,9 +339,6 @@ impl Clients {
         if !matches!(job.method, Method::PublicKey | Method::None) {
             command.env("DROPBEAR_PASSWORD", PASSWORD);
         }
-        if job.agent.is_some() {
-            command.arg("-A");
-        }
         command.env("HOME", material.home());
         command.args(["-s", &format!("{USER}@127.0.0.1"), "echo"]);
         command
