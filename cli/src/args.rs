@@ -128,11 +128,11 @@ pub(crate) struct ConnectArgs {
     /// Let `Match exec` in the configuration run its commands
     #[arg(long)]
     pub(crate) allow_match_exec: bool,
-    /// Servers to go through, in order: [user@]host[:port], separated by commas
+    /// Servers to go through, in order: `[user@]host[:port]`, separated by commas
     #[arg(short = 'J', long, value_name = "HOSTS", value_parser = JumpHosts::parse)]
     #[arg(conflicts_with = "proxy")]
     pub(crate) jump: Option<JumpHosts>,
-    /// Proxy to go through: socks5://, socks4://, socks4a:// or http://[user@]host:port; `none` for
+    /// Proxy to go through: socks5://, socks4://, socks4a:// or `http://[user@]host:port`; `none` for
     /// none, whatever the configuration says
     #[arg(long, value_name = "URL", value_parser = Proxy::parse)]
     pub(crate) proxy: Option<Proxy>,
@@ -199,7 +199,7 @@ pub(crate) struct ConnectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
-    /// [user@]host[:port]
+    /// `[user@]host[:port]`
     #[arg(value_parser = one_server)]
     pub(crate) server: JumpHost,
     /// One word is handed to the server's shell as it stands; several are a program and its

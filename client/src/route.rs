@@ -2,7 +2,7 @@
 //! through a program.
 //!
 //! A [`Route`] says which way; the builder ([`Connect::route`](crate::Connect::route)) and the
-//! configuration share it. Whatever the way, what comes out is one [`RouteStream`], and nothing
+//! configuration share it. Whatever the way, what comes out is one `RouteStream`, and nothing
 //! above it knows the difference: the server's host key is checked at its end, so a proxy may read
 //! neither credentials nor data and cannot pass for the server.
 //!

@@ -68,7 +68,7 @@ pub enum Part {
     /// The connection itself: `DISCONNECT`.
     Connection,
     /// The key exchange. Which of the numbers 30 to 49 it expects depends on the method
-    /// ([`method_number`]); another one is passed over once if the peer said that it guesses.
+    /// ([`method_numbers`]); another one is passed over once if the peer said that it guesses.
     Kex,
     /// Extension information, only as the first message after the first `NEWKEYS`, or, to a client,
     /// right before authentication succeeds.
