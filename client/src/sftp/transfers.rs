@@ -1,6 +1,9 @@
 //! Transfers as a session offers them.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ketch_protocol::RemotePath;
 
@@ -30,6 +33,33 @@ impl Sftp {
             options,
         )
         .await
+    }
+
+    /// Downloads many files in one transfer, each to a local path of its own; with
+    /// [`GetOptions::recursive`], directories as well.
+    ///
+    /// They share connections and requests: ten thousand small files take few round trips. See
+    /// [`Sftp::get`] for what happens to each.
+    ///
+    /// ```no_run
+    /// # async fn example(sftp: ketch_client::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ketch_client::{GetOptions, RemotePath};
+    ///
+    /// let items = ["a.csv", "b.csv"].map(|name| (RemotePath::from(name), name.into()));
+    /// let report = sftp.get_all(items, GetOptions::new()).await?;
+    /// println!("{} files", report.files);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TransferError`]; the others are transferred, and the error says which were not.
+    pub async fn get_all(
+        &self,
+        items: impl IntoIterator<Item = (RemotePath, PathBuf)>,
+        options: GetOptions,
+    ) -> Result<Report, TransferError> {
+        get::start_all(self.shared(), items, options).await
     }
 
     /// Downloads the file `remote` into `sink`.
@@ -68,6 +98,19 @@ impl Sftp {
             options,
         )
         .await
+    }
+
+    /// Uploads many files in one transfer, each to a path of its own; with
+    /// [`PutOptions::recursive`], directories as well. See [`Sftp::put`] and [`Sftp::get_all`].
+    ///
+    /// # Errors
+    /// [`TransferError`]; the others are transferred, and the error says which were not.
+    pub async fn put_all(
+        &self,
+        items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
+        options: PutOptions,
+    ) -> Result<Report, TransferError> {
+        put::start_all(self.shared(), items, options).await
     }
 
     /// Uploads what `source` gives to the file `remote`.

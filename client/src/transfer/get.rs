@@ -108,16 +108,7 @@ pub(crate) fn start_to_path(
     local: PathBuf,
     options: GetOptions,
 ) -> Outcome<FileTask, DirTask> {
-    start(
-        shared,
-        FileTask {
-            path,
-            known: Known::Nothing,
-            local: Local::Named(local),
-            depth: 0,
-        },
-        options,
-    )
+    start_all(shared, [(path, local)], options)
 }
 
 /// Starts the download of `path` into `sink`, and returns what to wait for.
@@ -128,21 +119,39 @@ pub(crate) fn start_to_sink(
     options: GetOptions,
 ) -> Outcome<FileTask, DirTask> {
     let options = options.recursive(false);
-    start(
-        shared,
-        FileTask {
-            path,
-            known: Known::Nothing,
-            local: Local::Sink(sink),
-            depth: 0,
-        },
-        options,
-    )
+    let task = FileTask {
+        path,
+        known: Known::Nothing,
+        local: Local::Sink(sink),
+        depth: 0,
+    };
+    start(shared, [task], options)
 }
 
-fn start(shared: &Arc<Shared>, task: FileTask, options: GetOptions) -> Outcome<FileTask, DirTask> {
+/// Starts the download of many files and trees, and returns what to wait for.
+pub(crate) fn start_all(
+    shared: &Arc<Shared>,
+    items: impl IntoIterator<Item = (RemotePath, PathBuf)>,
+    options: GetOptions,
+) -> Outcome<FileTask, DirTask> {
+    let tasks = items.into_iter().map(|(path, local)| FileTask {
+        path,
+        known: Known::Nothing,
+        local: Local::Named(local),
+        depth: 0,
+    });
+    start(shared, tasks, options)
+}
+
+fn start(
+    shared: &Arc<Shared>,
+    tasks: impl IntoIterator<Item = FileTask>,
+    options: GetOptions,
+) -> Outcome<FileTask, DirTask> {
     let plan = Plan::new(options.progress.clone());
-    plan.add_file(task, 0);
+    for task in tasks {
+        plan.add_file(task, 0);
+    }
     let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
     shared.submit(Submission::Job(Box::new(Get {
         plan,

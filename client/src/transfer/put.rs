@@ -90,17 +90,23 @@ pub(crate) fn start_from_path(
     path: RemotePath,
     options: PutOptions,
 ) -> Outcome<FileTask, DirTask> {
+    start_all(shared, [(local, path)], options)
+}
+
+/// Starts the upload of many files and trees, and returns what to wait for.
+pub(crate) fn start_all(
+    shared: &Arc<Shared>,
+    items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
+    options: PutOptions,
+) -> Outcome<FileTask, DirTask> {
     let plan = Plan::new(options.progress.clone());
-    if options.recursive {
-        plan.add_dir(DirTask::named(local, path));
-    } else {
-        plan.add_file(
-            FileTask {
-                from: From::File(SourceFile::Named(local)),
-                path,
-            },
-            0,
-        );
+    for (local, path) in items {
+        if options.recursive {
+            plan.add_dir(DirTask::named(local, path));
+        } else {
+            let from = From::File(SourceFile::Named(local));
+            plan.add_file(FileTask { from, path }, 0);
+        }
     }
     start(shared, plan, options)
 }

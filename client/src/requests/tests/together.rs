@@ -158,3 +158,33 @@ fn small_files_do_not_flood_the_server() {
     assert_eq!(report.files, 500);
     assert!(sim.server.open_peak <= 20, "{}", sim.server.open_peak);
 }
+
+#[test]
+fn many_named_files_go_in_one_transfer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new(Habits::default(), 1);
+    for n in 0..300 {
+        sim.server.file(&format!("/{n}"), vec![7; n]);
+    }
+    let sftp = sim.sftp.clone();
+    let names = |n: usize| (format!("/{n}").into(), dir.path().join(n.to_string()));
+    let report = sim
+        .run(sftp.get_all((0..300).map(names), GetOptions::new()))
+        .unwrap();
+    assert_eq!((report.files, report.bytes), (300, 299 * 150));
+    let back = |n: usize| (dir.path().join(n.to_string()), format!("/b{n}").into());
+    let report = sim
+        .run(sftp.put_all((0..300).map(back), PutOptions::new()))
+        .unwrap();
+    assert_eq!((report.files, report.bytes), (300, 299 * 150));
+    assert_eq!(sim.server.data("/b299"), Some(&[7; 299][..]));
+    let nothing = sim.run(sftp.get_all([], GetOptions::new())).unwrap();
+    assert_eq!(nothing.files, 0);
+    // One that is not there is told, and the others arrive.
+    let items = [names(5), names(1000), names(6)];
+    let error = sim.run(sftp.get_all(items, GetOptions::new())).unwrap_err();
+    let crate::TransferError::Incomplete { report } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((report.files, report.failed_count), (2, 1));
+}
