@@ -11,8 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// After so long without a byte a side is taken to wait for the other.
-const QUIET: Duration = Duration::from_millis(60);
 /// Most bytes that are taken from a side at a time.
 const PIECE: usize = 64 * 1024;
 
@@ -34,13 +32,13 @@ impl Count {
 /// halves between, and its own greeting, which nobody asked for, arrives with its first reactions. So
 /// the count is that of TCP's handshake and one for each time that the client got something.
 ///
-/// A side that computes for longer than [`QUIET`] is taken to wait, which can only make the count
-/// larger: every schedule that the proxy brings about could be that of a path. The smallest count of
-/// several runs is therefore a proof, on a busy machine too.
+/// A side is taken to wait after `quiet` without a byte. If it only computed, that makes the count
+/// larger and never smaller: every schedule that the proxy brings about could be that of a path. The
+/// smallest count of several runs is therefore a proof.
 ///
 /// What a side holds back until its bytes are acknowledged (Nagle's algorithm) is not seen here,
 /// because loopback acknowledges at once: see [`long_path`].
-pub(crate) async fn lock_step(server: SocketAddr) -> (SocketAddr, Arc<Count>) {
+pub(crate) async fn lock_step(server: SocketAddr, quiet: Duration) -> (SocketAddr, Arc<Count>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let count = Arc::new(Count::default());
@@ -55,13 +53,13 @@ pub(crate) async fn lock_step(server: SocketAddr) -> (SocketAddr, Arc<Count>) {
         let (mut client_in, mut client_out) = client.into_split();
         let (mut server_in, mut server_out) = server.into_split();
         loop {
-            let Some(said) = collect(&mut client_in).await else {
+            let Some(said) = collect(&mut client_in, quiet).await else {
                 return;
             };
             if server_out.write_all(&said).await.is_err() {
                 return;
             }
-            let Some(said) = collect(&mut server_in).await else {
+            let Some(said) = collect(&mut server_in, quiet).await else {
                 return;
             };
             if said.is_empty() {
@@ -76,12 +74,12 @@ pub(crate) async fn lock_step(server: SocketAddr) -> (SocketAddr, Arc<Count>) {
     (addr, count)
 }
 
-/// All that a side says until it waits; `None` when it has left.
-async fn collect(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+/// All that a side says until it says nothing for `quiet`; `None` when it has left.
+async fn collect(from: &mut OwnedReadHalf, quiet: Duration) -> Option<Vec<u8>> {
     let mut said = Vec::new();
     let mut piece = vec![0; PIECE];
     loop {
-        match timeout(QUIET, from.read(&mut piece)).await {
+        match timeout(quiet, from.read(&mut piece)).await {
             Err(_) => return Some(said),
             Ok(Ok(len @ 1..)) => said.extend_from_slice(&piece[..len]),
             Ok(_) => return None,
