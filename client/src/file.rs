@@ -1,6 +1,8 @@
 //! An open file on the server.
 
-use std::{collections::VecDeque, fmt};
+mod stream;
+
+use std::{collections::VecDeque, fmt, future::poll_fn};
 
 use bytes::{Bytes, BytesMut};
 use ketch_protocol::{
@@ -9,6 +11,7 @@ use ketch_protocol::{
     limits::{DATA_LEN_MAX, DATA_LEN_PORTABLE},
 };
 
+use self::stream::Stream;
 use crate::{
     requests::{
         calls::{Call, Reply, Submission},
@@ -109,18 +112,45 @@ impl OpenOptions {
 
 /// An open file on the server.
 ///
-/// It has no position: every read and write names its offset, and several may be under way at the
-/// same time. Dropped, it is closed without anybody waiting for the answer; after writing, wait for
-/// [`close`](File::close), which is where some servers report what went wrong.
+/// It can be used in two ways. [`read_at`](File::read_at) and [`write_at`](File::write_at) name their
+/// offset, and several may be under way at the same time. And it is a stream with a position of its
+/// own ([`AsyncRead`](tokio::io::AsyncRead), [`AsyncWrite`](tokio::io::AsyncWrite),
+/// [`AsyncSeek`](tokio::io::AsyncSeek)), which reads ahead and writes behind, so that
+/// `tokio::io::copy` keeps a long path full with a few mebibytes of memory. What was written to the
+/// stream is with the server after `flush`; until then, the calls that name an offset, or ask for
+/// attributes, may not see it.
+///
+/// ```no_run
+/// use ketch_client::OpenOptions;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn example(sftp: ketch_client::Sftp) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut from = sftp.open("in/a.csv", OpenOptions::reading()).await?;
+/// let mut to = sftp.open("copy.csv", OpenOptions::writing()).await?;
+/// tokio::io::copy(&mut from, &mut to).await?;
+/// to.shutdown().await?; // writes what is left, closes, and tells what went wrong
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropped, it is closed without anybody waiting for the answer, and what was not flushed is lost;
+/// after writing, wait for [`close`](File::close) or `shutdown`, which is where some servers report
+/// what went wrong.
 pub struct File {
     sftp: Sftp,
     path: RemotePath,
     handle: Vec<u8>,
+    stream: Stream,
 }
 
 impl File {
-    pub(crate) const fn new(sftp: Sftp, path: RemotePath, handle: Vec<u8>) -> Self {
-        Self { sftp, path, handle }
+    pub(crate) fn new(sftp: Sftp, path: RemotePath, handle: Vec<u8>) -> Self {
+        Self {
+            sftp,
+            path,
+            handle,
+            stream: Stream::default(),
+        }
     }
 
     /// The path that it was opened by.
@@ -264,15 +294,7 @@ impl File {
     }
 
     async fn written(&self, call: Call) -> Result<(), SftpError> {
-        match call.await {
-            Ok(Reply::Status(StatusCode::OK, _)) => Ok(()),
-            Ok(other) => Err(SftpError::other(Operation::Write, &self.path, other)),
-            Err(unanswered) => Err(SftpError::unanswered(
-                Operation::Write,
-                &self.path,
-                &unanswered,
-            )),
-        }
+        self.take_written(call.await)
     }
 
     /// Attributes of the file.
@@ -316,12 +338,28 @@ impl File {
         self.sftp.sync_file(self).await
     }
 
-    /// Closes the file, and waits for the server to say how that went. It is closed, too, if the
-    /// future is dropped.
+    /// Cuts or extends the file to `len` bytes; what is new reads as zeros.
+    ///
+    /// # Errors
+    /// See [`Sftp`].
+    pub async fn set_len(&self, len: u64) -> Result<(), SftpError> {
+        self.set_attrs(Attrs {
+            size: Some(len),
+            ..Attrs::NONE
+        })
+        .await
+    }
+
+    /// Writes what is left of the stream, closes the file, and waits for the server to say how that
+    /// went. It is closed, too, if the future is dropped.
     ///
     /// # Errors
     /// See [`Sftp`].
     pub async fn close(mut self) -> Result<(), SftpError> {
+        poll_fn(|cx| self.poll_written(cx)).await?;
+        if self.handle.is_empty() {
+            return Ok(()); // by a shutdown
+        }
         let mut packet = Vec::new();
         let handle = &self.handle;
         Request::Close(Close { handle }).encode_packet(0, &mut packet);
@@ -330,15 +368,7 @@ impl File {
         // It is queued now, and will be sent: dropping the file must not do it once more, when the
         // handle may be another file's.
         self.handle.clear();
-        match call.await {
-            Ok(Reply::Status(StatusCode::OK, _)) => Ok(()),
-            Ok(other) => Err(SftpError::other(Operation::Close, &self.path, other)),
-            Err(unanswered) => Err(SftpError::unanswered(
-                Operation::Close,
-                &self.path,
-                &unanswered,
-            )),
-        }
+        self.take_closed(call.await)
     }
 }
 

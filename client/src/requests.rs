@@ -359,7 +359,11 @@ impl Inner {
         };
         let now = link.now();
         match entry.owner {
-            Owner::Call(waiting) => self.answer_call(*waiting, answer, link),
+            Owner::Call(waiting) => {
+                let took = now.saturating_duration_since(entry.sent_at);
+                self.core.shared.on_round_trip(took);
+                self.answer_call(*waiting, answer, link);
+            }
             Owner::Job { job, item, what } => {
                 match what {
                     What::Read(_, sent) => self.core.down.on_answered(sent, now),

@@ -10,8 +10,12 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +25,7 @@ use ketch_protocol::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{job::Job, misbehaved::PeerMisbehaved, table::Expect};
-use crate::transfer::disk::Speeds;
+use crate::transfer::{disk::Speeds, pace::NEAR};
 
 /// What all calls of one SFTP channel may hold at a time, requests and answers, in KiB.
 pub(crate) const CALLS_KIB_MAX: u32 = 16 * 1024;
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     permits: Arc<Semaphore>,
     /// How fast local file systems were seen to be.
     pub speeds: Speeds,
+    /// The shortest time to the server and back that was seen, in microseconds.
+    round_trip: AtomicU64,
 }
 
 #[derive(Default)]
@@ -186,6 +192,7 @@ impl Shared {
             queue: Mutex::default(),
             permits: Arc::new(Semaphore::new(CALLS_KIB_MAX as usize)),
             speeds: Speeds::default(),
+            round_trip: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -217,6 +224,28 @@ impl Shared {
         Call {
             slot,
             shared: Arc::clone(self),
+        }
+    }
+
+    /// As [`Shared::call`], for those who poll: `make` gives the packet, what its answer may be, and
+    /// how many bytes they hold. While it waits, `sending` keeps its place.
+    pub(crate) fn poll_call(
+        self: &Arc<Self>,
+        sending: &mut Sending,
+        cx: &mut Context<'_>,
+        make: impl FnOnce() -> (Vec<u8>, Expect, usize),
+    ) -> Poll<Call> {
+        let waiting = sending.0.get_or_insert_with(|| {
+            let (packet, expect, bytes) = make();
+            let shared = Arc::clone(self);
+            Box::pin(async move { Queued(shared.call(packet, expect, bytes).await) })
+        });
+        match waiting.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Queued(call)) => {
+                sending.0 = None;
+                Poll::Ready(call)
+            }
         }
     }
 
@@ -265,6 +294,26 @@ impl Shared {
     /// What the server said of itself so far.
     pub(crate) fn server_now(&self) -> ServerTraits {
         lock(&self.queue).server.unwrap_or_default()
+    }
+
+    /// The shortest time to the server and back that was seen; `None` before the first answer.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        match self.round_trip.load(Relaxed) {
+            u64::MAX => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+
+    /// Whether the path is known to have next to no delay: then what is sent ahead only waits
+    /// inside the server.
+    pub(crate) fn is_near(&self) -> bool {
+        self.round_trip().is_some_and(|time| time < NEAR)
+    }
+
+    /// The driving side: a request was answered after `took`.
+    pub(crate) fn on_round_trip(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
+        self.round_trip.fetch_min(micros, Relaxed);
     }
 
     /// Whether nothing will be answered any more.
@@ -349,6 +398,13 @@ impl CallSlot {
         lock(&self.state).gone
     }
 }
+
+/// A request that waits for its turn among the calls.
+#[derive(Default)]
+pub(crate) struct Sending(Option<Pin<Box<dyn Future<Output = Queued> + Send + Sync>>>);
+
+/// A call that has had its turn; its answer is still to come.
+struct Queued(Call);
 
 /// The future of an answer.
 pub(crate) struct Call {

@@ -8,4 +8,5 @@ mod get;
 #[cfg(unix)]
 mod pipe;
 mod put;
+mod stream;
 mod together;

@@ -1,6 +1,6 @@
 //! Why a request failed.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use ketch_protocol::{RemotePath, StatusCode};
 use ketch_transport::driver::{CloseReason, OpenError};
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Why a request failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SftpError {
     /// The server answered with a status other than `OK`.
@@ -271,6 +271,23 @@ impl SftpError {
                 source: Arc::clone(source),
             },
         }
+    }
+}
+
+/// For what takes streams: the kind that fits best, with the error as its cause.
+impl From<SftpError> for io::Error {
+    fn from(error: SftpError) -> Self {
+        let kind = match error.kind() {
+            Kind::NotFound => io::ErrorKind::NotFound,
+            Kind::Permission => io::ErrorKind::PermissionDenied,
+            Kind::Exists => io::ErrorKind::AlreadyExists,
+            Kind::NoSpace => io::ErrorKind::StorageFull,
+            Kind::Network => io::ErrorKind::ConnectionAborted,
+            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Unsupported => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -400,9 +400,12 @@ impl Server {
                     .handles
                     .get(&number(set.handle))
                     .map(|open| open.path.clone());
-                if let Some(Node::File { times, .. }) =
+                if let Some(Node::File { times, data, .. }) =
                     path.and_then(|path| self.nodes.get_mut(&path))
                 {
+                    if let Some(size) = set.attrs.attrs.size {
+                        data.resize(usize::try_from(size).unwrap(), 0);
+                    }
                     *times = set.attrs.attrs.times;
                 }
                 self.status(id, StatusCode::OK);
