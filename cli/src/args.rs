@@ -83,6 +83,9 @@ pub(crate) struct LsArgs {
     /// Show kind and permissions, owner, size and time of last change
     #[arg(short)]
     pub(crate) long: bool,
+    /// Do not sort: show the names as the server sends them
+    #[arg(short = 'f')]
+    pub(crate) unsorted: bool,
     #[arg(help = REMOTE_HELP)]
     pub(crate) remote: String,
     #[command(flatten)]

@@ -12,6 +12,8 @@ use ketch_client::Progress;
 
 use crate::failed::Failed;
 
+/// Bytes of lines that are written at once.
+const OUTPUT_LEN: usize = 64 * 1024;
 /// How often the progress bar moves.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -24,13 +26,18 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn new() -> Self {
         Self {
-            out: io::BufWriter::new(io::stdout()),
+            out: io::BufWriter::with_capacity(OUTPUT_LEN, io::stdout()),
         }
     }
 
     /// Writes one line.
     pub(crate) fn line(&mut self, line: &str) -> Result<(), Failed> {
         writeln!(self.out, "{line}").map_err(Failed::output)
+    }
+
+    /// Writes what is a line, or part of one, already.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        self.out.write_all(bytes).map_err(Failed::output)
     }
 
     /// Sends what was written on its way: for readers who wait for each line, and at the end.

@@ -143,6 +143,8 @@ pub(crate) struct Ls {
     pub(crate) connection: Connection,
     pub(crate) remote: RemotePath,
     pub(crate) long: bool,
+    /// Whether all names are waited for, to be sorted.
+    pub(crate) sorted: bool,
 }
 
 impl Ls {
@@ -152,6 +154,7 @@ impl Ls {
             connection,
             remote,
             long: args.long,
+            sorted: !args.unsorted,
         })
     }
 }

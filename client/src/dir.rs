@@ -5,23 +5,31 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures_core::Stream;
-use ketch_protocol::{Attrs, FileType, Opendir, Readdir, RemotePath, Request, StatusCode};
+use ketch_protocol::{
+    Attrs, FileType, NameEntry, Opendir, Readdir, RemotePath, Request, StatusCode,
+};
 
 use crate::{
     requests::{
-        calls::{Call, OwnedName, Reply, Submission, Unanswered},
+        calls::{Call, OwnedNames, Reply, Sending, Submission, Unanswered},
         table::Expect,
     },
     sftp::{Operation, Sftp, SftpError},
 };
 
-/// READDIRs under way: at first, and at most.
+/// READDIRs under way at first, and at most on a path without delay: there more only wait inside the
+/// server.
 const READDIRS_MIN: usize = 2;
-const READDIRS_MAX: usize = 16;
+const READDIRS_MAX_NEAR: usize = 4;
+/// READDIRs under way at most. OpenSSH's server answers some 3,000 a second with 100 entries each, so
+/// this keeps it busy over 60 ms there and back.
+const READDIRS_MAX: usize = 192;
+/// Bytes of answers that may be under way or wait to be looked at, as the answers were so far.
+const ANSWERS_LEN_MAX: usize = 8 * 1024 * 1024;
 /// What the answer to a READDIR is counted as, in bytes: OpenSSH's 100 entries take some 12 KiB.
 const ANSWER_LEN: usize = 32 * 1024;
 /// Answers without entries, which some servers give in place of `EOF`, that are borne.
@@ -30,8 +38,9 @@ const EMPTY_ANSWERS_MAX: u8 = 1;
 /// One entry of a directory.
 #[derive(Clone, Debug)]
 pub struct DirEntry {
-    name: Vec<u8>,
-    longname: Vec<u8>,
+    /// The name, and behind it the line for people.
+    text: Box<[u8]>,
+    name_len: usize,
     attrs: Attrs,
     file_type: FileType,
 }
@@ -41,19 +50,19 @@ impl DirEntry {
     /// included.
     #[must_use]
     pub fn name(&self) -> &[u8] {
-        &self.name
+        self.text.get(..self.name_len).unwrap_or_default()
     }
 
     /// The name as text, with what a terminal or a log should not see escaped.
     #[must_use]
     pub fn display_name(&self) -> String {
-        ketch_protocol::Escaped(&self.name).to_string()
+        ketch_protocol::Escaped(self.name()).to_string()
     }
 
     /// A line for people, as `ls -l` prints it; nobody promises its form.
     #[must_use]
     pub fn longname(&self) -> &[u8] {
-        &self.longname
+        self.text.get(self.name_len..).unwrap_or_default()
     }
 
     /// What the server tells about the file; of a link, about the link itself.
@@ -69,22 +78,67 @@ impl DirEntry {
     }
 }
 
-impl From<OwnedName> for DirEntry {
-    fn from(
-        OwnedName {
-            filename,
-            longname,
-            attrs,
-            file_type,
-        }: OwnedName,
-    ) -> Self {
-        Self {
-            name: filename,
-            longname,
-            attrs,
-            file_type,
+/// One entry of a directory, lent by the [`DirEntries`] it came with.
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntryRef<'a> {
+    entry: NameEntry<'a>,
+}
+
+impl<'a> DirEntryRef<'a> {
+    /// The name as the server sent it: it may hold anything, slashes and control characters
+    /// included.
+    #[must_use]
+    pub const fn name(&self) -> &'a [u8] {
+        self.entry.filename
+    }
+
+    /// A line for people, as `ls -l` prints it; nobody promises its form.
+    #[must_use]
+    pub const fn longname(&self) -> &'a [u8] {
+        self.entry.longname
+    }
+
+    /// What the server tells about the file; of a link, about the link itself.
+    #[must_use]
+    pub const fn attrs(&self) -> Attrs {
+        self.entry.attrs.attrs
+    }
+
+    /// What kind of file it is.
+    #[must_use]
+    pub fn file_type(&self) -> FileType {
+        self.entry.file_type()
+    }
+
+    /// A copy that can be kept.
+    #[must_use]
+    pub fn to_entry(&self) -> DirEntry {
+        let (name, longname) = (self.name(), self.longname());
+        DirEntry {
+            text: [name, longname].concat().into_boxed_slice(),
+            name_len: name.len(),
+            attrs: self.attrs(),
+            file_type: self.file_type(),
         }
     }
+}
+
+/// The entries that came with one answer of the server, as they lie in it: nothing is allocated for
+/// an entry.
+#[derive(Clone, Debug)]
+pub struct DirEntries {
+    names: OwnedNames,
+}
+
+impl DirEntries {
+    /// The entries, `.` and `..` left out.
+    pub fn iter(&self) -> impl Iterator<Item = DirEntryRef<'_>> {
+        self.names.iter().filter_map(listed)
+    }
+}
+
+fn listed(entry: NameEntry<'_>) -> Option<DirEntryRef<'_>> {
+    (!matches!(entry.filename, b"." | b"..")).then_some(DirEntryRef { entry })
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -92,13 +146,19 @@ type Answer = Result<Reply, Unanswered>;
 
 /// The entries of a directory, as they come; `.` and `..` are left out.
 ///
-/// The directory is opened when the first entry is asked for. After an error, or the end, the
-/// stream gives nothing more. Dropped, it is closed.
+/// The directory is opened when the first entry is asked for. Requests are under way ahead of the
+/// reader, more of them the longer the path is, so that a long listing takes few round trips; what
+/// waits to be looked at is bounded. After an error, or the end, the stream gives nothing more.
+/// Dropped, it is closed.
+///
+/// [`next`](Self::next), and the stream, give entry after entry. For listings of very many entries,
+/// [`next_entries`](Self::next_entries) gives them as they come and costs a tenth.
 pub struct ReadDir {
     sftp: Sftp,
     path: RemotePath,
     state: State,
-    ready: VecDeque<DirEntry>,
+    /// What is left of the answer that is being looked at.
+    ready: OwnedNames,
 }
 
 enum State {
@@ -109,16 +169,14 @@ enum State {
 
 struct Reading {
     handle: Vec<u8>,
-    /// A request that waits for its turn among the calls.
-    sending: Option<BoxFuture<Queued>>,
+    sending: Sending,
     pending: VecDeque<Call>,
     /// Requests to have under way.
     depth: usize,
+    /// Bytes of the longest answer so far.
+    longest: usize,
     empty: u8,
 }
-
-/// A call that has had its turn; its answer is still to come.
-struct Queued(Call);
 
 impl ReadDir {
     pub(crate) fn new(sftp: Sftp, path: RemotePath) -> Self {
@@ -127,8 +185,14 @@ impl ReadDir {
             sftp,
             path,
             state: State::Opening(Box::pin(open)),
-            ready: VecDeque::new(),
+            ready: OwnedNames::default(),
         }
+    }
+
+    /// The directory that is listed, as it was named.
+    #[must_use]
+    pub const fn path(&self) -> &RemotePath {
+        &self.path
     }
 
     /// The next entry; `None` at the end.
@@ -139,26 +203,69 @@ impl ReadDir {
         poll_fn(|cx| self.poll_entry(cx)).await
     }
 
+    /// The entries of the next answer, all at once; `None` at the end.
+    ///
+    /// ```no_run
+    /// # async fn example(sftp: ketch_client::Sftp) -> Result<(), ketch_client::SftpError> {
+    /// let mut directory = sftp.read_dir("in");
+    /// let mut bytes = 0;
+    /// while let Some(entries) = directory.next_entries().await {
+    ///     bytes += entries?.iter().filter_map(|entry| entry.attrs().size).sum::<u64>();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Sftp`].
+    pub async fn next_entries(&mut self) -> Option<Result<DirEntries, SftpError>> {
+        poll_fn(|cx| self.poll_entries(cx)).await
+    }
+
     fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<DirEntry, SftpError>>> {
         loop {
-            if let Some(entry) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(entry)));
+            let owned = |entry: NameEntry<'_>| listed(entry).map(|entry| entry.to_entry());
+            while let Some(entry) = self.ready.with_first(owned) {
+                if let Some(entry) = entry {
+                    return Poll::Ready(Some(Ok(entry)));
+                }
             }
+            match ready!(self.poll_names(cx)) {
+                Some(Ok(names)) => self.ready = names,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn poll_entries(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<DirEntries, SftpError>>> {
+        if !self.ready.is_empty() {
+            let names = std::mem::take(&mut self.ready);
+            return Poll::Ready(Some(Ok(DirEntries { names })));
+        }
+        let names = ready!(self.poll_names(cx));
+        Poll::Ready(names.map(|names| names.map(|names| DirEntries { names })))
+    }
+
+    fn poll_names(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<OwnedNames, SftpError>>> {
+        loop {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
-                State::Opening(open) => match open.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(handle)) => {
-                        let pending = VecDeque::new();
+                State::Opening(open) => match ready!(open.as_mut().poll(cx)) {
+                    Ok(handle) => {
                         self.state = State::Reading(Reading {
                             handle,
-                            sending: None,
-                            pending,
+                            sending: Sending::default(),
+                            pending: VecDeque::new(),
                             depth: READDIRS_MIN,
+                            longest: 0,
                             empty: 0,
                         });
                     }
-                    Poll::Ready(Err(error)) => {
+                    Err(error) => {
                         self.state = State::Over;
                         return Poll::Ready(Some(Err(error)));
                     }
@@ -168,44 +275,44 @@ impl ReadDir {
                     let Some(call) = reading.pending.front_mut() else {
                         return Poll::Pending;
                     };
-                    let answer = match Pin::new(call).poll(cx) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(answer) => answer,
-                    };
+                    let answer = ready!(Pin::new(call).poll(cx));
                     reading.pending.pop_front();
-                    if let Err(error) = self.on_answer(answer) {
-                        self.end();
-                        return Poll::Ready(Some(Err(error)));
+                    match self.on_answer(answer) {
+                        Ok(names) if names.is_empty() => {}
+                        Ok(names) => return Poll::Ready(Some(Ok(names))),
+                        Err(error) => {
+                            self.end();
+                            return Poll::Ready(Some(Err(error)));
+                        }
                     }
                 }
             }
         }
     }
 
-    fn on_answer(&mut self, answer: Answer) -> Result<(), SftpError> {
+    /// The names of an answer; none at the end.
+    fn on_answer(&mut self, answer: Answer) -> Result<OwnedNames, SftpError> {
         let operation = Operation::ReadDir;
         let State::Reading(reading) = &mut self.state else {
-            return Ok(());
+            return Ok(OwnedNames::default());
         };
         match answer {
             Ok(Reply::Names(names)) => {
-                reading.depth = (reading.depth * 2).min(READDIRS_MAX);
                 if names.is_empty() {
                     reading.empty += 1;
                     if reading.empty > EMPTY_ANSWERS_MAX {
                         self.end();
                     }
+                } else {
+                    reading.longest = reading.longest.max(names.len_in_bytes());
+                    reading.depth = reading.depth.saturating_mul(2).min(READDIRS_MAX);
                 }
-                let names = names
-                    .into_iter()
-                    .filter(|name| !matches!(&name.filename[..], b"." | b".."));
-                self.ready.extend(names.map(DirEntry::from));
-                Ok(())
+                Ok(names)
             }
             // What was asked beyond the end is answered the same, to nobody.
             Ok(Reply::Status(StatusCode::EOF, _)) => {
                 self.end();
-                Ok(())
+                Ok(OwnedNames::default())
             }
             Ok(other) => Err(SftpError::other(operation, &self.path, other)),
             Err(unanswered) => Err(SftpError::unanswered(operation, &self.path, &unanswered)),
@@ -222,23 +329,20 @@ impl ReadDir {
 impl Reading {
     /// Sends requests until enough are under way.
     fn send_ahead(&mut self, sftp: &Sftp, cx: &mut Context<'_>) {
-        while self.pending.len() < self.depth {
-            let sending = self.sending.get_or_insert_with(|| {
+        if sftp.shared().is_near() {
+            self.depth = self.depth.min(READDIRS_MAX_NEAR);
+        }
+        let fitting = ANSWERS_LEN_MAX / self.longest.max(1);
+        let depth = self.depth.min(fitting.max(READDIRS_MIN));
+        while self.pending.len() < depth {
+            let handle = &self.handle;
+            let sent = sftp.shared().poll_call(&mut self.sending, cx, || {
                 let mut packet = Vec::new();
-                Request::Readdir(Readdir {
-                    handle: &self.handle,
-                })
-                .encode_packet(0, &mut packet);
-                let shared = std::sync::Arc::clone(sftp.shared());
-                Box::pin(async move { Queued(shared.call(packet, Expect::Name, ANSWER_LEN).await) })
+                Request::Readdir(Readdir { handle }).encode_packet(0, &mut packet);
+                (packet, Expect::Name, ANSWER_LEN)
             });
-            match sending.as_mut().poll(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Queued(call)) => {
-                    self.sending = None;
-                    self.pending.push_back(call);
-                }
-            }
+            let Poll::Ready(call) = sent else { return };
+            self.pending.push_back(call);
         }
     }
 }

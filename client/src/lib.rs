@@ -66,7 +66,7 @@ mod transfer;
 
 pub use connect::{Connect, ConnectError, Timeouts};
 pub use destination::Destination;
-pub use dir::{DirEntry, ReadDir};
+pub use dir::{DirEntries, DirEntry, DirEntryRef, ReadDir};
 pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
 pub use ketch_protocol::{

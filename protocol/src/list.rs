@@ -48,6 +48,17 @@ impl<'a, T> List<'a, T> {
         }
     }
 
+    /// The elements as they stand in the message, without a count in front; `None` for a list that
+    /// was made to be encoded. They are known to decode: who keeps a copy of these bytes can walk
+    /// it with [`Element::decode_next`].
+    #[must_use]
+    pub const fn as_wire(&self) -> Option<&'a [u8]> {
+        match self.form {
+            Form::Wire { bytes, .. } => Some(bytes),
+            Form::Values(_) => None,
+        }
+    }
+
     /// How many elements there are.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -163,10 +163,11 @@ impl File {
                         (Some(index), piece.offset, piece.len)
                     }
                     None if ahead.asked < ahead.window => {
-                        let end = ahead.pieces.back().map_or(
-                            position.saturating_add(ahead.ready.len() as u64),
-                            |piece| piece.offset.saturating_add(piece.len as u64),
-                        );
+                        let end =
+                            ahead.pieces.back().map_or(
+                                position.saturating_add(ahead.ready.len() as u64),
+                                |piece| piece.offset.saturating_add(piece.len as u64),
+                            );
                         let len = piece_len.min(ahead.window - ahead.asked);
                         // Nothing can be there.
                         if end.checked_add(len as u64).is_none() && !ahead.pieces.is_empty() {

@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use ketch_protocol::{
-    Attrs, ExtensionSet, FileType, NameEntry, PacketType, ServerLimits, StatusCode,
+    Attrs, Element, ExtensionSet, NameEntry, Names, PacketType, Reader, ServerLimits, StatusCode,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -97,17 +97,6 @@ impl QueuedCall {
     }
 }
 
-impl From<&NameEntry<'_>> for OwnedName {
-    fn from(entry: &NameEntry<'_>) -> Self {
-        Self {
-            filename: entry.filename.to_vec(),
-            longname: entry.longname.to_vec(),
-            attrs: entry.attrs.attrs,
-            file_type: entry.file_type(),
-        }
-    }
-}
-
 /// Who waits for the answer to a call.
 pub(crate) struct WaitingCall {
     /// Where the answer goes.
@@ -127,24 +116,55 @@ pub(crate) enum Reply {
     /// Bytes of a file.
     Data(Bytes),
     /// Entries of a directory, or one path.
-    Names(Vec<OwnedName>),
+    Names(OwnedNames),
     /// Attributes.
     Attrs(Attrs),
     /// What an extension answers.
     Extended(Vec<u8>),
 }
 
-/// One name out of a `NAME`, owned.
-#[derive(Clone, Debug)]
-pub struct OwnedName {
-    /// The name as the server sent it.
-    pub filename: Vec<u8>,
-    /// A line for people.
-    pub longname: Vec<u8>,
-    /// What the server tells about the file.
-    pub attrs: Attrs,
-    /// What kind of file it is.
-    pub file_type: FileType,
+/// The names out of a `NAME`, as they stood in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnedNames {
+    /// Entries that are known to decode.
+    bytes: Bytes,
+}
+
+impl OwnedNames {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes that are kept for them.
+    pub(crate) fn len_in_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NameEntry<'_>> {
+        let mut reader = Reader::new(&self.bytes);
+        std::iter::from_fn(move || NameEntry::decode_next(&mut reader).ok())
+    }
+
+    /// Takes the first name out.
+    pub(crate) fn with_first<T>(&mut self, take: impl FnOnce(NameEntry<'_>) -> T) -> Option<T> {
+        let mut reader = Reader::new(&self.bytes);
+        let entry = NameEntry::decode_next(&mut reader).ok()?;
+        let left = reader.remaining();
+        let taken = take(entry);
+        self.bytes.advance(self.bytes.len().saturating_sub(left));
+        Some(taken)
+    }
+}
+
+impl From<Names<'_>> for OwnedNames {
+    fn from(names: Names<'_>) -> Self {
+        Self {
+            bytes: names
+                .as_wire()
+                .map(Bytes::copy_from_slice)
+                .unwrap_or_default(),
+        }
+    }
 }
 
 /// Why an answer will not come.

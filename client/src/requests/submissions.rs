@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Inner, State,
-    calls::{Ended, OwnedName, QueuedCall, Reply, Submission, Unanswered, WaitingCall, message_of},
+    calls::{Ended, QueuedCall, Reply, Submission, Unanswered, WaitingCall, message_of},
     job::{Answer, Cx},
     link::Link,
     misbehaved::PeerMisbehaved,
@@ -87,9 +87,7 @@ impl Inner {
             Answer::Status(status, message) => Reply::Status(status, message_of(message)),
             Answer::Handle(handle) => Reply::Handle(handle.to_vec()),
             Answer::Data(_) => Reply::Data(Bytes::from(waiting.data)),
-            Answer::Names(names) => {
-                Reply::Names(names.iter().map(|entry| OwnedName::from(&entry)).collect())
-            }
+            Answer::Names(names) => Reply::Names(names.into()),
             Answer::Attrs(attrs) => Reply::Attrs(attrs),
             Answer::Extended(data) => Reply::Extended(data.to_vec()),
         };

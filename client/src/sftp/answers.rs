@@ -9,7 +9,7 @@ use super::{Operation, SMALL_CALL_LEN, Sftp, SftpError};
 use crate::{
     file::File,
     requests::{
-        calls::{OwnedName, Reply, ServerTraits},
+        calls::{Reply, ServerTraits},
         table::Expect,
     },
 };
@@ -118,10 +118,13 @@ impl Sftp {
             .ask(operation, path, request, expect, SMALL_CALL_LEN)
             .await?
         {
-            Reply::Names(names) => match <[OwnedName; 1]>::try_from(names) {
-                Ok([name]) => Ok(RemotePath::from(name.filename)),
-                Err(_) => Err(SftpError::malformed(operation, path)),
-            },
+            Reply::Names(names) => {
+                let mut names = names.iter();
+                match (names.next(), names.next()) {
+                    (Some(name), None) => Ok(RemotePath::from(name.filename)),
+                    _ => Err(SftpError::malformed(operation, path)),
+                }
+            }
             other => Err(SftpError::other(operation, path, other)),
         }
     }

@@ -140,6 +140,75 @@ fn listings_are_read_ahead_and_end_once() {
 }
 
 #[test]
+fn a_long_listing_takes_few_round_trips_and_bounded_memory() {
+    let mut sim = Sim::new(
+        Habits {
+            names_max: 3,
+            ..Habits::default()
+        },
+        5,
+    );
+    sim.server.dir("/d");
+    for n in 0..3_000 {
+        sim.server.file(&format!("/d/{n:04}"), Vec::new());
+    }
+    sim.packets_max = usize::MAX;
+    let sftp = sim.sftp.clone();
+    let mut directory = sftp.read_dir("/d");
+    let (mut seen, mut peak) = (0, 0);
+    let mut turns = 0;
+    loop {
+        let mut next = pin!(directory.next_entries());
+        match poll(next.as_mut()) {
+            Some(Some(entries)) => seen += entries.unwrap().iter().count(),
+            Some(None) => break,
+            None => {
+                let before = sim.server.asked(PacketType::READDIR);
+                sim.pass_time(Duration::from_millis(50));
+                sim.turn();
+                turns += 1;
+                peak = peak.max(sim.server.asked(PacketType::READDIR) - before);
+            }
+        }
+    }
+    assert_eq!(seen, 3_000);
+    // One after the other it would be a thousand.
+    assert!(turns < 25, "{turns} round trips");
+    assert!((100..=192).contains(&peak), "{peak} at a time");
+    sim.settle();
+    assert_eq!(sim.server.handles(), 0);
+}
+
+#[test]
+fn entries_and_answers_may_be_asked_for_in_turn() {
+    let mut sim = Sim::new(Habits::default(), 5);
+    sim.server.dir("/d");
+    for n in 0..25 {
+        sim.server.file(&format!("/d/{n:02}"), vec![0; n]);
+    }
+    let sftp = sim.sftp.clone();
+    let names = sim.run(async {
+        let mut names = Vec::new();
+        let mut directory = sftp.read_dir("/d");
+        while let Some(entry) = directory.next().await {
+            let entry = entry.unwrap();
+            assert_eq!(
+                entry.attrs().size,
+                Some(entry.display_name().parse().unwrap())
+            );
+            names.push(entry.display_name());
+            if let Some(entries) = directory.next_entries().await {
+                let entries = entries.unwrap();
+                names.extend(entries.iter().map(|entry| entry.to_entry().display_name()));
+            }
+        }
+        names
+    });
+    let wanted: Vec<_> = (0..25).map(|n| format!("{n:02}")).collect();
+    assert_eq!(names, wanted);
+}
+
+#[test]
 fn a_silent_server_ends_the_operation_and_then_the_channel() {
     let habits = Habits {
         silent_from: Some((PacketType::REMOVE, 1)),
