@@ -15,6 +15,7 @@
 //! | [`exec`] | programs on the server: commands, shells, terminals |
 //! | [`forward`] | connections that the server makes, or that come to it |
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
+//! | [`Filter`] | which entries of a tree are taken |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
 //! | `transfer` | the engine: plans, ranges, pace, atomic files |
 //! | `platform` | what differs between operating systems |
@@ -51,6 +52,7 @@ mod dir;
 pub mod error;
 pub mod exec;
 mod file;
+mod filter;
 pub mod forward;
 pub mod hostkey;
 pub mod identity;
@@ -69,6 +71,7 @@ pub use destination::Destination;
 pub use dir::{DirEntries, DirEntry, DirEntryRef, ReadDir};
 pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
+pub use filter::{Filter, PATTERN_LEN_MAX, PatternError, RULES_MAX};
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };
