@@ -153,6 +153,18 @@ impl Tree {
         &self.path
     }
 
+    /// Where `name` in it is, counted from the topmost directory, as it is written on the wire.
+    pub(crate) fn relative(&self, name: &OsStr) -> Vec<u8> {
+        let mut parts = vec![platform::remote_name(name).unwrap_or_default()];
+        let mut tree = self;
+        while let Some(parent) = &tree.parent {
+            parts.push(platform::remote_name(&tree.name).unwrap_or_default());
+            tree = parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
     /// How quick the file system is.
     pub(crate) const fn speed(&self) -> &Arc<Speed> {
         &self.speed

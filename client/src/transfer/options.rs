@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::progress::Progress;
+use crate::{filter::Filter, progress::Progress};
 
 /// What happens to a file that has the final name already.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,6 +37,7 @@ macro_rules! options {
             pub(crate) durability: Durability,
             pub(crate) preserve_times: bool,
             pub(crate) progress: Option<Arc<Progress>>,
+            pub(crate) filter: Option<Arc<Filter>>,
         }
 
         impl $name {
@@ -74,6 +75,14 @@ macro_rules! options {
             #[must_use]
             pub const fn preserve_times(mut self, yes: bool) -> Self {
                 self.preserve_times = yes;
+                self
+            }
+
+            /// Which entries below a directory are taken, with
+            /// [`recursive`](Self::recursive). Default: all. What the user named is always taken.
+            #[must_use]
+            pub fn select(mut self, filter: Filter) -> Self {
+                self.filter = (!filter.is_empty()).then(|| Arc::new(filter));
                 self
             }
 

@@ -19,6 +19,8 @@ pub struct Report {
     pub bytes: u64,
     /// Directories that were created or found, the topmost included.
     pub directories: u64,
+    /// Files and directories that the filter left out; nothing below such a directory is counted.
+    pub excluded: u64,
     /// What was left out on purpose: the first [`REPORTED_MAX`].
     pub skipped: Vec<Skipped>,
     /// How many were left out on purpose.

@@ -15,8 +15,8 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    Durability, Failure, FileType, GetOptions, Kind, Overwrite, Progress, Sink, TransferError,
-    requests::stall::STALL_TIMEOUT,
+    Durability, Failure, FileType, Filter, GetOptions, Kind, Overwrite, Progress, PutOptions, Sink,
+    TransferError, requests::stall::STALL_TIMEOUT,
 };
 
 /// Bytes that differ from their neighbours, and from those a packet further on.
@@ -498,4 +498,61 @@ fn a_sink_that_fails_ends_the_download() {
     assert_eq!(*sink.finished.lock().unwrap(), None);
     sim.settle();
     assert_eq!(sim.server.handles(), 0);
+}
+
+#[test]
+fn a_filter_says_what_is_taken_of_a_tree() {
+    let filter = Filter::new()
+        .exclude("/t/no/")
+        .and_then(|filter| filter.exclude("/no/"))
+        .and_then(|filter| filter.include("*.txt"))
+        .and_then(|filter| filter.include("*/"))
+        .and_then(|filter| filter.exclude("*"))
+        .unwrap();
+    let mut sim = Sim::new(Habits::default(), 3);
+    for dir in ["/t", "/t/no", "/t/a", "/t/a/no"] {
+        sim.server.dir(dir);
+    }
+    for file in [
+        "/t/x.txt",
+        "/t/y.bin",
+        "/t/no/x.txt",
+        "/t/a/x.txt",
+        "/t/a/no/x.txt",
+    ] {
+        sim.server.file(file, content(10));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let down = dir.path().join("down");
+    let sftp = sim.sftp.clone();
+    let options = GetOptions::new().recursive(true).select(filter.clone());
+    let report = sim.run(sftp.get("/t", &down, options)).unwrap();
+    assert_eq!((report.files, report.excluded), (3, 2));
+    assert_eq!(
+        names(&down),
+        ["a", "a/no", "a/no/x.txt", "a/x.txt", "x.txt"]
+    );
+
+    fs::create_dir(down.join("no")).unwrap();
+    fs::write(down.join("no/x.txt"), "no").unwrap();
+    fs::write(down.join("y.bin"), "no").unwrap();
+    let options = PutOptions::new().recursive(true).select(filter);
+    let report = sim.run(sftp.put(&down, "/up", options)).unwrap();
+    assert_eq!((report.files, report.excluded), (3, 2));
+    let paths = sim.server.paths();
+    let up: Vec<_> = paths
+        .iter()
+        .filter(|path| path.starts_with("/up"))
+        .collect();
+    assert_eq!(
+        up,
+        [
+            "/up",
+            "/up/a",
+            "/up/a/no",
+            "/up/a/no/x.txt",
+            "/up/a/x.txt",
+            "/up/x.txt"
+        ]
+    );
 }

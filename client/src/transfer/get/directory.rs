@@ -314,6 +314,14 @@ impl Get {
             }
         };
         let attrs = entry.attrs.attrs;
+        if let Some(filter) = &self.options.filter
+            && !filter.admits(
+                &tree.relative(&name),
+                entry.file_type() == FileType::Directory,
+            )
+        {
+            return self.plan.report(|report| report.excluded += 1);
+        }
         match entry.file_type() {
             FileType::Directory if depth > DEPTH_MAX => self.too_deep(path),
             FileType::Directory => {

@@ -271,6 +271,12 @@ impl Put {
                 },
             );
         };
+        let is_directory = entry.metadata.is_dir();
+        if let Some(filter) = &self.options.filter
+            && !filter.admits(&tree.relative(&entry.name), is_directory)
+        {
+            return self.plan.report(|report| report.excluded += 1);
+        }
         let path = above.join(name);
         match platform::file_type(&entry.metadata) {
             FileType::Directory if depth > DEPTH_MAX => {
