@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use ketch_conformance::PeerError;
-use ketch_conformance::content::Sha256;
 
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
@@ -36,15 +35,13 @@ pub enum BenchError {
         /// What it wrote.
         said: String,
     },
-    /// The measured command succeeded and its file is wrong.
-    #[error("`{command}` left {got}, not {expected}")]
-    Corrupted {
+    /// The measured command succeeded and did not do what it should.
+    #[error("`{command}` left {what}")]
+    Wrong {
         /// The command line.
         command: String,
-        /// Hash of the file that was to be copied.
-        expected: Sha256,
-        /// Hash of the copy.
-        got: Sha256,
+        /// What is there in place of what should be.
+        what: String,
     },
     /// An argument cannot be understood.
     #[error("{0}")]

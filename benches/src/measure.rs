@@ -9,10 +9,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use ketch_conformance::process::Process;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,10 @@ use crate::BenchError;
 
 /// First argument of a program that starts itself to measure.
 const MEASURE: &str = "--measure-one-command";
+/// How often is looked whether a command has ended; what it took it measures itself.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Most of what a failed command wrote that is told.
+const SAID_LEN_MAX: usize = 4096;
 
 /// What a command cost.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -56,14 +62,20 @@ pub fn measure_if_told_to() -> Option<ExitCode> {
     )
 }
 
-/// Runs `command` in a measuring child of its own; `dir` is for its files. Standard input is
-/// empty.
+/// What a measured command wrote, in the directory that was given for its files.
+#[must_use]
+pub fn said(dir: &Path) -> PathBuf {
+    dir.join("said")
+}
+
+/// Runs `command` in a measuring child of its own, for no longer than `limit`; `dir` is for its
+/// files, and [`said`] is there afterwards. Standard input is empty.
 ///
 /// # Errors
 /// [`BenchError::Failed`] with what it wrote if it does not end well, [`BenchError::Io`].
-pub fn measure(command: &Command, dir: &Path) -> Result<Cost, BenchError> {
+pub fn measure(command: &Command, dir: &Path, limit: Duration) -> Result<Cost, BenchError> {
     let report = dir.join("measured.json");
-    let said = dir.join("said");
+    let said = said(dir);
     let doing = || format!("measuring {}", line(command));
     let output = File::create(&said).map_err(BenchError::io(doing()))?;
     let also = output.try_clone().map_err(BenchError::io(doing()))?;
@@ -83,21 +95,41 @@ pub fn measure(command: &Command, dir: &Path) -> Result<Cost, BenchError> {
     if let Some(dir) = command.get_current_dir() {
         measuring.current_dir(dir);
     }
-    let status = measuring
+    let mut child = measuring
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(also)
-        .status()
+        .spawn()
         .map_err(BenchError::io(doing()))?;
-    if !status.success() {
+    let status = end_of(&mut child, limit).map_err(BenchError::io(doing()))?;
+    if !status.is_some_and(|status| status.success()) {
+        let written = fs::read(&said).unwrap_or_default();
+        let end = written.get(written.len().saturating_sub(SAID_LEN_MAX)..);
         return Err(BenchError::Failed {
             command: line(command),
-            status: status.to_string(),
-            said: String::from_utf8_lossy(&fs::read(&said).unwrap_or_default()).into_owned(),
+            status: status
+                .map_or_else(|| format!("still at it after {limit:?}"), |s| s.to_string()),
+            said: String::from_utf8_lossy(end.unwrap_or_default()).into_owned(),
         });
     }
     let text = fs::read(&report).map_err(BenchError::io(doing()))?;
     serde_json::from_slice(&text).map_err(|error| BenchError::io(doing())(error.into()))
+}
+
+/// How it ended; `None` if it was still running when `limit` was over, and was ended.
+fn end_of(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if began.elapsed() > limit {
+            Process::from_id(child.id()).kill_tree();
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
 }
 
 /// The command line, for messages: not quoted for a shell.

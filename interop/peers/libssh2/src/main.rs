@@ -1,5 +1,7 @@
 //! libssh2 as a peer: a client only; `interop/README.md` has the protocol.
 
+mod bench;
+
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -178,6 +180,10 @@ fn answer(job: &Value) -> Result<Value, Failure> {
 }
 
 fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.is_empty() {
+        return bench::run(&arguments);
+    }
     for line in std::io::stdin().lock().lines() {
         let job: Value = serde_json::from_str(&line?)?;
         let told = answer(&job).unwrap_or_else(

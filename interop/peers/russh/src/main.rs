@@ -1,5 +1,7 @@
 //! russh as a peer, client and server; `interop/README.md` has the protocol.
 
+mod bench;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -533,6 +535,10 @@ async fn answer(job: &Value) -> Result<Value, Failure> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.is_empty() {
+        return bench::run(&arguments).await;
+    }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let job: Value = serde_json::from_str(&line)?;
