@@ -111,6 +111,57 @@ pub(crate) struct TransferArgs {
     /// Show no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) bytes: BytesArgs,
+}
+
+/// What is to be true of a copy beside its content.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Copies")]
+pub(crate) struct BytesArgs {
+    /// Continue what an earlier run left, once its beginning and end were seen to fit; `full`: once
+    /// all of it was. Leave what was transferred if this run fails
+    #[arg(long, value_name = "CHECK", value_enum, require_equals = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "verified")]
+    pub(crate) resume: Option<ResumeCheck>,
+    /// Keep times and permissions
+    #[arg(short = 'a', long)]
+    pub(crate) preserve: bool,
+    /// Keep owner and group, by number
+    #[arg(long)]
+    pub(crate) preserve_owner: bool,
+    /// Links in directories: leave them out, copy what they point to, or copy them as links
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) links: LinksPolicy,
+    /// Compare checksums before a file gets its name: the server's own where it has them, else all
+    /// is read once more
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Holes: keep those of local files, never, or make some of all zeros that come
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) sparse: SparseWhen,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum ResumeCheck {
+    Verified,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum LinksPolicy {
+    #[default]
+    Skip,
+    Follow,
+    Copy,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum SparseWhen {
+    #[default]
+    Auto,
+    Never,
+    Always,
 }
 
 /// How to reach and trust the server, and how to log in.

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
-use ketch_client::{Destination, Profile, RemotePath};
+use ketch_client::{Destination, Links, Preserve, Profile, RemotePath, Resume, Sparse, Verify};
 
-use crate::args::{ConnectArgs, ExecArgs, GetArgs, ListenArgs, LsArgs, PutArgs, TransferArgs};
+use crate::args::{
+    BytesArgs, ConnectArgs, ExecArgs, GetArgs, LinksPolicy, ListenArgs, LsArgs, PutArgs,
+    ResumeCheck, SparseWhen, TransferArgs,
+};
 use crate::failed::Failed;
 use crate::output::Bar;
 use crate::proxy::Proxy;
@@ -72,6 +75,7 @@ pub(crate) struct Get {
     /// Where the file or directory will be: its name included.
     pub(crate) local: PathBuf,
     pub(crate) recursive: bool,
+    pub(crate) bytes: Bytes,
     pub(crate) bar: Bar,
 }
 
@@ -94,6 +98,7 @@ impl Get {
             remote,
             local,
             recursive: args.recursive,
+            bytes: Bytes::new(args.transfer.bytes),
             bar: bar(&args.transfer),
         })
     }
@@ -108,6 +113,7 @@ pub(crate) struct Put {
     pub(crate) name: Option<Vec<u8>>,
     pub(crate) remote: RemotePath,
     pub(crate) recursive: bool,
+    pub(crate) bytes: Bytes,
     pub(crate) bar: Bar,
 }
 
@@ -132,8 +138,51 @@ impl Put {
             name,
             remote,
             recursive: args.recursive,
+            bytes: Bytes::new(args.transfer.bytes),
             bar: bar(&args.transfer),
         })
+    }
+}
+
+/// What is to be true of a copy beside its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes {
+    pub(crate) resume: Resume,
+    pub(crate) links: Links,
+    pub(crate) preserve: Preserve,
+    pub(crate) verify: Verify,
+    pub(crate) sparse: Sparse,
+}
+
+impl Bytes {
+    const fn new(args: BytesArgs) -> Self {
+        Self {
+            resume: match args.resume {
+                None => Resume::No,
+                Some(ResumeCheck::Verified) => Resume::Verified,
+                Some(ResumeCheck::Full) => Resume::Full,
+            },
+            links: match args.links {
+                LinksPolicy::Skip => Links::Skip,
+                LinksPolicy::Follow => Links::Follow,
+                LinksPolicy::Copy => Links::Copy,
+            },
+            preserve: Preserve {
+                times: args.preserve,
+                permissions: args.preserve,
+                owner: args.preserve_owner,
+            },
+            verify: if args.verify {
+                Verify::Checksum
+            } else {
+                Verify::Size
+            },
+            sparse: match args.sparse {
+                SparseWhen::Auto => Sparse::Auto,
+                SparseWhen::Never => Sparse::Never,
+                SparseWhen::Always => Sparse::Always,
+            },
+        }
     }
 }
 

@@ -87,7 +87,7 @@ pub use route::Route;
 pub use session::Session;
 pub use sftp::{Operation, Sftp, SftpError, UserNames};
 pub use transfer::{
-    Durability, Failed, GetOptions, HELD_MAX, LocalAction, NameFault, Overwrite, Place, PutOptions,
-    REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Sink, Skipped, Source, SourceShrank,
-    TransferError,
+    Durability, Failed, GetOptions, HELD_MAX, Links, LocalAction, NameFault, Overwrite, Place,
+    Preserve, PutOptions, REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Resume, Sink,
+    Skipped, Source, SourceShrank, Sparse, TransferError, Verify,
 };

@@ -28,7 +28,9 @@ pub use self::{
     error::{Place, TransferError},
     local::LocalAction,
     names::NameFault,
-    options::{Durability, GetOptions, Overwrite, PutOptions},
+    options::{
+        Durability, GetOptions, Links, Overwrite, Preserve, PutOptions, Resume, Sparse, Verify,
+    },
     report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped},
     sink::{Sink, Source},
     upload::SourceShrank,

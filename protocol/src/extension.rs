@@ -1,11 +1,13 @@
 //! Requests beyond the draft: `SSH_FXP_EXTENDED` (draft-02 §8), and which of them a server has.
 //!
 //! The messages themselves are in `extension/openssh.rs`, the replies that only they have in
-//! `extension/reply.rs`.
+//! `extension/reply.rs`; `extension/check_file.rs` has both of the server's checksums.
 
+mod check_file;
 mod openssh;
 mod reply;
 
+pub use check_file::{CheckFileHandle, CheckFileName, CheckFileReply, HashAlgorithm};
 pub use openssh::{
     CopyData, ExpandPath, Fstatvfs, Fsync, Hardlink, HomeDirectory, Lsetstat, PosixRename, Statvfs,
     UsersGroupsById,
@@ -26,7 +28,7 @@ macro_rules! extensions {
         }
 
         impl ExtensionName {
-            /// All of them, in the order in which OpenSSH announces them.
+            /// All of them: first those that OpenSSH has, in the order in which it announces them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The name as it goes over the wire.
@@ -118,6 +120,8 @@ extensions! {
     CopyData(CopyData) = "copy-data", "1", "copies between two open files on the server.";
     HomeDirectory(HomeDirectory) = "home-directory", "1", "asks for the home directory of a user.";
     UsersGroupsById(UsersGroupsById) = "users-groups-by-id@openssh.com", "1", "asks for names of users and groups.";
+    CheckFileHandle(CheckFileHandle) = "check-file-handle", "", "asks for checksums of an open file.";
+    CheckFileName(CheckFileName) = "check-file-name", "", "asks for checksums of a file.";
 }
 
 impl ExtensionName {
@@ -128,6 +132,11 @@ impl ExtensionName {
             .iter()
             .copied()
             .find(|known| known.as_str().as_bytes() == name)
+    }
+
+    /// Whether what servers say besides its name means nothing: there is one version only.
+    const fn has_no_version(self) -> bool {
+        matches!(self, Self::CheckFileHandle | Self::CheckFileName)
     }
 
     /// How a server announces it in its `VERSION`.
@@ -160,6 +169,8 @@ impl fmt::Debug for Extension<'_> {
             Self::CopyData(fields) => fields.fmt(f),
             Self::HomeDirectory(fields) => fields.fmt(f),
             Self::UsersGroupsById(fields) => fields.fmt(f),
+            Self::CheckFileHandle(fields) => fields.fmt(f),
+            Self::CheckFileName(fields) => fields.fmt(f),
             Self::Unknown { name, data } => {
                 write!(f, "Unknown({:?}, {} bytes)", Escaped(name), data.len())
             }
@@ -178,13 +189,16 @@ impl ExtensionSet {
     pub const EMPTY: Self = Self { bits: 0 };
 
     /// The known ones among those that a `VERSION` announces. Others, and other versions, are left
-    /// out.
+    /// out; `check-file` stands for both of its requests.
     #[must_use]
     pub fn from_pairs(pairs: Pairs<'_>) -> Self {
         let mut set = Self::EMPTY;
         for pair in pairs {
-            if let Some(name) = ExtensionName::from_wire(pair.name)
-                && pair == name.pair()
+            if pair.name == check_file::ANNOUNCED {
+                set.insert(ExtensionName::CheckFileHandle);
+                set.insert(ExtensionName::CheckFileName);
+            } else if let Some(name) = ExtensionName::from_wire(pair.name)
+                && (pair == name.pair() || name.has_no_version())
             {
                 set.insert(name);
             }
@@ -244,7 +258,7 @@ mod tests {
     #[test]
     fn requests_stand_as_openssh_has_them() {
         let attrs = Attrs::with_permissions(0o700).into();
-        let table: [(Extension<'_>, &[u8]); 12] = [
+        let table: [(Extension<'_>, &[u8]); 14] = [
             (
                 Extension::PosixRename(PosixRename {
                     from: b"/a",
@@ -304,6 +318,28 @@ mod tests {
                   \0\0\0\x08\0\0\0\0\0\0\x03\xe8\0\0\0\x04\0\0\0\x64",
             ),
             (
+                Extension::CheckFileHandle(CheckFileHandle {
+                    handle: b"h",
+                    algorithms: b"sha256,sha512",
+                    offset: 1,
+                    len: 2,
+                    block_len: 256,
+                }),
+                b"\0\0\0\x11check-file-handle\0\0\0\x01h\0\0\0\x0dsha256,sha512\
+                  \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\x01\0",
+            ),
+            (
+                Extension::CheckFileName(CheckFileName {
+                    path: b"/a",
+                    algorithms: b"sha256",
+                    offset: 0,
+                    len: 0,
+                    block_len: 0,
+                }),
+                b"\0\0\0\x0fcheck-file-name\0\0\0\x02/a\0\0\0\x06sha256\
+                  \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ),
+            (
                 Extension::Unknown {
                     name: b"watch@ketch",
                     data: b"any",
@@ -359,6 +395,20 @@ mod tests {
     }
 
     #[test]
+    fn checksums_are_known_by_all_names_that_servers_announce() {
+        let both = [ExtensionName::CheckFileHandle, ExtensionName::CheckFileName];
+        for (name, data, known) in [
+            (&b"check-file"[..], &b""[..], &both[..]),
+            (b"check-file", b"1", &both),
+            (b"check-file-name", b"1", &both[1..]),
+            (b"check-file-handle", b"", &both[..1]),
+        ] {
+            let set = ExtensionSet::from_pairs(Pairs::new(&[Pair { name, data }]));
+            assert_eq!(set.iter().collect::<Vec<_>>(), known);
+        }
+    }
+
+    #[test]
     fn every_known_extension_has_a_place_of_its_own_in_the_set() {
         let all: ExtensionSet = ExtensionName::ALL.iter().copied().collect();
         assert_eq!(all.iter().count(), ExtensionName::ALL.len());
@@ -393,6 +443,13 @@ mod tests {
             assert_survives!(HomeDirectory, HomeDirectory { user: &other });
             let (uids, gids) = (List::new(&uids), List::new(&gids));
             assert_survives!(UsersGroupsById, UsersGroupsById { uids, gids });
+            let (algorithms, block_len) = (&other[..], 256);
+            assert_survives!(CheckFileHandle, CheckFileHandle {
+                handle: &handle, algorithms, offset: from_offset, len, block_len,
+            });
+            assert_survives!(CheckFileName, CheckFileName {
+                path: &path, algorithms, offset: from_offset, len, block_len,
+            });
             assert_survives!(Extension, Extension::CopyData(CopyData {
                 from, from_offset, len, to, to_offset,
             }));

@@ -143,13 +143,16 @@ fn reply<T>(wanted: RequestId, read: impl Fn(Response<'_>) -> T) -> T {
 }
 
 #[test]
-fn openssh_has_every_extension_that_is_known_here() {
+fn openssh_has_every_extension_that_is_known_here_but_checksums() {
+    let checksums = [ExtensionName::CheckFileHandle, ExtensionName::CheckFileName];
+    let all = ExtensionName::ALL.iter().copied();
+    let openssh: ExtensionSet = all.filter(|name| !checksums.contains(name)).collect();
     each_reply(|event: ReplyEvent<'_>| {
         if let ReplyEvent::Version(version) = event {
             assert_eq!(version.version, 3);
             let set = ExtensionSet::from_pairs(version.extensions);
-            assert_eq!(set, ExtensionName::ALL.iter().copied().collect());
-            assert_eq!(version.extensions.len(), ExtensionName::ALL.len());
+            assert_eq!(set, openssh);
+            assert_eq!(version.extensions.len(), openssh.iter().count());
         }
     });
 }

@@ -139,7 +139,12 @@ impl Session {
         self.is_open = true;
         let all: Vec<Pair<'_>> = ExtensionName::ALL
             .iter()
-            .filter(|&&name| name != ExtensionName::Hardlink || self.policy.hard_links)
+            .filter(|&&name| match name {
+                ExtensionName::Hardlink => self.policy.hard_links,
+                // Reading a whole file for a checksum is a cheap way to keep a disk busy.
+                ExtensionName::CheckFileHandle | ExtensionName::CheckFileName => false,
+                _ => true,
+            })
             .map(|name| name.pair())
             .collect();
         let extensions = Pairs::new(&all);

@@ -16,6 +16,11 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
     let progress = Arc::new(Progress::new());
     let options = GetOptions::new()
         .recursive(plan.recursive)
+        .resume(plan.bytes.resume)
+        .links(plan.bytes.links)
+        .preserve(plan.bytes.preserve)
+        .verify(plan.bytes.verify)
+        .sparse(plan.bytes.sparse)
         .progress(Arc::clone(&progress));
     let what = plan.remote.to_string();
     let work = sftp.get(&plan.remote, &plan.local, options);

@@ -17,6 +17,11 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
     let progress = Arc::new(Progress::new());
     let options = PutOptions::new()
         .recursive(plan.recursive)
+        .resume(plan.bytes.resume)
+        .links(plan.bytes.links)
+        .preserve(plan.bytes.preserve)
+        .verify(plan.bytes.verify)
+        .sparse(plan.bytes.sparse)
         .progress(Arc::clone(&progress));
     let what = plan.local.display().to_string();
     let work = sftp.put(&plan.local, &remote, options);

@@ -27,6 +27,107 @@ pub enum Durability {
     FileAndDirectory,
 }
 
+/// What becomes of a part that an earlier run left.
+///
+/// A part is found again only by the same source: destination, size and time of change are in its
+/// name. It is checked before anything is added to it, and started anew if it differs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Resume {
+    /// It is not looked for, and none is left behind where that can be helped. The default.
+    #[default]
+    No,
+    /// Its first 64 KiB and its last 1 MiB are compared with the source. A failed or killed
+    /// transfer leaves its part for the next.
+    ///
+    /// Whoever changes a file without changing its size and its time (in whole seconds), and
+    /// neither its beginning nor what was transferred last, is found out by `Full` alone.
+    Verified,
+    /// All of it is compared with the source: by the server's checksum (`check-file-name`) where
+    /// it has one, else byte by byte, which takes as long as transferring them anew.
+    Full,
+}
+
+/// What happens to symbolic links within a directory that is transferred with all below it.
+///
+/// A link that the user named is followed, whatever this says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Links {
+    /// They are left out, and reported. The default.
+    #[default]
+    Skip,
+    /// What they point to is transferred in their place. A link to a directory above itself, or to
+    /// one that was followed already, is left out.
+    Follow,
+    /// They become links on the other side, if they are relative and lead nowhere outside the
+    /// directory that is transferred; others are left out. Nothing is ever written through them.
+    Copy,
+}
+
+/// Which attributes a copy shares with its original: as far as the other side lets them be set, and
+/// with a [`Remark`](crate::Remark) where it does not.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Preserve {
+    /// When it was last changed and read, in seconds. Default: no.
+    pub times: bool,
+    /// Permission bits: exactly those of the original, set-id bits left out. Default: no; a new
+    /// file gets those of the original as far as the umask lets it.
+    pub permissions: bool,
+    /// User and group, by number: for those who may give files away. Default: no.
+    pub owner: bool,
+}
+
+impl Preserve {
+    /// None of them.
+    pub const NONE: Self = Self {
+        times: false,
+        permissions: false,
+        owner: false,
+    };
+    /// Times and permissions, as `cp -p` and `sftp -p` have it for ordinary users.
+    pub const TIMES_AND_PERMISSIONS: Self = Self {
+        times: true,
+        permissions: true,
+        owner: false,
+    };
+    /// All of them.
+    pub const ALL: Self = Self {
+        times: true,
+        permissions: true,
+        owner: true,
+    };
+
+    /// Whether any attribute is to be set.
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.times || self.permissions || self.owner
+    }
+}
+
+/// What is looked at before a file gets its name.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Verify {
+    /// That it has as many bytes as the source. The default: SSH lets no byte be changed on the
+    /// way.
+    #[default]
+    Size,
+    /// That it has the same bytes, by their SHA-256: the server's own (`check-file-handle`) where
+    /// it has that, else all is read once more and compared.
+    Checksum,
+}
+
+/// What becomes of the holes of a file: runs of zeros that take no place on the disk.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sparse {
+    /// The holes of a local file are not sent, and are holes on a server that has any. SFTP does
+    /// not tell where a remote file has them: a download writes all. The default.
+    #[default]
+    Auto,
+    /// Zeros are written like all else.
+    Never,
+    /// Zeros of a download become holes, whatever they were on the server.
+    Always,
+}
+
 macro_rules! options {
     ($name:ident, $what:literal, $other:literal) => {
         #[doc = concat!("How to ", $what, ". The defaults: one file, replaced atomically, new times.")]
@@ -35,7 +136,11 @@ macro_rules! options {
             pub(crate) recursive: bool,
             pub(crate) overwrite: Overwrite,
             pub(crate) durability: Durability,
-            pub(crate) preserve_times: bool,
+            pub(crate) resume: Resume,
+            pub(crate) links: Links,
+            pub(crate) preserve: Preserve,
+            pub(crate) verify: Verify,
+            pub(crate) sparse: Sparse,
             pub(crate) progress: Option<Arc<Progress>>,
             pub(crate) filter: Option<Arc<Filter>>,
         }
@@ -50,7 +155,7 @@ macro_rules! options {
             /// Whether a directory is transferred with all that is below it. Default: no, a
             /// directory is an error.
             ///
-            /// Links and special files are left out, and reported.
+            /// Special files are left out, and reported; links as `links` says.
             #[must_use]
             pub const fn recursive(mut self, yes: bool) -> Self {
                 self.recursive = yes;
@@ -74,7 +179,42 @@ macro_rules! options {
             #[doc = concat!("Whether ", $other, " get the times of their originals. Default: no.")]
             #[must_use]
             pub const fn preserve_times(mut self, yes: bool) -> Self {
-                self.preserve_times = yes;
+                self.preserve.times = yes;
+                self
+            }
+
+            #[doc = concat!("Which attributes ", $other, " share with their originals. Default: none.")]
+            #[must_use]
+            pub const fn preserve(mut self, preserve: Preserve) -> Self {
+                self.preserve = preserve;
+                self
+            }
+
+            /// Whether a part left by an earlier run is continued. Default: no.
+            #[must_use]
+            pub const fn resume(mut self, resume: Resume) -> Self {
+                self.resume = resume;
+                self
+            }
+
+            /// What happens to links within a directory. Default: they are left out.
+            #[must_use]
+            pub const fn links(mut self, links: Links) -> Self {
+                self.links = links;
+                self
+            }
+
+            /// What is looked at before a file gets its name. Default: its size.
+            #[must_use]
+            pub const fn verify(mut self, verify: Verify) -> Self {
+                self.verify = verify;
+                self
+            }
+
+            /// What becomes of holes. Default: those of local files are kept.
+            #[must_use]
+            pub const fn sparse(mut self, sparse: Sparse) -> Self {
+                self.sparse = sparse;
                 self
             }
 

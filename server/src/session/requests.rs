@@ -248,7 +248,9 @@ impl Session {
                 });
                 Ok(Taken::Answered)
             }
-            Extension::Unknown { .. } => Err(Refusal::UNSUPPORTED),
+            Extension::CheckFileHandle(_)
+            | Extension::CheckFileName(_)
+            | Extension::Unknown { .. } => Err(Refusal::UNSUPPORTED),
         }
     }
 

@@ -492,7 +492,7 @@ impl Put {
 
     /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
     fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let (preserve, durability) = (self.options.preserve_times, self.options.durability);
+        let (preserve, durability) = (self.options.preserve.times, self.options.durability);
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };

@@ -106,7 +106,7 @@ impl Get {
         let times = file
             .attrs
             .and_then(|attrs| attrs.times)
-            .filter(|_| options.preserve_times);
+            .filter(|_| options.preserve.times);
         let (overwrite, durability) = (options.overwrite, options.durability);
         let finish = Finish {
             size,
