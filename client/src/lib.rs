@@ -59,6 +59,7 @@ pub mod identity;
 pub mod memory;
 mod platform;
 mod progress;
+mod quirks;
 pub mod reconnect;
 mod requests;
 pub mod route;

@@ -41,7 +41,7 @@ use self::{
     stall::{Stall, Verdict},
     table::{Entry, Expect, Owner, What},
 };
-use crate::transfer::disk::Disk;
+use crate::{quirks::Quirks, transfer::disk::Disk};
 
 /// Pieces of data that are written with one call at most.
 const RUN_PIECES_MAX: usize = 64;
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     /// Whether requests may follow `INIT` at once, before the server has answered it. OpenSSH's
     /// server takes that, and it saves a round trip; draft-02 §4 does not promise it.
     pub early: bool,
+    /// What the server's identification says of its habits.
+    pub quirks: Quirks,
 }
 
 impl Default for Settings {
@@ -61,6 +63,7 @@ impl Default for Settings {
         Self {
             stall: stall::STALL_TIMEOUT,
             early: false,
+            quirks: Quirks::default(),
         }
     }
 }
@@ -117,7 +120,8 @@ struct Note {
 impl Requests {
     /// For a stream that carries nothing else.
     pub(crate) fn new(shared: Arc<Shared>, disk: Disk, settings: Settings) -> Self {
-        let core = Core::new(shared, disk, Stall::new(settings.stall));
+        let mut core = Core::new(shared, disk, Stall::new(settings.stall));
+        core.server.quirks = settings.quirks;
         Self {
             decoder: ReplyDecoder::new(Limits::default()),
             inner: Inner {

@@ -9,8 +9,8 @@ use std::{any::Any, fmt, sync::Arc};
 use ketch_protocol::{
     Attrs, CopyData, ExpandPath, Extension, ExtensionName, Hardlink, HomeDirectory, List, Lsetstat,
     Lstat, Mkdir, Open, OpenFlags, PosixRename, Reader, Readlink, Realpath, RemotePath, Remove,
-    Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, Statvfs, Symlink, SymlinkOrder,
-    UsersGroups, UsersGroupsById, WireAttrs,
+    Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, Statvfs, Symlink, UsersGroups,
+    UsersGroupsById, WireAttrs,
 };
 
 mod answers;
@@ -264,7 +264,7 @@ impl Sftp {
     /// Creates a symbolic link `link` that points to `target`.
     ///
     /// The fields go out in the order that OpenSSH and nearly all others expect, which is not the
-    /// draft's.
+    /// draft's; to the few that keep to the draft, in its.
     ///
     /// # Errors
     /// See [`Sftp`].
@@ -274,7 +274,7 @@ impl Sftp {
         link: impl Into<RemotePath>,
     ) -> Result<(), SftpError> {
         let (target, link) = (target.into(), link.into());
-        let order = SymlinkOrder::OpenSsh;
+        let order = self.shared().server_now().quirks.symlink_order();
         let request = Symlink {
             target: target.as_bytes(),
             link: link.as_bytes(),

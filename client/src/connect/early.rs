@@ -86,7 +86,7 @@ impl Early {
             _ => return Ok(None),
         }
         self.tried.store(true, Ordering::Relaxed);
-        let (sftp, application) = EarlySftp::new(stall);
+        let (sftp, application) = EarlySftp::new(stall, here);
         let channel = login.open_early("sftp", EarlySftp::WINDOW, application)?;
         Ok(channel.map(|channel| Opening {
             sftp,
@@ -102,7 +102,8 @@ impl Early {
         }
         let early = session.connection().early()?;
         self.tried.store(true, Ordering::Relaxed);
-        let (sftp, application) = EarlySftp::new(session.timeouts().stall);
+        let (sftp, application) =
+            EarlySftp::new(session.timeouts().stall, session.peer_identification());
         let channel = early
             .open_session("sftp", EarlySftp::WINDOW, application)
             .ok()?;

@@ -25,7 +25,10 @@ use ketch_protocol::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{job::Job, misbehaved::PeerMisbehaved, table::Expect};
-use crate::transfer::{disk::Speeds, pace::NEAR};
+use crate::{
+    quirks::Quirks,
+    transfer::{disk::Speeds, pace::NEAR},
+};
 
 /// What all calls of one SFTP channel may hold at a time, requests and answers, in KiB.
 pub(crate) const CALLS_KIB_MAX: u32 = 16 * 1024;
@@ -63,6 +66,8 @@ pub(crate) struct ServerTraits {
     pub extensions: ExtensionSet,
     /// What it answered to `limits@openssh.com`.
     pub limits: Option<ServerLimits>,
+    /// Its habits.
+    pub quirks: Quirks,
 }
 
 /// Something for the driving task to do.
@@ -353,6 +358,13 @@ impl Shared {
         let wakers = std::mem::take(&mut queue.waiting_for_server);
         drop(queue);
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The driving side: the server was seen to have other habits.
+    pub(crate) fn set_quirks(&self, quirks: Quirks) {
+        if let Some(server) = &mut lock(&self.queue).server {
+            server.quirks = quirks;
+        }
     }
 
     /// The driving side: takes all that was submitted.

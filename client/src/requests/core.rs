@@ -14,9 +14,12 @@ use super::{
     stall::Stall,
     table::{Entry, Expect, Owner, Table},
 };
-use crate::transfer::{
-    disk::Disk,
-    pace::{self, Pace},
+use crate::{
+    quirks::Quirk,
+    transfer::{
+        disk::Disk,
+        pace::{self, Pace},
+    },
 };
 
 /// Bytes of requests that may wait for the server's window before no more are made.
@@ -43,6 +46,8 @@ pub(crate) struct Core {
     pub shared: Arc<Shared>,
     pub stall: Stall,
     pub scratch: Vec<u8>,
+    /// When the server was last silent for too long: what was asked before may never be answered.
+    stalled_at: Option<Instant>,
 }
 
 impl Core {
@@ -56,12 +61,41 @@ impl Core {
             shared,
             stall,
             scratch: Vec::new(),
+            stalled_at: None,
         }
     }
 
     /// Whether a small request of a transfer would be taken now.
     pub(crate) fn can_ask(&self, link: &mut dyn Link) -> bool {
-        self.table.room() > TABLE_RESERVE && link.queued() < QUEUE_SOFT_MAX
+        self.has_turn() && self.table.room() > TABLE_RESERVE && link.queued() < QUEUE_SOFT_MAX
+    }
+
+    /// Whether a transfer may send anything: a server that bears one request at a time gets the
+    /// next when it has answered the last.
+    pub(crate) fn has_turn(&self) -> bool {
+        !self.server.quirks.has(Quirk::OneRequest)
+            || self
+                .table
+                .iter()
+                .all(|entry| self.stalled_at.is_some_and(|then| entry.sent_at <= then))
+    }
+
+    /// The server was silent for too long. If it was asked several things at a time, that may have
+    /// been the reason: from now on it is asked one, and what it owes is not waited for.
+    pub(crate) fn on_stalled(&mut self, now: Instant) {
+        self.stalled_at = Some(now);
+        if self.table.len() > 1 {
+            self.learn(Quirk::OneRequest);
+        }
+    }
+
+    /// The server was seen to have a habit.
+    pub(crate) fn learn(&mut self, quirk: Quirk) {
+        if !self.server.quirks.has(quirk) {
+            tracing::info!(?quirk, "the server has a habit");
+            self.server.quirks.learn(quirk);
+            self.shared.set_quirks(self.server.quirks);
+        }
     }
 
     /// Sends a request.
@@ -135,13 +169,14 @@ impl Core {
 
     /// Bytes of one READ.
     pub(crate) fn read_len(&self) -> u32 {
-        match self.server.limits {
+        let len = match self.server.limits {
             Some(limits) if limits.read_len >= u64::from(READ_LEN) => READ_LEN,
             Some(limits) if limits.read_len > 0 => u32::try_from(limits.read_len)
                 .unwrap_or(u32::MAX)
                 .min(READ_LEN_PORTABLE),
             _ => READ_LEN_PORTABLE,
-        }
+        };
+        len.min(self.server.quirks.read_len_max())
     }
 
     /// Bytes of data of one WRITE with a handle of `handle_len` bytes.
@@ -166,11 +201,16 @@ impl Core {
             peak => packet_len.min(peak),
         };
         let data = packet_len.saturating_sub(header_len).max(1);
+        let data_len = data_len.min(self.server.quirks.write_len_max());
         u32::try_from(data).unwrap_or(u32::MAX).min(data_len)
     }
 
     /// Files that may be open on the server at a time, for one transfer.
     pub(crate) fn open_max(&self, wanted: usize) -> usize {
+        let quirks = self.server.quirks;
+        if quirks.has(Quirk::OneFile) || quirks.has(Quirk::OneRequest) {
+            return 1;
+        }
         match self.server.limits {
             Some(limits) if limits.open_handles > 0 => {
                 let handles = usize::try_from(limits.open_handles / 2).unwrap_or(usize::MAX);

@@ -106,6 +106,9 @@ impl Cx<'_> {
         request: &Request<'_>,
         expect: Expect,
     ) -> Result<(), Full> {
+        if !self.core.has_turn() {
+            return Err(Full);
+        }
         let owner = Owner::Job {
             job: self.job,
             item,
@@ -116,6 +119,9 @@ impl Cx<'_> {
 
     /// Sends a request whose answer nobody waits for.
     pub(crate) fn tell(&mut self, request: &Request<'_>) -> Result<(), Full> {
+        if !self.core.has_turn() {
+            return Err(Full);
+        }
         let owner = Owner::Nobody { remove: None };
         self.core
             .ask(self.link, request, owner, Expect::Status)
@@ -124,6 +130,9 @@ impl Cx<'_> {
 
     /// Sends a READ.
     pub(crate) fn read(&mut self, item: Key, handle: &[u8], ask: Ask) -> Result<(), Full> {
+        if !self.core.has_turn() {
+            return Err(Full);
+        }
         let now = self.link.now();
         let len = ask.span.len;
         let request = Request::Read(ketch_protocol::Read {
@@ -154,6 +163,9 @@ impl Cx<'_> {
         source: &mut dyn FnMut(&mut [std::io::IoSliceMut<'_>]) -> usize,
         data_len_max: usize,
     ) -> Option<usize> {
+        if !self.core.has_turn() {
+            return None;
+        }
         let now = self.link.now();
         let sent = self.core.up.nothing(now);
         let owner = Owner::Job {

@@ -98,6 +98,7 @@ impl Inner {
 
     /// The server is silent: what waits is given up, and the channel kept for a second try.
     pub(super) fn on_stalled(&mut self, link: &mut dyn Link) {
+        self.core.on_stalled(link.now());
         for entry in self.core.table.iter_mut() {
             if let Owner::Call(waiting) = &entry.owner {
                 waiting.slot.answer(Err(Unanswered {

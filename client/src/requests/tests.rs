@@ -8,5 +8,6 @@ mod get;
 #[cfg(unix)]
 mod pipe;
 mod put;
+mod quirks;
 mod stream;
 mod together;

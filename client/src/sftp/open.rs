@@ -8,6 +8,7 @@ use ketch_transport::driver::Application;
 
 use super::{Operation, Sftp, SftpError};
 use crate::{
+    quirks::Quirks,
     requests::{
         Settings,
         calls::{Ended, Shared},
@@ -42,8 +43,12 @@ impl EarlySftp {
     pub(crate) const WINDOW: u32 = WINDOW;
 
     /// What is kept, and what runs on the channel, for servers that [take it](takes_early).
-    pub(crate) fn new(stall: Duration) -> (Self, Box<dyn Application>) {
-        let settings = Settings { stall, early: true };
+    pub(crate) fn new(stall: Duration, identification: &str) -> (Self, Box<dyn Application>) {
+        let settings = Settings {
+            stall,
+            early: true,
+            quirks: Quirks::of(identification),
+        };
         let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
@@ -76,6 +81,7 @@ impl Session {
         let settings = Settings {
             stall: self.timeouts().stall,
             early,
+            quirks: Quirks::of(self.peer_identification()),
         };
         let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();

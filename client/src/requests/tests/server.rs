@@ -35,6 +35,8 @@ pub(crate) struct Habits {
     pub(crate) names_max: usize,
     /// Whether a VERSION comes at all.
     pub(crate) greets: bool,
+    /// With so many requests at a time it answers none of them.
+    pub(crate) hangs_at: Option<usize>,
 }
 
 impl Default for Habits {
@@ -62,6 +64,7 @@ impl Default for Habits {
             endless: false,
             names_max: 10,
             greets: true,
+            hangs_at: None,
         }
     }
 }
@@ -95,6 +98,11 @@ pub(crate) struct Server {
     /// Everything that was asked, by type.
     pub(crate) log: Vec<PacketType>,
     pub(crate) open_peak: usize,
+    /// Most answers that were due at a time.
+    pub(crate) answers_peak: usize,
+    /// The longest READ and the longest WRITE, in bytes of data.
+    pub(crate) read_peak: u32,
+    pub(crate) write_peak: u32,
     rng: u64,
 }
 
@@ -113,6 +121,9 @@ impl Server {
             seen: HashMap::new(),
             log: Vec::new(),
             open_peak: 0,
+            answers_peak: 0,
+            read_peak: 0,
+            write_peak: 0,
             rng: seed | 1,
         }
     }
@@ -241,6 +252,7 @@ impl Server {
             }
             RequestEvent::WriteEnd { id } => {
                 let (handle, offset, bytes) = self.write.take().expect("begun");
+                self.write_peak = self.write_peak.max(u32::try_from(bytes.len()).unwrap());
                 if self.admit(id, PacketType::WRITE) {
                     let status = self.write_file(handle, offset, &bytes);
                     self.status(id, status);
@@ -280,6 +292,14 @@ impl Server {
         let mut out = Vec::new();
         response.encode_packet(id, &mut out);
         self.answers.push(out);
+        self.answers_peak = self.answers_peak.max(self.answers.len());
+        if self
+            .habits
+            .hangs_at
+            .is_some_and(|most| self.answers.len() >= most)
+        {
+            self.answers.clear();
+        }
     }
 
     fn attrs(&self, path: &[u8]) -> Option<Attrs> {
@@ -358,6 +378,7 @@ impl Server {
                 );
             }
             Request::Read(read) => {
+                self.read_peak = self.read_peak.max(read.len);
                 let Some(open) = self.handles.get(&number(read.handle)) else {
                     return self.status(id, StatusCode::FAILURE);
                 };
