@@ -59,6 +59,11 @@ impl Progress {
         self.bytes_done.fetch_add(bytes, Relaxed);
     }
 
+    /// Bytes that were counted have to come again.
+    pub(crate) fn take_back(&self, bytes: u64) {
+        self.bytes_done.fetch_sub(bytes, Relaxed);
+    }
+
     /// More came than was announced, or less.
     pub(crate) fn correct_total(&self, announced: u64, found: u64) {
         self.bytes_total

@@ -14,6 +14,7 @@ pub(crate) mod get;
 pub(crate) mod local;
 pub(crate) mod names;
 pub(crate) mod options;
+pub(crate) mod outcome;
 pub(crate) mod pace;
 pub(crate) mod plan;
 pub(crate) mod put;

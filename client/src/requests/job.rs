@@ -15,6 +15,7 @@ use super::{
 use crate::transfer::{
     disk::{Disk, Done},
     download::Ask,
+    ranges::Span,
 };
 
 /// A transfer, as the requests see it. No method may block.
@@ -41,6 +42,12 @@ pub(crate) trait Job: Send {
 
     /// The server stalled: gives up, leaving no trace where that is possible.
     fn on_stalled(&mut self, cx: &mut Cx<'_>);
+
+    /// A request will not be answered; the end follows ([`Job::on_ended`]).
+    fn on_lost(&mut self, item: Key, what: What);
+
+    /// Bytes of a file that came will not be written; the end follows ([`Job::on_ended`]).
+    fn on_unwritten(&mut self, item: Key, span: Span);
 
     /// Nothing can be asked any more: gives up, leaving no trace here. Without a disk it had not
     /// begun.
@@ -171,7 +178,10 @@ impl Cx<'_> {
         let owner = Owner::Job {
             job: self.job,
             item,
-            what: What::Write { len: 0, sent },
+            what: What::Write {
+                span: Span { offset, len: 0 },
+                sent,
+            },
         };
         let id = self.core.enter(now, owner, Expect::Status)?;
         let mut header = std::mem::take(&mut self.core.scratch);
@@ -193,7 +203,10 @@ impl Cx<'_> {
                     entry.owner = Owner::Job {
                         job: self.job,
                         item,
-                        what: What::Write { len, sent },
+                        what: What::Write {
+                            span: Span { offset, len },
+                            sent,
+                        },
                     };
                 }
                 self.core.on_sent(now);

@@ -12,6 +12,7 @@ use super::{
     misbehaved::PeerMisbehaved,
     table::{Entry, Owner},
 };
+use crate::transfer::ranges::Span;
 
 impl Inner {
     /// Sends the calls of other tasks, and takes their transfers on.
@@ -149,15 +150,29 @@ impl Inner {
     pub(super) fn end(&mut self, ended: &Ended) {
         self.state = State::Over;
         self.core.stall.on_idle();
-        self.notes.clear();
         self.data = None;
         self.core.shared.end(ended);
+        for note in std::mem::take(&mut self.notes) {
+            if let Some(job) = self.jobs.get_mut(note.job) {
+                let len = u32::try_from(note.place.len).unwrap_or(u32::MAX);
+                let offset = note.offset;
+                job.on_unwritten(note.item, Span { offset, len });
+            }
+        }
         for entry in self.core.table.drain() {
-            if let Owner::Call(waiting) = entry.owner {
-                waiting.slot.answer(Err(Unanswered {
-                    ended: ended.clone(),
-                    sent: true,
-                }));
+            match entry.owner {
+                Owner::Call(waiting) => {
+                    waiting.slot.answer(Err(Unanswered {
+                        ended: ended.clone(),
+                        sent: true,
+                    }));
+                }
+                Owner::Job { job, item, what } => {
+                    if let Some(job) = self.jobs.get_mut(job) {
+                        job.on_lost(item, what);
+                    }
+                }
+                Owner::Limits | Owner::Nobody { .. } => {}
             }
         }
         for submission in std::mem::take(&mut self.inbox) {

@@ -12,7 +12,7 @@ use super::{
     calls::WaitingCall,
     slots::{Key, Slots},
 };
-use crate::transfer::{download::Ask, pace::Sent};
+use crate::transfer::{download::Ask, pace::Sent, ranges::Span};
 
 /// The requests in flight, by id.
 pub(crate) type Table = Slots<Entry>;
@@ -56,8 +56,8 @@ pub(crate) enum What {
     Read(Ask, Sent),
     /// That bytes be written.
     Write {
-        /// How many.
-        len: u32,
+        /// Which bytes.
+        span: Span,
         /// For the pace.
         sent: Sent,
     },

@@ -4,6 +4,7 @@ pub(crate) mod server;
 pub(crate) mod sim;
 
 mod calls;
+mod crew;
 mod get;
 #[cfg(unix)]
 mod pipe;

@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::local::{Created, LocalFault, Opened, Tree};
+use super::{
+    local::{Created, LocalFault, Opened, Tree},
+    ranges::Span,
+};
 use crate::{
     platform::LocalEntry,
     requests::{calls::WakeDriver, slots::Key},
@@ -89,7 +92,10 @@ pub(crate) enum Done {
     /// A file to write was created.
     Created(Result<Created, LocalFault>),
     /// Bytes were written.
-    Written(Result<usize, LocalFault>),
+    Written {
+        span: Span,
+        result: Result<(), LocalFault>,
+    },
     /// A file got its name.
     Named(Result<(), LocalFault>),
     /// A file to read was opened.
@@ -347,7 +353,7 @@ mod tests {
     #[test]
     fn work_on_threads_comes_back_and_panics_are_contained() {
         let mut disk = Disk::new(Arc::new(|work| work()));
-        disk.run_on_thread((1, 2), 7, || Done::Written(Ok(7)));
+        disk.run_on_thread((1, 2), 7, || Done::DirMade(Ok(())));
         disk.run_on_thread((3, 4), 5, || panic!("an embedder's bug"));
         assert_eq!(disk.held(), 12);
         let first = disk.next_done().unwrap();

@@ -24,6 +24,8 @@ pub(crate) struct Download {
     range: Span,
     retry: Vec<Ask>,
     in_flight: u32,
+    /// What the server had said, if it said anything.
+    expected: Option<u64>,
     size: Size,
     /// READs in flight at most while the end is not known.
     ahead_max: u32,
@@ -110,6 +112,7 @@ impl Download {
             range,
             retry: Vec::new(),
             in_flight: 0,
+            expected: expected.filter(|&size| size > 0),
             size,
             ahead_max,
             highest: 0,
@@ -223,6 +226,35 @@ impl Download {
         self.retry.push(ask);
     }
 
+    /// Takes back bytes that came and were lost before they were written.
+    pub(crate) fn on_lost(&mut self, span: Span) {
+        self.retry.push(Ask { span, tries: 0 });
+    }
+
+    /// Whether all that was dealt has come.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.range.len == 0 && self.in_flight == 0 && self.retry.is_empty()
+    }
+
+    /// Bytes that were dealt and not asked for.
+    pub(crate) fn left_to_ask(&self) -> u64 {
+        let again: u64 = self.retry.iter().map(|ask| u64::from(ask.span.len)).sum();
+        again.saturating_add(u64::from(self.range.len))
+    }
+
+    /// The end of the last byte that came.
+    pub(crate) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Gives back what was dealt and has not come; nothing is in flight any more.
+    pub(crate) fn give_back(&mut self) -> impl Iterator<Item = Span> + use<> {
+        let rest = std::mem::replace(&mut self.range, Span { offset: 0, len: 0 });
+        let retry = std::mem::take(&mut self.retry);
+        let spans = retry.into_iter().map(|ask| ask.span);
+        spans.chain((rest.len > 0).then_some(rest))
+    }
+
     /// Records that the file ends at or before the start of `ask`.
     ///
     /// # Errors
@@ -232,7 +264,11 @@ impl Download {
         let end = ask.span.offset;
         match self.size {
             Size::Met(earlier) if earlier <= end => return Ok(()),
-            Size::Expected(expected) if end < expected => {
+            // The answer to the probe behind the end may have come first.
+            Size::Met(_) | Size::Expected(_)
+                if let Some(expected) = self.expected
+                    && end < expected =>
+            {
                 return Err(ReadFault::Truncated { got: end, expected });
             }
             Size::Met(_) | Size::Expected(_) | Size::Unknown => self.size = Size::Met(end),

@@ -6,6 +6,7 @@
 
 mod directory;
 mod file;
+mod joint;
 
 use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
 
@@ -14,6 +15,7 @@ use ketch_protocol::{Attrs, Close, FileType, RemotePath, Request};
 use self::{
     directory::{DirScan, DirTask},
     file::{GetFile, Target},
+    joint::Joint,
 };
 use super::{
     chunk::Chunk,
@@ -21,18 +23,21 @@ use super::{
     error::{Place, TransferError},
     local::Tree,
     options::GetOptions,
+    outcome::Outcome,
     pace::FAR,
-    plan::{Outcome, Plan},
+    plan::{Plan, Rest, Taken, Work},
+    ranges::Span,
     sink::Sink,
 };
 use crate::{
     error,
     requests::{
-        calls::{Ended, Shared, Submission},
+        calls::{Ended, Shared},
         job::{Answer, Cx, Job, Progress},
         slots::{Key, Slots},
         table::{Step, What},
     },
+    sftp::Sftp,
 };
 
 /// Files under way at a time on a short path, and on a long one.
@@ -46,13 +51,49 @@ const REFILL_LOT: usize = 1024 * 1024;
 /// READs in a row for one file before the next has its turn.
 const READS_IN_A_ROW: usize = 8;
 
-type GetPlan = Plan<FileTask, DirTask>;
+/// What downloads are made of.
+#[derive(Debug)]
+pub(crate) struct Down;
 
-/// A download under way.
+impl Work for Down {
+    type File = FileTask;
+    type Dir = DirTask;
+    type Joint = Joint;
+    type Options = GetOptions;
+
+    fn worker(
+        plan: &Arc<Plan<Self>>,
+        options: &GetOptions,
+        shared: &Arc<Shared>,
+        connection: Option<Sftp>,
+        _stripes: bool,
+    ) -> Box<dyn Job> {
+        Box::new(Get {
+            id: plan.join(shared),
+            plan: Arc::clone(plan),
+            options: options.clone(),
+            shared: Arc::clone(shared),
+            _connection: connection,
+            items: Slots::new(),
+            files: 0,
+            dirs: 0,
+            turn: 0,
+            chunk: None,
+            closing: VecDeque::new(),
+            at_disk: 0,
+        })
+    }
+}
+
+/// A worker of a download, on one channel.
 pub(crate) struct Get {
-    plan: Arc<GetPlan>,
+    plan: Arc<Plan<Down>>,
+    /// What the plan knows it as.
+    id: u32,
     options: GetOptions,
     shared: Arc<Shared>,
+    /// Lives as long as there is something to do on it.
+    _connection: Option<Sftp>,
     items: Slots<Item>,
     /// Files and directories under way.
     files: usize,
@@ -82,6 +123,7 @@ pub(crate) struct FileTask {
 }
 
 /// What is known of a remote file before it is opened.
+#[derive(Clone, Copy)]
 enum Known {
     /// Nothing, and the user named it: links in its path are the user's business.
     Nothing,
@@ -92,6 +134,7 @@ enum Known {
 }
 
 /// Where a file goes.
+#[derive(Clone)]
 enum Local {
     /// To a path that the user named, whose directory is being opened.
     Named(PathBuf),
@@ -107,7 +150,7 @@ pub(crate) fn start_to_path(
     path: RemotePath,
     local: PathBuf,
     options: GetOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Down> {
     start_all(shared, [(path, local)], options)
 }
 
@@ -117,7 +160,7 @@ pub(crate) fn start_to_sink(
     path: RemotePath,
     sink: Arc<dyn Sink>,
     options: GetOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Down> {
     let options = options.recursive(false);
     let task = FileTask {
         path,
@@ -133,7 +176,7 @@ pub(crate) fn start_all(
     shared: &Arc<Shared>,
     items: impl IntoIterator<Item = (RemotePath, PathBuf)>,
     options: GetOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Down> {
     let tasks = items.into_iter().map(|(path, local)| FileTask {
         path,
         known: Known::Nothing,
@@ -147,25 +190,12 @@ fn start(
     shared: &Arc<Shared>,
     tasks: impl IntoIterator<Item = FileTask>,
     options: GetOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Down> {
     let plan = Plan::new(options.progress.clone());
     for task in tasks {
         plan.add_file(task, 0);
     }
-    let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
-    shared.submit(Submission::Job(Box::new(Get {
-        plan,
-        options,
-        shared: Arc::clone(shared),
-        items: Slots::new(),
-        files: 0,
-        dirs: 0,
-        turn: 0,
-        chunk: None,
-        closing: VecDeque::new(),
-        at_disk: 0,
-    })));
-    outcome
+    Outcome::start(plan, options, shared)
 }
 
 impl Get {
@@ -178,10 +208,15 @@ impl Get {
         let budget = cx.core.down.budget() as u64;
         let mut backlog: u64 = self.files().map(|file| file.left_to_ask()).sum();
         while self.files + self.closing.len() < files_max && backlog < budget && cx.can_ask() {
-            let Some(task) = self.plan.take_file() else {
-                return;
+            let is_mine = |joint: &Arc<Joint>| {
+                let mut joints = self.files().filter_map(GetFile::joint);
+                joints.any(|mine| Arc::ptr_eq(mine, joint))
             };
-            let file = GetFile::new(task);
+            let file = match self.plan.take(is_mine) {
+                Some(Taken::File(task)) => GetFile::new(task),
+                Some(Taken::Joint(joint)) if joint.take_hand() => GetFile::join(joint),
+                Some(Taken::Joint(_)) | None => return,
+            };
             backlog = backlog.saturating_add(file.left_to_ask());
             if let Some(key) = self.items.insert(Item::File(Box::new(file))) {
                 self.files += 1;
@@ -274,43 +309,15 @@ impl Get {
         };
         self.files -= 1;
         let path = file.path.clone();
+        let is_known = file.joint().is_some_and(|joint| joint.is_over());
         self.discard(key, *file, cx);
+        if is_known {
+            return; // another channel said it
+        }
         if error.ends_everything() {
             self.stop(Some(error), cx);
         } else {
             self.plan.fail(Place::Remote(path), error);
-        }
-    }
-
-    /// Takes back what was done for a file that will not be whole.
-    fn discard(&mut self, key: Key, file: GetFile, cx: &mut Cx<'_>) {
-        match file.handle {
-            Some(handle) => self.closing.push_back(handle),
-            None => cx.orphan(key, None),
-        }
-        match file.target {
-            Some(Target::File(created, tree)) => {
-                let work = move || {
-                    drop(created);
-                    Done::Removed
-                };
-                if cx
-                    .core
-                    .disk
-                    .run(tree.speed(), (cx.job, key), work)
-                    .is_none()
-                {
-                    self.at_disk += 1;
-                }
-            }
-            Some(Target::Sink(sink)) => {
-                self.at_disk += 1;
-                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                    sink.abort();
-                    Done::Removed
-                });
-            }
-            None => {}
         }
     }
 
@@ -391,7 +398,7 @@ impl Job for Get {
     }
 
     fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
-        if self.plan.is_given_up() {
+        if self.plan.is_over() {
             self.stop(None, cx);
         }
         self.close_handles(cx);
@@ -401,13 +408,12 @@ impl Job for Get {
         self.read(cx);
         // What was finished on the way left handles to close, and made room.
         self.close_handles(cx);
-        if self.files < FILES_MAX && !self.plan.is_empty() {
+        if self.files < FILES_MAX && self.plan.has_new() {
             self.begin_files(cx);
             self.advance(cx);
         }
-        let idle = self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0;
-        if idle && self.closing.is_empty() {
-            self.plan.finish();
+        let idle = self.items.is_empty() && self.at_disk == 0 && self.closing.is_empty();
+        if idle && self.plan.rest(self.id) == Rest::Over {
             return Progress::Finished;
         }
         Progress::Working
@@ -418,23 +424,46 @@ impl Job for Get {
         self.stop(Some(error), cx);
     }
 
+    fn on_lost(&mut self, item: Key, what: What) {
+        if let Some(Item::File(file)) = self.items.get_mut(item) {
+            file.on_lost(what);
+        }
+    }
+
+    fn on_unwritten(&mut self, item: Key, span: Span) {
+        if let Some(Item::File(file)) = self.items.get_mut(item) {
+            file.on_unwritten(span);
+        }
+    }
+
     fn on_ended(&mut self, ended: &Ended, disk: Option<&mut Disk>) {
+        let error = TransferError::ended(ended, error::Outcome::NotDone);
+        if self.plan.may_go_on(self.id, ended) {
+            for item in self.items.drain() {
+                match item {
+                    Item::File(file) => file.give_back(&self.plan),
+                    Item::Dir(dir) => dir.give_back(&self.plan),
+                }
+            }
+            return self.plan.leave(self.id, error);
+        }
         self.plan
             .stop(Some(TransferError::ended(ended, error::Outcome::NotDone)));
         let mut quick = true;
-        let mut targets = Vec::new();
+        let mut files = Vec::new();
         for item in self.items.drain() {
-            if let Item::File(file) = item
-                && let Some(target) = file.target
-            {
-                quick &= matches!(&target, Target::File(_, tree) if tree.speed().is_quick());
-                targets.push(target);
+            if let Item::File(file) = item {
+                let target = file.target.as_ref();
+                quick &= target.is_none_or(
+                    |target| matches!(target, Target::File(_, tree) if tree.speed().is_quick()),
+                );
+                files.push(file);
             }
         }
-        let plan = Arc::clone(&self.plan);
+        let (plan, id) = (Arc::clone(&self.plan), self.id);
         let work = move || {
-            targets.into_iter().for_each(Target::remove);
-            plan.finish();
+            files.into_iter().for_each(|file| file.abandon());
+            plan.leave(id, error);
             Done::Removed
         };
         match disk {

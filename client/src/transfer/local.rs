@@ -8,10 +8,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use ketch_protocol::Times;
@@ -210,7 +207,8 @@ impl Tree {
 #[derive(Debug)]
 pub(crate) struct Created {
     dir: Arc<Dir>,
-    named: AtomicBool,
+    /// Whether it has its name; held while it gets it.
+    named: Mutex<bool>,
     /// The open file.
     pub file: Arc<File>,
     temporary: OsString,
@@ -261,7 +259,7 @@ impl Created {
             match dir.create_new(&temporary, mode) {
                 Ok(file) => {
                     let file = Arc::new(file);
-                    let (name, named) = (name.to_owned(), AtomicBool::new(false));
+                    let (name, named) = (name.to_owned(), Mutex::new(false));
                     return Ok(Self {
                         dir,
                         named,
@@ -282,6 +280,11 @@ impl Created {
         }
     }
 
+    /// What the file will be called.
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
     /// Where the file will be.
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join(&self.name)
@@ -297,7 +300,13 @@ impl Created {
     }
 
     /// Gives the file its times and its name, and brings it to the disk if that is wanted.
+    ///
+    /// Once is enough: who asks again finds it done.
     pub(crate) fn finish(&self, how: &Finish) -> Result<(), LocalFault> {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if *named {
+            return Ok(());
+        }
         let fault = |action| move |source| self.fault(action, source);
         let len = self
             .file
@@ -319,7 +328,7 @@ impl Created {
             Overwrite::Never => self.dir.rename_new(&self.temporary, &self.name),
         }
         .map_err(fault(LocalAction::Rename))?;
-        self.named.store(true, Ordering::Release);
+        *named = true;
         if how.durability == Durability::FileAndDirectory {
             self.dir.sync().map_err(fault(LocalAction::Sync))?;
         }
@@ -329,7 +338,7 @@ impl Created {
 
 impl Drop for Created {
     fn drop(&mut self) {
-        if *self.named.get_mut() {
+        if *self.named.get_mut().unwrap_or_else(PoisonError::into_inner) {
             return;
         }
         if let Err(error) = self.dir.remove(&self.temporary) {
@@ -340,7 +349,7 @@ impl Drop for Created {
 }
 
 /// A local file that is being read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Opened {
     pub file: Arc<File>,
     pub path: PathBuf,

@@ -1,20 +1,23 @@
 //! What a transfer has before it, and what it did: above connections, under one lock.
 //!
 //! A plan is a set of files and directories, the policy for them, the progress and the report.
-//! Whoever works on it takes a file or a directory at a time, adds what a listing brings, and
-//! says what became of each; no packet touches it. The caller waits for the outcome, and gives the
-//! plan up by no longer waiting.
+//! Its workers, one for each channel that works on it, take a file or a directory at a time, add
+//! what a listing brings, and say what became of each; no packet touches it. A large file is
+//! published as a joint one, so that others take ranges of it as well, and stays in the plan when
+//! a connection was lost. The caller waits for the outcome (`outcome.rs`), and gives the plan up
+//! by no longer waiting.
 
 use std::{
     collections::VecDeque,
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
+
+use ketch_protocol::RemotePath;
 
 use super::{
     error::TransferError,
@@ -22,7 +25,11 @@ use super::{
 };
 use crate::{
     progress::Progress,
-    requests::calls::{Shared, Submission},
+    requests::{
+        calls::{Ended, Shared, Submission},
+        job::Job,
+    },
+    sftp::Sftp,
 };
 
 /// Files that were found and not begun, before no more directories are read.
@@ -32,18 +39,68 @@ pub(crate) const ENTRIES_MAX: u64 = if cfg!(test) { 20_000 } else { 10_000_000 }
 /// Directories below each other.
 pub(crate) const DEPTH_MAX: u8 = 64;
 
-/// A plan of files `F` and directories `D`.
-pub(crate) struct Plan<F, D> {
-    state: Mutex<State<F, D>>,
-    given_up: AtomicBool,
+/// What a plan is made of: differs between the directions.
+pub(crate) trait Work: Send + Sync + 'static {
+    /// A file that nobody has begun.
+    type File: Send;
+    /// A directory that nobody reads.
+    type Dir: Send;
+    /// A file that several may work on.
+    type Joint: Joint;
+    /// What the caller wants of it.
+    type Options: Clone + Send;
+
+    /// A worker for the channel that `shared` leads to. It keeps `connection` until it has said its
+    /// last word. It `stripes` files if the server is known to take writes of one in any order.
+    fn worker(
+        plan: &Arc<Plan<Self>>,
+        options: &Self::Options,
+        shared: &Arc<Shared>,
+        connection: Option<Sftp>,
+        stripes: bool,
+    ) -> Box<dyn Job>
+    where
+        Self: Sized;
+}
+
+/// A file that several may work on.
+pub(crate) trait Joint: Send + Sync {
+    /// Whether nobody works on it, though it is not whole.
+    fn is_orphan(&self) -> bool;
+
+    /// Bytes that nobody has taken on, if one more is welcome.
+    fn left_for_others(&self) -> u64;
+
+    /// What is on the server if the plan ends while it is an orphan.
+    fn leftover(&self) -> Option<&RemotePath>;
+}
+
+/// What there is to begin.
+pub(crate) enum Taken<W: Work> {
+    /// A file that is new.
+    File(W::File),
+    /// A file that was begun.
+    Joint(Arc<W::Joint>),
+}
+
+/// A plan.
+pub(crate) struct Plan<W: Work> {
+    state: Mutex<State<W>>,
+    over: AtomicBool,
     /// Counters for whoever wants to look.
     pub progress: Arc<Progress>,
 }
 
-struct State<F, D> {
-    files: VecDeque<F>,
+struct State<W: Work> {
+    files: VecDeque<W::File>,
     /// The last one found is read first: so depth costs little memory.
-    dirs: Vec<D>,
+    dirs: Vec<W::Dir>,
+    /// Files that were published, until they are done.
+    joints: Vec<Arc<W::Joint>>,
+    /// Temporary files on the server that are to be removed, and whose connection is gone.
+    leftovers: Vec<RemotePath>,
+    members: Vec<Member>,
+    next_member: u32,
     entries: u64,
     report: Report,
     /// What ended everything.
@@ -52,41 +109,129 @@ struct State<F, D> {
     /// The outcome was told.
     finished: bool,
     waker: Option<Waker>,
+    /// Whether a lost connection can be made anew.
+    has_second_chance: bool,
+    /// How the last connection was lost.
+    lost: Option<TransferError>,
+    facts: Facts,
 }
 
-impl<F, D> Plan<F, D> {
+/// A channel that works on the plan.
+struct Member {
+    id: u32,
+    shared: Arc<Shared>,
+    resting: bool,
+}
+
+/// What the crew wants to know of a plan (`crew.rs`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Facts {
+    /// Channels at work.
+    pub workers: usize,
+    /// The shortest round trip that one of them saw.
+    pub rtt: Option<Duration>,
+    /// Files that nobody has begun.
+    pub files: usize,
+    /// Bytes of joint files that nobody has taken on.
+    pub joint_bytes: u64,
+    /// Whether anything is left to begin.
+    pub has_work: bool,
+}
+
+/// What somebody who has nothing to do is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Rest {
+    /// Others are at work, and may bring more.
+    Wait,
+    /// All is done.
+    Over,
+}
+
+impl<W: Work> Plan<W> {
     /// An empty plan.
     pub(crate) fn new(progress: Option<Arc<Progress>>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 files: VecDeque::new(),
                 dirs: Vec::new(),
+                joints: Vec::new(),
+                leftovers: Vec::new(),
+                members: Vec::new(),
+                next_member: 0,
                 entries: 0,
                 report: Report::default(),
                 fatal: None,
                 outcome: None,
                 finished: false,
                 waker: None,
+                has_second_chance: false,
+                lost: None,
+                facts: Facts::default(),
             }),
-            given_up: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             progress: progress.unwrap_or_default(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<F, D>> {
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
         // Nothing is done under the lock that could leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a file of about `bytes`.
-    pub(crate) fn add_file(&self, file: F, bytes: u64) {
+    pub(crate) fn add_file(&self, file: W::File, bytes: u64) {
         self.progress.add_file(bytes);
-        self.lock().files.push_back(file);
+        self.give_back_file(file);
+    }
+
+    /// Takes a file back that was begun, and is to be begun again.
+    pub(crate) fn give_back_file(&self, file: W::File) {
+        let mut state = self.lock();
+        if self.is_over() {
+            return;
+        }
+        state.files.push_back(file);
+        state.wake_resting();
     }
 
     /// Adds a directory.
-    pub(crate) fn add_dir(&self, dir: D) {
-        self.lock().dirs.push(dir);
+    pub(crate) fn add_dir(&self, dir: W::Dir) {
+        let mut state = self.lock();
+        if self.is_over() {
+            return;
+        }
+        state.dirs.push(dir);
+        state.wake_resting();
+    }
+
+    /// Publishes a file that others may work on.
+    pub(crate) fn add_joint(&self, joint: &Arc<W::Joint>) {
+        let mut state = self.lock();
+        if self.is_over() {
+            return;
+        }
+        state.joints.push(Arc::clone(joint));
+        state.wake_resting();
+        state.wake_crew();
+    }
+
+    /// A joint file is done, or cannot be.
+    pub(crate) fn remove_joint(&self, joint: &Arc<W::Joint>) {
+        self.lock()
+            .joints
+            .retain(|other| !Arc::ptr_eq(other, joint));
+    }
+
+    /// Adds a temporary file on the server that is to be removed.
+    pub(crate) fn add_leftover(&self, path: RemotePath) {
+        let mut state = self.lock();
+        state.leftovers.push(path);
+        state.wake_resting();
+    }
+
+    /// The next temporary file to remove.
+    pub(crate) fn take_leftover(&self) -> Option<RemotePath> {
+        self.lock().leftovers.pop()
     }
 
     /// Counts an entry of a directory; false if there are too many.
@@ -96,13 +241,23 @@ impl<F, D> Plan<F, D> {
         state.entries <= ENTRIES_MAX
     }
 
-    /// The next file to transfer.
-    pub(crate) fn take_file(&self) -> Option<F> {
-        self.lock().files.pop_front()
+    /// What to begin next: a file that was begun and that nobody works on any more, a new one, or
+    /// else a part of one that others work on; `is_mine` says which ones one works on already.
+    pub(crate) fn take(&self, is_mine: impl Fn(&Arc<W::Joint>) -> bool) -> Option<Taken<W>> {
+        let mut state = self.lock();
+        if let Some(joint) = state.joints.iter().find(|joint| joint.is_orphan()) {
+            return Some(Taken::Joint(Arc::clone(joint)));
+        }
+        if let Some(file) = state.files.pop_front() {
+            return Some(Taken::File(file));
+        }
+        let is_welcome = |joint: &&Arc<W::Joint>| joint.left_for_others() > 0 && !is_mine(joint);
+        let joint = state.joints.iter().find(is_welcome)?;
+        Some(Taken::Joint(Arc::clone(joint)))
     }
 
     /// The next directory to read, unless enough files wait already.
-    pub(crate) fn take_dir(&self) -> Option<D> {
+    pub(crate) fn take_dir(&self) -> Option<W::Dir> {
         let mut state = self.lock();
         if state.files.len() >= FOUND_MAX {
             None
@@ -116,10 +271,10 @@ impl<F, D> Plan<F, D> {
         self.lock().files.len() >= FOUND_MAX
     }
 
-    /// Whether nothing is left to begin.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether files or directories are left that nobody has begun.
+    pub(crate) fn has_new(&self) -> bool {
         let state = self.lock();
-        state.files.is_empty() && state.dirs.is_empty()
+        !state.files.is_empty() || !state.dirs.is_empty()
     }
 
     /// Writes into the report.
@@ -137,21 +292,196 @@ impl<F, D> Plan<F, D> {
         let mut state = self.lock();
         state.files.clear();
         state.dirs.clear();
+        let joints = std::mem::take(&mut state.joints);
+        let orphans = joints.iter().filter(|joint| joint.is_orphan());
+        let leftovers = orphans.filter_map(|joint| joint.leftover());
+        state.leftovers.extend(leftovers.cloned());
         if state.fatal.is_none() {
             state.fatal = error;
         }
+        if !self.over.swap(true, Ordering::AcqRel) {
+            state.wake_all();
+        }
+        drop(state);
+        // What they hold goes with them: not under the lock.
+        drop(joints);
+    }
+
+    /// Nobody waits for the outcome any more.
+    pub(crate) fn give_up(&self) {
+        self.stop(None);
+    }
+
+    /// Whether nothing more is to be done: it was given up, or stopped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// The last word: the caller learns what became of the plan. What is said after it is lost.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
-        if std::mem::replace(&mut state.finished, true) {
+        state.finish();
+        state.wake_crew();
+    }
+
+    /// Asks for the outcome; who asks is told when it is there, or when the crew has to look.
+    pub(crate) fn poll_outcome(&self, cx: &Context<'_>) -> Poll<Result<Report, TransferError>> {
+        let mut state = self.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Those who work on it.
+impl<W: Work> Plan<W> {
+    /// A channel comes to work on the plan.
+    pub(crate) fn join(&self, shared: &Arc<Shared>) -> u32 {
+        let mut state = self.lock();
+        let id = state.next_member;
+        state.next_member = id.wrapping_add(1);
+        state.members.push(Member {
+            id,
+            shared: Arc::clone(shared),
+            resting: false,
+        });
+        id
+    }
+
+    /// A worker has nothing to do: it may go when all is done.
+    pub(crate) fn rest(&self, id: u32) -> Rest {
+        let mut state = self.lock();
+        if let Some(member) = state.members.iter_mut().find(|member| member.id == id) {
+            member.resting = true;
+        }
+        let all_rest = state.members.iter().all(|member| member.resting);
+        let is_done = all_rest && state.is_empty();
+        if !(state.finished || is_done) {
+            return Rest::Wait;
+        }
+        state.finish();
+        state.members.retain(|member| member.id != id);
+        state.wake_all();
+        state.wake_crew();
+        Rest::Over
+    }
+
+    /// Whether what a lost connection leaves may be worked off by others, or over another one.
+    pub(crate) fn may_go_on(&self, id: u32, ended: &Ended) -> bool {
+        let state = self.lock();
+        let others = state.members.iter().any(|member| member.id != id);
+        !self.is_over() && matches!(ended, Ended::Closed(_)) && (others || state.has_second_chance)
+    }
+
+    /// Whether a listing may have to be begun again.
+    pub(crate) fn may_begin_again(&self) -> bool {
+        let state = self.lock();
+        state.has_second_chance || state.members.len() > 1
+    }
+
+    /// A worker's connection was lost with `error`; what it had was given back, or the plan
+    /// stopped.
+    pub(crate) fn leave(&self, id: u32, error: TransferError) {
+        let mut state = self.lock();
+        state.members.retain(|member| member.id != id);
+        if state.members.is_empty() && (self.is_over() || !state.has_second_chance) {
+            if state.fatal.is_none() && !self.is_over() {
+                state.fatal = Some(error);
+            }
+            state.finish();
+        } else {
+            state.lost = Some(error);
+            state.wake_all();
+        }
+        state.wake_crew();
+    }
+
+    /// All who work on it are told to look.
+    pub(crate) fn wake_workers(&self) {
+        self.lock().wake_all();
+    }
+
+    /// A worker saw a round trip of so long.
+    pub(crate) fn on_round_trip(&self, rtt: Duration) {
+        let mut state = self.lock();
+        state.facts.rtt = Some(state.facts.rtt.map_or(rtt, |known| known.min(rtt)));
+        state.wake_crew();
+    }
+
+    /// A lost connection can be made anew, or not.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for who makes connections"))]
+    pub(crate) fn set_second_chance(&self, yes: bool) {
+        self.lock().has_second_chance = yes;
+    }
+
+    /// There is no other connection to be had: the plan ends as the last one ended.
+    #[expect(dead_code, reason = "for who makes connections")]
+    pub(crate) fn end_as_lost(&self) {
+        let error = self.lock().lost.take();
+        self.stop(error);
+        let mut state = self.lock();
+        if state.members.is_empty() {
+            state.finish();
+            state.wake_crew();
+        }
+    }
+
+    /// What the crew wants to know.
+    #[expect(dead_code, reason = "for who makes connections")]
+    pub(crate) fn facts(&self) -> Facts {
+        let state = self.lock();
+        let joint_bytes = state.joints.iter().map(|joint| joint.left_for_others());
+        Facts {
+            workers: state.members.len(),
+            files: state.files.len(),
+            joint_bytes: joint_bytes.sum(),
+            has_work: !state.is_empty(),
+            ..state.facts
+        }
+    }
+}
+
+impl<W: Work> State<W> {
+    fn is_empty(&self) -> bool {
+        self.files.is_empty()
+            && self.dirs.is_empty()
+            && self.joints.is_empty()
+            && self.leftovers.is_empty()
+    }
+
+    fn wake_resting(&mut self) {
+        for member in &mut self.members {
+            if std::mem::replace(&mut member.resting, false) {
+                member.shared.submit(Submission::Look);
+            }
+        }
+    }
+
+    fn wake_all(&mut self) {
+        for member in &mut self.members {
+            member.resting = false;
+            member.shared.submit(Submission::Look);
+        }
+    }
+
+    fn wake_crew(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let mut report = std::mem::take(&mut state.report);
+        let mut report = std::mem::take(&mut self.report);
         // One file alone fails with its own error.
         let alone = report.failed_count == 1 && report.files == 0 && report.directories == 0;
-        let outcome = if let Some(error) = state.fatal.take() {
+        let outcome = if let Some(error) = self.fatal.take() {
             Err(error)
         } else if alone && let Some(failed) = report.failed.pop() {
             Err(failed.error)
@@ -162,65 +492,6 @@ impl<F, D> Plan<F, D> {
         } else {
             Ok(report)
         };
-        state.outcome = Some(outcome);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Whether nobody waits for the outcome any more.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Acquire)
-    }
-}
-
-/// Waits for the outcome of a plan; dropping it gives the plan up.
-pub(crate) struct Outcome<F, D> {
-    plan: Arc<Plan<F, D>>,
-    shared: Arc<Shared>,
-    over: bool,
-}
-
-impl<F, D> Outcome<F, D> {
-    /// Waits for `plan`, which is worked on where `shared` leads.
-    pub(crate) const fn new(plan: Arc<Plan<F, D>>, shared: Arc<Shared>) -> Self {
-        Self {
-            plan,
-            shared,
-            over: false,
-        }
-    }
-}
-
-impl<F, D> Future for Outcome<F, D> {
-    type Output = Result<Report, TransferError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = {
-            let mut state = self.plan.lock();
-            let outcome = state.outcome.take();
-            if outcome.is_none() {
-                state.waker = Some(cx.waker().clone());
-            }
-            outcome
-        };
-        match outcome {
-            Some(outcome) => {
-                self.over = true;
-                Poll::Ready(outcome)
-            }
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl<F, D> Drop for Outcome<F, D> {
-    fn drop(&mut self) {
-        if !self.over {
-            self.plan.given_up.store(true, Ordering::Release);
-            self.shared.submit(Submission::Look);
-        }
+        self.outcome = Some(outcome);
     }
 }

@@ -7,6 +7,7 @@
 
 mod directory;
 mod file;
+mod joint;
 
 use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
 
@@ -15,24 +16,28 @@ use ketch_protocol::{Close, RemotePath, Remove, Request};
 use self::{
     directory::{DirTask, PutDir},
     file::{From, PutFile, Sending},
+    joint::Joint,
 };
 use super::{
     disk::{Disk, Done},
     error::{Place, TransferError},
     local::SourceFile,
     options::PutOptions,
+    outcome::Outcome,
     pace::FAR,
-    plan::{Outcome, Plan},
+    plan::{Plan, Rest, Taken, Work},
+    ranges::Span,
     sink::Source,
 };
 use crate::{
     error,
     requests::{
-        calls::{Ended, Shared, Submission},
+        calls::{Ended, Shared},
         job::{Answer, Cx, Job, Progress},
         slots::{Key, Slots},
         table::{Expect, Step, What},
     },
+    sftp::Sftp,
 };
 
 /// Files under way at a time on a short path, and on a long one.
@@ -43,13 +48,52 @@ const DIRS_MAX: usize = 8;
 /// WRITEs in a row for one file before the next has its turn.
 const WRITES_IN_A_ROW: usize = 8;
 
-type PutPlan = Plan<FileTask, DirTask>;
+/// What uploads are made of.
+#[derive(Debug)]
+pub(crate) struct Up;
 
-/// An upload under way.
+impl Work for Up {
+    type File = FileTask;
+    type Dir = DirTask;
+    type Joint = Joint;
+    type Options = PutOptions;
+
+    fn worker(
+        plan: &Arc<Plan<Self>>,
+        options: &PutOptions,
+        shared: &Arc<Shared>,
+        connection: Option<Sftp>,
+        stripes: bool,
+    ) -> Box<dyn Job> {
+        Box::new(Put {
+            id: plan.join(shared),
+            stripes,
+            plan: Arc::clone(plan),
+            options: options.clone(),
+            shared: Arc::clone(shared),
+            _connection: connection,
+            items: Slots::new(),
+            files: 0,
+            dirs: 0,
+            turn: 0,
+            undoing: VecDeque::new(),
+            removing: 0,
+            at_disk: 0,
+        })
+    }
+}
+
+/// A worker of an upload, on one channel.
 pub(crate) struct Put {
-    plan: Arc<PutPlan>,
+    plan: Arc<Plan<Up>>,
+    /// What the plan knows it as.
+    id: u32,
+    /// Whether the server is known to take writes of one file in any order, over several channels.
+    stripes: bool,
     options: PutOptions,
     shared: Arc<Shared>,
+    /// Lives as long as there is something to do on it.
+    _connection: Option<Sftp>,
     items: Slots<Item>,
     /// Files and directories under way.
     files: usize,
@@ -68,7 +112,7 @@ enum Item {
     File(Box<PutFile>),
     Dir(Box<PutDir>),
     /// A temporary file that is being removed.
-    Removing,
+    Removing(RemotePath),
 }
 
 /// Something that was done on the server and should not have been.
@@ -81,6 +125,8 @@ enum Undo {
 pub(crate) struct FileTask {
     from: From,
     path: RemotePath,
+    /// A temporary file of an earlier connection, to be removed first.
+    stale: Option<RemotePath>,
 }
 
 /// Starts the upload of `local` to `path`, and returns what to wait for.
@@ -89,7 +135,7 @@ pub(crate) fn start_from_path(
     local: PathBuf,
     path: RemotePath,
     options: PutOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Up> {
     start_all(shared, [(local, path)], options)
 }
 
@@ -98,17 +144,18 @@ pub(crate) fn start_all(
     shared: &Arc<Shared>,
     items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
     options: PutOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Up> {
     let plan = Plan::new(options.progress.clone());
     for (local, path) in items {
         if options.recursive {
             plan.add_dir(DirTask::named(local, path));
         } else {
             let from = From::File(SourceFile::Named(local));
-            plan.add_file(FileTask { from, path }, 0);
+            let stale = None;
+            plan.add_file(FileTask { from, path, stale }, 0);
         }
     }
-    start(shared, plan, options)
+    Outcome::start(plan, options, shared)
 }
 
 /// Starts the upload of what `source` gives to `path`, and returns what to wait for.
@@ -117,38 +164,18 @@ pub(crate) fn start_from_source(
     source: Arc<dyn Source>,
     path: RemotePath,
     options: PutOptions,
-) -> Outcome<FileTask, DirTask> {
+) -> Outcome<Up> {
     let plan = Plan::new(options.progress.clone());
     let size = source.size();
     plan.add_file(
         FileTask {
             from: From::Source(source, size),
             path,
+            stale: None,
         },
         size.unwrap_or(0),
     );
-    start(shared, plan, options)
-}
-
-fn start(
-    shared: &Arc<Shared>,
-    plan: Arc<PutPlan>,
-    options: PutOptions,
-) -> Outcome<FileTask, DirTask> {
-    let outcome = Outcome::new(Arc::clone(&plan), Arc::clone(shared));
-    shared.submit(Submission::Job(Box::new(Put {
-        plan,
-        options,
-        shared: Arc::clone(shared),
-        items: Slots::new(),
-        files: 0,
-        dirs: 0,
-        turn: 0,
-        undoing: VecDeque::new(),
-        removing: 0,
-        at_disk: 0,
-    })));
-    outcome
+    Outcome::start(plan, options, shared)
 }
 
 impl Put {
@@ -161,10 +188,15 @@ impl Put {
         let budget = cx.core.up.budget() as u64;
         let mut backlog: u64 = self.files().map(|file| file.left_to_send()).sum();
         while self.files < files_max && backlog < budget && cx.can_ask() {
-            let Some(task) = self.plan.take_file() else {
-                return;
+            let is_mine = |joint: &Arc<Joint>| {
+                let mut joints = self.files().filter_map(PutFile::joint);
+                joints.any(|mine| Arc::ptr_eq(mine, joint))
             };
-            let file = PutFile::new(task);
+            let file = match self.plan.take(is_mine) {
+                Some(Taken::File(task)) => PutFile::new(task),
+                Some(Taken::Joint(joint)) if joint.take_hand() => PutFile::for_joint(joint),
+                Some(Taken::Joint(_)) | None => return,
+            };
             backlog = backlog.saturating_add(file.left_to_send());
             if self.items.insert(Item::File(Box::new(file))).is_some() {
                 self.files += 1;
@@ -175,7 +207,7 @@ impl Put {
     fn files(&self) -> impl Iterator<Item = &PutFile> {
         self.items.iter().filter_map(|item| match item {
             Item::File(file) => Some(&**file),
-            Item::Dir(_) | Item::Removing => None,
+            Item::Dir(_) | Item::Removing(_) => None,
         })
     }
 
@@ -188,7 +220,7 @@ impl Put {
             match self.items.get_mut(key) {
                 Some(Item::File(_)) => self.advance_file(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
-                Some(Item::Removing) | None => {}
+                Some(Item::Removing(_)) | None => {}
             }
         }
     }
@@ -229,22 +261,15 @@ impl Put {
             From::File(source) => Place::Local(source.path()),
             From::Source(..) => Place::Remote(file.path.clone()),
         };
+        let is_known = file.joint().is_some_and(|joint| joint.is_over());
         self.discard(key, *file, cx);
+        if is_known {
+            return; // another channel said it
+        }
         if error.ends_everything() {
             self.stop(Some(error), cx);
         } else {
             self.plan.fail(place, error);
-        }
-    }
-
-    /// Takes back what was done on the server for a file that will not be whole.
-    fn discard(&mut self, key: Key, file: PutFile, cx: &mut Cx<'_>) {
-        cx.orphan(key, Some(&file.temporary));
-        if let Some(handle) = file.handle {
-            self.undoing.push_back(Undo::Close(handle));
-        }
-        if file.created {
-            self.undoing.push_back(Undo::Remove(file.temporary));
         }
     }
 
@@ -254,20 +279,23 @@ impl Put {
             let sent = cx.can_ask()
                 && match &undo {
                     Undo::Close(handle) => cx.tell(&Request::Close(Close { handle })).is_ok(),
-                    Undo::Remove(path) => self.items.insert(Item::Removing).is_some_and(|key| {
-                        let request = Request::Remove(Remove {
-                            path: path.as_bytes(),
-                        });
-                        let sent = cx
-                            .ask(key, Step::RemoveOld, &request, Expect::Status)
-                            .is_ok();
-                        if sent {
-                            self.removing += 1;
-                        } else {
-                            self.items.remove(key);
-                        }
-                        sent
-                    }),
+                    Undo::Remove(path) => {
+                        let item = Item::Removing(path.clone());
+                        self.items.insert(item).is_some_and(|key| {
+                            let request = Request::Remove(Remove {
+                                path: path.as_bytes(),
+                            });
+                            let sent = cx
+                                .ask(key, Step::RemoveOld, &request, Expect::Status)
+                                .is_ok();
+                            if sent {
+                                self.removing += 1;
+                            } else {
+                                self.items.remove(key);
+                            }
+                            sent
+                        })
+                    }
                 };
             if !sent {
                 self.undoing.push_front(undo);
@@ -284,7 +312,7 @@ impl Put {
             let Some(key) = self.items.key_at(index) else {
                 continue;
             };
-            if matches!(self.items.get_mut(key), Some(Item::Removing)) {
+            if matches!(self.items.get_mut(key), Some(Item::Removing(_))) {
                 continue; // this is to be waited for
             }
             if let Some(Item::File(file)) = self.items.remove(key) {
@@ -301,7 +329,7 @@ impl Job for Put {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_answer(item, what, answer, cx),
             Some(Item::Dir(_)) => self.on_dir_answer(item, what, answer, cx),
-            Some(Item::Removing) => {
+            Some(Item::Removing(_)) => {
                 self.items.remove(item);
                 self.removing -= 1;
             }
@@ -318,13 +346,16 @@ impl Job for Put {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_done(item, done, cx),
             Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),
-            Some(Item::Removing) | None => {}
+            Some(Item::Removing(_)) | None => {}
         }
     }
 
     fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
-        if self.plan.is_given_up() {
+        if self.plan.is_over() {
             self.stop(None, cx);
+        }
+        while let Some(path) = self.plan.take_leftover() {
+            self.undoing.push_back(Undo::Remove(path));
         }
         let undone = self.undo(cx);
         self.begin_dirs(cx);
@@ -333,9 +364,9 @@ impl Job for Put {
         self.write(cx);
         // Behind the last data of a file, its attributes and its close leave at once.
         self.advance(cx);
-        let idle = self.items.is_empty() && self.plan.is_empty() && self.at_disk == 0;
-        if idle && undone && self.undoing.is_empty() && self.removing == 0 {
-            self.plan.finish();
+        let idle = self.items.is_empty() && self.at_disk == 0 && self.removing == 0;
+        let idle = idle && undone && self.undoing.is_empty();
+        if idle && self.plan.rest(self.id) == Rest::Over {
             return Progress::Finished;
         }
         Progress::Working
@@ -348,12 +379,38 @@ impl Job for Put {
         self.plan.finish();
     }
 
+    fn on_lost(&mut self, item: Key, what: What) {
+        if let Some(Item::File(file)) = self.items.get_mut(item) {
+            file.on_lost(what);
+        }
+    }
+
+    fn on_unwritten(&mut self, _: Key, _: Span) {
+        // An upload asks for no data.
+    }
+
     fn on_ended(&mut self, ended: &Ended, _disk: Option<&mut Disk>) {
+        let error = TransferError::ended(ended, self.outcome());
+        if self.plan.may_go_on(self.id, ended) {
+            for item in self.items.drain() {
+                match item {
+                    Item::File(file) => file.give_back(&self.plan),
+                    Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
+                    Item::Removing(path) => self.plan.add_leftover(path),
+                }
+            }
+            for undo in self.undoing.drain(..) {
+                if let Undo::Remove(path) = undo {
+                    self.plan.add_leftover(path);
+                }
+            }
+            return self.plan.leave(self.id, error);
+        }
         // What is on the server stays there: nobody can reach it any more.
-        let outcome = self.outcome();
-        self.plan.stop(Some(TransferError::ended(ended, outcome)));
+        self.plan
+            .stop(Some(TransferError::ended(ended, self.outcome())));
         self.items.drain().for_each(drop);
-        self.plan.finish();
+        self.plan.leave(self.id, error);
     }
 }
 

@@ -6,8 +6,12 @@
 //! that the answer which comes up short there is the end of the file without another round trip,
 //! and a file that grew is followed to where it ends now.
 
-/// Bytes of one range. Large enough that taking one costs nothing, small enough to share a file.
-pub(crate) const RANGE_LEN: u32 = 8 * 1024 * 1024;
+/// Bytes of one range of a download. Large enough that taking one costs nothing, small enough to
+/// share a file.
+pub(crate) const RANGE_LEN: u32 = if cfg!(test) { 256 } else { 8 * 1024 } * 1024;
+/// Bytes of one range of an upload: a window of 2 MiB holds several, so that many channels end at
+/// about the same time.
+pub(crate) const RANGE_LEN_UP: u32 = if cfg!(test) { 128 } else { 1024 } * 1024;
 
 /// A run of bytes of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +44,8 @@ impl Span {
 /// The ranges of one file.
 #[derive(Debug)]
 pub(crate) struct Ranges {
+    /// Bytes of one range.
+    len: u32,
     /// Where the next new range starts.
     next: u64,
     end: End,
@@ -63,11 +69,17 @@ impl Ranges {
     ///
     /// An expected size of zero is not believed: files made on the fly (`/proc`) say zero.
     pub(crate) const fn new(expected: Option<u64>) -> Self {
+        Self::of(expected, RANGE_LEN)
+    }
+
+    /// As [`Ranges::new`], in ranges of `len` bytes.
+    pub(crate) const fn of(expected: Option<u64>, len: u32) -> Self {
         let end = match expected {
             None | Some(0) => End::Open,
             Some(size) => End::Expected(size),
         };
         Self {
+            len,
             next: 0,
             end,
             returned: Vec::new(),
@@ -79,19 +91,14 @@ impl Ranges {
         if let Some(span) = self.returned.pop() {
             return Some(span);
         }
-        let left = match self.end {
-            End::Open => u64::from(RANGE_LEN),
-            // One byte more than expected shows whether the file ends there.
-            End::Expected(size) => size.saturating_add(1).saturating_sub(self.next),
-            End::Met(size) => size.saturating_sub(self.next),
-        };
+        let left = self.ahead();
         // The probing byte joins the last range rather than making a request of its own.
-        let len = if left <= u64::from(RANGE_LEN) + 1 {
+        let len = if left <= u64::from(self.len) + 1 {
             left
         } else {
-            u64::from(RANGE_LEN)
+            u64::from(self.len)
         };
-        let len = u32::try_from(len).unwrap_or(RANGE_LEN);
+        let len = u32::try_from(len).unwrap_or(self.len);
         if len == 0 || self.next.checked_add(u64::from(len)).is_none() {
             return None;
         }
@@ -103,13 +110,38 @@ impl Ranges {
         Some(span)
     }
 
+    /// Bytes that were never dealt, as far as the end is known.
+    const fn ahead(&self) -> u64 {
+        match self.end {
+            End::Open => self.len as u64,
+            // One byte more than expected shows whether the file ends there.
+            End::Expected(size) => size.saturating_add(1).saturating_sub(self.next),
+            End::Met(size) => size.saturating_sub(self.next),
+        }
+    }
+
+    /// Bytes that are to be dealt, as far as the end is known.
+    pub(crate) fn left(&self) -> u64 {
+        let returned: u64 = self.returned.iter().map(|span| u64::from(span.len)).sum();
+        returned.saturating_add(self.ahead())
+    }
+
+    /// Where the end was met, once it was.
+    pub(crate) const fn met(&self) -> Option<u64> {
+        match self.end {
+            End::Met(end) => Some(end),
+            End::Open | End::Expected(_) => None,
+        }
+    }
+
     /// Takes back what was dealt and not moved.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "one connection never gives a range back")
-    )]
-    pub(crate) fn give_back(&mut self, span: Span) {
-        self.returned.push(span);
+    pub(crate) fn give_back(&mut self, mut span: Span) {
+        if let End::Met(end) = self.end {
+            span.len = within(span, end);
+        }
+        if span.len > 0 {
+            self.returned.push(span);
+        }
     }
 
     /// The file is longer than was expected: ranges are dealt until somebody meets the end.
@@ -127,11 +159,16 @@ impl Ranges {
         };
         self.end = End::Met(end);
         self.returned.retain_mut(|span| {
-            let keep = end.saturating_sub(span.offset);
-            span.len = u32::try_from(keep).unwrap_or(u32::MAX).min(span.len);
+            span.len = within(*span, end);
             span.len > 0
         });
     }
+}
+
+/// How much of a span lies before `end`.
+fn within(span: Span, end: u64) -> u32 {
+    let keep = end.saturating_sub(span.offset);
+    u32::try_from(keep).unwrap_or(u32::MAX).min(span.len)
 }
 
 #[cfg(test)]
@@ -192,7 +229,13 @@ mod tests {
         let mut ranges = Ranges::new(Some(100));
         let span = ranges.deal().expect("first");
         ranges.give_back(span);
+        assert_eq!(ranges.left(), 101);
         ranges.end_met(40);
+        assert_eq!((ranges.left(), ranges.met()), (40, Some(40)));
+        ranges.give_back(Span {
+            offset: 40,
+            len: 60,
+        });
         assert_eq!(ranges.deal(), Some(Span { offset: 0, len: 40 }));
         assert_eq!(ranges.deal(), None);
     }

@@ -136,6 +136,42 @@ impl Upload {
         }
     }
 
+    /// A WRITE of the bytes of `span` will not be answered.
+    pub(crate) const fn on_lost(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Whether all that was dealt was sent.
+    pub(crate) const fn is_sent(&self) -> bool {
+        self.range.len == 0
+    }
+
+    /// Whether all that was dealt was acknowledged.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.range.len == 0 && self.in_flight == 0 && self.failed.is_none()
+    }
+
+    /// Bytes that were dealt and not sent.
+    pub(crate) const fn left_to_send(&self) -> u32 {
+        self.range.len
+    }
+
+    /// Gives back what was dealt and not sent.
+    pub(crate) fn give_back(&mut self) -> Option<Span> {
+        let rest = std::mem::replace(&mut self.range, Span { offset: 0, len: 0 });
+        (rest.len > 0).then_some(rest)
+    }
+
+    /// Nothing is left to be dealt: the source ends at `end`, which somebody else may have met.
+    pub(crate) const fn end_at(&mut self, end: u64) {
+        self.end = Some(end);
+    }
+
+    /// Bytes that were acknowledged.
+    pub(crate) const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// Whether the source turned out longer than it was.
     pub(crate) fn has_outgrown(&self) -> bool {
         self.expected.is_some_and(|size| self.sent > size)

@@ -220,3 +220,27 @@ fn a_file_of_unknown_size_is_not_asked_for_far_ahead_of_the_first_answer() {
     first(&mut download);
     assert_eq!(download.poll(), Ok(Step::Wait));
 }
+
+#[test]
+fn the_answer_to_the_probe_does_not_hide_that_a_file_is_short() {
+    let mut download = Download::new(Some(2064), Chunk::new(1032));
+    download.deal(Span {
+        offset: 0,
+        len: 2065,
+    });
+    let mut asks = Vec::new();
+    while let Ok(Step::Request(ask)) = download.poll() {
+        asks.push(ask);
+    }
+    let [first, second] = asks[..] else {
+        panic!("{asks:?}")
+    };
+    download.on_data(first, 1032).unwrap();
+    let (mut probe, mut rest) = (second, second);
+    rest.span = probe.span.split_to(1032);
+    download.on_eof(probe).unwrap();
+    assert!(matches!(
+        download.on_eof(rest),
+        Err(ReadFault::Truncated { got: 1032, .. })
+    ));
+}

@@ -4,13 +4,13 @@
 //! checked before it becomes a local one, links are not followed, and there are limits on depth
 //! and number.
 
-use std::sync::Arc;
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use ketch_protocol::{
     FileType, NameEntry, Names, Opendir, Readdir, RemotePath, Request, StatusCode,
 };
 
-use super::{DIRS_MAX, DIRS_MAX_FAR, FileTask, Get, Item, Known, Local, is_left_out};
+use super::{DIRS_MAX, DIRS_MAX_FAR, Down, FileTask, Get, Item, Known, Local, is_left_out};
 use crate::{
     platform,
     requests::{
@@ -26,7 +26,7 @@ use crate::{
         local::Tree,
         names::{self, NameFault},
         pace::FAR,
-        plan::DEPTH_MAX,
+        plan::{DEPTH_MAX, Plan},
     },
 };
 
@@ -42,7 +42,12 @@ pub(crate) struct DirTask {
     path: RemotePath,
     tree: Arc<Tree>,
     depth: u8,
+    /// What an earlier listing brought, before its connection was lost.
+    seen: Option<Seen>,
 }
+
+/// Names that a listing brought, one behind the other with a `/` after each, which none holds.
+type Seen = Vec<u8>;
 
 /// A directory being read.
 pub(super) struct DirScan {
@@ -50,11 +55,17 @@ pub(super) struct DirScan {
     tree: Option<Arc<Tree>>,
     depth: u8,
     state: Scan,
+    /// Names that were taken before the directory had to be opened again.
+    before: HashSet<Box<[u8]>>,
+    /// Names that were taken, where it may have to be opened again.
+    seen: Option<Seen>,
+    /// It was counted.
+    is_counted: bool,
 }
 
 enum Scan {
     /// The local directory, which the user named, is being created.
-    Rooting,
+    Rooting(PathBuf),
     /// Nothing was asked yet.
     New,
     /// OPENDIR was sent.
@@ -79,8 +90,57 @@ impl DirScan {
     pub(super) fn into_handle(self) -> Option<Box<[u8]>> {
         match self.state {
             Scan::Reading(reading) => Some(reading.handle),
-            Scan::Rooting | Scan::New | Scan::Opening => None,
+            Scan::Rooting(_) | Scan::New | Scan::Opening => None,
         }
+    }
+
+    fn new(task: DirTask) -> Self {
+        let before = task
+            .seen
+            .iter()
+            .flat_map(|seen| seen.split(|&byte| byte == b'/'));
+        Self {
+            path: task.path,
+            tree: Some(task.tree),
+            depth: task.depth,
+            state: Scan::New,
+            before: before.map(Box::from).collect(),
+            is_counted: task.seen.is_some(),
+            seen: task.seen,
+        }
+    }
+
+    /// The connection is lost: what was listed stays, and the rest is listed by whoever comes.
+    pub(super) fn give_back(self, plan: &Plan<Down>) {
+        match (self.state, self.tree) {
+            (Scan::Rooting(local), _) => plan.give_back_file(FileTask {
+                path: self.path,
+                known: Known::Nothing,
+                local: Local::Named(local),
+                depth: self.depth,
+            }),
+            (_, Some(tree)) => plan.add_dir(DirTask {
+                path: self.path,
+                tree,
+                depth: self.depth,
+                seen: self.is_counted.then(|| self.seen.unwrap_or_default()),
+            }),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether an entry is new; it is noted.
+    fn is_new(&mut self, name: &[u8]) -> bool {
+        if self.before.contains(name) {
+            return false;
+        }
+        if let Some(seen) = &mut self.seen
+            && !name.contains(&b'/')
+        {
+            seen.extend_from_slice(name);
+            seen.push(b'/');
+        }
+        true
     }
 }
 
@@ -102,16 +162,18 @@ impl Get {
                 return self.plan.fail(Place::Remote(path), error);
             }
         };
-        let state = if tree.is_some() {
-            Scan::New
-        } else {
-            Scan::Rooting
+        let state = match &named {
+            None => Scan::New,
+            Some(named) => Scan::Rooting(named.clone()),
         };
         let scan = DirScan {
             path,
             tree,
             depth,
             state,
+            before: HashSet::new(),
+            seen: None,
+            is_counted: false,
         };
         let Some(key) = self.items.insert(Item::Dir(Box::new(scan))) else {
             return;
@@ -131,15 +193,10 @@ impl Get {
         let far = cx.core.down.min_rtt().is_some_and(|rtt| rtt >= FAR);
         let dirs_max = cx.core.open_max(if far { DIRS_MAX_FAR } else { DIRS_MAX });
         while self.dirs < dirs_max && cx.can_ask() {
-            let Some(DirTask { path, tree, depth }) = self.plan.take_dir() else {
+            let Some(task) = self.plan.take_dir() else {
                 return;
             };
-            let scan = DirScan {
-                path,
-                tree: Some(tree),
-                depth,
-                state: Scan::New,
-            };
+            let scan = DirScan::new(task);
             if self.items.insert(Item::Dir(Box::new(scan))).is_some() {
                 self.dirs += 1;
             }
@@ -155,7 +212,7 @@ impl Get {
             return;
         };
         match &mut scan.state {
-            Scan::Rooting | Scan::Opening => {}
+            Scan::Rooting(_) | Scan::Opening => {}
             Scan::New => {
                 let request = Request::Opendir(Opendir {
                     path: scan.path.as_bytes(),
@@ -217,7 +274,12 @@ impl Get {
                 let Some(tree) = scan.tree.clone() else {
                     return;
                 };
-                self.plan.report(|report| report.directories += 1);
+                if !std::mem::replace(&mut scan.is_counted, true) {
+                    self.plan.report(|report| report.directories += 1);
+                }
+                if scan.seen.is_none() && self.plan.may_begin_again() {
+                    scan.seen = Some(Seen::new());
+                }
                 let at = Arc::clone(&tree);
                 let make = move || Done::DirMade(at.dir().map(drop));
                 match cx.core.disk.run(tree.speed(), (cx.job, key), make) {
@@ -243,10 +305,7 @@ impl Get {
                                 reading.end = Some(turn);
                             }
                         }
-                        let (path, depth) = (scan.path.clone(), scan.depth + 1);
-                        if let Some(tree) = scan.tree.clone() {
-                            self.on_names(&path, &tree, depth, names, cx);
-                        }
+                        self.on_names(key, names, cx);
                     }
                     // Answers come in any order: what was asked before may still bring entries.
                     Answer::Status(StatusCode::EOF, _) => reading.end = Some(turn),
@@ -275,27 +334,32 @@ impl Get {
     }
 
     /// Sorts what a listing holds.
-    fn on_names(
-        &mut self,
-        path: &RemotePath,
-        tree: &Arc<Tree>,
-        depth: u8,
-        names: Names<'_>,
-        cx: &mut Cx<'_>,
-    ) {
+    fn on_names(&mut self, key: Key, names: Names<'_>, cx: &mut Cx<'_>) {
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
+            return;
+        };
+        let (path, depth) = (scan.path.clone(), scan.depth + 1);
+        let Some(tree) = scan.tree.clone() else {
+            return;
+        };
+        // What an earlier listing brought is known by its names.
+        let remembers = scan.seen.is_some();
         for entry in names {
             if matches!(entry.filename, b"." | b"..") {
                 continue; // every listing has them
             }
+            if remembers
+                && let Some(Item::Dir(scan)) = self.items.get_mut(key)
+                && !scan.is_new(entry.filename)
+            {
+                continue;
+            }
             if !self.plan.count_entry() {
                 let limit = "ten million entries";
-                let error = TransferError::TooMuch {
-                    path: path.clone(),
-                    limit,
-                };
+                let error = TransferError::TooMuch { path, limit };
                 return self.stop(Some(error), cx);
             }
-            self.on_name(path, tree, depth, &entry);
+            self.on_name(&path, &tree, depth, &entry);
         }
     }
 
@@ -329,6 +393,7 @@ impl Get {
                     path,
                     tree: tree.child(name),
                     depth,
+                    seen: None,
                 });
             }
             file_type if is_left_out(file_type) => {

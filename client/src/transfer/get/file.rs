@@ -1,12 +1,17 @@
 //! One file being downloaded: asked for, created here, read, named.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ketch_protocol::{
-    Attrs, FileType, Lstat, Open, OpenFlags, RemotePath, Request, Stat, StatusCode, WireAttrs,
+    Attrs, FileType, Fstat, Lstat, Open, OpenFlags, RemotePath, Request, Stat, StatusCode,
+    WireAttrs,
 };
 
-use super::{FileTask, Get, Item, Known, Local, is_left_out, may_ask};
+use super::{
+    FileTask, Get, Item, Known, Local, is_left_out,
+    joint::{Joint, Left},
+    may_ask,
+};
 use crate::{
     requests::{
         calls::message_of,
@@ -20,11 +25,12 @@ use crate::{
         download::{Download, ReadFault, Step},
         error::{Place, TransferError},
         local::{Created, Tree},
-        ranges::Ranges,
+        ranges::{RANGE_LEN, Ranges, Span},
         sink::Sink,
     },
 };
 
+mod giving_back;
 mod writing;
 
 /// Permissions of a file of which the server says none, before the umask.
@@ -33,6 +39,8 @@ const MODE_DEFAULT: u32 = 0o666;
 const SIZE_GUESS: u64 = 64 * 1024;
 /// The least that a file counts as: opening and closing cost something too.
 const SIZE_MIN: u64 = 4 * 1024;
+/// A larger file is published, so that others may read ranges of it.
+const JOINT_LEN_MIN: u64 = RANGE_LEN as u64;
 
 /// One file being downloaded.
 pub(super) struct GetFile {
@@ -44,13 +52,33 @@ pub(super) struct GetFile {
     pub handle: Option<Box<[u8]>>,
     attrs: Option<Attrs>,
     pub target: Option<Target>,
-    /// The ranges of the file: the plan's, not this channel's.
-    ranges: Arc<Mutex<Ranges>>,
+    hold: Hold,
     download: Option<Download>,
     /// Bytes asked for so far.
     asked: u64,
-    /// Bytes that are on their way to the disk.
-    unwritten: usize,
+    /// What is on its way to the disk.
+    writing: Vec<Span>,
+    /// Bytes of it that were counted as come.
+    came: u64,
+    /// The size that was counted into the total when it was looked at.
+    counted: Option<u64>,
+}
+
+/// Whose the ranges of a file are.
+enum Hold {
+    /// This channel's alone.
+    Alone(Ranges),
+    /// The plan's.
+    Joint(Arc<Joint>),
+}
+
+impl Hold {
+    fn deal(&mut self) -> Option<Span> {
+        match self {
+            Self::Alone(ranges) => ranges.deal(),
+            Self::Joint(joint) => joint.deal(),
+        }
+    }
 }
 
 /// How far a file is.
@@ -59,33 +87,41 @@ pub(super) enum State {
     /// Nothing was asked yet.
     New,
     /// The server was asked what it is, or to open it, or both.
-    Asked { stat: bool, open: bool },
+    Asked {
+        stat: bool,
+        open: bool,
+    },
     /// It is what it should be, and can be opened.
     Known,
     /// The handle is here: the local file can be created.
     Opened,
     /// The local file is being created.
     Creating,
+    /// Others have begun it: it is to be opened here as well.
+    Joining,
+    JoiningAsked,
+    /// It is to be seen whether that is still the same file.
+    Matching,
+    MatchingAsked,
+    /// The server does not open it again, or has another file now.
+    Refused,
+    /// All of it is here, and who was naming it is gone.
+    Whole {
+        size: u64,
+    },
     /// Bytes flow.
     Reading,
     /// All is here; the file is being given its name.
-    Naming { size: u64 },
+    Naming {
+        size: u64,
+    },
 }
 
 /// Where the bytes go.
+#[derive(Clone)]
 pub(super) enum Target {
     File(Arc<Created>, Arc<Tree>),
     Sink(Arc<dyn Sink>),
-}
-
-impl Target {
-    /// Leaves no trace of a file that is not whole.
-    pub(super) fn remove(self) {
-        match self {
-            Self::File(created, _) => drop(created),
-            Self::Sink(sink) => sink.abort(),
-        }
-    }
 }
 
 impl GetFile {
@@ -104,17 +140,55 @@ impl GetFile {
             handle: None,
             attrs,
             target: None,
-            ranges: Arc::new(Mutex::new(ranges)),
+            hold: Hold::Alone(ranges),
             download: None,
             asked: 0,
-            unwritten: 0,
+            writing: Vec::new(),
+            came: 0,
+            counted: None,
+        }
+    }
+
+    /// A file that was begun by somebody else; a hand of it was taken.
+    pub(super) fn join(joint: Arc<Joint>) -> Self {
+        let state = match joint.whole() {
+            Some(size) => State::Whole { size },
+            None => State::Joining,
+        };
+        Self {
+            path: joint.path.clone(),
+            known: Known::Attrs(joint.attrs),
+            local: joint.local(),
+            depth: joint.depth,
+            state,
+            handle: None,
+            attrs: Some(joint.attrs),
+            target: Some(joint.target()),
+            hold: Hold::Joint(joint),
+            download: None,
+            asked: 0,
+            writing: Vec::new(),
+            came: 0,
+            counted: None,
+        }
+    }
+
+    /// The file as others know it, if they do.
+    pub(super) const fn joint(&self) -> Option<&Arc<Joint>> {
+        match &self.hold {
+            Hold::Joint(joint) => Some(joint),
+            Hold::Alone(_) => None,
         }
     }
 
     /// Bytes that are still to be asked for, about.
     pub(super) fn left_to_ask(&self) -> u64 {
-        if matches!(self.state, State::Naming { .. }) {
+        if matches!(self.state, State::Naming { .. } | State::Whole { .. }) {
             return 0;
+        }
+        if let Hold::Joint(joint) = &self.hold {
+            let dealt = self.download.as_ref().map_or(0, Download::left_to_ask);
+            return dealt.saturating_add(joint.left());
         }
         let size = self.size().map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
         size.saturating_sub(self.asked)
@@ -177,6 +251,23 @@ impl GetFile {
                     _ => {}
                 }
             }
+            (What::Step(Asked::Open), Answer::Handle(handle))
+                if self.state == State::JoiningAsked =>
+            {
+                self.handle = Some(handle.into());
+                self.state = State::Matching;
+            }
+            (What::Step(Asked::Fstat), Answer::Attrs(attrs))
+                if self.state == State::MatchingAsked
+                    && self.attrs.is_some_and(|known| is_same(&known, &attrs)) =>
+            {
+                self.state = State::Opened;
+            }
+            (What::Step(Asked::Open | Asked::Fstat), _)
+                if matches!(self.state, State::JoiningAsked | State::MatchingAsked) =>
+            {
+                self.state = State::Refused;
+            }
             (What::Step(Asked::Open), answer) => {
                 let State::Asked { stat, .. } = self.state else {
                     return Ok(());
@@ -201,13 +292,19 @@ impl GetFile {
             return;
         };
         let outgrown = self.size().is_some_and(|size| download.has_outgrown(size));
-        if outgrown || download.end().is_some() {
-            let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-            if outgrown {
-                ranges.outgrown();
-            }
-            if let Some(end) = download.end() {
-                ranges.end_met(end);
+        let end = download.end();
+        if !outgrown && end.is_none() {
+            return;
+        }
+        match &mut self.hold {
+            Hold::Joint(joint) => joint.learn(outgrown, end),
+            Hold::Alone(ranges) => {
+                if outgrown {
+                    ranges.outgrown();
+                }
+                if let Some(end) = end {
+                    ranges.end_met(end);
+                }
             }
         }
     }
@@ -237,12 +334,7 @@ impl GetFile {
                     return Ok(true);
                 }
                 Ok(Step::Starved) => {
-                    let Some(range) = self
-                        .ranges
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .deal()
-                    else {
+                    let Some(range) = self.hold.deal() else {
                         return Ok(false);
                     };
                     download.deal(range);
@@ -271,7 +363,14 @@ impl Get {
                 State::Known => self.open_file(key, cx),
                 State::Opened => self.create_file(key, cx),
                 State::Reading => self.finish_file(key, cx),
-                State::Asked { .. } | State::Creating | State::Naming { .. } => {}
+                State::Joining | State::Matching => self.join_file(key, cx),
+                State::Refused => self.leave_file(key, cx),
+                State::Whole { size } => self.name_file(key, size, cx),
+                State::Asked { .. }
+                | State::Creating
+                | State::JoiningAsked
+                | State::MatchingAsked
+                | State::Naming { .. } => {}
             }
             match self.items.get_mut(key) {
                 Some(Item::File(file)) if file.state != before => {}
@@ -337,7 +436,8 @@ impl Get {
         }
         let size = file.size();
         if !matches!(file.known, Known::Attrs(_)) {
-            *file.ranges.lock().unwrap_or_else(PoisonError::into_inner) = Ranges::new(size);
+            file.hold = Hold::Alone(Ranges::new(size));
+            file.counted = Some(size.unwrap_or(0));
             self.plan.progress.correct_total(0, size.unwrap_or(0));
         }
         file.state = if file.handle.is_some() {
@@ -381,6 +481,51 @@ impl Get {
         }
     }
 
+    /// Opens a file that others have begun, and looks whether it is the one that they read.
+    fn join_file(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        if !cx.can_ask() {
+            return;
+        }
+        match &file.handle {
+            None => {
+                let request = open_request(file.path.as_bytes());
+                if cx.ask(key, Asked::Open, &request, Expect::Handle).is_ok() {
+                    file.state = State::JoiningAsked;
+                }
+            }
+            Some(handle) => {
+                let request = Request::Fstat(Fstat { handle });
+                if cx.ask(key, Asked::Fstat, &request, Expect::Attrs).is_ok() {
+                    file.state = State::MatchingAsked;
+                }
+            }
+        }
+    }
+
+    /// Leaves a file to those who have it; where nobody has, it is begun anew.
+    fn leave_file(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.remove(key) else {
+            return;
+        };
+        self.files -= 1;
+        if let Some(joint) = file.joint() {
+            if joint.is_over() {
+                return self.discard(key, *file, cx);
+            }
+            joint.stay_alone();
+            // What it leaves is for nobody: the file is begun anew, or others have it.
+            if joint.leave([], 0) == Left::Orphan && joint.end() {
+                self.plan.remove_joint(joint);
+                self.plan.progress.take_back(joint.came());
+                self.begin_anew(&file);
+            }
+        }
+        self.discard_left(key, *file, cx);
+    }
+
     /// What was thought a file is a directory.
     fn turn_into_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.remove(key) else {
@@ -398,4 +543,15 @@ fn open_request(path: &[u8]) -> Request<'_> {
         flags: OpenFlags::READ,
         attrs: WireAttrs::default(),
     })
+}
+
+/// Whether that is the same version of a file, as far as the server tells.
+fn is_same(known: &Attrs, now: &Attrs) -> bool {
+    let mtime = |attrs: &Attrs| attrs.times.map(|times| times.mtime);
+    known.size == now.size && mtime(known) == mtime(now)
+}
+
+/// Whether a file is such that others may read parts of it: large, and to be recognized.
+fn is_for_several(attrs: &Attrs) -> bool {
+    attrs.size.is_some_and(|size| size > JOINT_LEN_MIN) && attrs.times.is_some()
 }

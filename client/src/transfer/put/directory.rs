@@ -58,6 +58,17 @@ pub(super) struct PutDir {
     state: State,
 }
 
+impl PutDir {
+    /// The connection is lost: nothing of it was begun that could not be begun again.
+    pub(super) fn into_task(self) -> DirTask {
+        DirTask {
+            from: self.from,
+            path: self.path,
+            depth: self.depth,
+        }
+    }
+}
+
 enum State {
     /// The local directory is to be opened.
     New,
@@ -230,6 +241,7 @@ impl Put {
                         FileTask {
                             from,
                             path: dir.path,
+                            stale: None,
                         },
                         0,
                     );
@@ -290,8 +302,9 @@ impl Put {
             }
             FileType::Regular => {
                 let from = From::File(SourceFile::Found(Arc::clone(tree), entry.name));
+                let stale = None;
                 self.plan
-                    .add_file(FileTask { from, path }, entry.metadata.len());
+                    .add_file(FileTask { from, path, stale }, entry.metadata.len());
             }
             file_type => self.plan.report(|report| report.skip(place, file_type)),
         }

@@ -5,14 +5,17 @@
 //! rename waits for the answers to all of them (draft-02 §3: requests about one file are carried
 //! out in the order sent, but the rename names no handle).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use ketch_protocol::{
     Attrs, Close, Extension, ExtensionName, FileType, Fsetstat, Fstat, Fsync, Lstat, Open,
     OpenFlags, RemotePath, Request, StatusCode, WireAttrs,
 };
 
-use super::{FileTask, Item, Put};
+use super::{
+    FileTask, Item, Put,
+    joint::{Joint, Left},
+};
 use crate::{
     requests::{
         calls::message_of,
@@ -27,13 +30,15 @@ use crate::{
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names::{self, Identity},
         options::Durability,
-        ranges::Ranges,
+        ranges::{RANGE_LEN_UP, Ranges, Span},
         report::Remarkable,
         sink::Source,
         upload::{self, Upload},
     },
 };
 
+mod giving_back;
+mod joining;
 mod naming;
 mod sending;
 
@@ -44,6 +49,8 @@ pub(super) use self::sending::Sending;
 const SIZE_GUESS: u64 = 64 * 1024;
 /// The least that a file counts as: opening, closing and renaming cost something too.
 const SIZE_MIN: u64 = 4 * 1024;
+/// A larger file is published, so that others may send ranges of it.
+const JOINT_LEN_MIN: u64 = 2 * RANGE_LEN_UP as u64;
 
 /// One file being uploaded.
 pub(super) struct PutFile {
@@ -58,8 +65,11 @@ pub(super) struct PutFile {
     /// The temporary file is on the server, and ours.
     pub created: bool,
     pub handle: Option<Box<[u8]>>,
-    /// The ranges of the file: the plan's, not this channel's.
-    ranges: Arc<Mutex<Ranges>>,
+    hold: Hold,
+    /// This channel has no share of it any more, and closes its handle.
+    has_left: bool,
+    /// A temporary file of an earlier connection, to be removed first.
+    stale: Option<RemotePath>,
     upload: Option<Upload>,
     /// Data that a thread read.
     block: Option<Block>,
@@ -72,8 +82,41 @@ pub(super) struct PutFile {
     size: u64,
 }
 
+/// Whose the ranges of a file are.
+enum Hold {
+    /// This channel's alone.
+    Alone(Ranges),
+    /// The plan's.
+    Joint(Arc<Joint>),
+}
+
+impl Hold {
+    fn deal(&mut self) -> Option<Span> {
+        match self {
+            Self::Alone(ranges) => ranges.deal(),
+            Self::Joint(joint) => joint.deal(),
+        }
+    }
+
+    /// What was found out about the size.
+    fn learn(&mut self, outgrown: bool, end: Option<u64>) {
+        match self {
+            Self::Joint(joint) => joint.learn(outgrown, end),
+            Self::Alone(ranges) => {
+                if outgrown {
+                    ranges.outgrown();
+                }
+                if let Some(end) = end {
+                    ranges.end_met(end);
+                }
+            }
+        }
+    }
+}
+
 /// Where the bytes come from.
-pub(super) enum From {
+#[derive(Clone)]
+pub(crate) enum From {
     /// A local file.
     File(SourceFile),
     /// The embedder, and the size it named.
@@ -83,8 +126,24 @@ pub(super) enum From {
 /// How far a file is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
+    /// What an earlier connection left is to be removed.
+    Purging,
+    PurgingAsked,
     /// Nothing was done yet.
     New,
+    /// Others have begun it: its temporary file is to be opened here as well.
+    Joining,
+    JoiningAsked,
+    /// The server does not open it again.
+    Refused,
+    /// Others go on with it: the handle is to be closed.
+    Leaving,
+    LeavingAsked,
+    /// All is on the server, under this name or that: which?
+    Finding,
+    FindingAsked,
+    FindingName,
+    FindingNameAsked,
     /// The local file is being opened.
     Opening,
     /// The local file is open. The server is to be asked what has the name.
@@ -130,12 +189,18 @@ impl PutFile {
             temporary: RemotePath::from(""),
             path: task.path,
             attempt: 0,
-            state: State::New,
+            state: if task.stale.is_some() {
+                State::Purging
+            } else {
+                State::New
+            },
             opened: None,
             replaced_mode: None,
             created: false,
             handle: None,
-            ranges: Arc::new(Mutex::new(Ranges::new(None))),
+            hold: Hold::Alone(Ranges::new(None)),
+            has_left: false,
+            stale: task.stale,
             upload: None,
             block: None,
             reading: 0,
@@ -147,8 +212,14 @@ impl PutFile {
 
     /// Bytes that are still to be sent, about.
     pub(super) fn left_to_send(&self) -> u64 {
+        if let Hold::Joint(joint) = &self.hold {
+            let dealt = self.upload.as_ref().map_or(0, Upload::left_to_send);
+            return joint.left().saturating_add(u64::from(dealt));
+        }
         match self.state {
-            State::New | State::Opening => SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS)),
+            State::Purging | State::PurgingAsked | State::New | State::Opening => {
+                SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS))
+            }
             State::Opened | State::Looking | State::Creating | State::Asked | State::Writing => {
                 let size = self
                     .announced()
@@ -226,7 +297,12 @@ impl Put {
             };
             let before = file.state;
             match file.state {
+                State::Purging => self.purge(key, cx),
                 State::New => self.open_source(key, cx),
+                State::Joining => self.join(key, cx),
+                State::Refused => self.leave_file(key, cx),
+                State::Leaving => self.close_share(key, cx),
+                State::Finding | State::FindingName => self.find(key, cx),
                 State::Opened => self.look_first(key, cx),
                 State::Creating => self.create(key, cx),
                 State::Writing => self.see_whether_sent(key, cx),
@@ -240,6 +316,11 @@ impl Put {
                 State::Opening
                 | State::Looking
                 | State::Asked
+                | State::PurgingAsked
+                | State::JoiningAsked
+                | State::LeavingAsked
+                | State::FindingAsked
+                | State::FindingNameAsked
                 | State::Renaming
                 | State::ClearingAsked
                 | State::RenamingAgain
@@ -378,13 +459,16 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if file.is_joining() {
+            return self.on_join_answer(key, what, answer, cx);
+        }
         let result = match (what, answer) {
-            (What::Write { len, .. }, Answer::Status(status, message)) => {
+            (What::Write { span, .. }, Answer::Status(status, message)) => {
                 if status == StatusCode::OK {
-                    self.plan.progress.add_bytes(u64::from(len));
+                    self.plan.progress.add_bytes(u64::from(span.len));
                 }
                 if let Some(upload) = &mut file.upload {
-                    upload.on_status(len, status);
+                    upload.on_status(span.len, status);
                 }
                 if status == StatusCode::OK {
                     Ok(())
@@ -469,25 +553,67 @@ impl Put {
         };
         let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
         let chunk = cx.core.write_len(handle_len, cx.link);
-        file.ranges = Arc::new(Mutex::new(Ranges::new(file.announced())));
-        file.upload = Some(Upload::new(file.announced(), chunk));
+        let announced = file.announced();
+        file.upload = Some(Upload::new(announced, chunk));
         file.state = State::Writing;
+        if matches!(file.hold, Hold::Joint(_)) {
+            return Ok(());
+        }
+        let ranges = Ranges::of(announced, RANGE_LEN_UP);
+        if announced.is_none_or(|size| size <= JOINT_LEN_MIN) {
+            file.hold = Hold::Alone(ranges);
+            return Ok(());
+        }
+        let source = (file.from.clone(), file.opened.clone());
+        let (path, temporary) = (file.path.clone(), file.temporary.clone());
+        let joint = Arc::new(Joint::new(source, path, temporary, ranges, self.stripes));
+        file.hold = Hold::Joint(Arc::clone(&joint));
+        if let Some(rtt) = cx.core.up.min_rtt() {
+            self.plan.on_round_trip(rtt);
+        }
+        self.plan.add_joint(&joint);
         Ok(())
     }
 
     /// When all data is sent, what follows it goes out at once.
-    fn see_whether_sent(&mut self, key: Key, _cx: &mut Cx<'_>) {
+    fn see_whether_sent(&mut self, key: Key, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let Some(upload) = &file.upload else { return };
-        if let (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) =
-            (upload.poll(), upload.end())
-        {
-            file.size = end;
-            file.block = None;
-            file.state = State::SettingAttrs;
-        }
+        let Some(upload) = &mut file.upload else {
+            return;
+        };
+        let end = match &file.hold {
+            Hold::Joint(joint) if joint.is_over() => {
+                // Somebody else failed, and said so.
+                if let Some(Item::File(file)) = self.items.remove(key) {
+                    self.files -= 1;
+                    self.discard(key, *file, cx);
+                }
+                return;
+            }
+            Hold::Joint(_) if !upload.is_sent() => return,
+            Hold::Joint(joint) => match joint.leave_done(upload.is_quiet()) {
+                None | Some(Left::Orphan) => return,
+                Some(Left::Others) => {
+                    file.has_left = true;
+                    file.block = None;
+                    file.state = State::Leaving;
+                    return;
+                }
+                Some(Left::Last { end }) => {
+                    upload.end_at(end);
+                    end
+                }
+            },
+            Hold::Alone(_) => match (upload.poll(), upload.end()) {
+                (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) => end,
+                _ => return,
+            },
+        };
+        file.size = end;
+        file.block = None;
+        file.state = State::SettingAttrs;
     }
 
     /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
@@ -557,7 +683,9 @@ impl Put {
             return;
         };
         let written = file.upload.as_ref().map(Upload::poll);
-        if file.waiting == 0 && matches!(written, Some(upload::Step::Done { .. })) {
+        let is_closing = matches!(&file.hold, Hold::Joint(joint) if joint.is_closing());
+        let is_written = matches!(written, Some(upload::Step::Done { .. }));
+        if file.waiting == 0 && is_written && !is_closing {
             file.state = State::Naming;
         }
     }

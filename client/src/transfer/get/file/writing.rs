@@ -2,19 +2,23 @@
 
 use std::{io::IoSlice, sync::Arc};
 
-use super::{GetFile, MODE_DEFAULT, State, Target};
+use super::{GetFile, Hold, MODE_DEFAULT, State, Target, is_for_several};
 use crate::{
     platform,
     requests::{job::Cx, slots::Key},
     transfer::{
         chunk::Chunk,
         disk::Done,
-        download::Download,
+        download::{Download, ReadFault},
         error::TransferError,
-        get::{Get, Item, Local},
+        get::{
+            Get, Item, Local,
+            joint::{Joint, Left},
+        },
         local::{Created, Finish, LocalAction, LocalFault, Tree},
         names::Identity,
         options::Durability,
+        ranges::{Ranges, Span},
     },
 };
 
@@ -46,6 +50,7 @@ impl Get {
         };
         match &file.local {
             Local::Named(_) => {} // its directory is being opened
+            _ if file.target.is_some() => self.start_reading(key, cx), // others have created it
             Local::Sink(sink) => {
                 file.target = Some(Target::Sink(Arc::clone(sink)));
                 self.start_reading(key, cx);
@@ -77,18 +82,67 @@ impl Get {
         };
         file.download = Some(Download::new(file.size(), chunk));
         file.state = State::Reading;
+        if let (Hold::Alone(_), Some(attrs), Some(target)) = (&file.hold, file.attrs, &file.target)
+            && is_for_several(&attrs)
+        {
+            let ranges = Ranges::new(attrs.size);
+            let (path, target) = (file.path.clone(), target.clone());
+            let joint = Arc::new(Joint::new(path, attrs, file.depth, target, ranges));
+            file.hold = Hold::Joint(Arc::clone(&joint));
+            if let Some(rtt) = cx.core.down.min_rtt() {
+                self.plan.on_round_trip(rtt);
+            }
+            self.plan.add_joint(&joint);
+        }
     }
 
-    /// Names the file if all of it is here and written.
+    /// Names the file if all of it is here and written, or leaves it to the others who read it.
     pub(super) fn finish_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let options = &self.options;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let Some(finished) = file.download.as_ref().and_then(Download::finished) else {
+        let Some(download) = &file.download else {
             return;
         };
-        self.chunk = file.download.as_ref().map(Download::chunk);
+        let finished = match &file.hold {
+            Hold::Alone(_) => download.finished(),
+            Hold::Joint(joint) if joint.is_over() => {
+                // Somebody else failed, and said so.
+                if let Some(Item::File(file)) = self.items.remove(key) {
+                    self.files -= 1;
+                    self.discard(key, *file, cx);
+                }
+                return;
+            }
+            Hold::Joint(_) if !file.writing.is_empty() || !download.is_quiet() => return,
+            Hold::Joint(joint) => match joint.leave_done(download.highest()) {
+                None => return,
+                Some(Left::Whole {
+                    end: Some(end),
+                    highest,
+                }) => Some(if highest > end {
+                    Err(ReadFault::Shrank { end })
+                } else {
+                    Ok(end)
+                }),
+                Some(Left::Whole { end: None, highest }) => Some(Err(ReadFault::Truncated {
+                    got: highest,
+                    expected: file.size().unwrap_or(u64::MAX),
+                })),
+                Some(Left::Others | Left::Orphan) => {
+                    self.chunk = Some(download.chunk());
+                    if let Some(Item::File(file)) = self.items.remove(key) {
+                        self.files -= 1;
+                        self.discard_left(key, *file, cx);
+                    }
+                    return;
+                }
+            },
+        };
+        let Some(finished) = finished else {
+            return;
+        };
+        self.chunk = Some(download.chunk());
         let size = match finished {
             Ok(size) => size,
             Err(fault) => {
@@ -96,9 +150,17 @@ impl Get {
                 return self.fail_file(key, error, cx);
             }
         };
-        if file.unwritten > 0 {
-            return;
+        if file.writing.is_empty() {
+            self.name_file(key, size, cx);
         }
+    }
+
+    /// Gives the local file its times and its name.
+    pub(super) fn name_file(&mut self, key: Key, size: u64, cx: &mut Cx<'_>) {
+        let options = &self.options;
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         file.state = State::Naming { size };
         if let Some(handle) = file.handle.take() {
             self.closing.push_back(handle);
@@ -183,9 +245,13 @@ impl Get {
                 self.start_reading(key, cx);
                 Ok(())
             }
-            Done::Written(Ok(bytes)) => {
-                file.unwritten = file.unwritten.saturating_sub(bytes);
-                self.plan.progress.add_bytes(bytes as u64);
+            Done::Written {
+                span,
+                result: Ok(()),
+            } => {
+                file.writing.retain(|other| *other != span);
+                file.came = file.came.saturating_add(u64::from(span.len));
+                self.plan.progress.add_bytes(u64::from(span.len));
                 Ok(())
             }
             Done::Named(Ok(())) => {
@@ -194,7 +260,9 @@ impl Get {
             }
             Done::Rooted(Err(fault))
             | Done::Created(Err(fault))
-            | Done::Written(Err(fault))
+            | Done::Written {
+                result: Err(fault), ..
+            }
             | Done::Named(Err(fault)) => Err(TransferError::from(fault)),
             Done::Panicked => Err(TransferError::Panicked),
             _ => Ok(()),
@@ -212,6 +280,10 @@ impl Get {
         let State::Naming { size } = file.state else {
             return;
         };
+        if let Some(joint) = file.joint() {
+            self.plan.remove_joint(joint);
+            joint.end();
+        }
         self.plan
             .progress
             .correct_total(file.size().unwrap_or(0), size);
@@ -233,12 +305,17 @@ impl GetFile {
         key: Key,
         cx: &mut Cx<'_>,
     ) -> Result<usize, TransferError> {
+        let span = Span {
+            offset,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
         match &self.target {
             Some(Target::File(created, tree)) if tree.speed().is_quick() => {
                 let result = tree
                     .speed()
                     .measure(|| platform::write_run(&created.file, run, offset));
                 result.map_err(|error| created.fault(LocalAction::Write, error))?;
+                self.came = self.came.saturating_add(len as u64);
                 return Ok(len);
             }
             Some(Target::File(created, tree)) => {
@@ -248,10 +325,10 @@ impl GetFile {
                     let mut run = [IoSlice::new(&block)];
                     let write = || platform::write_run(&created.file, &mut run, offset);
                     let result = speed.measure(write);
-                    Done::Written(match result {
-                        Ok(()) => Ok(len),
-                        Err(error) => Err(created.fault(LocalAction::Write, error)),
-                    })
+                    Done::Written {
+                        span,
+                        result: result.map_err(|error| created.fault(LocalAction::Write, error)),
+                    }
                 });
             }
             Some(Target::Sink(sink)) => {
@@ -263,12 +340,15 @@ impl GetFile {
                         path: path.into(),
                         source,
                     };
-                    Done::Written(sink.write_at(offset, &block).map(|()| len).map_err(fault))
+                    Done::Written {
+                        span,
+                        result: sink.write_at(offset, &block).map_err(fault),
+                    }
                 });
             }
             None => return Ok(len), // given up meanwhile
         }
-        self.unwritten += len;
+        self.writing.push(span);
         Ok(0)
     }
 }

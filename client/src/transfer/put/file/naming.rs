@@ -147,6 +147,10 @@ impl Put {
             return;
         };
         self.files -= 1;
+        if let Some(joint) = file.joint() {
+            joint.end();
+            self.plan.remove_joint(joint);
+        }
         self.plan
             .progress
             .correct_total(file.announced().unwrap_or(0), file.size);

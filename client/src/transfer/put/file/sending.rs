@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{self, IoSliceMut},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use super::{From, PutFile, State};
@@ -99,8 +99,7 @@ impl PutFile {
             match upload.poll() {
                 Step::Write(span) => break span,
                 Step::Starved => {
-                    let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-                    let Some(range) = ranges.deal() else {
+                    let Some(range) = self.hold.deal() else {
                         return Ok(Next::Did(Sending::Nothing));
                     };
                     upload.deal(range);
@@ -252,13 +251,7 @@ impl PutFile {
             return Err(TransferError::Changed { path, source });
         }
         if upload.has_outgrown() || upload.end().is_some() {
-            let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
-            if upload.has_outgrown() {
-                ranges.outgrown();
-            }
-            if let Some(end) = upload.end() {
-                ranges.end_met(end);
-            }
+            self.hold.learn(upload.has_outgrown(), upload.end());
         }
         Ok(Next::Did(if sent > 0 {
             Sending::Sent

@@ -1,0 +1,311 @@
+//! One plan on several channels, of which some are lost: every file whole, once, and no trace of
+//! anything else.
+
+use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc};
+
+use ketch_protocol::{ExtensionName, PacketType, RemotePath, StatusCode};
+use proptest::prelude::*;
+
+use super::{
+    server::{Habits, Node},
+    sim::{Sim, poll},
+};
+use crate::{
+    GetOptions, PutOptions, Report, TransferError,
+    transfer::{get, outcome::Outcome, plan::Work, put},
+};
+
+/// Channels to one server: they have their requests of their own, and its files in common.
+struct Team {
+    sims: Vec<Sim>,
+    nodes: BTreeMap<Vec<u8>, Node>,
+    habits: Habits,
+    seed: u64,
+    /// Whether others come when all were lost.
+    may_be_lost: bool,
+}
+
+impl Team {
+    fn new(habits: Habits, seed: u64) -> Self {
+        let mut team = Self {
+            sims: Vec::new(),
+            nodes: BTreeMap::from([(b"/".to_vec(), Node::Dir)]),
+            habits,
+            seed,
+            may_be_lost: true,
+        };
+        team.add();
+        team
+    }
+
+    fn add(&mut self) {
+        self.seed = self.seed.wrapping_mul(31).wrapping_add(7);
+        let mut sim = Sim::new(self.habits.clone(), self.seed);
+        sim.packets_max = 4;
+        self.sims.push(sim);
+    }
+
+    /// Has another channel work on it.
+    fn grow<W: Work>(&mut self, outcome: &Outcome<W>) {
+        self.add();
+        let sim = self.sims.last().expect("just added");
+        outcome.add_worker(sim.sftp.shared());
+    }
+
+    /// One turn of everybody. Says whether anything happened.
+    fn turn(&mut self) -> bool {
+        let mut moved = false;
+        for sim in &mut self.sims {
+            std::mem::swap(&mut self.nodes, &mut sim.server.nodes);
+            moved |= sim.turn();
+            std::mem::swap(&mut self.nodes, &mut sim.server.nodes);
+        }
+        moved
+    }
+
+    /// A connection is lost, with all that was on its way.
+    fn lose(&mut self, index: usize) {
+        let index = index % self.sims.len();
+        let mut sim = self.sims.swap_remove(index);
+        let why = io::Error::from(io::ErrorKind::ConnectionReset);
+        sim.requests.on_closed(Arc::new(why));
+        sim.run_threads();
+    }
+
+    fn run<W: Work>(
+        &mut self,
+        outcome: &mut Outcome<W>,
+        mut event: impl FnMut(&mut Self, &Outcome<W>, usize),
+    ) -> Result<Report, TransferError>
+    where
+        W::Options: Unpin,
+    {
+        outcome.plan().set_second_chance(self.may_be_lost);
+        let mut idle = 0;
+        for turn in 0..100_000 {
+            event(self, outcome, turn);
+            if let Some(result) = poll(Pin::new(&mut *outcome)) {
+                // What is still to be cleaned up is.
+                for _ in 0..5 {
+                    self.turn();
+                }
+                return result;
+            }
+            idle = if self.turn() { 0 } else { idle + 1 };
+            assert!(idle < 20, "nothing happens any more, seed {}", self.seed);
+        }
+        panic!("no end in sight, seed {}", self.seed);
+    }
+
+    fn handles(&self) -> usize {
+        self.sims.iter().map(|sim| sim.server.handles()).sum()
+    }
+}
+
+fn content(len: usize, salt: usize) -> Vec<u8> {
+    let byte = |i: usize| u8::try_from((i / 1000 + i + salt) % 251).unwrap();
+    (0..len).map(byte).collect()
+}
+
+/// Loses connections in some turns, and has another come in its place or not.
+fn losses<W: Work>(losses: Vec<(usize, usize)>) -> impl FnMut(&mut Team, &Outcome<W>, usize) {
+    move |team, outcome, turn| {
+        for &(when, which) in &losses {
+            if when == turn {
+                team.lose(which);
+                team.grow(outcome);
+            }
+        }
+    }
+}
+
+fn arb_losses() -> impl Strategy<Value = Vec<(usize, usize)>> {
+    proptest::collection::vec((0..60_usize, 0..4_usize), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_download_by_many_with_losses_is_whole(
+        channels in 1..4_usize, shuffle in any::<bool>(), seed in any::<u64>(),
+        large in 0..2_000_000_usize, small in 0..40_usize, cuts in arb_losses(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut team = Team::new(Habits { shuffle, ..Habits::default() }, seed);
+        let server = &mut team.sims[0].server;
+        server.dir("/t");
+        server.dir("/t/sub");
+        server.file("/t/large", content(large, 1));
+        for n in 0..small {
+            server.file(&format!("/t/sub/{n}"), content(n * 900, n));
+        }
+        team.nodes = server.nodes.clone();
+        let options = GetOptions::new().recursive(true);
+        let shared = team.sims[0].sftp.shared().clone();
+        let local = dir.path().join("t");
+        let mut outcome = get::start_to_path(&shared, "/t".into(), local.clone(), options);
+        for _ in 1..channels {
+            team.grow(&outcome);
+        }
+        let report = team.run(&mut outcome, losses(cuts)).unwrap();
+        prop_assert_eq!((report.files, report.directories), (1 + small as u64, 2));
+        prop_assert!(fs::read(local.join("large")).unwrap() == content(large, 1));
+        for n in 0..small {
+            let found = fs::read(local.join(format!("sub/{n}"))).unwrap();
+            prop_assert!(found == content(n * 900, n));
+        }
+        prop_assert_eq!(fs::read_dir(&local).unwrap().count(), 2);
+        prop_assert_eq!(fs::read_dir(local.join("sub")).unwrap().count(), small);
+        prop_assert_eq!(team.handles(), 0);
+    }
+
+    #[test]
+    fn an_upload_by_many_with_losses_is_whole(
+        channels in 1..4_usize, shuffle in any::<bool>(), seed in any::<u64>(), posix in any::<bool>(),
+        large in 0..2_000_000_usize, small in 0..40_usize, cuts in arb_losses(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("large"), content(large, 1)).unwrap();
+        for n in 0..small {
+            fs::write(dir.path().join(format!("sub/{n}")), content(n * 900, n)).unwrap();
+        }
+        let mut habits = Habits { shuffle, ..Habits::default() };
+        habits.extensions.retain(|&name| posix || name != ExtensionName::PosixRename);
+        let mut team = Team::new(habits, seed);
+        let options = PutOptions::new().recursive(true);
+        let shared = team.sims[0].sftp.shared().clone();
+        let mut outcome =
+            put::start_from_path(&shared, dir.path().to_owned(), "/t".into(), options);
+        for _ in 1..channels {
+            team.grow(&outcome);
+        }
+        let report = team.run(&mut outcome, losses(cuts)).unwrap();
+        prop_assert_eq!((report.files, report.directories), (1 + small as u64, 2));
+        let mut expected = BTreeMap::from([
+            (b"/".to_vec(), None),
+            (b"/t".to_vec(), None),
+            (b"/t/sub".to_vec(), None),
+            (b"/t/large".to_vec(), Some(content(large, 1))),
+        ]);
+        for n in 0..small {
+            expected.insert(format!("/t/sub/{n}").into_bytes(), Some(content(n * 900, n)));
+        }
+        let found: BTreeMap<_, _> = team.nodes.iter().map(|(path, node)| {
+            let data = match node {
+                Node::File { data, .. } => Some(data.clone()),
+                Node::Dir | Node::Link => None,
+            };
+            (path.clone(), data)
+        }).collect();
+        let names = |of: &BTreeMap<Vec<u8>, _>| -> Vec<RemotePath> {
+            of.keys().map(|path| RemotePath::from(&path[..])).collect()
+        };
+        prop_assert_eq!(names(&found), names(&expected));
+        prop_assert!(found == expected);
+        prop_assert_eq!(team.handles(), 0);
+    }
+}
+
+#[test]
+fn several_channels_share_one_large_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    let whole = content(16_000_000, 3);
+    team.sims[0].server.file("/a", whole.clone());
+    team.nodes = team.sims[0].server.nodes.clone();
+    let shared = team.sims[0].sftp.shared().clone();
+    let local = dir.path().join("a");
+    let mut down = get::start_to_path(&shared, "/a".into(), local.clone(), GetOptions::new());
+    team.grow(&down);
+    team.grow(&down);
+    let report = team.run(&mut down, |_, _, _| {}).unwrap();
+    assert_eq!((report.files, report.bytes), (1, 16_000_000));
+    assert!(fs::read(&local).unwrap() == whole);
+    for sim in &team.sims {
+        let reads = sim.server.asked(PacketType::READ);
+        assert!(reads > 10, "everybody reads: {reads}");
+    }
+    let shared = team.sims[0].sftp.shared().clone();
+    let mut up = put::start_from_path(&shared, local, "/b".into(), PutOptions::new());
+    for sim in &team.sims[1..] {
+        up.add_worker(sim.sftp.shared());
+    }
+    let report = team.run(&mut up, |_, _, _| {}).unwrap();
+    assert_eq!((report.files, report.bytes), (1, 16_000_000));
+    let Some(Node::File { data, .. }) = team.nodes.get(&b"/b"[..]) else {
+        panic!("not there");
+    };
+    assert!(*data == whole);
+    assert_eq!(team.nodes.len(), 3);
+    for sim in &team.sims {
+        let writes = sim.server.asked(PacketType::WRITE);
+        assert!(writes > 10, "everybody writes: {writes}");
+    }
+}
+
+#[test]
+fn a_plan_without_a_second_chance_ends_with_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    team.sims[0].server.file("/a", content(3_000_000, 3));
+    team.nodes = team.sims[0].server.nodes.clone();
+    let shared = team.sims[0].sftp.shared().clone();
+    let local = dir.path().join("a");
+    team.may_be_lost = false;
+    let mut down = get::start_to_path(&shared, "/a".into(), local, GetOptions::new());
+    let error = team
+        .run(&mut down, |team, _, turn| {
+            if turn == 12 {
+                team.lose(0);
+            }
+        })
+        .unwrap_err();
+    assert!(crate::Failure::is_transient(&error), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn one_channel_s_failure_ends_the_file_for_all_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(3_000_000, 3)).unwrap();
+    for nth in [1, 5, 9] {
+        let habits = Habits {
+            fails: Some((PacketType::WRITE, nth, StatusCode::FAILURE)),
+            ..Habits::default()
+        };
+        let mut team = Team::new(habits, 1);
+        let shared = team.sims[0].sftp.shared().clone();
+        let from = dir.path().join("a");
+        let mut up = put::start_from_path(&shared, from, "/b".into(), PutOptions::new());
+        team.grow(&up);
+        team.grow(&up);
+        let error = team.run(&mut up, |_, _, _| {}).unwrap_err();
+        assert!(matches!(error, TransferError::Refused { .. }), "{error}");
+        assert_eq!(team.nodes.len(), 1);
+        assert_eq!(team.handles(), 0);
+    }
+}
+
+#[test]
+fn giving_up_leaves_nothing_on_any_channel() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(3_000_000, 3)).unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    let shared = team.sims[0].sftp.shared().clone();
+    let from = dir.path().join("a");
+    let mut up = put::start_from_path(&shared, from, "/b".into(), PutOptions::new());
+    team.grow(&up);
+    for _ in 0..12 {
+        assert!(poll(Pin::new(&mut up)).is_none());
+        team.turn();
+    }
+    assert_eq!(team.nodes.len(), 2);
+    drop(up);
+    for _ in 0..20 {
+        team.turn();
+    }
+    assert_eq!(team.nodes.len(), 1);
+    assert_eq!(team.handles(), 0);
+}

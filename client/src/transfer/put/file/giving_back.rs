@@ -1,0 +1,121 @@
+//! What is left of an upload when its connection is lost, or nobody wants it any more.
+
+use std::sync::Arc;
+
+use super::{Hold, PutFile, State};
+use crate::{
+    requests::{job::Cx, slots::Key, table::What},
+    transfer::{
+        plan::Plan,
+        put::{
+            Put, Undo, Up,
+            joint::{Joint, Left},
+        },
+        ranges::Ranges,
+        upload::Upload,
+    },
+};
+
+impl Put {
+    /// Takes back what was done on the server for a file that will not be whole.
+    pub(in crate::transfer::put) fn discard(&mut self, key: Key, file: PutFile, cx: &mut Cx<'_>) {
+        let is_last = match &file.hold {
+            Hold::Alone(_) => {
+                cx.orphan(key, Some(&file.temporary));
+                true
+            }
+            Hold::Joint(joint) => {
+                cx.orphan(key, None);
+                joint.end();
+                self.plan.remove_joint(joint);
+                if file.has_left {
+                    joint.on_closed();
+                    false
+                } else {
+                    joint.leave([]) == Left::Orphan
+                }
+            }
+        };
+        if let Some(handle) = file.handle {
+            self.undoing.push_back(Undo::Close(handle));
+        }
+        if file.created && is_last {
+            self.undoing.push_back(Undo::Remove(file.temporary));
+        }
+        if let Some(stale) = file.stale {
+            self.undoing.push_back(Undo::Remove(stale));
+        }
+    }
+}
+
+impl PutFile {
+    /// A request about it will not be answered.
+    pub(in crate::transfer::put) fn on_lost(&mut self, what: What) {
+        if let (What::Write { span, .. }, Some(upload)) = (what, &mut self.upload) {
+            upload.on_lost();
+            if let Hold::Joint(joint) = &self.hold {
+                joint.give_back(span);
+            }
+        }
+    }
+
+    /// The connection is lost: what was acknowledged stays, what was not goes back to the plan.
+    pub(in crate::transfer::put) fn give_back(mut self, plan: &Plan<Up>) {
+        let is_named = self.is_being_named();
+        match &self.hold {
+            Hold::Joint(joint) if self.has_left => {
+                joint.on_closed();
+                plan.wake_workers();
+            }
+            Hold::Joint(joint) => {
+                if is_named {
+                    joint.set_whole(self.size);
+                }
+                joint.leave(self.upload.as_mut().and_then(Upload::give_back));
+            }
+            Hold::Alone(_) if is_named => {
+                // It may have its name already: it is not begun again.
+                let mut ranges = Ranges::new(Some(self.size));
+                ranges.end_met(0);
+                let source = (self.from, self.opened);
+                let joint = Joint::new(source, self.path, self.temporary, ranges, false);
+                joint.set_whole(self.size);
+                joint.leave([]);
+                plan.add_joint(&Arc::new(joint));
+            }
+            Hold::Alone(_) => {
+                let came = self.upload.as_ref().map_or(0, Upload::acknowledged);
+                plan.progress.take_back(came);
+                if self.is_counted() {
+                    let size = self.announced().unwrap_or(0);
+                    plan.progress.correct_total(size, 0);
+                }
+                let stale = if self.created || self.state == State::Asked {
+                    Some(self.temporary.clone())
+                } else {
+                    self.stale.clone()
+                };
+                plan.give_back_file(self.into_task(stale));
+            }
+        }
+    }
+
+    /// Whether all of it is on the server, and it may have its name.
+    const fn is_being_named(&self) -> bool {
+        matches!(
+            self.state,
+            State::Naming
+                | State::Renaming
+                | State::Clearing
+                | State::ClearingAsked
+                | State::NamingAgain
+                | State::RenamingAgain
+                | State::Checking { .. }
+                | State::CheckingAsked { .. }
+                | State::Finding
+                | State::FindingAsked
+                | State::FindingName
+                | State::FindingNameAsked
+        )
+    }
+}
