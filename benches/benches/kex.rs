@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use ketch_keys::PrivateKey;
 use ketch_transport::algorithm::Kex;
 use ketch_transport::config::{ClientConfig, HostKey, ServerConfig};
 use ketch_transport::connection::Connection;
 use ketch_transport::crypto::SystemRandom;
-use ketch_transport::crypto::hostkey::HostKeyPair;
 use ketch_transport::event::Event;
 use ketch_transport::packet::Input;
 use rustix::time::{ClockId, clock_gettime};
@@ -93,7 +93,7 @@ fn exchange(kex: Kex, host_key: &Arc<HostKey>) -> (Duration, Duration) {
 }
 
 fn exchanges(c: &mut Criterion) {
-    let host_key = Arc::new(HostKey::new(HostKeyPair::from_ed25519_seed([7; 32].into())));
+    let host_key = Arc::new(HostKey::new(PrivateKey::from_ed25519_seed([7; 32].into())));
     let mut group = c.benchmark_group("kex");
     group.sample_size(10);
     for &kex in Kex::ALL {

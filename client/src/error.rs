@@ -155,7 +155,7 @@ fn kind_of_connection(error: &ConnectionError) -> Kind {
         ConnectionError::TooManyAttempts => Kind::Auth,
         ConnectionError::RandomFailed(_) => Kind::Local,
         // Connecting again without guessing works.
-        ConnectionError::GuessedWrong => Kind::Network,
+        ConnectionError::WrongChannelForeseen => Kind::Network,
         // It is full, restarts, or lost sight of us: all of that passes.
         ConnectionError::Disconnected { reason, .. }
             if [

@@ -73,11 +73,11 @@ pub use dir::{DirEntries, DirEntry, DirEntryRef, ReadDir};
 pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
 pub use filter::{Filter, PATTERN_LEN_MAX, PatternError, RULES_MAX};
+pub use ketch_keys::PublicKey;
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };
 pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
-pub use ketch_transport::crypto::hostkey::PublicKey;
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
 pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};

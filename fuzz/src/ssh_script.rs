@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ketch_keys::PrivateKey;
 use ketch_transport::algorithm::{Kex, SignatureAlgorithm};
 use ketch_transport::auth::{Credential, Method, Prompt, Questions};
 use ketch_transport::channel::ChannelId;
 use ketch_transport::config::{AuthMethod, ClientConfig, CommonConfig, HostKey, ServerConfig};
 use ketch_transport::connection::Connection;
-use ketch_transport::crypto::hostkey::HostKeyPair;
 use ketch_transport::crypto::{Random, RandomFailed};
 use ketch_transport::error::ConnectionError;
 use ketch_transport::event::{Event, SessionRequest};
@@ -130,7 +130,7 @@ fn run(is_client: bool, data: &[u8]) {
     let server = || {
         let seed = if is_known { 9 } else { 8 };
         let keys = [seed, 10].map(|seed| {
-            let key = HostKeyPair::from_ed25519_seed([seed; 32].into());
+            let key = PrivateKey::from_ed25519_seed([seed; 32].into());
             Arc::new(HostKey::new(key))
         });
         let mut config = ServerConfig::new(keys);
@@ -304,7 +304,7 @@ impl Side {
     fn on_event(&mut self, event: Event<'_>) -> Result<(), ConnectionError> {
         match event {
             Event::HostKey(key) => {
-                let known = HostKeyPair::from_ed25519_seed([9; 32].into());
+                let known = PrivateKey::from_ed25519_seed([9; 32].into());
                 if self.is_rogue || &key == known.public_key() {
                     self.connection.accept_host_key()?;
                 }
@@ -507,7 +507,7 @@ mod tests {
     #[test]
     fn who_knows_the_password_gets_as_far_as_a_channel() {
         let mut config = ServerConfig::new([Arc::new(HostKey::new(
-            HostKeyPair::from_ed25519_seed([9; 32].into()),
+            PrivateKey::from_ed25519_seed([9; 32].into()),
         ))]);
         config.common.preferences = preferences(0);
         let mut server = Side::new(|now| Connection::server(config, Box::new(Seeded(3)), now));

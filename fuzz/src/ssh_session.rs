@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ketch_keys::PrivateKey;
 use ketch_transport::auth::Credential;
 use ketch_transport::channel::ChannelId;
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::connection::Connection;
-use ketch_transport::crypto::hostkey::HostKeyPair;
 use ketch_transport::crypto::{Random, RandomFailed};
 use ketch_transport::error::ConnectionError;
 use ketch_transport::event::Event;
@@ -168,7 +168,7 @@ impl Joined {
         mut on_event: impl FnMut(&mut Connection, &Event<'_>) -> Result<(), ConnectionError>,
     ) -> Result<(), ConnectionError> {
         let Self { tested, other } = self;
-        other.connection.send_raw_for_tests(payload)?;
+        other.connection.say_raw(payload)?;
         let mut bytes = other.connection.output().to_vec();
         other.connection.output_taken(bytes.len());
         let mut input = Input::new(&mut bytes);
@@ -245,7 +245,7 @@ impl Side {
     }
 
     fn server(seed: u64) -> Self {
-        let key = HostKeyPair::from_ed25519_seed([9; 32].into());
+        let key = PrivateKey::from_ed25519_seed([9; 32].into());
         let config = ServerConfig::new([Arc::new(key.into())]);
         Self::new(false, |now| {
             Connection::server(config, Box::new(Seeded(seed)), now)

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ketch_keys::PublicKey;
 use ketch_protocol::Escaped;
 use ketch_transport::config::ServerConfig;
-use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;

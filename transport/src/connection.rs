@@ -8,18 +8,16 @@
 //! After any call, [`Connection::flush`] turns what channels have to send into packets.
 
 mod channels;
+mod login;
 
 use std::time::Instant;
 
 use ketch_wire::{NameList, Reader};
-use zeroize::Zeroizing;
 
 use crate::admission::{Part, Reaction, Stage, reaction};
-use crate::algorithm::SignatureAlgorithm;
-use crate::auth::client::{self, ClientAuth};
-use crate::auth::server::{self, ServerAuth, UserKeys};
-use crate::auth::{Credential, Questions, Session};
-use crate::config::{AuthMethod, ClientConfig, CommonConfig, Remembered, ServerConfig};
+use crate::auth::client::ClientAuth;
+use crate::auth::server::{ServerAuth, UserKeys};
+use crate::config::{ClientConfig, CommonConfig, Remembered, ServerConfig};
 use crate::crypto::Random;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::event::Event;
@@ -31,8 +29,8 @@ use crate::message::transport::{Disconnect, DisconnectReason, ExtInfo, Unimpleme
 use crate::mux::{Mux, Sessions};
 use crate::outbox::Outbox;
 use crate::packet::{
-    Identification, IdentificationReader, Input, Lent, PACKET_LEN_MAX, PACKET_LEN_MAX_BEFORE_AUTH,
-    Packet, PacketError, Progress, Receiver,
+    Identification, IdentificationReader, Input, Lent, PACKET_LEN_MAX_BEFORE_AUTH, Packet,
+    PacketError, Progress, Receiver,
 };
 use crate::profile::Preferences;
 use crate::strict;
@@ -472,189 +470,6 @@ impl Connection {
         Ok(None)
     }
 
-    fn on_auth<'a>(
-        &mut self,
-        number: u8,
-        fields: Reader<'a>,
-        now: Instant,
-    ) -> Result<Option<Event<'a>>, ConnectionError> {
-        let _entered = tracing::debug_span!("auth").entered();
-        let Some(session) = session(&self.handshake) else {
-            let state = "before keys";
-            return Err(PeerMisbehaved::Unexpected { number, state }.into());
-        };
-        match &mut self.auth {
-            Auth::Client(auth) => match auth.on_message(number, fields, session)? {
-                client::Outcome::Going => Ok(None),
-                client::Outcome::Banner(text) => Ok(Some(Event::Banner(text))),
-                client::Outcome::Sign(data) => Ok(Some(Event::Sign(data))),
-                client::Outcome::Questions(questions) => Ok(Some(Event::Questions(questions))),
-                client::Outcome::PasswordExpired(prompt) => {
-                    Ok(Some(Event::PasswordExpired(prompt)))
-                }
-                client::Outcome::Wanted { failure } => {
-                    let methods = failure.methods.iter().map(str::to_owned).collect();
-                    let partial = failure.partial_success;
-                    Ok(Some(Event::AuthWanted {
-                        methods: Some(methods),
-                        partial,
-                    }))
-                }
-                client::Outcome::Authenticated => {
-                    self.on_authenticated(now);
-                    Ok(Some(Event::Authenticated))
-                }
-            },
-            Auth::Server(auth) => {
-                match auth.on_message(number, fields, session, &mut self.outbox)? {
-                    server::Outcome::Going => Ok(None),
-                    server::Outcome::Attempt(attempt) => Ok(Some(Event::Attempt(attempt))),
-                }
-            }
-        }
-    }
-
-    fn on_authenticated(&mut self, now: Instant) {
-        self.receiver.set_len_max(PACKET_LEN_MAX);
-        self.receiver.start_compression();
-        self.outbox.sender.start_compression();
-        self.keeper.on_authenticated(now);
-    }
-
-    /// Client: the host key is trusted, the handshake goes on.
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    pub fn accept_host_key(&mut self) -> Result<(), ConnectionError> {
-        self.handshake.accept_host_key(&mut self.outbox)
-    }
-
-    /// Client: tries a credential; returns what is to be signed if a signature is needed, which is
-    /// then handed to [`Connection::signature`]. It may also be the answer to questions, to an
-    /// expired password, or to the wish for a signature: then what was going on is given up.
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    pub fn authenticate(
-        &mut self,
-        credential: &Credential,
-    ) -> Result<Option<Vec<u8>>, ConnectionError> {
-        match (&mut self.auth, session(&self.handshake)) {
-            (Auth::Client(auth), Some(session)) => {
-                auth.authenticate(credential, session, &mut self.outbox)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Client: a signature over what was to be signed, as the blob that has the algorithm's name in
-    /// front (RFC 4253 §6.6).
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    pub fn signature(&mut self, blob: &[u8]) -> Result<(), ConnectionError> {
-        match &mut self.auth {
-            Auth::Client(auth) => auth.signature(blob, &mut self.outbox),
-            Auth::Server(_) => Ok(()),
-        }
-    }
-
-    /// Client: the answers to the server's questions, as many as there were.
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    pub fn answers(&mut self, answers: &[Zeroizing<String>]) -> Result<(), ConnectionError> {
-        match &mut self.auth {
-            Auth::Client(auth) => auth.answers(answers, &mut self.outbox),
-            Auth::Server(_) => Ok(()),
-        }
-    }
-
-    /// Client: the signature algorithms that the server verifies, as far as they are known here;
-    /// `None` if it did not say.
-    #[must_use]
-    pub fn server_sig_algs(&self) -> Option<&[SignatureAlgorithm]> {
-        match &self.auth {
-            Auth::Client(auth) => auth.server_sig_algs(),
-            Auth::Server(_) => None,
-        }
-    }
-
-    /// Client: whether anything was sent that proves who the user is: a signature, a password, or
-    /// an answer. A server that lets in without may be one that only wants to be trusted.
-    #[must_use]
-    pub const fn has_proved(&self) -> bool {
-        match &self.auth {
-            Auth::Client(auth) => auth.has_proved(),
-            Auth::Server(_) => false,
-        }
-    }
-
-    /// Server: the attempt is right. Returns whether somebody is in now.
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    pub fn accept_auth(&mut self, now: Instant) -> Result<bool, ConnectionError> {
-        let Auth::Server(auth) = &mut self.auth else {
-            return Ok(false);
-        };
-        let done = auth.accept(&mut self.outbox)?;
-        if done {
-            self.on_authenticated(now);
-            self.mux.offer_host_keys(&mut self.outbox)?;
-        }
-        Ok(done)
-    }
-
-    /// Server: the attempt is wrong.
-    ///
-    /// # Errors
-    /// [`ConnectionError::TooManyAttempts`] when there were enough of them.
-    pub fn reject_auth(&mut self) -> Result<(), ConnectionError> {
-        self.answer_attempt(ServerAuth::reject)
-    }
-
-    /// Server: the attempt is right, but is only a step: one of `remaining` has to follow, by the
-    /// same user. A query about a key, or a request without proof, is rejected instead.
-    ///
-    /// # Errors
-    /// As [`Connection::reject_auth`].
-    pub fn accept_auth_partially(
-        &mut self,
-        remaining: &[AuthMethod],
-    ) -> Result<(), ConnectionError> {
-        self.answer_attempt(|auth, outbox| auth.accept_partially(remaining, outbox))
-    }
-
-    /// Server: has whoever tries keyboard-interactive asked; at most
-    /// [`PROMPTS_MAX`](crate::auth::PROMPTS_MAX) questions at a time. Others are rejected instead.
-    ///
-    /// # Errors
-    /// As [`Connection::reject_auth`].
-    pub fn ask(&mut self, questions: &Questions) -> Result<(), ConnectionError> {
-        self.answer_attempt(|auth, outbox| auth.ask(questions, outbox))
-    }
-
-    /// Server: the password is right, but has to be changed first. Other attempts are rejected
-    /// instead.
-    ///
-    /// # Errors
-    /// As [`Connection::reject_auth`].
-    pub fn password_expired(&mut self, prompt: &str) -> Result<(), ConnectionError> {
-        self.answer_attempt(|auth, outbox| auth.password_expired(prompt, outbox))
-    }
-
-    fn answer_attempt(
-        &mut self,
-        answer: impl FnOnce(&mut ServerAuth, &mut Outbox) -> Result<(), ConnectionError>,
-    ) -> Result<(), ConnectionError> {
-        let outcome = match &mut self.auth {
-            Auth::Server(auth) => answer(auth, &mut self.outbox),
-            Auth::Client(_) => Ok(()),
-        };
-        outcome.inspect_err(|error| self.say_why(error))
-    }
-
     /// The user that is logged in, or wants to be.
     #[must_use]
     pub fn user(&self) -> &str {
@@ -707,15 +522,6 @@ impl Connection {
             packets_out,
             rekeys: self.handshake.exchanges().saturating_sub(1),
         }
-    }
-
-    /// What was agreed on that a user may want to know about: algorithms of no modern list.
-    #[must_use]
-    pub fn beyond_modern(&self) -> Vec<&'static str> {
-        self.handshake
-            .current()
-            .map(crate::negotiation::Negotiated::beyond_modern)
-            .unwrap_or_default()
     }
 
     /// Client: what to remember of the host, once keys are in use.
@@ -839,29 +645,12 @@ impl Connection {
         let _ = self.outbox.now(|w| message.encode(w));
     }
 
-    /// Sends a payload as it is: for fuzzing only.
-    ///
-    /// # Errors
-    /// [`ConnectionError::OutputFull`].
-    #[doc(hidden)]
-    pub fn send_raw_for_tests(&mut self, payload: &[u8]) -> Result<(), ConnectionError> {
-        Ok(self.outbox.now(|w| w.bytes(payload))?)
-    }
-
     /// Tells the peer why, as far as it should know.
     fn say_why(&mut self, error: &ConnectionError) {
         if let Some(reason) = error.reason() {
             self.disconnect(reason, &error.to_string());
         }
     }
-}
-
-/// What users' signatures cover, once there are keys.
-fn session(handshake: &Handshake) -> Option<Session<'_>> {
-    Some(Session {
-        id: handshake.session_id()?.as_bytes(),
-        host_key: handshake.host_key().map(|key| key.as_blob()),
-    })
 }
 
 /// Which users' keys a server takes.

@@ -1,7 +1,7 @@
 //! The only place that names a cryptography crate: ciphers, key agreement, signatures, derivation.
 //!
 //! Everything here is a small enum or struct around [`ring`] or [`x25519_dalek`]; state machines see
-//! `Opening`, `Sealing`, `ClientShare`, [`PublicKey`](hostkey::PublicKey) and
+//! `Opening`, `Sealing`, `ClientShare`, [`PublicKey`](ketch_keys::PublicKey) and
 //! [`Random`], never a crate's types.
 
 use std::fmt;
@@ -14,7 +14,6 @@ mod composed;
 mod ctr;
 pub(crate) mod derive;
 mod gcm;
-pub mod hostkey;
 pub(crate) mod kex;
 mod mac;
 #[cfg(test)]

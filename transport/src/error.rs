@@ -55,7 +55,7 @@ pub enum ConnectionError {
     /// A channel that was opened early got another number than was foreseen: what was sent on it
     /// cannot be called back. Connecting again and opening it plainly works.
     #[error("the server gave the first channel another number than was foreseen")]
-    GuessedWrong,
+    WrongChannelForeseen,
     /// The system has no randomness to give.
     #[error("no randomness for keys")]
     RandomFailed(#[source] RandomFailed),
@@ -199,7 +199,7 @@ impl ConnectionError {
             }
             Self::Misbehaved(_) => Some(DisconnectReason::PROTOCOL_ERROR),
             Self::HostKeyRefused => Some(DisconnectReason::HOST_KEY_NOT_VERIFIABLE),
-            Self::GuessedWrong => Some(DisconnectReason::BY_APPLICATION),
+            Self::WrongChannelForeseen => Some(DisconnectReason::BY_APPLICATION),
             Self::TimedOut(_) => Some(DisconnectReason::CONNECTION_LOST),
             Self::TooManyAttempts => Some(DisconnectReason::NO_MORE_AUTH_METHODS_AVAILABLE),
             Self::Disconnected { .. } | Self::OutputFull(_) => None,

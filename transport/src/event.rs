@@ -2,9 +2,9 @@
 
 use crate::auth::{AuthAttempt, Questions};
 use crate::channel::ChannelId;
-use crate::crypto::hostkey::PublicKey;
 use crate::packet::Lent;
 use crate::session::{Pty, Tcpip, WindowSize};
+use ketch_keys::PublicKey;
 
 /// What happened, in the order in which it happened.
 #[derive(Debug)]

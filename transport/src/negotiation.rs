@@ -7,7 +7,6 @@ use ketch_wire::NameList;
 use crate::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm, marker};
 use crate::crypto::Suite;
 use crate::message::kex::KexInit;
-use crate::profile::Profile;
 
 /// What two offers agree on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,30 +39,6 @@ impl Negotiated {
                 suite.cipher == CipherName::ChaCha20Poly1305
                     || suite.cipher.is_cbc() && suite.mac.is_some_and(MacName::is_etm)
             })
-    }
-
-    /// What was chosen that stands in no modern list, for the user to know.
-    #[must_use]
-    pub fn beyond_modern(&self) -> Vec<&'static str> {
-        let modern = Profile::Modern.for_client();
-        let mut names = Vec::new();
-        let mut add = |is_modern: bool, name| {
-            if !is_modern && !names.contains(&name) {
-                names.push(name);
-            }
-        };
-        add(modern.kex.contains(&self.kex), self.kex.name());
-        add(
-            modern.host_key.contains(&self.host_key),
-            self.host_key.name(),
-        );
-        for suite in [self.client_to_server, self.server_to_client] {
-            add(modern.cipher.contains(&suite.cipher), suite.cipher.name());
-            if let Some(mac) = suite.mac {
-                add(modern.mac.contains(&mac), mac.name());
-            }
-        }
-        names
     }
 }
 

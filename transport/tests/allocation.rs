@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ketch_keys::PrivateKey;
+use ketch_keys::PublicKey;
 use ketch_transport::algorithm::{CipherName, Compression};
 use ketch_transport::auth::Credential;
 use ketch_transport::channel::ChannelId;
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::connection::Connection;
-use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::crypto::{Suite, SystemRandom};
 use ketch_transport::error::ConnectionError;
 use ketch_transport::event::Event;

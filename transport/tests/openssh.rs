@@ -17,11 +17,11 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding};
 use ends::{host_key, log_in_server, user_public_key, user_signature};
 use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
+use ketch_keys::PublicKey;
 use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName};
 use ketch_transport::auth::{Credential, Method};
 use ketch_transport::config::{ClientConfig, ServerConfig};
 use ketch_transport::crypto::Suite;
-use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::driver::{
     Acceptor, Application, ChannelIo, CloseReason, ConnectionHandle, Lent, Login, LoginEvent,
     RefuseAll, stream,

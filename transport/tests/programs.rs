@@ -8,9 +8,9 @@ mod ends;
 use std::sync::{Arc, Mutex};
 
 use ends::{Ends, Programs, WINDOW, host_key, join, log_in_server};
+use ketch_keys::PublicKey;
 use ketch_transport::auth::Credential;
 use ketch_transport::config::{ClientConfig, ServerConfig};
-use ketch_transport::crypto::hostkey::PublicKey;
 use ketch_transport::driver::{
     Acceptor, Application, CloseReason, ForwardError, Login, LoginEvent, OpenError, RefuseAll,
     process, stream,

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_keys::PrivateKey;
 use ketch_transport::auth::{AuthAttempt, Method};
 use ketch_transport::config::ServerConfig;
-use ketch_transport::crypto::hostkey::HostKeyPair;
 use ketch_transport::driver::{Acceptor, Application, LoginEvent, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::TcpListener;
@@ -21,8 +21,8 @@ use crate::hostkey::{HostKeyError, HostKeyPolicy};
 use crate::identity::IdentityError;
 use crate::{CloseReason, Failure as _, Kind, PublicKey};
 
-fn host_key(seed: u8) -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(Zeroizing::new([seed; 32]))
+fn host_key(seed: u8) -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([seed; 32]))
 }
 
 fn identity(seed: u8) -> Identity {

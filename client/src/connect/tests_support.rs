@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use ketch_keys::PrivateKey;
 use ketch_transport::config::ServerConfig;
-use ketch_transport::crypto::hostkey::HostKeyPair;
 use zeroize::Zeroizing;
 
 use crate::PublicKey;
 
-fn pair(seed: u8) -> HostKeyPair {
-    HostKeyPair::from_ed25519_seed(Zeroizing::new([seed; 32]))
+fn pair(seed: u8) -> PrivateKey {
+    PrivateKey::from_ed25519_seed(Zeroizing::new([seed; 32]))
 }
 
 /// The public half of a host key.

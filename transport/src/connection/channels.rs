@@ -4,13 +4,13 @@
 
 use super::{Auth, Connection};
 use crate::channel::{ChannelId, End, Opening, QueueFull, Stream};
-use crate::crypto::hostkey::PublicKey;
 use crate::error::ConnectionError;
 use crate::event::Exit;
 use crate::message::connection::{ChannelOpen, ExitSignal, Request};
 use crate::packet::Slots;
 use crate::room::Room;
 use crate::session::{SessionStart, Tcpip, WindowSize};
+use ketch_keys::PublicKey;
 
 impl Connection {
     /// Opens a channel for a program (RFC 4254 §6.1), with a window of `window` bytes at first; a
@@ -35,7 +35,7 @@ impl Connection {
     /// in is unanswered.
     ///
     /// OpenSSH's server and ours take that. Another may end the connection, also with
-    /// [`ConnectionError::GuessedWrong`]; ask for it only where it is known to work.
+    /// [`ConnectionError::WrongChannelForeseen`]; ask for it only where it is known to work.
     ///
     /// `None`, and nothing is sent, if a channel was opened before, or the time is not right: under
     /// compression a server inflates what comes behind its word that the user is in, and what was

@@ -586,7 +586,7 @@ impl EarlyOpen<'_> {
     /// says leave together with the rest, to the number that the server is expected to give.
     ///
     /// OpenSSH's server and ours take that, and it saves three round trips. Another server may end the
-    /// connection, also with [`ConnectionError::GuessedWrong`]: ask for it only where it is known to
+    /// connection, also with [`ConnectionError::WrongChannelForeseen`]: ask for it only where it is known to
     /// work. If another channel was faster, this one is opened plainly. What is refused is told to
     /// [`Application::on_closed`], too.
     ///

@@ -19,12 +19,12 @@ use crate::auth::{AuthAttempt, Credential, Questions};
 use crate::config::{AuthMethod, ClientConfig, Remembered, ServerConfig, Timers};
 use crate::connection::Connection;
 use crate::crypto::SystemRandom;
-use crate::crypto::hostkey::PublicKey;
 use crate::error::ConnectionError;
 use crate::event::Event;
 use crate::info::ConnectionInfo;
 use crate::message::transport::DisconnectReason;
 use crate::session::SessionStart;
+use ketch_keys::PublicKey;
 
 /// A connection on which nobody is logged in yet.
 ///
@@ -410,12 +410,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         self.link.connection.info()
     }
 
-    /// Algorithms in use that stand in no modern list, for the user to know.
-    #[must_use]
-    pub fn beyond_modern(&self) -> Vec<&'static str> {
-        self.link.connection.beyond_modern()
-    }
-
     /// Client: what to remember of the host, so that the next login takes fewer round trips; `None`
     /// before keys are in use.
     #[must_use]
@@ -437,7 +431,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     /// Only for servers that are known to bear it, with a credential that worked before: RFC 4252 §6
     /// lets a server end the connection for it when the credential is wrong. OpenSSH's goes
     /// on, ours ends it. If the server gives the channel another number than is foreseen, the connection ends with
-    /// [`ConnectionError::GuessedWrong`], and connecting again without this works.
+    /// [`ConnectionError::WrongChannelForeseen`], and connecting again without this works.
     ///
     /// # Errors
     /// [`CloseReason::Connection`].

@@ -12,10 +12,10 @@ use super::handle::{
 use super::{Application, Arena, ChannelIo};
 use crate::channel::ChannelId;
 use crate::connection::Connection;
-use crate::crypto::hostkey::PublicKey;
 use crate::error::ConnectionError;
 use crate::event::{Event, PeerChannel, Refusal, SessionRequest};
 use crate::session::{ENV_MAX, Pty, Tcpip};
+use ketch_keys::PublicKey;
 
 /// Ports that the server listens on for one connection.
 const FORWARDS_MAX: usize = 64;

@@ -80,7 +80,7 @@ fn another_number_than_was_foreseen_cannot_be_repaired() {
     rig.tell(&[number::USERAUTH_SUCCESS]).unwrap();
     let outcome = rig.tell(&confirmation(0, 1, 1_000, 32_768));
     assert!(
-        matches!(outcome, Err(ConnectionError::GuessedWrong)),
+        matches!(outcome, Err(ConnectionError::WrongChannelForeseen)),
         "{outcome:?}"
     );
 }

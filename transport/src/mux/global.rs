@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use ketch_wire::{Reader, Writer};
 
 use super::{Mux, Question, Sessions};
-use crate::crypto::hostkey::PublicKey;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::event::Event;
 use crate::message::connection::{BoundPort, ForwardAddress, GlobalRequest, Ping};
 use crate::message::number;
 use crate::outbox::Outbox;
 use crate::packet::SendError;
+use ketch_keys::PublicKey;
 
 /// Most global requests of ours that wait for their answers.
 const PENDING_MAX: usize = 64;

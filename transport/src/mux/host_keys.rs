@@ -11,10 +11,10 @@ use ketch_wire::{DecodeError, Writer};
 
 use crate::algorithm::SignatureAlgorithm;
 use crate::config::HostKey;
-use crate::crypto::hostkey::PublicKey;
 use crate::message::connection::{GlobalRequest, HostKeys, prove_data};
 use crate::outbox::Outbox;
 use crate::packet::SendError;
+use ketch_keys::PublicKey;
 
 /// Most host keys that are told, proved or kept.
 pub(super) const KEYS_MAX: usize = 16;

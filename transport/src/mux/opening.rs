@@ -213,7 +213,7 @@ impl Mux {
             return Err(PeerMisbehaved::Unsolicited.into());
         }
         if is_guessed && message.sender != GUESSED_NUMBER {
-            return Err(ConnectionError::GuessedWrong);
+            return Err(ConnectionError::WrongChannelForeseen);
         }
         channel
             .send
