@@ -27,9 +27,9 @@ pub(crate) const BYTES: usize = 1024 * 1024;
 /// After how many bytes in one direction our side exchanges keys anew.
 const REKEY_BYTES: u64 = 400_000;
 /// How long one connection may take.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(300);
 /// How long a key exchange may take, and a login.
-const HANDSHAKE: Duration = Duration::from_secs(60);
+const HANDSHAKE: Duration = Duration::from_secs(240);
 /// What is told of a connection that did not end by itself.
 pub(crate) const NOT_ENDED: &str = "not done in time";
 const WINDOW: u32 = 256 * 1024;

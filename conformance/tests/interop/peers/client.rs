@@ -20,7 +20,7 @@ use crate::offer::Offer;
 use crate::subject::Method;
 
 /// How long one connection may take.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Which peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

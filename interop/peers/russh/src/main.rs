@@ -528,7 +528,7 @@ async fn answer(job: &Value) -> Result<Value, Failure> {
             "ok": true, "name": "russh", "version": "0.65.1", "has": everything(),
         })),
         Some("serve") => serve(job).await,
-        Some("connect") => tokio::time::timeout(Duration::from_secs(60), connect(job)).await?,
+        Some("connect") => tokio::time::timeout(Duration::from_secs(240), connect(job)).await?,
         other => Err(format!("cannot do {other:?}").into()),
     }
 }
