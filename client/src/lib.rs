@@ -54,6 +54,9 @@ pub mod exec;
 mod file;
 mod filter;
 pub mod forward;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hostkey;
 pub mod identity;
 pub mod memory;
