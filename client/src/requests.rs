@@ -45,6 +45,8 @@ use crate::{quirks::Quirks, transfer::disk::Disk};
 
 /// Pieces of data that are written with one call at most.
 const RUN_PIECES_MAX: usize = 64;
+/// Packets in a row that are no replies, and are borne.
+const SKIPPED_MAX: u32 = 64;
 
 /// How the channel is used.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +88,8 @@ struct Inner {
     /// The DATA packet that is being received.
     data: Option<Data>,
     notes: Vec<Note>,
+    /// Packets that were no replies, since the last one that was.
+    skipped: u32,
     /// Received bytes that no credit was given for yet.
     consumed: usize,
 }
@@ -133,6 +137,7 @@ impl Requests {
                 inbox: VecDeque::new(),
                 data: None,
                 notes: Vec::new(),
+                skipped: 0,
                 consumed: 0,
             },
         }
@@ -159,6 +164,7 @@ impl Requests {
     pub(crate) fn on_data(&mut self, bytes: &[u8], at: usize, link: &mut dyn Link) {
         self.inner.consumed += bytes.len();
         let mut rest = bytes;
+        let skipped = self.inner.skipped;
         while self.inner.state != State::Over {
             let step = match self.decoder.next(rest) {
                 Ok(step) => step,
@@ -172,6 +178,9 @@ impl Requests {
                 return self.inner.misbehaved(fault, link);
             }
             rest = rest.get(consumed..).unwrap_or_default();
+        }
+        if self.inner.skipped > skipped {
+            return; // what answers nothing is no sign of life
         }
         let waiting = !self.inner.core.table.is_empty() || self.inner.data.is_some();
         self.inner.core.stall.on_bytes(link.now(), waiting);
@@ -243,6 +252,10 @@ impl Inner {
                 }
             }
             ReplyEvent::Skipped { packet_type } => {
+                self.skipped += 1;
+                if self.skipped > SKIPPED_MAX {
+                    return Err(PeerMisbehaved::NoReplies { packet_type });
+                }
                 tracing::debug!(%packet_type, "the server sent what is no reply");
             }
         }
@@ -286,6 +299,7 @@ impl Inner {
         response: Response<'_>,
         link: &mut dyn Link,
     ) -> Result<(), PeerMisbehaved> {
+        self.skipped = 0;
         let entry = self.find(id, response.packet_type())?;
         let answer = match response {
             Response::Status(status) => {
@@ -312,6 +326,7 @@ impl Inner {
     }
 
     fn on_data_start(&mut self, id: RequestId, len: u32) -> Result<(), PeerMisbehaved> {
+        self.skipped = 0;
         let entry = self.find(id, PacketType::DATA)?;
         if let Expect::Data(asked) = entry.expect
             && len > asked

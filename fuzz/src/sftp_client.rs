@@ -684,7 +684,7 @@ impl Server {
     fn lie(&mut self, script: &mut Script<'_>) -> Vec<u8> {
         let how = script.byte();
         let index = usize::from(script.byte());
-        if how % 8 == 0 || self.asked.is_empty() {
+        if how.is_multiple_of(8) || self.asked.is_empty() {
             // To a request that nobody has made.
             let id = u32::try_from(script.number() & 0xffff_ffff).unwrap_or_default();
             if let Some(at) = self.asked.iter().position(|(asked, _)| *asked == id) {

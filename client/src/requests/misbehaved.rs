@@ -49,6 +49,12 @@ pub enum PeerMisbehaved {
         /// Its length in bytes; draft-02 §6.3 allows 256.
         len: usize,
     },
+    /// It sends packets that answer nothing, one after the other.
+    #[error("the server sends {packet_type} over and over, and no answers")]
+    NoReplies {
+        /// What it sent last.
+        packet_type: PacketType,
+    },
     /// It closed its side of the channel while requests waited.
     #[error("the server ended the SFTP session")]
     EndOfStream,

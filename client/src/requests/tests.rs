@@ -6,6 +6,7 @@ pub(crate) mod sim;
 mod calls;
 mod crew;
 mod get;
+mod hostile;
 #[cfg(unix)]
 mod pipe;
 mod put;

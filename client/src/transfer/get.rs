@@ -206,7 +206,9 @@ impl Get {
             .core
             .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
         let budget = cx.core.down.budget() as u64;
-        let mut backlog: u64 = self.files().map(|file| file.left_to_ask()).sum();
+        let left = self.files().map(|file| file.left_to_ask());
+        // Sizes are the other side's: together they need not fit into a number.
+        let mut backlog = left.fold(0, u64::saturating_add);
         while self.files + self.closing.len() < files_max && backlog < budget && cx.can_ask() {
             let is_mine = |joint: &Arc<Joint>| {
                 let mut joints = self.files().filter_map(GetFile::joint);

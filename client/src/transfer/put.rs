@@ -186,7 +186,9 @@ impl Put {
             .core
             .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
         let budget = cx.core.up.budget() as u64;
-        let mut backlog: u64 = self.files().map(|file| file.left_to_send()).sum();
+        let left = self.files().map(|file| file.left_to_send());
+        // Sizes are the other side's: together they need not fit into a number.
+        let mut backlog = left.fold(0, u64::saturating_add);
         while self.files < files_max && backlog < budget && cx.can_ask() {
             let is_mine = |joint: &Arc<Joint>| {
                 let mut joints = self.files().filter_map(PutFile::joint);

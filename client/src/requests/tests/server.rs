@@ -8,6 +8,9 @@ use ketch_protocol::{
     ServerLimits, Status, StatusCode, Times, Version, WireAttrs,
 };
 
+/// Answers some requests in its own way: whole packets, or nothing where the server is to answer.
+pub(crate) type Lies = Box<dyn FnMut(RequestId, &Request<'_>) -> Option<Vec<u8>>>;
+
 /// What the server does differently from the letter.
 #[derive(Clone, Debug)]
 pub(crate) struct Habits {
@@ -103,6 +106,8 @@ pub(crate) struct Server {
     /// The longest READ and the longest WRITE, in bytes of data.
     pub(crate) read_peak: u32,
     pub(crate) write_peak: u32,
+    /// Asked before the server does what it should.
+    pub(crate) lies: Option<Lies>,
     rng: u64,
 }
 
@@ -124,6 +129,7 @@ impl Server {
             answers_peak: 0,
             read_peak: 0,
             write_peak: 0,
+            lies: None,
             rng: seed | 1,
         }
     }
@@ -236,7 +242,10 @@ impl Server {
             }
             RequestEvent::Request { id, request } => {
                 if self.admit(id, request.packet_type()) {
-                    self.on_request(id, request);
+                    match self.lies.as_mut().and_then(|lies| lies(id, &request)) {
+                        Some(packets) => self.answers.push(packets),
+                        None => self.on_request(id, request),
+                    }
                 }
             }
             RequestEvent::WriteStart { handle, offset, .. } => {
