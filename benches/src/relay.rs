@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "a link is a matter of the clock")]
 
 use std::collections::VecDeque;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -111,6 +112,25 @@ impl Relay {
             thread::spawn(move || give(&to, &giving));
         }
         Ok(relay)
+    }
+
+    /// Lets TCP connections in both networks buffer up to so many bytes at each end, in place of
+    /// the system's own limits: a link that holds more than those is never full.
+    ///
+    /// # Errors
+    /// [`BenchError::Io`].
+    pub fn buffer(&self, bytes: u64) -> Result<(), BenchError> {
+        for namespace in [&self.client, &self.server] {
+            for (name, start) in [("tcp_rmem", 131_072), ("tcp_wmem", 16_384)] {
+                // It stands for the network of the thread that opens it.
+                let file = format!("/proc/sys/net/ipv4/{name}");
+                let doing = BenchError::io(format!("writing {file}"));
+                namespace
+                    .run(move || fs::write(file, format!("4096 {start} {bytes}")))?
+                    .map_err(doing)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where clients run.

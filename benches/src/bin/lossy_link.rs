@@ -69,6 +69,10 @@ struct Arguments {
     /// Longest time for one transfer, in seconds
     #[arg(long, default_value_t = 120)]
     limit: u32,
+    /// Most MiB that TCP buffers at each end; 0 leaves what the system allows, which may be less
+    /// than a fast and long link holds
+    #[arg(long, default_value_t = 64)]
+    tcp_buffer: u32,
     /// Directory on a tmpfs for the files of both sides
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
@@ -149,6 +153,9 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
         .and_then(Path::parent)
         .unwrap_or(Path::new("."));
     let relay = Relay::start()?;
+    if arguments.tcp_buffer > 0 {
+        relay.buffer(u64::from(arguments.tcp_buffer) << 20)?;
+    }
     let dir = tempfile::Builder::new()
         .prefix("ketch-link-")
         .tempdir_in(&arguments.dir)
