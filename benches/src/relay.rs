@@ -120,15 +120,37 @@ impl Relay {
     /// # Errors
     /// [`BenchError::Io`].
     pub fn buffer(&self, bytes: u64) -> Result<(), BenchError> {
+        self.write_setting("tcp_rmem", format!("4096 131072 {bytes}"))?;
+        self.write_setting("tcp_wmem", format!("4096 16384 {bytes}"))
+    }
+
+    /// Lets TCP in both networks use the congestion control of that name.
+    ///
+    /// # Errors
+    /// [`BenchError::Io`] if the kernel has none of that name.
+    pub fn congestion_control(&self, name: &str) -> Result<(), BenchError> {
+        self.write_setting("tcp_congestion_control", name.to_owned())
+    }
+
+    /// The congestion control that TCP uses in both networks.
+    ///
+    /// # Errors
+    /// [`BenchError::Io`].
+    pub fn congestion_controlled_by(&self) -> Result<String, BenchError> {
+        let file = "/proc/sys/net/ipv4/tcp_congestion_control";
+        let read = self.client.run(move || fs::read_to_string(file))?;
+        let name = read.map_err(BenchError::io(format!("reading {file}")))?;
+        Ok(name.trim_end().to_owned())
+    }
+
+    fn write_setting(&self, name: &str, value: String) -> Result<(), BenchError> {
         for namespace in [&self.client, &self.server] {
-            for (name, start) in [("tcp_rmem", 131_072), ("tcp_wmem", 16_384)] {
-                // It stands for the network of the thread that opens it.
-                let file = format!("/proc/sys/net/ipv4/{name}");
-                let doing = BenchError::io(format!("writing {file}"));
-                namespace
-                    .run(move || fs::write(file, format!("4096 {start} {bytes}")))?
-                    .map_err(doing)?;
-            }
+            // It stands for the network of the thread that opens it.
+            let (file, value) = (format!("/proc/sys/net/ipv4/{name}"), value.clone());
+            let doing = BenchError::io(format!("writing {value} to {file}"));
+            namespace
+                .run(move || fs::write(file, value))?
+                .map_err(doing)?;
         }
         Ok(())
     }

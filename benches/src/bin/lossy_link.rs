@@ -73,6 +73,9 @@ struct Arguments {
     /// than a fast and long link holds
     #[arg(long, default_value_t = 64)]
     tcp_buffer: u32,
+    /// Congestion control of TCP at both ends, as cubic or bbr [default: the system's]
+    #[arg(long)]
+    congestion: Option<String>,
     /// Directory on a tmpfs for the files of both sides
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
@@ -84,6 +87,7 @@ struct Arguments {
     json: bool,
 }
 
+/// Who transfers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Client {
@@ -156,6 +160,10 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
     if arguments.tcp_buffer > 0 {
         relay.buffer(u64::from(arguments.tcp_buffer) << 20)?;
     }
+    if let Some(name) = &arguments.congestion {
+        relay.congestion_control(name)?;
+    }
+    let congestion = relay.congestion_controlled_by()?;
     let dir = tempfile::Builder::new()
         .prefix("ketch-link-")
         .tempdir_in(&arguments.dir)
@@ -180,6 +188,7 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
     };
     let mut all = Vec::new();
     if !arguments.json {
+        println!("congestion control of TCP: {congestion}");
         println!(
             "rtt ms  Mbit/s  loss %  buffer BDP  way   client  wall s  whole %  steady %  \
              standing BDP  longest BDP  full  lost"
@@ -207,7 +216,8 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
         files::remove(source.path())?;
     }
     if arguments.json {
-        let text = serde_json::to_string_pretty(&all)
+        let report = serde_json::json!({ "congestion_control": congestion, "transfers": all });
+        let text = serde_json::to_string_pretty(&report)
             .map_err(|error| BenchError::io("writing the report")(error.into()))?;
         println!("{text}");
     }
