@@ -364,7 +364,9 @@ impl Calling<'_> {
             Work::Put => format!("put {source} {target}"),
             Work::GetMany => format!("get -r {source} {target}"),
             Work::PutMany => format!("put -r {source} {target}"),
-            Work::List | Work::Stat => format!("ls {source}"),
+            Work::List => format!("ls {source}"),
+            // It lists directories alone, but chooses names.
+            Work::Stat => format!("ls {source}*"),
         })?;
         let mut command = Command::new(&self.path);
         command.args(["-batch", "-hostkey", &self.account.fingerprint, "-P"]);

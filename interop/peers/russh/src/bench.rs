@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use russh::Preferred;
 use russh::client;
 use russh::keys::{PrivateKeyWithHashAlg, load_secret_key};
 use russh_sftp::client::RawSftpSession;
@@ -34,6 +35,11 @@ pub async fn run(arguments: &[String]) -> Result<(), Failure> {
         return Err("VERB HOST PORT USER KEY SOURCE TARGET".into());
     };
     let config = client::Config {
+        // Its defaults leave AES-128-GCM out.
+        preferred: Preferred {
+            cipher: crate::preferred(&serde_json::Value::Null).cipher,
+            ..Preferred::DEFAULT
+        },
         nodelay: true,
         window_size: 64 << 20,
         maximum_packet_size: 65_535,
