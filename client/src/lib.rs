@@ -16,6 +16,7 @@
 //! | [`forward`] | connections that the server makes, or that come to it |
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
 //! | [`Filter`] | which entries of a tree are taken |
+//! | `sync` | one directory is made to hold what another holds |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
 //! | `transfer` | the engine: plans, ranges, pace, atomic files |
 //! | `platform` | what differs between operating systems |
@@ -68,6 +69,7 @@ mod requests;
 pub mod route;
 pub mod session;
 mod sftp;
+mod sync;
 mod transfer;
 
 pub use connect::{Connect, ConnectError, Timeouts};
@@ -90,6 +92,10 @@ pub use requests::PeerMisbehaved;
 pub use route::Route;
 pub use session::Session;
 pub use sftp::{Operation, Sftp, SftpError, UserNames};
+pub use sync::{
+    Comparison, Difference, Sameness, SkipReason, SyncAction, SyncError, SyncFailed, SyncFault,
+    SyncNews, SyncOptions, SyncReport, SyncStep,
+};
 pub use transfer::{
     Durability, Failed, GetOptions, HELD_MAX, Links, LocalAction, NameFault, Overwrite, Place,
     Preserve, PutOptions, REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Resume, Sink,

@@ -112,6 +112,11 @@ impl Dir {
         fs::remove_file(self.path.join(name))
     }
 
+    /// Removes an empty directory.
+    pub(crate) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        fs::remove_dir(self.path.join(name))
+    }
+
     /// Makes renames in the directory last: such systems have no call for it.
     #[expect(
         clippy::unused_self,

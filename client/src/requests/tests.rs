@@ -12,4 +12,5 @@ mod pipe;
 mod put;
 mod quirks;
 mod stream;
+mod sync;
 mod together;

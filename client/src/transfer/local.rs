@@ -54,6 +54,8 @@ pub enum LocalAction {
     Rename,
     /// To list it.
     List,
+    /// To remove it.
+    Remove,
 }
 
 impl fmt::Display for LocalAction {
@@ -67,6 +69,7 @@ impl fmt::Display for LocalAction {
             Self::SetAttrs => "set the attributes of",
             Self::Rename => "give the final name to",
             Self::List => "list",
+            Self::Remove => "remove",
         })
     }
 }

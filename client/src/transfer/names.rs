@@ -13,7 +13,7 @@ use ring::digest;
 /// Longest name of a file, in bytes: what nearly every file system allows.
 pub(crate) const NAME_LEN_MAX: usize = 255;
 /// Temporary names that a source has for its own; what is tried after them is left to chance.
-const NAMES_FIXED: u8 = 2;
+pub(crate) const NAMES_FIXED: u8 = 2;
 
 /// Why a listed name is not used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

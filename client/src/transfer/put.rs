@@ -158,6 +158,28 @@ pub(crate) fn start_all(
     Outcome::start(plan, options, shared)
 }
 
+/// Starts the upload of files that were found, with about their sizes, and returns what to wait
+/// for.
+pub(crate) fn start_found(
+    shared: &Arc<Shared>,
+    found: Vec<(SourceFile, RemotePath, u64)>,
+    options: PutOptions,
+) -> Outcome<Up> {
+    let plan = Plan::new(options.progress.clone());
+    for (source, path, size) in found {
+        let from = From::File(source);
+        plan.add_file(
+            FileTask {
+                from,
+                path,
+                stale: None,
+            },
+            size,
+        );
+    }
+    Outcome::start(plan, options, shared)
+}
+
 /// Starts the upload of what `source` gives to `path`, and returns what to wait for.
 pub(crate) fn start_from_source(
     shared: &Arc<Shared>,

@@ -465,6 +465,29 @@ impl Server {
                     },
                 );
             }
+            Request::Rmdir(rmdir) => {
+                let below = [rmdir.path, b"/"].concat();
+                let empty = !self.nodes.keys().any(|path| path.starts_with(&below));
+                let status = match self.nodes.get(rmdir.path) {
+                    Some(Node::Dir) if empty => {
+                        self.nodes.remove(rmdir.path);
+                        StatusCode::OK
+                    }
+                    Some(_) => StatusCode::FAILURE,
+                    None => StatusCode::NO_SUCH_FILE,
+                };
+                self.status(id, status);
+            }
+            Request::Realpath(realpath) => {
+                let mut out = Vec::new();
+                let entry = NameEntry {
+                    filename: realpath.path,
+                    longname: b"",
+                    attrs: WireAttrs::default(),
+                };
+                assert!(NamesWriter::new(id, &mut out).push(&entry, 64 * 1024));
+                self.answers.push(out);
+            }
             Request::Mkdir(mkdir) => {
                 if self.nodes.contains_key(mkdir.path) {
                     return self.status(id, StatusCode::FAILURE);
