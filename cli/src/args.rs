@@ -3,6 +3,8 @@
 //! What the arguments mean (which host, which key files, where a file goes) is settled in
 //! [`crate::plan`].
 
+mod sync;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
+pub(crate) use self::sync::{FilterArgs, SyncArgs};
 use crate::exit;
 use crate::proxy::Proxy;
 
@@ -30,6 +33,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Copy a local file or directory to a server
     Put(PutArgs),
+    /// Make a directory hold what another holds, here or on a server
+    Sync(SyncArgs),
     /// List a remote directory
     Ls(LsArgs),
     /// Tell what changes in a remote directory: one JSON object a line

@@ -12,4 +12,5 @@ mod login;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod serve;
+pub(crate) mod sync;
 mod transfer;

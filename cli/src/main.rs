@@ -56,6 +56,7 @@ async fn run(command: Command) -> Result<(), Failed> {
     match command {
         Command::Get(args) => cmd::get::run(plan::Get::new(args)?).await,
         Command::Put(args) => cmd::put::run(plan::Put::new(args)?).await,
+        Command::Sync(args) => cmd::sync::run(plan::Sync::new(args)?).await,
         Command::Ls(args) => interrupt::or(cmd::ls::run(plan::Ls::new(args)?)).await?,
         Command::Listen(args) => interrupt::or(cmd::listen::run(plan::Listen::new(args)?)).await?,
         Command::Exec(args) => interrupt::or(cmd::exec::run(plan::Exec::new(args)?)).await?,

@@ -2,6 +2,8 @@
 //!
 //! Nothing is connected and no secret is read yet.
 
+mod sync;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{Destination, Links, Preserve, Profile, RemotePath, Resume, Sparse, Verify};
 
+pub(crate) use self::sync::Sync;
 use crate::args::{
     BytesArgs, ConnectArgs, ExecArgs, GetArgs, LinksPolicy, ListenArgs, LsArgs, PutArgs,
     ResumeCheck, SparseWhen, TransferArgs,

@@ -97,7 +97,8 @@ fn timestamp(seconds: u32) -> String {
         .to_string()
 }
 
-fn path_hex(path: &RemotePath) -> Option<String> {
+/// The bytes of a path that is not UTF-8.
+pub(crate) fn path_hex(path: &RemotePath) -> Option<String> {
     match path.to_str() {
         Some(_) => None,
         None => Some(

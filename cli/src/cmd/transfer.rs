@@ -1,4 +1,4 @@
-//! What `get` and `put` share: a transfer that is shown while it runs, can be given up, and says at
+//! What `get`, `put` and `sync` share: a transfer that is shown while it runs, can be given up, and says at
 //! its end what was not done as asked.
 
 use std::time::Duration;
@@ -19,13 +19,13 @@ const TAKE_BACK_TRIPS: usize = 4;
 /// Waits for `work`, a transfer over `sftp`, and shows `progress` meanwhile.
 ///
 /// Ctrl-C gives the transfer up, and leaves the client a moment to remove the temporary files.
-pub(crate) async fn run(
+pub(crate) async fn run<T, E>(
     sftp: &Sftp,
-    work: impl Future<Output = Result<Report, TransferError>>,
+    work: impl Future<Output = Result<T, E>>,
     progress: &Progress,
     what: &str,
     bar: Bar,
-) -> Result<Result<Report, TransferError>, Failed> {
+) -> Result<Result<T, E>, Failed> {
     let result = interrupt::or(with_progress(work, progress, what, bar)).await;
     if result.is_err() {
         let _ = tokio::time::timeout(TAKE_BACK_TIMEOUT, take_back(sftp)).await;
@@ -84,13 +84,13 @@ fn tell_of(report: &Report) {
 }
 
 /// Reports name a bounded number of files and count the rest.
-fn unnamed(count: u64, named: usize, what: &str) {
+pub(crate) fn unnamed(count: u64, named: usize, what: &str) {
     let rest = count.saturating_sub(named as u64);
     if rest > 0 {
         note(&format!("{rest} more {what}"));
     }
 }
 
-fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     eprintln!("ketch: {}", escaped(text.as_bytes()));
 }
