@@ -145,6 +145,10 @@ pub(crate) struct BytesArgs {
     /// Holes: keep those of local files, never, or make some of all zeros that come
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) sparse: SparseWhen,
+    /// What has to be on the disk in the end, should the power fail: nothing, the content of each
+    /// file, or its name as well
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) durability: Durable,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -167,6 +171,14 @@ pub(crate) enum SparseWhen {
     Auto,
     Never,
     Always,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Durable {
+    #[default]
+    None,
+    File,
+    Directory,
 }
 
 /// How to reach and trust the server, and how to log in.

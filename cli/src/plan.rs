@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
-use ketch_client::{Destination, Links, Preserve, Profile, RemotePath, Resume, Sparse, Verify};
+use ketch_client::{
+    Destination, Durability, Links, Preserve, Profile, RemotePath, Resume, Sparse, Verify,
+};
 
 pub(crate) use self::sync::Sync;
 use crate::args::{
-    BytesArgs, ConnectArgs, ExecArgs, GetArgs, LinksPolicy, ListenArgs, LsArgs, PutArgs,
+    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, LinksPolicy, ListenArgs, LsArgs, PutArgs,
     ResumeCheck, SparseWhen, TransferArgs,
 };
 use crate::failed::Failed;
@@ -155,6 +157,7 @@ pub(crate) struct Bytes {
     pub(crate) preserve: Preserve,
     pub(crate) verify: Verify,
     pub(crate) sparse: Sparse,
+    pub(crate) durability: Durability,
 }
 
 impl Bytes {
@@ -184,6 +187,11 @@ impl Bytes {
                 SparseWhen::Auto => Sparse::Auto,
                 SparseWhen::Never => Sparse::Never,
                 SparseWhen::Always => Sparse::Always,
+            },
+            durability: match args.durability {
+                Durable::None => Durability::None,
+                Durable::File => Durability::File,
+                Durable::Directory => Durability::FileAndDirectory,
             },
         }
     }

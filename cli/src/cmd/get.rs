@@ -21,6 +21,7 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
         .preserve(plan.bytes.preserve)
         .verify(plan.bytes.verify)
         .sparse(plan.bytes.sparse)
+        .durability(plan.bytes.durability)
         .progress(Arc::clone(&progress));
     let what = plan.remote.to_string();
     let work = sftp.get(&plan.remote, &plan.local, options);

@@ -25,7 +25,7 @@ const READS: usize = 256;
 /// WRITEs of one file in flight.
 const WRITES: usize = 32;
 /// Small files in flight.
-const FILES: usize = 256;
+const FILES: usize = 64;
 /// READDIRs in flight.
 const LISTINGS: usize = 64;
 
