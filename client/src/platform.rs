@@ -13,22 +13,34 @@ pub(crate) mod user_files;
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, file_type, local_name, mode_of, open_source, read_slots, remote_name, write_run,
+    Dir, data_runs, file_type, local_name, mode_of, open_source, owner_of, read_slots, remote_name,
+    set_mode, set_owner, write_run,
 };
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, file_type, local_name, mode_of, open_source, read_slots, remote_name, write_run,
+    Dir, data_runs, file_type, local_name, mode_of, open_source, owner_of, read_slots, remote_name,
+    set_mode, set_owner, write_run,
 };
 
 use std::{
     ffi::OsString,
-    fs::{File, FileTimes, Metadata},
+    fs::{self, File, FileTimes, Metadata},
     io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// Runs of data of one sparse file that are kept; what is behind them counts as data.
+#[cfg(unix)]
+const DATA_RUNS_MAX: usize = 4096;
+
+/// Takes a file for this process alone; false if another one has it. Where files cannot be locked,
+/// nobody has them.
+pub(crate) fn lock(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+}
 
 /// What has a name in a local directory, links followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -16,6 +16,7 @@ pub(crate) mod names;
 pub(crate) mod options;
 pub(crate) mod outcome;
 pub(crate) mod pace;
+pub(crate) mod part;
 pub(crate) mod plan;
 pub(crate) mod put;
 pub(crate) mod ranges;

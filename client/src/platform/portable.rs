@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ketch_protocol::FileType;
+use ketch_protocol::{FileType, Owner};
 
 use super::{Held, LocalEntry};
 
@@ -63,6 +63,17 @@ impl Dir {
             .write(true)
             .create_new(true)
             .open(self.path.join(name))
+    }
+
+    /// Opens a part that an earlier run left, for this process alone; `None` if it is something
+    /// else, or in use.
+    pub(crate) fn open_part(&self, name: &OsStr) -> io::Result<Option<File>> {
+        let path = self.path.join(name);
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Ok(None);
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(super::lock(&file).then_some(file))
     }
 
     /// Opens a file in this directory for reading; a link is an error.
@@ -212,6 +223,27 @@ pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
 
 /// Permission bits of a local file: such systems have none.
 pub(crate) const fn mode_of(_metadata: &Metadata) -> Option<u32> {
+    None
+}
+
+/// Sets the permission bits of an open file: such systems have none.
+#[expect(clippy::unnecessary_wraps, reason = "Unix has something to do")]
+pub(crate) const fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Sets user and group of an open file: such systems have no numbers for them.
+pub(crate) fn set_owner(_file: &File, _owner: Owner) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// User and group of a local file: such systems have no numbers for them.
+pub(crate) const fn owner_of(_metadata: &Metadata) -> Option<Owner> {
+    None
+}
+
+/// Where the data of a sparse file begins and ends: nobody tells here.
+pub(crate) const fn data_runs(_file: &File, _metadata: &Metadata) -> Option<Vec<(u64, u64)>> {
     None
 }
 

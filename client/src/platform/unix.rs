@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ketch_protocol::FileType;
+use ketch_protocol::{FileType, Owner};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::{Held, LocalEntry};
@@ -75,6 +75,22 @@ impl Dir {
         let mode =
             Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600));
         Ok(rustix::fs::openat(&self.fd, name, flags, mode)?.into())
+    }
+
+    /// Opens a part that an earlier run of the same user left, for this process alone; `None` if
+    /// it is something else, or in use.
+    pub(crate) fn open_part(&self, name: &OsStr) -> io::Result<Option<File>> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
+        if !metadata.is_file() || metadata.nlink() != 1 || !is_ours || !super::lock(&file) {
+            return Ok(None);
+        }
+        // Whoever had it may have given it its name before the lock was free.
+        let now = std::fs::symlink_metadata(self.path.join(name))?;
+        let is_same = (now.dev(), now.ino()) == (metadata.dev(), metadata.ino());
+        Ok(is_same.then_some(file))
     }
 
     /// Opens a file in this directory for reading; a link is an error.
@@ -261,6 +277,60 @@ pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
 /// Permission bits of a local file, as SFTP has them.
 pub(crate) fn mode_of(metadata: &Metadata) -> Option<u32> {
     Some(metadata.permissions().mode() & 0o7777)
+}
+
+/// Sets the permission bits of an open file.
+pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(std::fs::Permissions::from_mode(mode & 0o777))
+}
+
+/// Sets user and group of an open file, by number.
+pub(crate) fn set_owner(file: &File, owner: Owner) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, Some(owner.uid), Some(owner.gid))
+}
+
+/// User and group of a local file.
+pub(crate) fn owner_of(metadata: &Metadata) -> Option<Owner> {
+    Some(Owner {
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+    })
+}
+
+/// Where the data of a sparse file begins and ends, if it has holes: starts and ends of runs.
+///
+/// Files whose blocks make up their size are not looked at.
+#[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))]
+pub(crate) fn data_runs(file: &File, metadata: &Metadata) -> Option<Vec<(u64, u64)>> {
+    use rustix::fs::SeekFrom;
+    let size = metadata.len();
+    if metadata.blocks().saturating_mul(512) >= size {
+        return None;
+    }
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < size && runs.len() < super::DATA_RUNS_MAX {
+        match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => {
+                let end = rustix::fs::seek(file, SeekFrom::Hole(start)).ok()?;
+                runs.push((start, end));
+                at = end.max(start + 1);
+            }
+            // No data behind it.
+            Err(rustix::io::Errno::NXIO) => return Some(runs),
+            Err(_) => return None,
+        }
+    }
+    if at < size {
+        runs.push((at, size)); // too many to know
+    }
+    Some(runs)
+}
+
+/// Where the data of a sparse file begins and ends: nobody tells here.
+#[cfg(not(any(target_os = "linux", target_os = "macos", target_os = "freebsd")))]
+pub(crate) const fn data_runs(_file: &File, _metadata: &Metadata) -> Option<Vec<(u64, u64)>> {
+    None
 }
 
 /// What kind of file it is.

@@ -85,6 +85,8 @@ pub(crate) enum Step {
     RemoveOld,
     MakeDir,
     OpenDir,
+    /// A checksum was asked for.
+    Checksum,
 }
 
 /// The answer that a request has when it succeeds (draft-02 §6 and §7).

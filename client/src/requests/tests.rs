@@ -3,6 +3,7 @@
 pub(crate) mod server;
 pub(crate) mod sim;
 
+mod bytes;
 mod calls;
 mod crew;
 mod get;

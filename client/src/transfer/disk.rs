@@ -21,7 +21,7 @@ use std::{
 };
 
 use super::{
-    local::{Created, LocalFault, Opened, Tree},
+    local::{Created, Hash, LocalFault, Opened, Tree},
     ranges::Span,
 };
 use crate::{
@@ -105,6 +105,8 @@ pub(crate) enum Done {
         offset: u64,
         result: Result<Vec<u8>, LocalFault>,
     },
+    /// A file was hashed.
+    Hashed(Result<Hash, LocalFault>),
     /// A directory was listed.
     Listed(Result<Vec<LocalEntry>, LocalFault>),
     /// A file was removed; nobody can do anything if it was not.

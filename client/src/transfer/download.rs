@@ -242,6 +242,11 @@ impl Download {
         again.saturating_add(u64::from(self.range.len))
     }
 
+    /// Whether nothing is in flight.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
     /// The end of the last byte that came.
     pub(crate) const fn highest(&self) -> u64 {
         self.highest

@@ -72,6 +72,12 @@ pub enum TransferError {
         /// Bytes it has.
         found: u64,
     },
+    /// What was transferred is not the same on both sides, and was removed.
+    #[error("{path} is not the same on both sides")]
+    Differs {
+        /// The file on the server.
+        path: RemotePath,
+    },
     /// It is not a plain file, and is not to be followed or walked.
     #[error("{path} is a {file_type}")]
     NotAFile {
@@ -207,6 +213,7 @@ impl Failure for TransferError {
             Self::Local { source, .. } => Kind::of_local(source),
             Self::Read { .. }
             | Self::WrongSize { .. }
+            | Self::Differs { .. }
             | Self::Misbehaved { .. }
             | Self::Name { .. }
             | Self::TooMuch { .. } => Kind::Peer,
@@ -225,7 +232,7 @@ impl Failure for TransferError {
     fn is_transient(&self) -> bool {
         match self {
             // A file that changes under the reader may hold still next time.
-            Self::Changed { .. } => true,
+            Self::Changed { .. } | Self::Differs { .. } => true,
             Self::Read { source, .. } => {
                 matches!(
                     source,

@@ -413,8 +413,8 @@ impl Job for Get {
             return;
         };
         match file.write(offset, run, len, item, cx) {
-            Ok(0) => self.at_disk += 1,
-            Ok(written) => self.plan.progress.add_bytes(written as u64),
+            Ok(None) => self.at_disk += 1,
+            Ok(Some(new)) => self.plan.progress.add_bytes(new),
             Err(error) => self.fail_file(item, error, cx),
         }
     }

@@ -15,6 +15,9 @@ pub(crate) const NAME_LEN_MAX: usize = 255;
 /// Temporary names that a source has for its own; what is tried after them is left to chance.
 pub(crate) const NAMES_FIXED: u8 = 2;
 
+/// A try at a name that is left to chance.
+pub(crate) const ATTEMPT_BY_CHANCE: u8 = NAMES_FIXED;
+
 /// Why a listed name is not used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -114,6 +117,21 @@ pub(crate) fn attempt(tries: u8) -> u64 {
     } else {
         RandomState::new().hash_one(tries)
     }
+}
+
+/// As [`attempt`], for a file that is to be continued if its transfer fails: whoever transfers
+/// files for good does not come near these names.
+pub(crate) fn attempt_at_part(tries: u8) -> u64 {
+    if has_part_name(tries) {
+        u64::MAX - u64::from(tries)
+    } else {
+        attempt(tries)
+    }
+}
+
+/// Whether the name of this try is one under which a part is found again.
+pub(crate) const fn has_part_name(tries: u8) -> bool {
+    tries < NAMES_FIXED
 }
 
 /// The name under which `name` is kept until it is whole: `.NAME.ketch-` and 16 hex digits.

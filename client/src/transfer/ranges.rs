@@ -86,6 +86,16 @@ impl Ranges {
         }
     }
 
+    /// The ranges of a file that should have `expected` bytes, of which those before `from` are
+    /// there: first `checks`, then what is missing.
+    pub(crate) fn resuming(expected: Option<u64>, from: u64, checks: Vec<Span>) -> Self {
+        let mut ranges = Self::new(expected);
+        ranges.next = from;
+        ranges.returned = checks;
+        ranges.returned.reverse();
+        ranges
+    }
+
     /// The next range to move, or `None` when all have been dealt.
     pub(crate) fn deal(&mut self) -> Option<Span> {
         if let Some(span) = self.returned.pop() {

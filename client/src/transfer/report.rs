@@ -67,8 +67,10 @@ pub enum Remarkable {
     /// The server can only rename to a free name: the old file was removed first, so for a moment
     /// there was none.
     NotReplacedAtomically,
-    /// The server did not set times or permissions.
+    /// Times, permissions or owner could not be set.
     AttributesNotSet,
+    /// A part that an earlier run left was not of the same file: it was transferred anew.
+    PartDiffered,
 }
 
 impl fmt::Display for Remarkable {
@@ -77,7 +79,8 @@ impl fmt::Display for Remarkable {
             Self::NotReplacedAtomically => {
                 "the old file was removed before the new one got its name"
             }
-            Self::AttributesNotSet => "the server did not set its times or permissions",
+            Self::AttributesNotSet => "its times, permissions or owner could not be set",
+            Self::PartDiffered => "what an earlier run had left was not of the same file",
         })
     }
 }

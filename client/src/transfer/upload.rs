@@ -126,6 +126,16 @@ impl Upload {
         Ok(())
     }
 
+    /// Leaves out what was dealt up to `to`, a hole of the source, and says how many bytes.
+    pub(crate) fn skip(&mut self, to: u64) -> u64 {
+        let len = to.saturating_sub(self.range.offset);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let span = self.range.split_to(len);
+        self.sent = self.sent.max(span.end());
+        self.acknowledged = self.acknowledged.saturating_add(u64::from(span.len));
+        u64::from(span.len)
+    }
+
     /// Records the answer to a WRITE of `len` bytes.
     pub(crate) fn on_status(&mut self, len: u32, code: StatusCode) {
         self.in_flight = self.in_flight.saturating_sub(1);

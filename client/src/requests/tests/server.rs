@@ -38,6 +38,10 @@ pub(crate) struct Habits {
     pub(crate) names_max: usize,
     /// Whether a VERSION comes at all.
     pub(crate) greets: bool,
+    /// It says that files have so many bytes more than they have.
+    pub(crate) boasts: u64,
+    /// It does not know `OPEN` with `EXCL`.
+    pub(crate) refuses_exclusive: bool,
     /// With so many requests at a time it answers none of them.
     pub(crate) hangs_at: Option<usize>,
 }
@@ -67,6 +71,8 @@ impl Default for Habits {
             endless: false,
             names_max: 10,
             greets: true,
+            boasts: 0,
+            refuses_exclusive: false,
             hangs_at: None,
         }
     }
@@ -108,6 +114,9 @@ pub(crate) struct Server {
     pub(crate) write_peak: u32,
     /// Asked before the server does what it should.
     pub(crate) lies: Option<Lies>,
+    /// Bytes that were read from files, and written to them.
+    pub(crate) bytes_read: usize,
+    pub(crate) bytes_written: usize,
     rng: u64,
 }
 
@@ -130,6 +139,8 @@ impl Server {
             read_peak: 0,
             write_peak: 0,
             lies: None,
+            bytes_read: 0,
+            bytes_written: 0,
             rng: seed | 1,
         }
     }
@@ -261,6 +272,7 @@ impl Server {
             }
             RequestEvent::WriteEnd { id } => {
                 let (handle, offset, bytes) = self.write.take().expect("begun");
+                self.bytes_written += bytes.len();
                 self.write_peak = self.write_peak.max(u32::try_from(bytes.len()).unwrap());
                 if self.admit(id, PacketType::WRITE) {
                     let status = self.write_file(handle, offset, &bytes);
@@ -315,7 +327,7 @@ impl Server {
         let node = self.nodes.get(path)?;
         Some(match node {
             Node::File { data, times, mode } => Attrs {
-                size: self.habits.tells_size.then_some(data.len() as u64),
+                size: (self.habits.tells_size).then_some(data.len() as u64 + self.habits.boasts),
                 permissions: Some(FileType::Regular.mode_bits() | mode),
                 times: *times,
                 owner: None,
@@ -357,6 +369,9 @@ impl Server {
         match request {
             Request::Open(open) => {
                 let there = self.nodes.contains_key(open.path);
+                if open.flags.contains(OpenFlags::EXCLUSIVE) && self.habits.refuses_exclusive {
+                    return self.status(id, StatusCode::OP_UNSUPPORTED);
+                }
                 let create = open.flags.contains(OpenFlags::CREATE);
                 if there && open.flags.contains(OpenFlags::EXCLUSIVE) {
                     return self.status(id, StatusCode::FAILURE);
@@ -403,6 +418,7 @@ impl Server {
                 if self.habits.short && self.random(4) == 0 {
                     len = 1 + self.random(len);
                 }
+                self.bytes_read += len;
                 self.answer(
                     id,
                     &Response::Data(Data {
@@ -430,13 +446,18 @@ impl Server {
                     .handles
                     .get(&number(set.handle))
                     .map(|open| open.path.clone());
-                if let Some(Node::File { times, data, .. }) =
+                let attrs = set.attrs.attrs;
+                if attrs.owner.is_some() {
+                    return self.status(id, StatusCode::PERMISSION_DENIED);
+                }
+                if let Some(Node::File { times, data, mode }) =
                     path.and_then(|path| self.nodes.get_mut(&path))
                 {
-                    if let Some(size) = set.attrs.attrs.size {
+                    if let Some(size) = attrs.size {
                         data.resize(usize::try_from(size).unwrap(), 0);
                     }
-                    *times = set.attrs.attrs.times;
+                    *times = attrs.times.or(*times);
+                    *mode = attrs.permissions.unwrap_or(*mode);
                 }
                 self.status(id, StatusCode::OK);
             }
@@ -509,6 +530,26 @@ impl Server {
                 self.status(id, status);
             }
             Request::Extended(Extension::Fsync(_)) => self.status(id, StatusCode::OK),
+            Request::Extended(Extension::CheckFileHandle(check))
+                if self
+                    .habits
+                    .extensions
+                    .contains(&ExtensionName::CheckFileHandle) =>
+            {
+                let path = self
+                    .handles
+                    .get(&number(check.handle))
+                    .map(|open| open.path.clone());
+                self.check_file(id, &path.unwrap_or_default());
+            }
+            Request::Extended(Extension::CheckFileName(check))
+                if self
+                    .habits
+                    .extensions
+                    .contains(&ExtensionName::CheckFileName) =>
+            {
+                self.check_file(id, check.path);
+            }
             Request::Extended(Extension::Limits) => {
                 let mut data = Vec::new();
                 self.habits
@@ -518,6 +559,21 @@ impl Server {
             }
             _ => self.status(id, StatusCode::OP_UNSUPPORTED),
         }
+    }
+
+    /// Hashes all of a file, as mod_sftp does.
+    fn check_file(&mut self, id: RequestId, path: &[u8]) {
+        let Some(Node::File { data, .. }) = self.nodes.get(path) else {
+            return self.status(id, StatusCode::NO_SUCH_FILE);
+        };
+        let hash = ring::digest::digest(&ring::digest::SHA256, data);
+        let mut reply = Vec::new();
+        ketch_protocol::CheckFileReply {
+            algorithm: b"sha256",
+            hashes: hash.as_ref(),
+        }
+        .encode(&mut ketch_protocol::Writer::new(&mut reply));
+        self.answer(id, &Response::ExtendedReply(&reply));
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> StatusCode {

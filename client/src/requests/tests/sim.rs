@@ -21,7 +21,7 @@ use super::{
     },
     server::{Habits, Server},
 };
-use crate::{sftp::Sftp, transfer::disk::Disk};
+use crate::{quirks::Quirk, sftp::Sftp, transfer::disk::Disk};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -128,7 +128,9 @@ impl Sim {
     }
 
     #[expect(clippy::disallowed_methods, reason = "an origin of simulated time")]
-    pub(crate) fn with_settings(habits: Habits, seed: u64, settings: Settings) -> Self {
+    pub(crate) fn with_settings(habits: Habits, seed: u64, mut settings: Settings) -> Self {
+        // It is known to be one of those.
+        settings.quirks.learn(Quirk::Stripes);
         let shared = Shared::new();
         let work: Arc<Mutex<VecDeque<Work>>> = Arc::default();
         let queue = Arc::clone(&work);

@@ -24,12 +24,15 @@ use crate::{
         disk::Done,
         download::{Download, ReadFault, Step},
         error::{Place, TransferError},
-        local::{Created, Tree},
+        local::{Created, Hash, Tree},
+        part::Front,
         ranges::{RANGE_LEN, Ranges, Span},
+        report::Remarkable,
         sink::Sink,
     },
 };
 
+mod checking;
 mod giving_back;
 mod writing;
 
@@ -62,6 +65,27 @@ pub(super) struct GetFile {
     came: u64,
     /// The size that was counted into the total when it was looked at.
     counted: Option<u64>,
+    /// Up to where it has come, of a file that is to be continued if this fails.
+    front: Option<Front>,
+    /// How often its content was seen to be what the server has.
+    check: Check,
+    /// Where it ended before the size that the server tells, when it was read first.
+    short: Option<u64>,
+    /// Something to know about it in the end.
+    remark: Option<Remarkable>,
+}
+
+/// How far the last check of a file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Check {
+    /// Not begun, or not wanted.
+    Due,
+    /// The server's checksum is here.
+    Hash(Hash),
+    /// All is read a second time, and compared.
+    Again,
+    /// It is the same.
+    Passed,
 }
 
 /// Whose the ranges of a file are.
@@ -111,6 +135,20 @@ pub(super) enum State {
     },
     /// Bytes flow.
     Reading,
+    /// It ended early: is it still what it was?
+    LookingAgain,
+    LookingAgainAsked,
+    /// All is here; the server is to be asked for its checksum.
+    Checking {
+        size: u64,
+    },
+    CheckingAsked {
+        size: u64,
+    },
+    /// The local checksum is being made.
+    Hashing {
+        size: u64,
+    },
     /// All is here; the file is being given its name.
     Naming {
         size: u64,
@@ -146,6 +184,10 @@ impl GetFile {
             writing: Vec::new(),
             came: 0,
             counted: None,
+            front: None,
+            check: Check::Due,
+            short: None,
+            remark: None,
         }
     }
 
@@ -170,6 +212,10 @@ impl GetFile {
             writing: Vec::new(),
             came: 0,
             counted: None,
+            front: None,
+            check: Check::Due,
+            short: None,
+            remark: None,
         }
     }
 
@@ -183,7 +229,14 @@ impl GetFile {
 
     /// Bytes that are still to be asked for, about.
     pub(super) fn left_to_ask(&self) -> u64 {
-        if matches!(self.state, State::Naming { .. } | State::Whole { .. }) {
+        if matches!(
+            self.state,
+            State::Naming { .. }
+                | State::Whole { .. }
+                | State::Checking { .. }
+                | State::CheckingAsked { .. }
+                | State::Hashing { .. }
+        ) {
             return 0;
         }
         if let Hold::Joint(joint) = &self.hold {
@@ -225,16 +278,19 @@ impl GetFile {
                 let Some(download) = &mut self.download else {
                     return Ok(());
                 };
-                match answer {
+                let result = match answer {
                     Answer::Data(got) => download.on_data(ask, got),
                     Answer::Status(StatusCode::EOF, _) => download.on_eof(ask),
                     Answer::Status(status, message) => {
                         return Err(self.refused(Operation::Read, status, message));
                     }
                     _ => Ok(()),
+                };
+                match result {
+                    Err(ReadFault::Truncated { got, .. }) if self.may_be_short(got) => {}
+                    Err(fault) => return Err(self.misread(fault)),
+                    Ok(()) => self.learn_size(),
                 }
-                .map_err(|fault| self.misread(fault))?;
-                self.learn_size();
             }
             (What::Step(Asked::Stat), answer) => {
                 let State::Asked { open, .. } = self.state else {
@@ -263,6 +319,10 @@ impl GetFile {
             {
                 self.state = State::Opened;
             }
+            (What::Step(Asked::Fstat), answer) if self.state == State::LookingAgainAsked => {
+                self.on_looked_again(answer)?;
+            }
+            (What::Step(Asked::Checksum), answer) => self.on_checksum(answer),
             (What::Step(Asked::Open | Asked::Fstat), _)
                 if matches!(self.state, State::JoiningAsked | State::MatchingAsked) =>
             {
@@ -314,18 +374,26 @@ impl GetFile {
         if self.state != State::Reading {
             return Ok(false);
         }
-        let (Some(handle), Some(_)) = (&self.handle, &self.download) else {
-            return Ok(false);
-        };
         if !may_ask(self.target.as_ref(), cx, cx.core.read_len() as usize) {
             return Ok(false);
         }
+        if !self.is_part_good()? {
+            return Ok(false);
+        }
+        let (Some(handle), Some(_)) = (&self.handle, &self.download) else {
+            return Ok(false);
+        };
         loop {
             let Some(download) = &mut self.download else {
                 return Ok(false);
             };
             match download.poll() {
                 Ok(Step::Request(ask)) => {
+                    let front = self.front.as_ref();
+                    if front.is_some_and(|front| !front.admits(ask.span.end())) {
+                        download.on_unsent(ask);
+                        return Ok(false);
+                    }
                     if cx.read(key, handle, ask).is_err() {
                         download.on_unsent(ask);
                         return Ok(false);
@@ -365,11 +433,16 @@ impl Get {
                 State::Reading => self.finish_file(key, cx),
                 State::Joining | State::Matching => self.join_file(key, cx),
                 State::Refused => self.leave_file(key, cx),
+                State::LookingAgain => self.look_again(key, cx),
+                State::Checking { size } => self.ask_for_checksum(key, size, cx),
                 State::Whole { size } => self.name_file(key, size, cx),
                 State::Asked { .. }
                 | State::Creating
                 | State::JoiningAsked
                 | State::MatchingAsked
+                | State::LookingAgainAsked
+                | State::CheckingAsked { .. }
+                | State::Hashing { .. }
                 | State::Naming { .. } => {}
             }
             match self.items.get_mut(key) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ketch_protocol::{
     Attrs, Close, Extension, ExtensionName, FileType, Fsetstat, Fstat, Fsync, Lstat, Open,
-    OpenFlags, RemotePath, Request, StatusCode, WireAttrs,
+    OpenFlags, RemotePath, Request, Stat, StatusCode, WireAttrs,
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     joint::{Joint, Left},
 };
 use crate::{
+    quirks::Quirk,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
@@ -80,6 +81,10 @@ pub(super) struct PutFile {
     /// Something to know about it in the end.
     remark: Option<Remarkable>,
     size: u64,
+    /// Whether holes need not be sent: there is nothing on the server where they are.
+    leaves_holes: bool,
+    /// Bytes of holes that were left out and not counted.
+    skipped: u64,
 }
 
 /// Whose the ranges of a file are.
@@ -157,6 +162,7 @@ pub(super) enum State {
     /// Data flows.
     Writing,
     /// All data is sent; these requests follow it.
+    SettingOwner,
     SettingAttrs,
     Syncing,
     Measuring,
@@ -207,6 +213,8 @@ impl PutFile {
             waiting: 0,
             remark: None,
             size: 0,
+            leaves_holes: false,
+            skipped: 0,
         }
     }
 
@@ -306,9 +314,11 @@ impl Put {
                 State::Opened => self.look_first(key, cx),
                 State::Creating => self.create(key, cx),
                 State::Writing => self.see_whether_sent(key, cx),
-                State::SettingAttrs | State::Syncing | State::Measuring | State::Closing => {
-                    self.send_what_follows(key, cx);
-                }
+                State::SettingOwner
+                | State::SettingAttrs
+                | State::Syncing
+                | State::Measuring
+                | State::Closing => self.send_what_follows(key, cx),
                 State::Settling => self.see_whether_settled(key, cx),
                 State::Naming | State::NamingAgain => self.rename(key, cx),
                 State::Clearing => self.clear(key, cx),
@@ -346,7 +356,8 @@ impl Put {
             }
         };
         let shared = Arc::clone(&self.shared);
-        let open = move |source: &SourceFile| Done::Opened(source.open(&shared.speeds));
+        let sparse = self.options.sparse;
+        let open = move |source: &SourceFile| Done::Opened(source.open(&shared.speeds, sparse));
         let done = match &source {
             SourceFile::Found(tree, _) => {
                 let (source, speed) = (source.clone(), Arc::clone(tree.speed()));
@@ -409,15 +420,22 @@ impl Put {
     /// Looks at what has the name before anything is sent: it may have to stay, and what takes its
     /// place gets its permissions, so that a file that was nobody else's to read stays so.
     fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let quirks = cx.core.server.quirks;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if quirks.has(Quirk::NoExclusive) {
+            file.attempt = names::ATTEMPT_BY_CHANCE;
+        }
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
         }
-        let request = Request::Lstat(Lstat {
-            path: file.path.as_bytes(),
-        });
+        let path = file.path.as_bytes();
+        let request = if quirks.has(Quirk::NoLstat) {
+            Request::Stat(Stat { path })
+        } else {
+            Request::Lstat(Lstat { path })
+        };
         if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
             file.state = State::Looking;
         }
@@ -429,9 +447,16 @@ impl Put {
         };
         let local = file.opened.as_ref().and_then(|opened| opened.mode);
         let mode = file.replaced_mode.or(local);
+        // A name that chance made is nobody's, also where the server cannot see to that.
+        let last = if cx.core.server.quirks.has(Quirk::NoExclusive) {
+            OpenFlags::TRUNCATE
+        } else {
+            OpenFlags::EXCLUSIVE
+        };
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | last;
         let request = Open {
             path: file.temporary.as_bytes(),
-            flags: OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
+            flags,
             // Whoever uploads may write on, whatever the local file says.
             attrs: WireAttrs::from(Attrs {
                 permissions: mode.map(|mode| mode & 0o777 | 0o600),
@@ -480,6 +505,14 @@ impl Put {
                 file.handle = Some(handle.into());
                 file.created = true;
                 self.start_writing(key, cx)
+            }
+            (What::Step(Step::Open), Answer::Status(StatusCode::OP_UNSUPPORTED, _))
+                if !cx.core.server.quirks.has(Quirk::NoExclusive) =>
+            {
+                cx.core.learn(Quirk::NoExclusive);
+                file.attempt = names::ATTEMPT_BY_CHANCE;
+                file.state = State::Creating;
+                file.name_temporary()
             }
             (What::Step(Step::Open), Answer::Status(status, message)) => {
                 let taken = matches!(
@@ -554,6 +587,7 @@ impl Put {
         let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
         let chunk = cx.core.write_len(handle_len, cx.link);
         let announced = file.announced();
+        file.leaves_holes = !cx.core.server.quirks.has(Quirk::InOrder);
         file.upload = Some(Upload::new(announced, chunk));
         file.state = State::Writing;
         if matches!(file.hold, Hold::Joint(_)) {
@@ -566,7 +600,8 @@ impl Put {
         }
         let source = (file.from.clone(), file.opened.clone());
         let (path, temporary) = (file.path.clone(), file.temporary.clone());
-        let joint = Arc::new(Joint::new(source, path, temporary, ranges, self.stripes));
+        let stripes = self.stripes && cx.core.server.quirks.may_stripe_writes();
+        let joint = Arc::new(Joint::new(source, path, temporary, ranges, stripes));
         file.hold = Hold::Joint(Arc::clone(&joint));
         if let Some(rtt) = cx.core.up.min_rtt() {
             self.plan.on_round_trip(rtt);
@@ -613,39 +648,54 @@ impl Put {
         };
         file.size = end;
         file.block = None;
-        file.state = State::SettingAttrs;
+        file.state = State::SettingOwner;
     }
 
     /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
     fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let (preserve, durability) = (self.options.preserve.times, self.options.durability);
+        let (preserve, durability) = (self.options.preserve, self.options.durability);
+        let sets_attrs = !cx.core.server.quirks.has(Quirk::NoSetAttrs);
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
         let Some(handle) = file.handle.as_deref() else {
             return;
         };
-        let times = file
-            .opened
-            .as_ref()
-            .map(|opened| opened.times)
-            .filter(|_| preserve);
-        let attrs = Attrs {
-            times,
+        let opened = file.opened.as_ref();
+        let permissions = opened.and_then(|opened| opened.mode);
+        let owner = Attrs {
+            owner: opened
+                .and_then(|opened| opened.owner)
+                .filter(|_| preserve.owner),
             ..Attrs::NONE
         };
+        let attrs = Attrs {
+            times: opened.map(|opened| opened.times).filter(|_| preserve.times),
+            // Whether the file may be written to: known to the server when all is written.
+            permissions: permissions
+                .filter(|_| preserve.permissions)
+                .map(|mode| mode & 0o777),
+            ..Attrs::NONE
+        };
+        let wanted = matches!(file.state, State::SettingOwner | State::SettingAttrs);
+        if wanted && !sets_attrs && (owner != Attrs::NONE || attrs != Attrs::NONE) {
+            file.remark.get_or_insert(Remarkable::AttributesNotSet);
+        }
+        let set = |attrs: Attrs| {
+            (sets_attrs && attrs != Attrs::NONE).then(|| {
+                let attrs = attrs.into();
+                Request::Fsetstat(Fsetstat { handle, attrs })
+            })
+        };
         let (step, request, expect, next) = match file.state {
-            State::SettingAttrs => (
+            // The owner first: to give a file away takes bits from its permissions.
+            State::SettingOwner => (
                 Step::SetAttrs,
-                times.map(|_| {
-                    Request::Fsetstat(Fsetstat {
-                        handle,
-                        attrs: attrs.into(),
-                    })
-                }),
+                set(owner),
                 Expect::Status,
-                State::Syncing,
+                State::SettingAttrs,
             ),
+            State::SettingAttrs => (Step::SetAttrs, set(attrs), Expect::Status, State::Syncing),
             State::Syncing => (
                 Step::Fsync,
                 (durability != Durability::None)

@@ -2,23 +2,24 @@
 
 use std::{io::IoSlice, sync::Arc};
 
-use super::{GetFile, Hold, MODE_DEFAULT, State, Target, is_for_several};
+use super::{Check, GetFile, Hold, MODE_DEFAULT, State, Target, is_for_several};
 use crate::{
-    platform,
     requests::{job::Cx, slots::Key},
     transfer::{
         chunk::Chunk,
         disk::Done,
         download::{Download, ReadFault},
-        error::TransferError,
+        error::{Place, TransferError},
         get::{
             Get, Item, Local,
             joint::{Joint, Left},
         },
-        local::{Created, Finish, LocalAction, LocalFault, Tree},
+        local::{Begin, Created, Finish, LocalAction, LocalFault, Tree},
         names::Identity,
-        options::Durability,
+        options::{Durability, Resume, Verify},
+        part::{self, Front},
         ranges::{Ranges, Span},
+        report::Remarkable,
     },
 };
 
@@ -44,7 +45,8 @@ impl Get {
 
     /// Creates the local file, now that the server has opened its own.
     pub(super) fn create_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let overwrite = self.options.overwrite;
+        let (overwrite, resume) = (self.options.overwrite, self.options.resume);
+        let sparse = self.options.sparse;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
@@ -63,8 +65,18 @@ impl Get {
                 };
                 let mode = attrs.permissions.map_or(MODE_DEFAULT, |mode| mode & 0o777);
                 let (name, at) = (name.clone(), Arc::clone(tree));
-                let create =
-                    move || Done::Created(Created::new(&at, &name, source, mode, overwrite));
+                let begin = Begin {
+                    mode,
+                    overwrite,
+                    // What cannot be told from its next version cannot be continued.
+                    resume: if source.size.is_some() && source.modified.is_some() {
+                        resume
+                    } else {
+                        Resume::No
+                    },
+                    sparse,
+                };
+                let create = move || Done::Created(Created::new(&at, &name, source, begin));
                 file.state = State::Creating;
                 match cx.core.disk.run(tree.speed(), (cx.job, key), create) {
                     Some(done) => self.on_done(key, done, cx),
@@ -77,11 +89,25 @@ impl Get {
     pub(super) fn start_reading(&mut self, key: Key, cx: &Cx<'_>) {
         let read_len = cx.core.read_len();
         let chunk = *self.chunk.get_or_insert_with(|| Chunk::new(read_len));
+        let options = &self.options;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
         file.download = Some(Download::new(file.size(), chunk));
         file.state = State::Reading;
+        let is_alone = options.resume != Resume::No || options.verify != Verify::Size;
+        if let (true, Some(Target::File(created, _))) = (is_alone, &file.target) {
+            if options.resume != Resume::No {
+                let believed = created.believed();
+                let checks = part::checks(options.resume, believed);
+                let size = file.size();
+                file.hold = Hold::Alone(Ranges::resuming(size, believed, checks));
+                file.front = Some(Front::new(believed));
+                file.came = believed;
+                self.plan.progress.add_bytes(believed);
+            }
+            return;
+        }
         if let (Hold::Alone(_), Some(attrs), Some(target)) = (&file.hold, file.attrs, &file.target)
             && is_for_several(&attrs)
         {
@@ -143,15 +169,23 @@ impl Get {
             return;
         };
         self.chunk = Some(download.chunk());
+        let finished = match finished {
+            // A file that ended early has to end there again.
+            Ok(size) if file.short().is_some_and(|short| short != size) => Err(file.truncated()),
+            finished => finished,
+        };
         let size = match finished {
             Ok(size) => size,
             Err(fault) => {
                 let error = file.misread(fault);
+                if let Some(Target::File(created, _)) = &file.target {
+                    created.spoil(); // another version next time
+                }
                 return self.fail_file(key, error, cx);
             }
         };
         if file.writing.is_empty() {
-            self.name_file(key, size, cx);
+            self.check_file(key, size, cx);
         }
     }
 
@@ -165,16 +199,18 @@ impl Get {
         if let Some(handle) = file.handle.take() {
             self.closing.push_back(handle);
         }
-        let times = file
-            .attrs
-            .and_then(|attrs| attrs.times)
-            .filter(|_| options.preserve.times);
+        let attrs = file.attrs.unwrap_or_default();
+        let times = attrs.times.filter(|_| options.preserve.times);
+        let mode = attrs.permissions.filter(|_| options.preserve.permissions);
+        let owner = attrs.owner.filter(|_| options.preserve.owner);
         let (overwrite, durability) = (options.overwrite, options.durability);
         let finish = Finish {
             size,
             overwrite,
             durability,
             times,
+            mode,
+            owner,
         };
         let done = match &file.target {
             Some(Target::File(created, tree)) => {
@@ -250,8 +286,12 @@ impl Get {
                 result: Ok(()),
             } => {
                 file.writing.retain(|other| *other != span);
-                file.came = file.came.saturating_add(u64::from(span.len));
-                self.plan.progress.add_bytes(u64::from(span.len));
+                let new = file.on_written(span);
+                self.plan.progress.add_bytes(new);
+                Ok(())
+            }
+            Done::Hashed(Ok(hash)) => {
+                self.on_hashed(key, hash, cx);
                 Ok(())
             }
             Done::Named(Ok(())) => {
@@ -259,6 +299,7 @@ impl Get {
                 Ok(())
             }
             Done::Rooted(Err(fault))
+            | Done::Hashed(Err(fault))
             | Done::Created(Err(fault))
             | Done::Written {
                 result: Err(fault), ..
@@ -288,15 +329,46 @@ impl Get {
             .progress
             .correct_total(file.size().unwrap_or(0), size);
         self.plan.progress.finish_file();
+        let mut remark = file.remark;
+        if let Some(Target::File(created, _)) = &file.target
+            && created.was_refused_attrs()
+        {
+            remark = remark.or(Some(Remarkable::AttributesNotSet));
+        }
         self.plan.report(|report| {
             report.files += 1;
             report.bytes += size;
+            if let Some(remark) = remark {
+                report.remark(Place::Remote(file.path.clone()), remark);
+            }
         });
     }
 }
 
 impl GetFile {
-    /// Writes adjacent bytes where they lie, and says how many; none if a thread has them now.
+    /// Bytes came and were taken care of; says how many of them are new.
+    fn on_written(&mut self, span: Span) -> u64 {
+        if self.check != Check::Due {
+            return 0;
+        }
+        let len = u64::from(span.len);
+        let Some(front) = &mut self.front else {
+            self.came = self.came.saturating_add(len);
+            return len;
+        };
+        front.add(span);
+        let checked = match &self.target {
+            Some(Target::File(created, _)) => created.believed(),
+            _ => 0,
+        };
+        if span.offset < checked {
+            return 0; // they were counted when the part was found
+        }
+        self.came = self.came.saturating_add(len);
+        len
+    }
+
+    /// Writes adjacent bytes where they lie, and says how many are new; none if a thread has them.
     pub(in crate::transfer::get) fn write(
         &mut self,
         offset: u64,
@@ -304,26 +376,23 @@ impl GetFile {
         len: usize,
         key: Key,
         cx: &mut Cx<'_>,
-    ) -> Result<usize, TransferError> {
+    ) -> Result<Option<u64>, TransferError> {
         let span = Span {
             offset,
             len: u32::try_from(len).unwrap_or(u32::MAX),
         };
         match &self.target {
             Some(Target::File(created, tree)) if tree.speed().is_quick() => {
-                let result = tree
-                    .speed()
-                    .measure(|| platform::write_run(&created.file, run, offset));
+                let result = tree.speed().measure(|| created.write(run, offset));
                 result.map_err(|error| created.fault(LocalAction::Write, error))?;
-                self.came = self.came.saturating_add(len as u64);
-                return Ok(len);
+                return Ok(Some(self.on_written(span)));
             }
             Some(Target::File(created, tree)) => {
                 let (created, speed) = (Arc::clone(created), Arc::clone(tree.speed()));
                 let block = copy(run, len);
                 cx.core.disk.run_on_thread((cx.job, key), len, move || {
                     let mut run = [IoSlice::new(&block)];
-                    let write = || platform::write_run(&created.file, &mut run, offset);
+                    let write = || created.write(&mut run, offset);
                     let result = speed.measure(write);
                     Done::Written {
                         span,
@@ -346,10 +415,10 @@ impl GetFile {
                     }
                 });
             }
-            None => return Ok(len), // given up meanwhile
+            None => return Ok(Some(len as u64)), // given up meanwhile
         }
         self.writing.push(span);
-        Ok(0)
+        Ok(None)
     }
 }
 

@@ -47,7 +47,10 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return Sending::Nothing;
         };
-        match file.send(key, cx) {
+        let sent = file.send(key, cx);
+        let skipped = std::mem::take(&mut file.skipped);
+        self.plan.progress.add_bytes(skipped);
+        match sent {
             Ok(Next::Did(sending)) => sending,
             Ok(Next::NeedsBlock { offset, len }) => {
                 self.read_block(key, offset, len, cx);
@@ -97,7 +100,18 @@ impl PutFile {
                 return Ok(Next::Did(Sending::Nothing));
             };
             match upload.poll() {
-                Step::Write(span) => break span,
+                Step::Write(span) => {
+                    let hole = self
+                        .opened
+                        .as_ref()
+                        .and_then(|opened| opened.hole_at(span.offset));
+                    match hole {
+                        Some(end) if self.leaves_holes => {
+                            self.skipped = self.skipped.saturating_add(upload.skip(end));
+                        }
+                        _ => break span,
+                    }
+                }
                 Step::Starved => {
                     let Some(range) = self.hold.deal() else {
                         return Ok(Next::Did(Sending::Nothing));
