@@ -8,3 +8,5 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod openssh;
 mod scene;
+#[cfg(target_os = "linux")]
+mod sync;
