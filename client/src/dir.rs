@@ -238,7 +238,7 @@ impl ReadDir {
         }
     }
 
-    fn poll_entries(
+    pub(crate) fn poll_entries(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<DirEntries, SftpError>>> {

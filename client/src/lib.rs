@@ -17,6 +17,7 @@
 //! | `sftp`, `file`, `dir` | [`Sftp`], [`File`], [`ReadDir`]: the requests as async functions |
 //! | [`Filter`] | which entries of a tree are taken |
 //! | `sync` | one directory is made to hold what another holds |
+//! | `walk`, `glob`, `remove` | [`Walk`], [`Glob`]: what is below a directory; removing all of it |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
 //! | `transfer` | the engine: plans, ranges, pace, atomic files |
 //! | `platform` | what differs between operating systems |
@@ -58,19 +59,23 @@ pub mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod glob;
 pub mod hostkey;
 pub mod identity;
+mod in_flight;
 pub mod memory;
 mod platform;
 mod progress;
 mod quirks;
 pub mod reconnect;
+mod remove;
 mod requests;
 pub mod route;
 pub mod session;
 mod sftp;
 mod sync;
 mod transfer;
+mod walk;
 
 pub use connect::{Connect, ConnectError, Timeouts};
 pub use destination::Destination;
@@ -79,6 +84,7 @@ pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
 pub use filter::{Filter, PATTERN_LEN_MAX, PatternError, RULES_MAX};
 pub use ketch_keys::PublicKey;
+pub use glob::{Glob, GlobError, Pattern};
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };
@@ -88,6 +94,7 @@ pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};
 pub use progress::Progress;
 pub use reconnect::{Reconnect, ReconnectError, Reconnecting};
+pub use remove::{NotRemoved, RemoveError, RemoveFault, Removed};
 pub use requests::PeerMisbehaved;
 pub use route::Route;
 pub use session::Session;
@@ -101,3 +108,4 @@ pub use transfer::{
     Preserve, PutOptions, REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Resume, Sink,
     Skipped, Source, SourceShrank, Sparse, TransferError, Verify,
 };
+pub use walk::{Walk, WalkEntry, WalkError, WalkOptions};

@@ -14,6 +14,7 @@ use ketch_protocol::{
 };
 
 mod answers;
+mod conveniences;
 mod error;
 mod open;
 
