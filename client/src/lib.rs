@@ -18,6 +18,9 @@
 //! | [`Filter`] | which entries of a tree are taken |
 //! | `sync` | one directory is made to hold what another holds |
 //! | `walk`, `glob`, `remove` | [`Walk`], [`Glob`]: what is below a directory; removing all of it |
+//! | [`operations`] | what integrations do with a folder: get, create, upsert, query, list, delete |
+//! | [`OnDemand`] | a server that is connected to when something is asked of it |
+//! | [`blocking`] | the same for programs without `async` |
 //! | `requests` | the application on the channel: requests under way, replies, credit |
 //! | `transfer` | the engine: plans, ranges, pace, atomic files |
 //! | `platform` | what differs between operating systems |
@@ -47,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod blocking;
 pub mod config;
 pub mod connect;
 pub mod destination;
@@ -64,6 +68,8 @@ pub mod hostkey;
 pub mod identity;
 mod in_flight;
 pub mod memory;
+mod on_demand;
+pub mod operations;
 mod platform;
 mod progress;
 mod quirks;
@@ -92,6 +98,7 @@ pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, Sign
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
 pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};
+pub use on_demand::{OnDemand, OnDemandError, Opened};
 pub use progress::Progress;
 pub use reconnect::{Reconnect, ReconnectError, Reconnecting};
 pub use remove::{NotRemoved, RemoveError, RemoveFault, Removed};

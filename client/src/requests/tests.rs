@@ -15,3 +15,5 @@ mod quirks;
 mod stream;
 mod sync;
 mod together;
+#[cfg(unix)]
+mod trees;

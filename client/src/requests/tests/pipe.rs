@@ -31,10 +31,10 @@ const SERVER: &str = "/usr/lib/openssh/sftp-server";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Pipe {
+pub(super) struct Pipe {
     requests: Requests,
     link: PipeLink,
-    sftp: Sftp,
+    pub(super) sftp: Sftp,
     from_server: mpsc::Receiver<Vec<u8>>,
     server: Child,
 }
@@ -90,7 +90,7 @@ impl Places for Received {
 }
 
 impl Pipe {
-    fn open(home: &Path) -> Self {
+    pub(super) fn open(home: &Path) -> Self {
         let mut server = Command::new(SERVER)
             .current_dir(home)
             .stdin(Stdio::piped())
@@ -133,7 +133,7 @@ impl Pipe {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is a driver")]
-    fn run<F: Future>(&mut self, future: F) -> F::Output {
+    pub(super) fn run<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         let began = Instant::now();
         loop {

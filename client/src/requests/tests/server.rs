@@ -508,6 +508,20 @@ impl Server {
                 };
                 assert!(NamesWriter::new(id, &mut out).push(&entry, 64 * 1024));
                 self.answers.push(out);
+                let is_empty = self.listing(rmdir.path).len() == 2 + self.habits.evil.len();
+                let there = self.nodes.get(rmdir.path) == Some(&Node::Dir);
+                if there && is_empty {
+                    self.nodes.remove(rmdir.path);
+                }
+                let gone = there && is_empty;
+                self.status(
+                    id,
+                    if gone {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::FAILURE
+                    },
+                );
             }
             Request::Mkdir(mkdir) => {
                 if self.nodes.contains_key(mkdir.path) {
