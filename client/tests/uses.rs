@@ -1,0 +1,240 @@
+//! Uses of the library that need a whole connection: blocking calls, servers on demand, folders.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use ketch_client::blocking::{self, BlockingError};
+use ketch_client::hostkey::HostKeys;
+use ketch_client::identity::Identity;
+use ketch_client::operations::{
+    AfterRead, Create, Filter, Folder, IfExists, OperationError, Query, SortBy,
+};
+use ketch_client::{Connect, Failure, Kind, OnDemand, OpenOptions, WalkOptions};
+use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
+use tokio::io::AsyncWriteExt;
+
+fn server() -> (OpenSshServer, tempfile::TempDir) {
+    let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+    (server, tempfile::tempdir().unwrap())
+}
+
+fn connect(server: &OpenSshServer) -> Connect {
+    Connect::to("127.0.0.1")
+        .port(server.port())
+        .user(server.user())
+        .identity(Identity::from_file(server.identity().private()).unwrap())
+        .host_keys(HostKeys::files([server.known_hosts()]))
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn everything_works_without_async() {
+    let (server, dir) = server();
+    let at = |name: &str| path(dir.path(), name);
+    let session = blocking::Session::connect(connect(&server)).unwrap();
+    let sftp = session.sftp().unwrap();
+    sftp.create_dir_all(at("a/b")).unwrap();
+
+    let content: Vec<u8> = (0..2_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut file = sftp
+        .open(at("a/file"), OpenOptions::writing().read())
+        .unwrap();
+    io::copy(&mut &content[..], &mut file).unwrap();
+    file.seek(SeekFrom::Start(1_000_000)).unwrap();
+    file.write_all(b"here").unwrap();
+    file.seek(SeekFrom::Current(-4)).unwrap();
+    let mut word = [0; 4];
+    file.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"here");
+    assert_eq!(file.read_at(2, 3).unwrap()[..], content[2..5]);
+    assert_eq!(file.attrs().unwrap().size, Some(2_000_000));
+    file.sync_all().unwrap();
+    file.close().unwrap();
+    let mut back = Vec::new();
+    sftp.open(at("a/file"), OpenOptions::reading())
+        .unwrap()
+        .read_to_end(&mut back)
+        .unwrap();
+    assert!(back[..1_000_000] == content[..1_000_000] && &back[1_000_000..1_000_004] == b"here");
+
+    let names: Vec<_> = sftp.read_dir(at("a")).unwrap().collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(sftp.walk(at(""), WalkOptions::new()).unwrap().count(), 3);
+    assert_eq!(sftp.glob(at("*/f*")).unwrap().count(), 1);
+    let error = sftp.stat(at("none")).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    let error = sftp.open(at("none"), OpenOptions::reading()).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+
+    // Several threads at the same time.
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let (sftp, at) = (sftp.clone(), &at);
+            scope.spawn(move || {
+                sftp.create_dir(at(&format!("a/{n}"))).unwrap();
+            });
+        }
+    });
+    assert_eq!(sftp.remove_all(at("a")).unwrap().directories, 6);
+
+    // Where nothing may block it says so, and does not panic.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let error = sftp.stat(at("")).unwrap_err();
+        assert!(matches!(error, BlockingError::InsideAsync), "{error}");
+        let error = blocking::Session::connect(connect(&server)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Local);
+    });
+    session.disconnect().unwrap();
+    let error = sftp.stat(at("")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Network);
+}
+
+#[tokio::test]
+async fn a_connection_lasts_as_long_as_it_is_used() {
+    let (server, dir) = server();
+    let here = path(dir.path(), "");
+    let on_demand = OnDemand::new(connect(&server));
+    let (first, second) = tokio::join!(on_demand.open(), on_demand.open());
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let session = first.session().clone();
+    first.close().await;
+    assert!(!session.is_closed(), "somebody uses it");
+    second.stat(&here).await.unwrap();
+    second.close().await;
+    assert!(session.is_closed());
+    // Asked again, it connects again.
+    on_demand.check().await.unwrap();
+
+    let kept = OnDemand::keep_for(connect(&server), Duration::from_millis(200));
+    let first = kept.open().await.unwrap();
+    let session = first.session().clone();
+    drop(first);
+    let second = kept.open().await.unwrap();
+    assert!(!session.is_closed() && !second.session().is_closed());
+    drop(second);
+    session.closed().await;
+
+    // One that was lost is made anew.
+    let first = kept.open().await.unwrap();
+    first.session().disconnect().await;
+    let second = kept.open().await.unwrap();
+    drop(first);
+    second.stat(&here).await.unwrap();
+
+    let nowhere = OnDemand::new(connect(&server).user("nobody-of-that-name"));
+    assert_eq!(nowhere.check().await.unwrap_err().kind(), Kind::Auth);
+}
+
+#[tokio::test]
+async fn a_long_file_goes_through_streams() {
+    let (server, dir) = server();
+    let content: Vec<u8> = (0..20_000_000_u32).map(|n| n.to_le_bytes()[2]).collect();
+    fs::write(dir.path().join("from"), &content).unwrap();
+    let session = connect(&server).connect().await.unwrap();
+    let sftp = session.sftp().await.unwrap();
+    let reading = OpenOptions::reading();
+    let mut from = sftp.open(path(dir.path(), "from"), reading).await.unwrap();
+    let writing = OpenOptions::writing();
+    let mut to = sftp.open(path(dir.path(), "to"), writing).await.unwrap();
+    let copied = tokio::io::copy(&mut from, &mut to).await.unwrap();
+    to.shutdown().await.unwrap();
+    assert_eq!(copied, 20_000_000);
+    assert!(fs::read(dir.path().join("to")).unwrap() == content);
+    // What the server refuses comes out of a stream, too.
+    let mut full = sftp
+        .open("/dev/full", OpenOptions::new().write())
+        .await
+        .unwrap();
+    full.write_all(b"x").await.unwrap();
+    assert!(full.shutdown().await.is_err());
+    session.disconnect().await;
+}
+
+#[tokio::test]
+async fn a_folder_does_what_integrations_ask_for() {
+    let (server, dir) = server();
+    let session = connect(&server).connect().await.unwrap();
+    let sftp = session.sftp().await.unwrap();
+    let folder = Folder::new(sftp.clone(), path(dir.path(), "in")).content_max(1000);
+    let local = |name: &str| fs::read(dir.path().join("in").join(name));
+
+    let new = Create::new();
+    assert_eq!(
+        folder
+            .create("a.txt", b"1", new.clone())
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound,
+        "the directory is not there"
+    );
+    let made = folder.upsert("a.txt", b"one", false).await.unwrap();
+    assert_eq!((made.size, made.name), (Some(3), b"a.txt".to_vec()));
+    let error = folder.create("a.txt", b"2", new.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Exists);
+    folder.upsert("a.txt", b" and two", true).await.unwrap();
+    assert_eq!(local("a.txt").unwrap(), b"one and two");
+    folder.upsert("a.txt", b"three", false).await.unwrap();
+    assert_eq!(local("a.txt").unwrap(), b"three");
+    let number = new.clone().if_exists(IfExists::Number);
+    for wanted in ["a1.txt", "a2.txt"] {
+        let made = folder.create("a.txt", b"n", number.clone()).await.unwrap();
+        assert_eq!(made.name, wanted.as_bytes());
+    }
+    fs::create_dir(dir.path().join("staging")).unwrap();
+    let staged = new
+        .temporary_extension(".part")
+        .staging(path(dir.path(), "staging"))
+        .permissions(0o600);
+    folder.create("b.bin", b"staged", staged).await.unwrap();
+    assert_eq!(local("b.bin").unwrap(), b"staged");
+    assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+
+    fs::create_dir(dir.path().join("in/sub")).unwrap();
+    fs::write(dir.path().join("in/sub/c.txt"), "c").unwrap();
+    let names = |found: Vec<ketch_client::operations::FileInfo>| -> Vec<_> {
+        let name = |file: ketch_client::operations::FileInfo| String::from_utf8(file.name);
+        found.into_iter().map(|file| name(file).unwrap()).collect()
+    };
+    let all = Query::new(Filter::everything()).sort(SortBy::Path);
+    let listed = names(folder.list(&all).await.unwrap());
+    assert_eq!(listed, ["a.txt", "a1.txt", "a2.txt", "b.bin", "sub"]);
+    let deep = all.clone().recursive(true).skip(4);
+    assert_eq!(names(folder.list(&deep).await.unwrap()), ["sub", "c.txt"]);
+    let contents = folder.query(&all).await.unwrap();
+    assert_eq!(contents.len(), 4, "a directory has no content");
+    assert_eq!(contents[3].content, b"staged");
+
+    let read = folder.get("b.bin", AfterRead::Delete).await.unwrap();
+    assert_eq!(read.content, b"staged");
+    assert!(read.not_deleted.is_none() && local("b.bin").is_err());
+    fs::write(dir.path().join("in/large"), vec![0; 2000]).unwrap();
+    let error = folder.get("large", AfterRead::Keep).await.unwrap_err();
+    assert!(
+        matches!(error, OperationError::TooLarge { max: 1000, .. }),
+        "{error}"
+    );
+    for wrong in ["", "..", "../a", "a/b"] {
+        let error = folder.get(wrong, AfterRead::Keep).await.unwrap_err();
+        assert!(matches!(error, OperationError::BadName(_)), "{error}");
+    }
+    assert!(folder.delete("a.txt").await.unwrap());
+    assert!(!folder.delete("a.txt").await.unwrap());
+    assert!(matches!(
+        folder.delete("sub").await.unwrap_err(),
+        OperationError::NotAFile(_)
+    ));
+
+    // The same on a server that is connected to for each call.
+    let on_demand = Folder::new(OnDemand::new(connect(&server)), path(dir.path(), "in"));
+    assert_eq!(on_demand.list(&all).await.unwrap().len(), 4);
+    assert!(on_demand.delete("a1.txt").await.unwrap());
+    session.disconnect().await;
+}
