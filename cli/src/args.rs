@@ -4,6 +4,7 @@
 //! [`crate::plan`].
 
 mod sync;
+mod paths;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,6 +16,9 @@ use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
 pub(crate) use self::sync::{FilterArgs, SyncArgs};
+pub(crate) use self::paths::{
+    ChmodArgs, FindArgs, KindArg, LnArgs, MkdirArgs, MvArgs, PathArgs, RmArgs, StatArgs,
+};
 use crate::exit;
 use crate::proxy::Proxy;
 
@@ -37,6 +41,26 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// List a remote directory
     Ls(LsArgs),
+    /// Show the content of a remote file
+    Cat(PathArgs),
+    /// List what is below a remote directory
+    Find(FindArgs),
+    /// Remove a remote file, or a directory with everything in it
+    Rm(RmArgs),
+    /// Create a remote directory
+    Mkdir(MkdirArgs),
+    /// Remove an empty remote directory
+    Rmdir(PathArgs),
+    /// Rename a remote file or directory
+    Mv(MvArgs),
+    /// Make a link on a server
+    Ln(LnArgs),
+    /// Change the permissions of a remote file
+    Chmod(ChmodArgs),
+    /// Tell what a server knows of a file
+    Stat(StatArgs),
+    /// Tell how full a remote file system is
+    Df(PathArgs),
     /// Tell what changes in a remote directory: one JSON object a line
     Listen(ListenArgs),
     /// Run a command on a server; ends with its exit code, or 128 and the signal that ended it

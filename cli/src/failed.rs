@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use ketch_client::{Failure, Kind};
+use ketch_client::{Failure, Kind, SftpError};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) enum Failed {
         error: Box<dyn Failure + Send + Sync>,
         advice: &'static str,
     },
+    /// A pattern for files on the server that none matches.
+    Missing(String),
+    /// A name on the server that is taken.
+    Exists(String),
     /// Something on this machine.
     Local {
         what: String,
@@ -68,6 +72,15 @@ impl Failed {
         }
     }
 
+    /// An error of a file on the server that is read as a stream.
+    pub(crate) fn remote_stream(source: io::Error) -> Self {
+        let inner = source.downcast::<SftpError>();
+        inner.map_or_else(
+            |error| Self::local("cannot read the file", error),
+            Self::from,
+        )
+    }
+
     /// What to do, to stand behind what went wrong.
     pub(crate) const fn advice(&self) -> Option<&'static str> {
         match self {
@@ -82,6 +95,8 @@ impl Failed {
             Self::Operation(error) | Self::Advised { error, .. } => error.kind(),
             Self::Local { kind, .. } => *kind,
             Self::Wrong(_) | Self::Remote(_) => Kind::Peer,
+            Self::Exists(_) => Kind::Exists,
+            Self::Missing(_) => Kind::NotFound,
             Self::UnixOnly(_) => Kind::Unsupported,
             Self::Interrupted => Kind::Cancelled,
         }
@@ -93,6 +108,8 @@ impl fmt::Display for Failed {
         match self {
             Self::Usage(what) | Self::Wrong(what) | Self::Local { what, .. } => f.write_str(what),
             Self::Operation(error) | Self::Advised { error, .. } => error.fmt(f),
+            Self::Exists(path) => write!(f, "{path} exists already"),
+            Self::Missing(pattern) => write!(f, "nothing matches {pattern}"),
             Self::UnixOnly(command) => write!(f, "`ketch {command}` works on Unix only"),
             Self::Remote(code) => write!(f, "the command ended with {code}"),
             Self::OutputClosed => f.write_str("the output is closed"),

@@ -79,6 +79,8 @@ pub(crate) struct Get {
     pub(crate) remote: RemotePath,
     /// Where the file or directory will be: its name included.
     pub(crate) local: PathBuf,
+    /// The directory that it goes into, if it is to go into one.
+    pub(crate) into: Option<PathBuf>,
     pub(crate) recursive: bool,
     pub(crate) bytes: Bytes,
     pub(crate) bar: Bar,
@@ -88,7 +90,8 @@ impl Get {
     pub(crate) fn new(args: GetArgs) -> Result<Self, Failed> {
         let (connection, remote) = connection(&args.remote, args.connect)?;
         let local = args.local.unwrap_or_else(|| PathBuf::from("."));
-        let local = if names_a_directory(&local) {
+        let into = names_a_directory(&local).then(|| local.clone());
+        let local = if into.is_some() {
             match remote.file_name() {
                 Some(name) => local.join(local_name(name)?),
                 // `host:` or `host:/`: there is no name, so its content goes right in.
@@ -102,6 +105,7 @@ impl Get {
             connection,
             remote,
             local,
+            into,
             recursive: args.recursive,
             bytes: Bytes::new(args.transfer.bytes),
             bar: bar(&args.transfer),
@@ -216,6 +220,20 @@ impl Ls {
             long: args.long,
             sorted: !args.unsorted,
         })
+    }
+}
+
+/// A path on a server, for the commands that need to know nothing else.
+#[derive(Debug)]
+pub(crate) struct At {
+    pub(crate) connection: Connection,
+    pub(crate) remote: RemotePath,
+}
+
+impl At {
+    pub(crate) fn new(remote: &str, args: ConnectArgs) -> Result<Self, Failed> {
+        let (connection, remote) = connection(remote, args)?;
+        Ok(Self { connection, remote })
     }
 }
 
@@ -368,7 +386,7 @@ fn names_a_directory(path: &Path) -> bool {
     clippy::unnecessary_wraps,
     reason = "other systems cannot name every file"
 )]
-fn local_name(name: &[u8]) -> Result<PathBuf, Failed> {
+pub(crate) fn local_name(name: &[u8]) -> Result<PathBuf, Failed> {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     Ok(PathBuf::from(OsStr::from_bytes(name)))
@@ -376,7 +394,7 @@ fn local_name(name: &[u8]) -> Result<PathBuf, Failed> {
 
 /// The local file name for the last part of a remote path, where this system can have one.
 #[cfg(not(unix))]
-fn local_name(name: &[u8]) -> Result<PathBuf, Failed> {
+pub(crate) fn local_name(name: &[u8]) -> Result<PathBuf, Failed> {
     use std::path::Component;
     let refused = || {
         let name = RemotePath::from(name);

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example query -- ann@sftp.example.com:in ~/.ssh/id_ed25519`
 
-use ketch_client::operations::{Compare, Create, Filter, Folder, IfExists, Query, SortBy};
+use ketch_client::operations::{Compare, Condition, Create, Folder, IfExists, Query, SortBy};
 use ketch_client::{Connect, Destination, OnDemand, Pattern, identity::Identity};
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,11 +24,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await?;
         println!("{}", made.path);
     }
-    let wanted = Filter::All(vec![
-        Filter::Glob(Pattern::new("order*.txt")?),
-        Filter::Any(vec![
-            Filter::Size(Compare::Greater, 3),
-            Filter::Name(Compare::Equal, b"order.txt".to_vec()),
+    let wanted = Condition::All(vec![
+        Condition::Glob(Pattern::new("order*.txt")?),
+        Condition::Any(vec![
+            Condition::Size(Compare::Greater, 3),
+            Condition::Name(Compare::Equal, b"order.txt".to_vec()),
         ]),
     ]);
     let query = Query::new(wanted).sort(SortBy::Size).limit(10);

@@ -5,7 +5,7 @@
 //! there are [`Sftp::get`] and [`Sftp::put`].
 //!
 //! ```no_run
-//! use ketch_client::operations::{Compare, Create, Filter, Folder, IfExists, Query};
+//! use ketch_client::operations::{Compare, Create, Condition, Folder, IfExists, Query};
 //! use ketch_client::Pattern;
 //!
 //! # async fn example(sftp: ketch_client::Sftp) -> Result<(), Box<dyn std::error::Error>> {
@@ -13,9 +13,9 @@
 //! let made = folder.create("order.xml", b"<order/>", Create::new().if_exists(IfExists::Number)).await?;
 //! println!("{} of {} bytes", made.path, made.size.unwrap_or(0));
 //!
-//! let query = Query::new(Filter::All(vec![
-//!     Filter::Glob(Pattern::new("*.xml")?),
-//!     Filter::Any(vec![Filter::Size(Compare::Less, 1 << 20), Filter::Modified(Compare::Greater, 1_700_000_000)]),
+//! let query = Query::new(Condition::All(vec![
+//!     Condition::Glob(Pattern::new("*.xml")?),
+//!     Condition::Any(vec![Condition::Size(Compare::Less, 1 << 20), Condition::Modified(Compare::Greater, 1_700_000_000)]),
 //! ]));
 //! for file in folder.query(&query.limit(10)).await? {
 //!     println!("{}: {} bytes", file.info.path, file.content.len());
@@ -25,13 +25,13 @@
 //! # }
 //! ```
 
-mod filter;
+mod condition;
 
 use std::{cmp::Ordering, fmt, future::Future};
 
 use ketch_protocol::{Attrs, FileType, RemotePath};
 
-pub use self::filter::{Compare, Filter, Query, SortBy};
+pub use self::condition::{Compare, Condition, Query, SortBy};
 use crate::{
     error::{Failure, Kind, Outcome},
     file::OpenOptions,
@@ -119,7 +119,6 @@ pub trait Server: Send + Sync {
 #[derive(Debug)]
 pub struct Lent(Loan);
 
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Loan {
     Open(Sftp),
     Opened(Opened),
@@ -366,7 +365,7 @@ impl<S: Server> Folder<S> {
         self.create(name, content, options).await
     }
 
-    /// What is in the folder and passes the filter, without content.
+    /// What is in the folder and meets the condition, without content.
     ///
     /// # Errors
     /// [`OperationError`].
@@ -377,7 +376,7 @@ impl<S: Server> Folder<S> {
         done
     }
 
-    /// The files that pass the filter, with what is in them; what is no file is left out.
+    /// The files that meet the condition, with what is in them; what is no file is left out.
     ///
     /// # Errors
     /// [`OperationError`]. A file that vanished meanwhile is left out.

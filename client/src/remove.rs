@@ -81,7 +81,7 @@ pub struct RemoveError {
     /// What was to be removed.
     pub path: RemotePath,
     /// What was done all the same, and what not.
-    pub report: Removed,
+    pub report: Box<Removed>,
     /// The first thing that went wrong.
     pub source: RemoveFault,
 }
@@ -126,7 +126,7 @@ impl Sftp {
             None => Ok(report),
             Some(source) => Err(RemoveError {
                 path,
-                report,
+                report: Box::new(report),
                 source,
             }),
         }

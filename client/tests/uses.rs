@@ -10,7 +10,7 @@ use ketch_client::blocking::{self, BlockingError};
 use ketch_client::hostkey::HostKeys;
 use ketch_client::identity::Identity;
 use ketch_client::operations::{
-    AfterRead, Create, Filter, Folder, IfExists, OperationError, Query, SortBy,
+    AfterRead, Condition, Create, Folder, IfExists, OperationError, Query, SortBy,
 };
 use ketch_client::{Connect, Failure, Kind, OnDemand, OpenOptions, WalkOptions};
 use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
@@ -203,7 +203,7 @@ async fn a_folder_does_what_integrations_ask_for() {
         let name = |file: ketch_client::operations::FileInfo| String::from_utf8(file.name);
         found.into_iter().map(|file| name(file).unwrap()).collect()
     };
-    let all = Query::new(Filter::everything()).sort(SortBy::Path);
+    let all = Query::new(Condition::everything()).sort(SortBy::Path);
     let listed = names(folder.list(&all).await.unwrap());
     assert_eq!(listed, ["a.txt", "a1.txt", "a2.txt", "b.bin", "sub"]);
     let deep = all.clone().recursive(true).skip(4);

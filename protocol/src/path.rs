@@ -113,6 +113,12 @@ impl From<&str> for RemotePath {
     }
 }
 
+impl From<&String> for RemotePath {
+    fn from(path: &String) -> Self {
+        Self::new(path.as_bytes())
+    }
+}
+
 impl From<String> for RemotePath {
     fn from(path: String) -> Self {
         Self::new(path)

@@ -1,5 +1,7 @@
 //! `ketch get`: a remote file or directory comes here.
 
+mod matching;
+
 use std::sync::Arc;
 
 use ketch_client::{Failure, FileType, GetOptions, Progress, RemotePath, Sftp, TransferError};
@@ -23,6 +25,11 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
         .sparse(plan.bytes.sparse)
         .durability(plan.bytes.durability)
         .progress(Arc::clone(&progress));
+    if interrupt::or(matching::is_pattern(&sftp, &plan.remote)).await? {
+        matching::run(&sftp, &plan, options, &progress).await?;
+        session.disconnect().await;
+        return Ok(());
+    }
     let what = plan.remote.to_string();
     let work = sftp.get(&plan.remote, &plan.local, options);
     let result = transfer::run(&sftp, work, &progress, &what, plan.bar).await?;

@@ -91,6 +91,7 @@ pub(crate) fn unnamed(count: u64, named: usize, what: &str) {
     }
 }
 
+/// Says something on standard error that is not the end of the command.
 pub(crate) fn note(text: &str) {
     eprintln!("ketch: {}", escaped(text.as_bytes()));
 }

@@ -7,6 +7,7 @@ mod config;
 mod failures;
 #[cfg(target_os = "linux")]
 mod openssh;
+mod paths;
 mod scene;
 #[cfg(target_os = "linux")]
 mod sync;

@@ -37,7 +37,7 @@ impl Compare {
 /// What a server does not tell passes no comparison of its value, `NotEqual` included.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Filter {
+pub enum Condition {
     /// All of them hold; of none, that is so.
     All(Vec<Self>),
     /// One of them holds; of none, that is not so.
@@ -58,7 +58,7 @@ pub enum Filter {
     IsDirectory(bool),
 }
 
-impl Filter {
+impl Condition {
     /// Everything.
     #[must_use]
     pub const fn everything() -> Self {
@@ -77,9 +77,9 @@ impl Filter {
     #[must_use]
     pub fn accepts(&self, file: &FileInfo) -> bool {
         match self {
-            Self::All(all) => all.iter().all(|filter| filter.accepts(file)),
-            Self::Any(any) => any.iter().any(|filter| filter.accepts(file)),
-            Self::Not(filter) => !filter.accepts(file),
+            Self::All(all) => all.iter().all(|condition| condition.accepts(file)),
+            Self::Any(any) => any.iter().any(|condition| condition.accepts(file)),
+            Self::Not(condition) => !condition.accepts(file),
             Self::Name(compare, name) => compare.holds(file.name.cmp(name)),
             Self::Glob(pattern) => pattern.matches(&file.name),
             Self::Regex(expression) => expression.is_match(&file.name),
@@ -106,7 +106,7 @@ pub enum SortBy {
 /// Which files are wanted, in which order, and how many.
 #[derive(Clone, Debug)]
 pub struct Query {
-    filter: Filter,
+    condition: Condition,
     recursive: bool,
     sort: Option<(SortBy, bool)>,
     skip: usize,
@@ -114,11 +114,11 @@ pub struct Query {
 }
 
 impl Query {
-    /// What passes a filter; in no order, of the folder itself.
+    /// What meets a condition; in no order, of the folder itself.
     #[must_use]
-    pub const fn new(filter: Filter) -> Self {
+    pub const fn new(condition: Condition) -> Self {
         Self {
-            filter,
+            condition,
             recursive: false,
             sort: None,
             skip: 0,
@@ -166,7 +166,7 @@ impl Query {
     }
 
     pub(super) fn accepts(&self, file: &FileInfo) -> bool {
-        self.filter.accepts(file)
+        self.condition.accepts(file)
     }
 
     /// How many have to be found for the page to be full.
@@ -226,15 +226,15 @@ mod tests {
 
     #[test]
     fn conditions_nest() {
-        let filter = Filter::All(vec![
-            Filter::IsDirectory(false),
-            Filter::Any(vec![
-                Filter::Glob(Pattern::new("*.csv").unwrap()),
-                Filter::regex("^r[0-9]+$").unwrap(),
+        let condition = Condition::All(vec![
+            Condition::IsDirectory(false),
+            Condition::Any(vec![
+                Condition::Glob(Pattern::new("*.csv").unwrap()),
+                Condition::regex("^r[0-9]+$").unwrap(),
             ]),
-            Filter::Not(Box::new(Filter::Size(Compare::Less, 10))),
-            Filter::Modified(Compare::Greater, 5),
-            Filter::Name(Compare::NotEqual, b"x.csv".to_vec()),
+            Condition::Not(Box::new(Condition::Size(Compare::Less, 10))),
+            Condition::Modified(Compare::Greater, 5),
+            Condition::Name(Compare::NotEqual, b"x.csv".to_vec()),
         ]);
         let table = [
             (file("in/a.csv", 10, 6), true),
@@ -245,7 +245,7 @@ mod tests {
             (file("in/x.csv", 10, 6), false),
         ];
         for (file, passes) in table {
-            assert_eq!(filter.accepts(&file), passes, "{file:?}");
+            assert_eq!(condition.accepts(&file), passes, "{file:?}");
         }
         let unknown = FileInfo::new("a".into(), Attrs::NONE, FileType::Unknown);
         for compare in [
@@ -254,10 +254,10 @@ mod tests {
             Compare::Less,
             Compare::Greater,
         ] {
-            assert!(!Filter::Size(compare, 0).accepts(&unknown));
+            assert!(!Condition::Size(compare, 0).accepts(&unknown));
         }
-        assert!(Filter::everything().accepts(&unknown));
-        assert!(!Filter::Any(Vec::new()).accepts(&unknown));
+        assert!(Condition::everything().accepts(&unknown));
+        assert!(!Condition::Any(Vec::new()).accepts(&unknown));
     }
 
     #[test]
@@ -269,15 +269,17 @@ mod tests {
                 .map(|file| file.path.to_string())
                 .collect()
         };
-        let query = Query::new(Filter::everything()).sort(SortBy::Size).limit(2);
+        let query = Query::new(Condition::everything())
+            .sort(SortBy::Size)
+            .limit(2);
         query.in_order(&mut files);
         assert_eq!(paths(query.page(files.clone())), ["c", "a"]);
-        let query = Query::new(Filter::everything())
+        let query = Query::new(Condition::everything())
             .sort_descending(SortBy::Modified)
             .skip(1);
         query.in_order(&mut files);
         assert_eq!(paths(query.page(files)), ["a", "c"]);
-        let unsorted = Query::new(Filter::everything()).limit(2);
+        let unsorted = Query::new(Condition::everything()).limit(2);
         assert!(unsorted.is_enough(2) && !query.is_enough(1_000_000));
     }
 }
