@@ -89,8 +89,8 @@ pub use dir::{DirEntries, DirEntry, DirEntryRef, ReadDir};
 pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
 pub use filter::{Filter, PATTERN_LEN_MAX, PatternError, RULES_MAX};
-pub use ketch_keys::PublicKey;
 pub use glob::{Glob, GlobError, Pattern};
+pub use ketch_keys::PublicKey;
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };

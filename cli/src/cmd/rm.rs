@@ -1,6 +1,6 @@
 //! `ketch rm`: a remote file goes, or a directory with everything in it.
 
-use ketch_client::{Failure as _, FileType, Kind, RemotePath, Sftp};
+use ketch_client::{FileType, Kind, RemotePath, Sftp};
 
 use crate::args::RmArgs;
 use crate::cmd::{login, transfer};
