@@ -171,6 +171,8 @@ impl Sftp {
         while let Some(entry) = walk.next().await {
             let entry = match entry {
                 Ok(entry) => entry,
+                // It went meanwhile, which is what was wanted.
+                Err(error) if error.kind() == Kind::NotFound => continue,
                 Err(error) => {
                     let (WalkError::Unreadable { path, .. }
                     | WalkError::BadName { path }

@@ -55,6 +55,26 @@ impl Sshd {
 }
 
 #[test]
+fn links_are_made_and_told() {
+    let sshd = Sshd::start();
+    fs::write(sshd.path("a"), "1").unwrap();
+    let (link, second) = (sshd.remote("link"), sshd.remote("second"));
+    let target = sshd.path("a");
+    for args in [
+        ["ln", "-s", "a", &link].as_slice(),
+        &["ln", &target, &second],
+    ] {
+        let output = sshd.ketch(args);
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert_eq!(fs::read(sshd.path("link")).unwrap(), b"1");
+    assert_eq!(fs::read(sshd.path("second")).unwrap(), b"1");
+    let told = |args: &[&str]| String::from_utf8(sshd.ketch(args).stdout).unwrap();
+    assert!(told(&["stat", &link]).contains("\ntarget: a\n"));
+    assert!(told(&["stat", "-L", &link]).contains("\nsize: 1\n"));
+}
+
+#[test]
 fn refusals_of_sshd_get_the_same_codes() {
     let sshd = Sshd::start();
     fs::create_dir(sshd.path("in")).unwrap();

@@ -511,17 +511,17 @@ impl Server {
                 let is_empty = self.listing(rmdir.path).len() == 2 + self.habits.evil.len();
                 let there = self.nodes.get(rmdir.path) == Some(&Node::Dir);
                 if there && is_empty {
+                // `.` and `..` are always there; what is evil counts as full.
+                let is_empty = self.listing(rmdir.path).len() == 2;
+                let status = match self.nodes.get(rmdir.path) {
+                    None => StatusCode::NO_SUCH_FILE,
+                    Some(Node::Dir) if is_empty => StatusCode::OK,
+                    Some(_) => StatusCode::FAILURE,
+                };
+                if status == StatusCode::OK {
                     self.nodes.remove(rmdir.path);
                 }
-                let gone = there && is_empty;
-                self.status(
-                    id,
-                    if gone {
-                        StatusCode::OK
-                    } else {
-                        StatusCode::FAILURE
-                    },
-                );
+                self.status(id, status);
             }
             Request::Mkdir(mkdir) => {
                 if self.nodes.contains_key(mkdir.path) {

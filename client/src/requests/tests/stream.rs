@@ -54,7 +54,7 @@ async fn read_up_to(file: &mut File, len: usize) -> io::Result<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn any_mix_of_steps_gives_what_a_buffer_gives(
