@@ -488,7 +488,9 @@ impl Server {
             }
             Request::Rmdir(rmdir) => {
                 let below = [rmdir.path, b"/"].concat();
-                let empty = !self.nodes.keys().any(|path| path.starts_with(&below));
+                // What is evil counts as full.
+                let empty = self.habits.evil.is_empty()
+                    && !self.nodes.keys().any(|path| path.starts_with(&below));
                 let status = match self.nodes.get(rmdir.path) {
                     Some(Node::Dir) if empty => {
                         self.nodes.remove(rmdir.path);
@@ -508,20 +510,6 @@ impl Server {
                 };
                 assert!(NamesWriter::new(id, &mut out).push(&entry, 64 * 1024));
                 self.answers.push(out);
-                let is_empty = self.listing(rmdir.path).len() == 2 + self.habits.evil.len();
-                let there = self.nodes.get(rmdir.path) == Some(&Node::Dir);
-                if there && is_empty {
-                // `.` and `..` are always there; what is evil counts as full.
-                let is_empty = self.listing(rmdir.path).len() == 2;
-                let status = match self.nodes.get(rmdir.path) {
-                    None => StatusCode::NO_SUCH_FILE,
-                    Some(Node::Dir) if is_empty => StatusCode::OK,
-                    Some(_) => StatusCode::FAILURE,
-                };
-                if status == StatusCode::OK {
-                    self.nodes.remove(rmdir.path);
-                }
-                self.status(id, status);
             }
             Request::Mkdir(mkdir) => {
                 if self.nodes.contains_key(mkdir.path) {
