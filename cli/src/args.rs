@@ -3,8 +3,8 @@
 //! What the arguments mean (which host, which key files, where a file goes) is settled in
 //! [`crate::plan`].
 
-mod sync;
 mod paths;
+mod sync;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
-pub(crate) use self::sync::{FilterArgs, SyncArgs};
 pub(crate) use self::paths::{
     ChmodArgs, FindArgs, KindArg, LnArgs, MkdirArgs, MvArgs, PathArgs, RmArgs, StatArgs,
 };
+pub(crate) use self::sync::{FilterArgs, SyncArgs};
 use crate::exit;
 use crate::proxy::Proxy;
 

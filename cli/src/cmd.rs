@@ -18,6 +18,6 @@ pub(crate) mod mv;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod serve;
-pub(crate) mod sync;
 pub(crate) mod stat;
+pub(crate) mod sync;
 mod transfer;
