@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | `x25519` | `curve25519-sha256` | RFC 8731 |
 //! | `nist` | `ecdh-sha2-nistp256`, `-nistp384`, `-nistp521` | RFC 5656 |
-//! | `hybrid` | `mlkem768x25519-sha256`, `sntrup761x25519-sha512` | draft-ietf-sshm-mlkem-hybrid-kex, draft-ietf-sshm-ntruprime-ssh |
+//! | `hybrid`, `sntrup761` | `mlkem768x25519-sha256`, `sntrup761x25519-sha512` | draft-ietf-sshm-mlkem-hybrid-kex, draft-ietf-sshm-ntruprime-ssh |
 //! | `group` | `diffie-hellman-group…` | RFC 4253 §8, RFC 4419, RFC 8268 |
 //! | `prime` | none: whether a server's group is safe | |
 //!
@@ -29,6 +29,7 @@ mod group;
 mod hybrid;
 mod nist;
 mod prime;
+mod sntrup761;
 mod x25519;
 
 pub(crate) use group::{Group, UnsafeGroup};

@@ -5,13 +5,11 @@
 //! a ciphertext and an X25519 value as one string. K is the hash of both secrets, the quantum-safe
 //! one first, and stands in the exchange hash as a string: an attacker has to break both.
 
-use std::convert::Infallible;
-
 use ml_kem::{Decapsulate as _, KeyExport as _, ml_kem_768};
 use ring::digest;
 use zeroize::Zeroizing;
 
-use super::{BadPublicValue, RespondError, Response, SharedSecret, x25519};
+use super::{BadPublicValue, RespondError, Response, SharedSecret, sntrup761, x25519};
 use crate::crypto::{Random, RandomFailed};
 
 /// Length of the secret of either encapsulation.
@@ -159,47 +157,39 @@ impl Kem for Sntrup761 {
         &digest::SHA512
     }
 
-    const KEY_LEN: usize = 1158;
-    const CIPHERTEXT_LEN: usize = 1039;
+    const KEY_LEN: usize = sntrup761::KEY_LEN;
+    const CIPHERTEXT_LEN: usize = sntrup761::CIPHERTEXT_LEN;
 
-    type Secret = sntrup::sntrup761::DecapsulationKey;
+    type Secret = sntrup761::Secret;
 
     fn generate(random: &mut dyn Random) -> Result<(Self::Secret, Vec<u8>), RandomFailed> {
         let mut random = Expanded::new(random)?;
-        let (key, secret) = sntrup::Sntrup761::generate_key(&mut random);
-        Ok((secret, key.as_ref().to_vec()))
+        let (secret, key) = sntrup761::generate(&mut |out| random.fill(out));
+        Ok((secret, key.to_vec()))
     }
 
     fn encapsulate(
         key: &[u8],
         random: &mut dyn Random,
     ) -> Result<(Vec<u8>, Zeroizing<[u8; SECRET_LEN]>), RespondError> {
-        let key = sntrup::sntrup761::EncapsulationKey::try_from(key).map_err(|_| BadPublicValue)?;
+        let key = key.try_into().map_err(|_| BadPublicValue)?;
         let mut random = Expanded::new(random)?;
-        let (ciphertext, secret) = key.encapsulate(&mut random);
-        Ok((ciphertext.as_ref().to_vec(), sntrup_secret(&secret)?))
+        let (ciphertext, secret) = sntrup761::encapsulate(key, &mut |out| random.fill(out));
+        Ok((ciphertext.to_vec(), secret))
     }
 
     fn decapsulate(
         secret: &Self::Secret,
         ciphertext: &[u8],
     ) -> Result<Zeroizing<[u8; SECRET_LEN]>, BadPublicValue> {
-        let ciphertext =
-            sntrup::sntrup761::Ciphertext::try_from(ciphertext).map_err(|_| BadPublicValue)?;
-        sntrup_secret(&secret.decapsulate(&ciphertext))
+        let ciphertext = ciphertext.try_into().map_err(|_| BadPublicValue)?;
+        Ok(sntrup761::decapsulate(secret, ciphertext))
     }
-}
-
-fn sntrup_secret(
-    secret: &sntrup::sntrup761::SharedSecret,
-) -> Result<Zeroizing<[u8; SECRET_LEN]>, BadPublicValue> {
-    let secret = secret.as_ref().try_into().map_err(|_| BadPublicValue)?;
-    Ok(Zeroizing::new(secret))
 }
 
 /// As much randomness as is asked for, of one draw: `SHA-512(seed, counter)`, block after block.
 ///
-/// sntrup761 takes thousands of small numbers from a generator that cannot fail. The system's is
+/// sntrup761 takes thousands of small numbers. The system's generator is
 /// asked once, where a failure can still be told, and costs one call instead of thousands.
 struct Expanded {
     seed: Zeroizing<[u8; 32]>,
@@ -235,26 +225,3 @@ impl Expanded {
         }
     }
 }
-
-impl rand_core::TryRng for Expanded {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.fill(&mut bytes);
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let mut bytes = [0; 8];
-        self.fill(&mut bytes);
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        self.fill(out);
-        Ok(())
-    }
-}
-
-impl rand_core::TryCryptoRng for Expanded {}

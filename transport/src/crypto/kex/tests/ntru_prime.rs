@@ -1,9 +1,10 @@
 //! sntrup761 against the known answers of NTRU Prime's submission to NIST (round 3,
 //! `kat_kem.rsp`): keys, ciphertexts and secrets follow from a seed and the submission's generator.
 
-use std::convert::Infallible;
-
 use aes::cipher::{BlockCipherEncrypt as _, KeyInit as _};
+use proptest::prelude::*;
+
+use super::super::sntrup761;
 
 /// AES-256 CTR_DRBG without derivation function (SP 800-90A), as the submission's tests use it.
 struct Generator {
@@ -47,32 +48,6 @@ impl Generator {
     }
 }
 
-impl rand_core::TryRng for Generator {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.draw(&mut bytes);
-        Ok(u32::from_le_bytes(bytes))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        unreachable!("sntrup761 draws words of 32 bits")
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        // The submission draws its polynomials word by word, each a call of its generator.
-        if out.len() == 761 * 4 {
-            out.chunks_mut(4).for_each(|word| self.draw(word));
-        } else {
-            self.draw(out);
-        }
-        Ok(())
-    }
-}
-
-impl rand_core::TryCryptoRng for Generator {}
-
 fn unhex<const N: usize>(text: &str) -> [u8; N] {
     assert_eq!(text.len(), 2 * N);
     std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
@@ -91,11 +66,48 @@ fn sntrup761_answers_as_its_submission_says() {
         unhex("344CA5E25F6DA5EA95E4A695B1C5446ECA9859334532E4A9537669F012C743A2");
 
     let mut random = Generator::new(&seed);
-    let (key, secret) = sntrup::Sntrup761::generate_key(&mut random);
-    assert!(key.as_ref().starts_with(&key_start));
-    let (ciphertext, ours) = key.encapsulate(&mut random);
+    let (secret, key) = sntrup761::generate(&mut |out| random.draw(out));
+    assert!(key.starts_with(&key_start));
+    let (ciphertext, ours) = sntrup761::encapsulate(&key, &mut |out| random.draw(out));
     // The secret is a hash of the key and of the ciphertext, among others: it stands for all of them.
-    assert!(ciphertext.as_ref().starts_with(&ciphertext_start));
-    assert_eq!(ours.as_ref(), shared);
-    assert_eq!(secret.decapsulate(&ciphertext).as_ref(), shared);
+    assert!(ciphertext.starts_with(&ciphertext_start));
+    assert_eq!(*ours, shared);
+    assert_eq!(*sntrup761::decapsulate(&secret, &ciphertext), shared);
+}
+
+#[test]
+fn a_ciphertext_that_was_changed_has_a_secret_of_its_own() {
+    let mut random = Generator::new(&[7; 48]);
+    let (secret, key) = sntrup761::generate(&mut |out| random.draw(out));
+    let (ciphertext, shared) = sntrup761::encapsulate(&key, &mut |out| random.draw(out));
+    let mut seen = vec![shared];
+    for at in (0..ciphertext.len()).step_by(61) {
+        let mut changed = ciphertext;
+        changed[at] ^= 1;
+        let answer = sntrup761::decapsulate(&secret, &changed);
+        assert!(!seen.contains(&answer), "byte {at}");
+        // The same wrong ciphertext has the same answer.
+        assert_eq!(answer, sntrup761::decapsulate(&secret, &changed));
+        seen.push(answer);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn what_is_encapsulated_comes_out(seed in any::<[u8; 32]>()) {
+        let mut random = Generator::new(&[seed.as_slice(), &[0; 16]].concat().try_into().unwrap());
+        let (secret, key) = sntrup761::generate(&mut |out| random.draw(out));
+        let (ciphertext, ours) = sntrup761::encapsulate(&key, &mut |out| random.draw(out));
+        prop_assert_eq!(ours, sntrup761::decapsulate(&secret, &ciphertext));
+    }
+
+    #[test]
+    fn any_bytes_are_a_key_and_a_ciphertext(bytes in prop::collection::vec(any::<u8>(), 1158)) {
+        let mut random = Generator::new(&[1; 48]);
+        let _ = sntrup761::encapsulate(bytes.first_chunk().unwrap(), &mut |out| random.draw(out));
+        let (secret, _) = sntrup761::generate(&mut |out| random.draw(out));
+        let _ = sntrup761::decapsulate(&secret, bytes.first_chunk().unwrap());
+    }
 }
