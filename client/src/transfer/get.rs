@@ -61,6 +61,14 @@ impl Work for Down {
     type Joint = Joint;
     type Options = GetOptions;
 
+    fn path_of_file(file: &FileTask) -> &RemotePath {
+        &file.path
+    }
+
+    fn path_of_dir(dir: &DirTask) -> &RemotePath {
+        &dir.path
+    }
+
     fn worker(
         plan: &Arc<Plan<Self>>,
         options: &GetOptions,

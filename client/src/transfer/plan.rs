@@ -36,6 +36,11 @@ use crate::{
 pub(crate) const FOUND_MAX: usize = 4096;
 /// Entries of all directories of one plan.
 pub(crate) const ENTRIES_MAX: u64 = if cfg!(test) { 20_000 } else { 10_000_000 };
+/// Bytes that files and directories hold which were found and not begun. A million directories fit;
+/// a server that makes up names without end does not fill the memory with them.
+const WAITING_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
+/// What each of them is counted as beside its path.
+const WAITING_EACH: usize = 256;
 /// Directories below each other.
 pub(crate) const DEPTH_MAX: u8 = 64;
 
@@ -49,6 +54,12 @@ pub(crate) trait Work: Send + Sync + 'static {
     type Joint: Joint;
     /// What the caller wants of it.
     type Options: Clone + Send;
+
+    /// The path of a file that waits.
+    fn path_of_file(file: &Self::File) -> &RemotePath;
+
+    /// The path of a directory that waits.
+    fn path_of_dir(dir: &Self::Dir) -> &RemotePath;
 
     /// A worker for the channel that `shared` leads to. It keeps `connection` until it has said its
     /// last word. It `stripes` files if the server is known to take writes of one in any order.
@@ -73,6 +84,11 @@ pub(crate) trait Joint: Send + Sync {
 
     /// What is on the server if the plan ends while it is an orphan.
     fn leftover(&self) -> Option<&RemotePath>;
+}
+
+/// What something that waits is counted as.
+fn weight(path: &RemotePath) -> usize {
+    path.as_bytes().len() + WAITING_EACH
 }
 
 /// What there is to begin.
@@ -102,6 +118,8 @@ struct State<W: Work> {
     members: Vec<Member>,
     next_member: u32,
     entries: u64,
+    /// Bytes that files and directories hold which nobody has begun.
+    waiting: usize,
     report: Report,
     /// What ended everything.
     fatal: Option<TransferError>,
@@ -159,6 +177,7 @@ impl<W: Work> Plan<W> {
                 members: Vec::new(),
                 next_member: 0,
                 entries: 0,
+                waiting: 0,
                 report: Report::default(),
                 fatal: None,
                 outcome: None,
@@ -190,6 +209,7 @@ impl<W: Work> Plan<W> {
         if self.is_over() {
             return;
         }
+        state.waiting += weight(W::path_of_file(&file));
         state.files.push_back(file);
         state.wake_resting();
     }
@@ -200,6 +220,7 @@ impl<W: Work> Plan<W> {
         if self.is_over() {
             return;
         }
+        state.waiting += weight(W::path_of_dir(&dir));
         state.dirs.push(dir);
         state.wake_resting();
     }
@@ -234,11 +255,20 @@ impl<W: Work> Plan<W> {
         self.lock().leftovers.pop()
     }
 
-    /// Counts an entry of a directory; false if there are too many.
-    pub(crate) fn count_entry(&self) -> bool {
+    /// Counts an entry of a directory.
+    ///
+    /// # Errors
+    /// The limit, in words, if there are too many, or too many that wait.
+    pub(crate) fn count_entry(&self) -> Result<(), &'static str> {
         let mut state = self.lock();
         state.entries += 1;
-        state.entries <= ENTRIES_MAX
+        if state.entries > ENTRIES_MAX {
+            return Err("ten million entries");
+        }
+        if state.waiting > WAITING_MAX {
+            return Err("256 MiB of names that wait");
+        }
+        Ok(())
     }
 
     /// What to begin next: a file that was begun and that nobody works on any more, a new one, or
@@ -249,6 +279,7 @@ impl<W: Work> Plan<W> {
             return Some(Taken::Joint(Arc::clone(joint)));
         }
         if let Some(file) = state.files.pop_front() {
+            state.waiting -= weight(W::path_of_file(&file));
             return Some(Taken::File(file));
         }
         let is_welcome = |joint: &&Arc<W::Joint>| joint.left_for_others() > 0 && !is_mine(joint);
@@ -260,10 +291,11 @@ impl<W: Work> Plan<W> {
     pub(crate) fn take_dir(&self) -> Option<W::Dir> {
         let mut state = self.lock();
         if state.files.len() >= FOUND_MAX {
-            None
-        } else {
-            state.dirs.pop()
+            return None;
         }
+        let dir = state.dirs.pop()?;
+        state.waiting -= weight(W::path_of_dir(&dir));
+        Some(dir)
     }
 
     /// Whether enough files wait already.
@@ -292,6 +324,7 @@ impl<W: Work> Plan<W> {
         let mut state = self.lock();
         state.files.clear();
         state.dirs.clear();
+        state.waiting = 0;
         let joints = std::mem::take(&mut state.joints);
         let orphans = joints.iter().filter(|joint| joint.is_orphan());
         let leftovers = orphans.filter_map(|joint| joint.leftover());

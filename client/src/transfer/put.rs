@@ -58,6 +58,14 @@ impl Work for Up {
     type Joint = Joint;
     type Options = PutOptions;
 
+    fn path_of_file(file: &FileTask) -> &RemotePath {
+        &file.path
+    }
+
+    fn path_of_dir(dir: &DirTask) -> &RemotePath {
+        &dir.path
+    }
+
     fn worker(
         plan: &Arc<Plan<Self>>,
         options: &PutOptions,

@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "a test owns time and tasks")]
 
+mod cuts;
 mod dropped;
 mod echo;
 mod mixed;

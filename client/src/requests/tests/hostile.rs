@@ -759,3 +759,33 @@ fn a_write_that_a_file_makes_fails_if_any_part_of_it_did() {
         }
     }
 }
+
+#[test]
+fn directories_without_end_do_not_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new(Habits::default(), 1);
+    sim.settle();
+    sim.packets_max = 1000;
+    sim.server.dir("/t");
+    let mut count = 0;
+    sim.server.lies = Some(Box::new(move |id, request| match request {
+        Request::Readdir(_) => {
+            let listed: Vec<String> = (0..500).map(|n| format!("{:0>240}", count + n)).collect();
+            count += listed.len();
+            let entries: Vec<_> = listed
+                .iter()
+                .map(|name| entry(name.as_bytes(), of_kind(FileType::Directory)))
+                .collect();
+            Some(packet(id, &Response::Name(Names::new(&entries))))
+        }
+        _ => None,
+    }));
+    let sftp = sim.sftp.clone();
+    let error = sim
+        .run(sftp.get("/t", dir.path(), GetOptions::new().recursive(true)))
+        .unwrap_err();
+    let TransferError::TooMuch { limit, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(limit, "256 MiB of names that wait");
+}

@@ -39,7 +39,7 @@ const EMPTY_ANSWERS_MAX: u8 = 1;
 
 /// A directory to read.
 pub(crate) struct DirTask {
-    path: RemotePath,
+    pub(super) path: RemotePath,
     tree: Arc<Tree>,
     depth: u8,
     /// What an earlier listing brought, before its connection was lost.
@@ -354,8 +354,7 @@ impl Get {
             {
                 continue;
             }
-            if !self.plan.count_entry() {
-                let limit = "ten million entries";
+            if let Err(limit) = self.plan.count_entry() {
                 let error = TransferError::TooMuch { path, limit };
                 return self.stop(Some(error), cx);
             }

@@ -29,7 +29,7 @@ use crate::{
 /// A directory to upload.
 pub(crate) struct DirTask {
     from: Root,
-    path: RemotePath,
+    pub(super) path: RemotePath,
     depth: u8,
 }
 
@@ -255,8 +255,8 @@ impl Put {
                 self.plan.report(|report| report.directories += 1);
                 if let Root::Found(tree) = &dir.from {
                     for entry in entries {
-                        if !self.plan.count_entry() {
-                            let (path, limit) = (dir.path.clone(), "ten million entries");
+                        if let Err(limit) = self.plan.count_entry() {
+                            let path = dir.path.clone();
                             return self.stop(Some(TransferError::TooMuch { path, limit }), cx);
                         }
                         self.on_entry(tree, &dir.path, dir.depth + 1, entry);

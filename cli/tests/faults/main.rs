@@ -5,6 +5,9 @@
 //! the final name as it was. What needs no real sshd is in `cli/failures.rs` beside this.
 #![cfg(target_os = "linux")]
 
+mod evil_names;
+mod killed;
+
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,115 @@
+//! `ketch` is killed at random moments of a transfer of two hundred files (row R2 of
+//! `docs/threats.md`): what has its final name is whole, and the same command run again makes the
+//! copy whole.
+//!
+//! `KETCH_KILLS=100` kills a hundred times each way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::Scene;
+
+const FILES: usize = 200;
+/// Kills each way, unless `KETCH_KILLS` says how many.
+const KILLS: u64 = 4;
+
+fn kills() -> u64 {
+    let wanted = std::env::var("KETCH_KILLS").ok();
+    wanted.map_or(KILLS, |kills| kills.parse().expect("a number"))
+}
+
+/// What is in a tree: parts of files are told apart.
+fn tree(dir: &Path) -> (BTreeMap<PathBuf, Vec<u8>>, usize) {
+    let (mut files, mut parts) = (BTreeMap::new(), 0);
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(below) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(&below) else {
+            continue; // not begun
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(path);
+            } else if path.to_string_lossy().contains(".ketch-") {
+                parts += 1;
+            } else {
+                let content = fs::read(&path).unwrap();
+                files.insert(path.strip_prefix(dir).unwrap().to_owned(), content);
+            }
+        }
+    }
+    (files, parts)
+}
+
+fn make(dir: &Path) {
+    for n in 0..FILES {
+        let path = dir.join(format!("d{}/f{n}", n % 7));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let byte = u8::try_from(n).unwrap();
+        fs::write(path, vec![byte; n * 997 % 40_000]).unwrap();
+    }
+}
+
+/// Runs a command to its end.
+fn finished(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
+    let from = scene.path("from");
+    make(&from);
+    let (wanted, _) = tree(&from);
+    let mut seen_half = false;
+    for seed in 0..kills() {
+        // Odd steps through a tenth of a second and more: the whole transfer takes about that.
+        let pause = Duration::from_millis(20 + seed * 37 % 160);
+        let mut child = transfer().spawn().unwrap();
+        sleep(pause);
+        child.kill().unwrap(); // SIGKILL
+        drop(child.wait_with_output());
+        let (there, parts) = tree(to);
+        println!(
+            "killed after {pause:?}: {} files, {parts} parts",
+            there.len()
+        );
+        seen_half |= !there.is_empty() && there.len() < FILES;
+        for (path, content) in &there {
+            // What the server still writes after its client has gone has no final name.
+            assert!(wanted.get(path) == Some(content), "{}", path.display());
+        }
+        finished(&mut transfer());
+        let (there, _) = tree(to);
+        assert!(there == wanted, "{} files after a second run", there.len());
+        fs::remove_dir_all(to).unwrap();
+    }
+    println!("stopped half-way at least once: {seen_half}");
+}
+
+#[test]
+fn a_download_that_was_killed_is_whole_when_it_has_run_again() {
+    let scene = Scene::new();
+    let (from, to) = (scene.path("from"), scene.path("here/copy"));
+    let transfer = || {
+        let mut get = scene.get(&from, &to);
+        get.arg("-r");
+        get
+    };
+    converges(&scene, transfer, &to);
+}
+
+#[test]
+fn an_upload_that_was_killed_is_whole_when_it_has_run_again() {
+    let scene = Scene::new();
+    let (from, to) = (scene.path("from"), scene.path("there/copy"));
+    let transfer = || {
+        let mut put = scene.put(&from, &to);
+        put.arg("-r");
+        put
+    };
+    converges(&scene, transfer, &to);
+}
