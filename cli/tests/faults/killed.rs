@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
 
-use super::Scene;
+use super::{LOOK, Scene};
 
 const FILES: usize = 200;
 /// Kills each way, unless `KETCH_KILLS` says how many.
@@ -66,18 +65,24 @@ fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
     let (wanted, _) = tree(&from);
     let mut seen_half = false;
     for seed in 0..kills() {
-        // Odd steps through a tenth of a second and more: the whole transfer takes about that.
-        let pause = Duration::from_millis(20 + seed * 37 % 160);
+        let enough = usize::try_from(seed * 67 % 150).unwrap();
         let mut child = transfer().spawn().unwrap();
-        sleep(pause);
+        // When so many files are there, or parts of them, and not a moment later.
+        while child.try_wait().unwrap().is_none() {
+            let (there, parts) = tree(to);
+            if there.len() + parts > enough {
+                break;
+            }
+            sleep(LOOK);
+        }
         child.kill().unwrap(); // SIGKILL
         drop(child.wait_with_output());
         let (there, parts) = tree(to);
         println!(
-            "killed after {pause:?}: {} files, {parts} parts",
+            "killed behind {enough}: {} files, {parts} parts",
             there.len()
         );
-        seen_half |= !there.is_empty() && there.len() < FILES;
+        seen_half |= there.len() + parts > 0 && there.len() < FILES;
         for (path, content) in &there {
             // What the server still writes after its client has gone has no final name.
             assert!(wanted.get(path) == Some(content), "{}", path.display());
@@ -87,29 +92,29 @@ fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
         assert!(there == wanted, "{} files after a second run", there.len());
         fs::remove_dir_all(to).unwrap();
     }
-    println!("stopped half-way at least once: {seen_half}");
+    assert!(seen_half, "never stopped half-way");
 }
 
 #[test]
 fn a_download_that_was_killed_is_whole_when_it_has_run_again() {
     let scene = Scene::new();
-    let (from, to) = (scene.path("from"), scene.path("here/copy"));
+    let (from, to) = (scene.path("from"), scene.path("here"));
     let transfer = || {
         let mut get = scene.get(&from, &to);
         get.arg("-r");
         get
     };
-    converges(&scene, transfer, &to);
+    converges(&scene, transfer, &to.join("from"));
 }
 
 #[test]
 fn an_upload_that_was_killed_is_whole_when_it_has_run_again() {
     let scene = Scene::new();
-    let (from, to) = (scene.path("from"), scene.path("there/copy"));
+    let (from, to) = (scene.path("from"), scene.path("there"));
     let transfer = || {
         let mut put = scene.put(&from, &to);
         put.arg("-r");
         put
     };
-    converges(&scene, transfer, &to);
+    converges(&scene, transfer, &to.join("from"));
 }

@@ -17,3 +17,4 @@ mod sync;
 mod together;
 #[cfg(unix)]
 mod trees;
+mod vanished;

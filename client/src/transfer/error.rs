@@ -180,13 +180,13 @@ impl TransferError {
         }
     }
 
-    /// Whether the next file would fail for the same reason.
-    pub(crate) fn ends_everything(&self) -> bool {
+    /// Whether the next file would fail for the same reason. A full disk is no such reason: where
+    /// one file does not fit, a smaller one may.
+    pub(crate) const fn ends_everything(&self) -> bool {
         matches!(
             self,
             Self::TimedOut { .. } | Self::Lost { .. } | Self::Misbehaved { .. } | Self::Panicked
-        ) || matches!(self, Self::Local { .. } if self.kind() == Kind::NoSpace)
-            || matches!(self, Self::Refused { .. } if self.kind() == Kind::NoSpace)
+        )
     }
 }
 
