@@ -159,9 +159,6 @@ pub(crate) struct BytesArgs {
     /// Keep owner and group, by number
     #[arg(long)]
     pub(crate) preserve_owner: bool,
-    /// Links in directories: leave them out, copy what they point to, or copy them as links
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) links: LinksPolicy,
     /// Compare checksums before a file gets its name: the server's own where it has them, else all
     /// is read once more
     #[arg(long)]
@@ -179,14 +176,6 @@ pub(crate) struct BytesArgs {
 pub(crate) enum ResumeCheck {
     Verified,
     Full,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum LinksPolicy {
-    #[default]
-    Skip,
-    Follow,
-    Copy,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]

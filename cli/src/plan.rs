@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{
-    Destination, Durability, Links, Preserve, Profile, RemotePath, Resume, Sparse, Verify,
+    Destination, Durability, Preserve, Profile, RemotePath, Resume, Sparse, Verify,
 };
 
 pub(crate) use self::sync::Sync;
 use crate::args::{
-    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, LinksPolicy, ListenArgs, LsArgs, PutArgs,
-    ResumeCheck, SparseWhen, TransferArgs,
+    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, ListenArgs, LsArgs, PutArgs, ResumeCheck,
+    SparseWhen, TransferArgs,
 };
 use crate::failed::Failed;
 use crate::output::Bar;
@@ -157,7 +157,6 @@ impl Put {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes {
     pub(crate) resume: Resume,
-    pub(crate) links: Links,
     pub(crate) preserve: Preserve,
     pub(crate) verify: Verify,
     pub(crate) sparse: Sparse,
@@ -171,11 +170,6 @@ impl Bytes {
                 None => Resume::No,
                 Some(ResumeCheck::Verified) => Resume::Verified,
                 Some(ResumeCheck::Full) => Resume::Full,
-            },
-            links: match args.links {
-                LinksPolicy::Skip => Links::Skip,
-                LinksPolicy::Follow => Links::Follow,
-                LinksPolicy::Copy => Links::Copy,
             },
             preserve: Preserve {
                 times: args.preserve,

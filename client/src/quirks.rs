@@ -18,8 +18,6 @@ pub(crate) enum Quirk {
     /// Several files at a time, or several requests, make it hang, or end files early: one request
     /// at a time.
     OneRequest,
-    /// One file is open at a time: a second open is refused.
-    OneFile,
     /// Bytes of a file are taken in order only, and never twice: no second channel writes to the
     /// same file, no hole is left out, nothing is continued.
     InOrder,
@@ -37,12 +35,8 @@ pub(crate) enum Quirk {
     TinyWrites,
     /// A file is gone, or moved on, as soon as it is closed: nothing is looked at afterwards.
     GoneAfterClose,
-    /// A file can be read once: it is opened without a look first.
-    ReadOnce,
     /// Writes to one file from several channels are taken: known for a few servers only.
     Stripes,
-    /// `check-file` hashes up to the end of the file, whatever length was asked for.
-    ChecksumsToTheEnd,
 }
 
 /// One habit of some servers.
@@ -94,12 +88,6 @@ pub(crate) const TABLE: &[Row] = &[
         evidence: "ssh2#1120",
     },
     Row {
-        quirk: Quirk::OneFile,
-        marks: &[],
-        who: "servers that say \"maximum concurrent transfers exceeded\" to a second open",
-        evidence: "asyncssh#281, rclone#1381, rclone#9072",
-    },
-    Row {
         quirk: Quirk::InOrder,
         marks: &["AzureSSH"],
         who: "Azure Blob Storage: no random writes, no append",
@@ -117,12 +105,6 @@ pub(crate) const TABLE: &[Row] = &[
         marks: &["AWS_SFTP_"],
         who: "AWS Transfer Family, with S3 behind it",
         evidence: "ssh2-sftp-client#330, sftpgo#922",
-    },
-    Row {
-        quirk: Quirk::InOrder,
-        marks: &[],
-        who: "any server that refused a write behind others",
-        evidence: "minio#19735",
     },
     Row {
         quirk: Quirk::NoExclusive,
@@ -149,21 +131,9 @@ pub(crate) const TABLE: &[Row] = &[
         evidence: "WinSCP's notes on interoperability",
     },
     Row {
-        quirk: Quirk::NoLstat,
-        marks: &[],
-        who: "any server that says OP_UNSUPPORTED to LSTAT",
-        evidence: "WinSCP's notes on interoperability",
-    },
-    Row {
         quirk: Quirk::ShortWrites,
         marks: &["OpenSSH_for_Windows_7", "OpenSSH_for_Windows_8.0"],
         who: "OpenSSH for Windows: WRITEs of more than 100 KiB failed",
-        evidence: "Win32-OpenSSH#1395",
-    },
-    Row {
-        quirk: Quirk::ShortWrites,
-        marks: &[],
-        who: "any server that refused the first WRITE, and takes it in halves",
         evidence: "Win32-OpenSSH#1395",
     },
     Row {
@@ -185,22 +155,10 @@ pub(crate) const TABLE: &[Row] = &[
         evidence: "paramiko#1843, paramiko#1374, achgateway#150",
     },
     Row {
-        quirk: Quirk::ReadOnce,
-        marks: &["*JSCAPE"],
-        who: "JSCAPE and others: a file vanishes when it was read, or looked at",
-        evidence: "pkg/sftp#424, rclone#5077, pkg/sftp#339, pkg/sftp#345",
-    },
-    Row {
         quirk: Quirk::Stripes,
         marks: &["OpenSSH_", "ketch", "mod_sftp"],
         who: "servers of plain file systems: seen to take them",
         evidence: "pwrite(2) in OpenSSH's sftp-server.c and in ours, pr_fsio_pwrite in mod_sftp",
-    },
-    Row {
-        quirk: Quirk::ChecksumsToTheEnd,
-        marks: &["mod_sftp"],
-        who: "ProFTPD's mod_sftp",
-        evidence: "fxp_handle_ext_check_file in its fxp.c: without a block size it reads to the end",
     },
 ];
 
@@ -299,7 +257,7 @@ mod tests {
         assert!(has("SSH-1.99-VShell_4_0", Quirk::DraftSymlinks));
         assert!(has("SSH-2.0-OpenSSH_for_Windows_7.7", Quirk::ShortWrites));
         assert!(!has("SSH-2.0-OpenSSH_for_Windows_9.5", Quirk::ShortWrites));
-        assert!(has("SSH-2.0-mod_sftp/0.9.9", Quirk::ChecksumsToTheEnd));
+        assert!(has("SSH-2.0-FTPshell", Quirk::NoLstat));
         assert!(has("SSH-2.0-Go", Quirk::ShortReads));
         assert!(has("SSH-2.0-MOVEit Transfer SFTP", Quirk::GoneAfterClose));
     }

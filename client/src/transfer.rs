@@ -30,9 +30,7 @@ pub use self::{
     error::{Place, TransferError},
     local::LocalAction,
     names::NameFault,
-    options::{
-        Durability, GetOptions, Links, Overwrite, Preserve, PutOptions, Resume, Sparse, Verify,
-    },
+    options::{Durability, GetOptions, Overwrite, Preserve, PutOptions, Resume, Sparse, Verify},
     report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped},
     sink::{Sink, Source},
     upload::SourceShrank,

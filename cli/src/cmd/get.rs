@@ -19,7 +19,6 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
     let options = GetOptions::new()
         .recursive(plan.recursive)
         .resume(plan.bytes.resume)
-        .links(plan.bytes.links)
         .preserve(plan.bytes.preserve)
         .verify(plan.bytes.verify)
         .sparse(plan.bytes.sparse)

@@ -18,7 +18,6 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
     let options = PutOptions::new()
         .recursive(plan.recursive)
         .resume(plan.bytes.resume)
-        .links(plan.bytes.links)
         .preserve(plan.bytes.preserve)
         .verify(plan.bytes.verify)
         .sparse(plan.bytes.sparse)

@@ -208,7 +208,7 @@ impl Core {
     /// Files that may be open on the server at a time, for one transfer.
     pub(crate) fn open_max(&self, wanted: usize) -> usize {
         let quirks = self.server.quirks;
-        if quirks.has(Quirk::OneFile) || quirks.has(Quirk::OneRequest) {
+        if quirks.has(Quirk::OneRequest) {
             return 1;
         }
         match self.server.limits {

@@ -107,6 +107,8 @@ pub(crate) enum Done {
     },
     /// A file was hashed.
     Hashed(Result<Hash, LocalFault>),
+    /// Bytes were compared with those of a source: whether they are the same.
+    Compared(bool),
     /// A directory was listed.
     Listed(Result<Vec<LocalEntry>, LocalFault>),
     /// A file was removed; nobody can do anything if it was not.

@@ -47,22 +47,6 @@ pub enum Resume {
     Full,
 }
 
-/// What happens to symbolic links within a directory that is transferred with all below it.
-///
-/// A link that the user named is followed, whatever this says.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Links {
-    /// They are left out, and reported. The default.
-    #[default]
-    Skip,
-    /// What they point to is transferred in their place. A link to a directory above itself, or to
-    /// one that was followed already, is left out.
-    Follow,
-    /// They become links on the other side, if they are relative and lead nowhere outside the
-    /// directory that is transferred; others are left out. Nothing is ever written through them.
-    Copy,
-}
-
 /// Which attributes a copy shares with its original: as far as the other side lets them be set, and
 /// with a [`Remark`](crate::Remark) where it does not.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -137,7 +121,6 @@ macro_rules! options {
             pub(crate) overwrite: Overwrite,
             pub(crate) durability: Durability,
             pub(crate) resume: Resume,
-            pub(crate) links: Links,
             pub(crate) preserve: Preserve,
             pub(crate) verify: Verify,
             pub(crate) sparse: Sparse,
@@ -155,7 +138,7 @@ macro_rules! options {
             /// Whether a directory is transferred with all that is below it. Default: no, a
             /// directory is an error.
             ///
-            /// Special files are left out, and reported; links as `links` says.
+            /// Links and special files are left out, and reported.
             #[must_use]
             pub const fn recursive(mut self, yes: bool) -> Self {
                 self.recursive = yes;
@@ -194,13 +177,6 @@ macro_rules! options {
             #[must_use]
             pub const fn resume(mut self, resume: Resume) -> Self {
                 self.resume = resume;
-                self
-            }
-
-            /// What happens to links within a directory. Default: they are left out.
-            #[must_use]
-            pub const fn links(mut self, links: Links) -> Self {
-                self.links = links;
                 self
             }
 

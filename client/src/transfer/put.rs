@@ -369,8 +369,16 @@ impl Job for Put {
         }
     }
 
-    fn on_run(&mut self, _: Key, _: u64, _: &mut [IoSlice<'_>], _: usize, _: &mut Cx<'_>) {
-        // An upload asks for no data.
+    fn on_run(
+        &mut self,
+        item: Key,
+        offset: u64,
+        run: &mut [IoSlice<'_>],
+        _len: usize,
+        cx: &mut Cx<'_>,
+    ) {
+        // An upload asks for data only to compare it.
+        self.on_probe_run(item, offset, run, cx);
     }
 
     fn on_disk(&mut self, item: Key, done: Done, cx: &mut Cx<'_>) {
@@ -418,7 +426,7 @@ impl Job for Put {
     }
 
     fn on_unwritten(&mut self, _: Key, _: Span) {
-        // An upload asks for no data.
+        // What is compared is compared anew.
     }
 
     fn on_ended(&mut self, ended: &Ended, _disk: Option<&mut Disk>) {

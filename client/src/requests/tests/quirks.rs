@@ -10,7 +10,7 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    GetOptions, PutOptions, TransferError,
+    GetOptions, PutOptions, Resume, TransferError,
     quirks::{Quirk, Quirks},
 };
 
@@ -155,13 +155,47 @@ fn links_go_out_in_the_order_that_the_server_knows() {
 fn a_server_that_moves_a_file_on_as_soon_as_it_is_closed_is_believed() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(70_000)).unwrap();
-    // It cannot say how large the file is, not even while it is open.
+    let mut sim = sim_of("SSH-2.0-MOVEit Transfer SFTP", Habits::default());
+    let sftp = sim.sftp.clone();
+    let report = sim.run(sftp.put(dir.path().join("a"), "/a", PutOptions::new()));
+    assert_eq!(report.unwrap().bytes, 70_000);
+    assert_eq!(sim.server.asked(PacketType::FSTAT), 0);
+    // One that nobody knows is asked, and believed if it does not tell.
     let habits = Habits {
         fails: Some((PacketType::FSTAT, 1, StatusCode::NO_SUCH_FILE)),
         ..Habits::default()
     };
-    let mut sim = sim_of("SSH-2.0-MOVEit Transfer SFTP", habits);
+    let mut sim = sim_of("SSH-2.0-unheard-of", habits);
     let sftp = sim.sftp.clone();
     let report = sim.run(sftp.put(dir.path().join("a"), "/a", PutOptions::new()));
     assert_eq!(report.unwrap().bytes, 70_000);
+    assert_eq!(sim.server.asked(PacketType::FSTAT), 1);
+}
+
+#[test]
+fn a_server_without_lstat_is_asked_for_what_links_lead_to() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(70_000)).unwrap();
+    let mut sim = sim_of("SSH-2.0-FTPshell", Habits::default());
+    let sftp = sim.sftp.clone();
+    let put = sftp.put(dir.path().join("a"), "/a", PutOptions::new());
+    assert_eq!(sim.run(put).unwrap().bytes, 70_000);
+    assert_eq!(sim.server.asked(PacketType::LSTAT), 0);
+    assert_eq!(sim.server.asked(PacketType::STAT), 1);
+}
+
+#[test]
+fn stores_that_take_bytes_in_order_get_neither_holes_nor_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("a")).unwrap();
+    file.set_len(20 << 20).unwrap();
+    for identification in ["SSH-2.0-AzureSSH_1.0.0", "SSH-2.0-SFTPGo_2.6"] {
+        let mut sim = sim_of(identification, Habits::default());
+        sim.server.in_order = true;
+        let sftp = sim.sftp.clone();
+        let options = PutOptions::new().resume(Resume::Verified);
+        let report = sim.run(sftp.put(dir.path().join("a"), "/a", options));
+        assert_eq!(report.unwrap().bytes, 20 << 20);
+        assert_eq!(sim.server.bytes_written, 20 << 20);
+    }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Habits {
     pub(crate) greets: bool,
     /// It says that files have so many bytes more than they have.
     pub(crate) boasts: u64,
+    /// The byte at this offset is not kept as it was written.
+    pub(crate) spoils_at: Option<usize>,
     /// It does not know `OPEN` with `EXCL`.
     pub(crate) refuses_exclusive: bool,
     /// With so many requests at a time it answers none of them.
@@ -72,6 +74,7 @@ impl Default for Habits {
             names_max: 10,
             greets: true,
             boasts: 0,
+            spoils_at: None,
             refuses_exclusive: false,
             hangs_at: None,
         }
@@ -117,6 +120,8 @@ pub(crate) struct Server {
     /// Bytes that were read from files, and written to them.
     pub(crate) bytes_read: usize,
     pub(crate) bytes_written: usize,
+    /// Whether bytes are taken only behind those that are there.
+    pub(crate) in_order: bool,
     rng: u64,
 }
 
@@ -141,6 +146,7 @@ impl Server {
             lies: None,
             bytes_read: 0,
             bytes_written: 0,
+            in_order: false,
             rng: seed | 1,
         }
     }
@@ -345,8 +351,16 @@ impl Server {
             return StatusCode::FAILURE;
         };
         let at = usize::try_from(offset).unwrap();
+        if self.in_order && at != data.len() {
+            return StatusCode::FAILURE;
+        }
         data.resize(data.len().max(at + bytes.len()), 0);
         data[at..at + bytes.len()].copy_from_slice(bytes);
+        if let Some(spoilt) = self.habits.spoils_at
+            && (at..at + bytes.len()).contains(&spoilt)
+        {
+            data[spoilt] ^= 1;
+        }
         StatusCode::OK
     }
 

@@ -13,6 +13,7 @@ use super::{
     may_ask,
 };
 use crate::{
+    quirks::Quirk,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
@@ -468,6 +469,9 @@ impl Get {
                 return;
             }
             Known::Nothing => Request::Stat(Stat { path }),
+            Known::Listed if cx.core.server.quirks.has(Quirk::NoLstat) => {
+                Request::Stat(Stat { path })
+            }
             Known::Listed => Request::Lstat(Lstat { path }),
         };
         if cx.ask(key, Asked::Stat, &request, Expect::Attrs).is_err() {

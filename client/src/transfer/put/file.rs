@@ -30,7 +30,8 @@ use crate::{
         error::TransferError,
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names::{self, Identity},
-        options::Durability,
+        options::{Durability, Verify},
+        part::Front,
         ranges::{RANGE_LEN_UP, Ranges, Span},
         report::Remarkable,
         sink::Source,
@@ -41,10 +42,11 @@ use crate::{
 mod giving_back;
 mod joining;
 mod naming;
+mod probing;
 mod sending;
 
-use self::sending::Block;
 pub(super) use self::sending::Sending;
+use self::{probing::Probe, sending::Block};
 
 /// What a file of unknown size counts as, among the bytes that are to be sent.
 const SIZE_GUESS: u64 = 64 * 1024;
@@ -85,6 +87,20 @@ pub(super) struct PutFile {
     leaves_holes: bool,
     /// Bytes of holes that were left out and not counted.
     skipped: u64,
+    /// Whether a part of it is looked for, and left if this fails.
+    resumes: bool,
+    /// It was looked for.
+    has_looked: bool,
+    /// What is on the server is of no use to anybody.
+    is_spoilt: bool,
+    /// Bytes that an earlier run had sent.
+    resumed_at: u64,
+    /// Up to where the server has acknowledged it without a gap, if it may be continued.
+    front: Option<Front>,
+    /// It was seen to be on the server what it is here.
+    is_verified: bool,
+    /// What is on the server, being compared.
+    probe: Option<Box<Probe>>,
 }
 
 /// Whose the ranges of a file are.
@@ -155,6 +171,8 @@ pub(super) enum State {
     Opened,
     /// The server was asked whether there is such a file.
     Looking,
+    /// What is on the server under a temporary name is being compared.
+    Probing,
     /// The temporary file is to be created.
     Creating,
     /// OPEN was sent.
@@ -215,6 +233,13 @@ impl PutFile {
             size: 0,
             leaves_holes: false,
             skipped: 0,
+            resumes: false,
+            has_looked: false,
+            is_spoilt: false,
+            resumed_at: 0,
+            front: None,
+            is_verified: false,
+            probe: None,
         }
     }
 
@@ -228,7 +253,12 @@ impl PutFile {
             State::Purging | State::PurgingAsked | State::New | State::Opening => {
                 SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS))
             }
-            State::Opened | State::Looking | State::Creating | State::Asked | State::Writing => {
+            State::Opened
+            | State::Looking
+            | State::Probing
+            | State::Creating
+            | State::Asked
+            | State::Writing => {
                 let size = self
                     .announced()
                     .map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
@@ -265,13 +295,20 @@ impl PutFile {
 
     /// The next temporary name.
     fn name_temporary(&mut self) -> Result<(), TransferError> {
-        let Some((directory, name)) = self.path.parent().zip(self.path.file_name()) else {
+        let Some(temporary) = self.temporary_of(self.attempt) else {
             let file_type = FileType::Directory;
             return Err(TransferError::NotAFile {
                 path: self.path.clone(),
                 file_type,
             });
         };
+        self.temporary = temporary;
+        Ok(())
+    }
+
+    /// The temporary name of the try `attempt`; none if the path has no name.
+    fn temporary_of(&self, attempt: u8) -> Option<RemotePath> {
+        let (directory, name) = self.path.parent().zip(self.path.file_name())?;
         let source = Identity {
             size: self.announced(),
             modified: self
@@ -279,20 +316,19 @@ impl PutFile {
                 .as_ref()
                 .map(|opened| u64::from(opened.times.mtime)),
         };
-        let name = names::temporary(
-            self.path.as_bytes(),
-            name,
-            source,
-            names::attempt(self.attempt),
-        );
+        let number = if self.resumes {
+            names::attempt_at_part(attempt)
+        } else {
+            names::attempt(attempt)
+        };
+        let name = names::temporary(self.path.as_bytes(), name, source, number);
         // A name alone stays one: what `.` is need not be said.
         let alone = !self.path.as_bytes().contains(&b'/');
-        self.temporary = if alone {
+        Some(if alone {
             RemotePath::from(name)
         } else {
             directory.join(name)
-        };
-        Ok(())
+        })
     }
 }
 
@@ -312,7 +348,11 @@ impl Put {
                 State::Leaving => self.close_share(key, cx),
                 State::Finding | State::FindingName => self.find(key, cx),
                 State::Opened => self.look_first(key, cx),
+                State::Creating if file.resumes && !file.has_looked => {
+                    self.look_for_part(key, cx);
+                }
                 State::Creating => self.create(key, cx),
+                State::Probing => self.probe(key, cx),
                 State::Writing => self.see_whether_sent(key, cx),
                 State::SettingOwner
                 | State::SettingAttrs
@@ -405,7 +445,16 @@ impl Put {
                 file.reading = 0;
                 Ok(())
             }
+            Done::Compared(is_same) => {
+                self.on_compared(key, is_same);
+                Ok(())
+            }
+            Done::Hashed(Ok(hash)) => {
+                self.on_hashed(key, hash, cx);
+                Ok(())
+            }
             Done::Opened(Err(fault))
+            | Done::Hashed(Err(fault))
             | Done::Read {
                 result: Err(fault), ..
             } => Err(TransferError::from(fault)),
@@ -420,13 +469,14 @@ impl Put {
     /// Looks at what has the name before anything is sent: it may have to stay, and what takes its
     /// place gets its permissions, so that a file that was nobody else's to read stays so.
     fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let quirks = cx.core.server.quirks;
+        let (quirks, resume) = (cx.core.server.quirks, self.options.resume);
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
         if quirks.has(Quirk::NoExclusive) {
             file.attempt = names::ATTEMPT_BY_CHANCE;
         }
+        file.resumes = file.may_resume(resume, cx);
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
         }
@@ -487,6 +537,9 @@ impl Put {
         if file.is_joining() {
             return self.on_join_answer(key, what, answer, cx);
         }
+        if file.state == State::Probing {
+            return self.on_probe_answer(key, what, answer, cx);
+        }
         let result = match (what, answer) {
             (What::Write { span, .. }, Answer::Status(status, message)) => {
                 if status == StatusCode::OK {
@@ -494,6 +547,9 @@ impl Put {
                 }
                 if let Some(upload) = &mut file.upload {
                     upload.on_status(span.len, status);
+                }
+                if let (Some(front), StatusCode::OK) = (&mut file.front, status) {
+                    front.add(span);
                 }
                 if status == StatusCode::OK {
                     Ok(())
@@ -535,6 +591,7 @@ impl Put {
                     Answer::Attrs(Attrs {
                         size: Some(found), ..
                     }) if found != file.size => {
+                        file.is_spoilt = true;
                         let (path, sent) = (file.path.clone(), file.size);
                         Err(TransferError::WrongSize { path, sent, found })
                     }
@@ -591,6 +648,15 @@ impl Put {
         file.upload = Some(Upload::new(announced, chunk));
         file.state = State::Writing;
         if matches!(file.hold, Hold::Joint(_)) {
+            return Ok(());
+        }
+        if file.resumes {
+            let from = file.resumed_at;
+            // What an earlier run sent behind that is written over, holes and all.
+            file.leaves_holes &= from == 0;
+            file.hold = Hold::Alone(Ranges::resuming(announced, from, Vec::new()));
+            file.front = Some(Front::new(from));
+            self.plan.progress.add_bytes(from);
             return Ok(());
         }
         let ranges = Ranges::of(announced, RANGE_LEN_UP);
@@ -655,6 +721,7 @@ impl Put {
     fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
         let (preserve, durability) = (self.options.preserve, self.options.durability);
         let sets_attrs = !cx.core.server.quirks.has(Quirk::NoSetAttrs);
+        let looks = !cx.core.server.quirks.has(Quirk::GoneAfterClose);
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
@@ -705,7 +772,7 @@ impl Put {
             ),
             State::Measuring => (
                 Step::Fstat,
-                Some(Request::Fstat(Fstat { handle })),
+                looks.then_some(Request::Fstat(Fstat { handle })),
                 Expect::Attrs,
                 State::Closing,
             ),
@@ -728,7 +795,7 @@ impl Put {
         }
     }
 
-    fn see_whether_settled(&mut self, key: Key, _cx: &mut Cx<'_>) {
+    fn see_whether_settled(&mut self, key: Key, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
@@ -736,6 +803,10 @@ impl Put {
         let is_closing = matches!(&file.hold, Hold::Joint(joint) if joint.is_closing());
         let is_written = matches!(written, Some(upload::Step::Done { .. }));
         if file.waiting == 0 && is_written && !is_closing {
+            let wants = self.options.verify == Verify::Checksum && file.size > 0;
+            if wants && !file.is_verified {
+                return self.verify(key, cx);
+            }
             file.state = State::Naming;
         }
     }

@@ -2,13 +2,17 @@
 
 use std::{fs, path::Path};
 
+use std::pin::pin;
+
+use ketch_protocol::ExtensionName;
+
 use super::{
-    content,
+    LEN, content,
     server::{Habits, Node},
-    sim::Sim,
+    sim::{Sim, poll},
 };
 use crate::{
-    Preserve, PutOptions, Remarkable, Report, TransferError,
+    Preserve, PutOptions, Remarkable, Report, Resume, TransferError, Verify,
     quirks::{Quirk, Quirks},
     requests::Settings,
 };
@@ -132,6 +136,136 @@ fn holes_are_not_sent() {
             assert!(written < 1_000_000, "{written}");
         } else {
             assert_eq!(written, len);
+        }
+    }
+}
+
+/// Ends an upload when the part has `len` bytes, and says how many remained.
+fn interrupt(sim: &mut Sim, dir: &Path, options: PutOptions, len: usize) -> usize {
+    let part_len = |sim: &Sim| {
+        let part = sim
+            .server
+            .paths()
+            .into_iter()
+            .find(|path| path.contains(".ketch-"));
+        part.and_then(|part| sim.server.data(&part).map(<[u8]>::len))
+    };
+    let sftp = sim.sftp.clone();
+    {
+        let mut put = pin!(sftp.put(dir.join("a"), "/a", options));
+        while part_len(sim).unwrap_or(0) < len {
+            assert!(poll(put.as_mut()).is_none(), "it is over");
+            sim.turn();
+        }
+    }
+    sim.settle();
+    assert_eq!(sim.server.handles(), 0);
+    part_len(sim).unwrap_or(0)
+}
+
+#[test]
+fn an_upload_that_was_ended_is_continued_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(LEN)).unwrap();
+    for (seed, resume, shuffle) in [
+        (1, Resume::Verified, false),
+        (2, Resume::Verified, true),
+        (3, Resume::Full, false),
+    ] {
+        let habits = Habits {
+            shuffle,
+            ..Habits::default()
+        };
+        let mut sim = sim(habits, seed);
+        let options = PutOptions::new().resume(resume);
+        let part = interrupt(&mut sim, dir.path(), options.clone(), 9 << 20);
+        assert!(part >= 9 << 20);
+        // Twice: it has the other name now.
+        let part = interrupt(&mut sim, dir.path(), options.clone(), part + (1 << 20));
+        sim.server.bytes_written = 0;
+        let report = put(&mut sim, dir.path(), options).unwrap();
+        assert_eq!(report.bytes, LEN as u64);
+        assert!(report.remarks.is_empty());
+        assert!(sim.server.data("/a") == Some(&content(LEN)[..]));
+        assert_eq!(sim.server.paths(), ["/", "/a"]);
+        assert_eq!(
+            sim.server.bytes_written,
+            LEN - (part - (8 << 20)),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn a_part_on_the_server_that_is_not_the_source_s_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("a");
+    for seed in 1..5 {
+        let mut sim = sim(Habits::default(), seed);
+        fs::write(&local, content(LEN)).unwrap();
+        let options = PutOptions::new().resume(Resume::Full);
+        let part = interrupt(&mut sim, dir.path(), options.clone(), 10 << 20);
+        // Anywhere in what is believed, one byte is not what it was.
+        let at = sim.server.random(part - (8 << 20));
+        let path = sim.server.paths().pop().unwrap();
+        let path = if path.contains(".ketch-") {
+            path
+        } else {
+            sim.server.paths()[1].clone()
+        };
+        let Some(Node::File { data, .. }) = sim.server.nodes.get_mut(path.as_bytes()) else {
+            panic!()
+        };
+        data[at] ^= 1;
+        let report = put(&mut sim, dir.path(), options).unwrap();
+        assert!(
+            sim.server.data("/a") == Some(&content(LEN)[..]),
+            "seed {seed}, byte {at}"
+        );
+        assert_eq!(report.remarks[0].what, Remarkable::PartDiffered);
+        assert_eq!(sim.server.paths(), ["/", "/a"]);
+    }
+}
+
+#[test]
+fn an_upload_without_resume_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(LEN)).unwrap();
+    let mut sim = sim(Habits::default(), 1);
+    assert_eq!(
+        interrupt(&mut sim, dir.path(), PutOptions::new(), 9 << 20),
+        0
+    );
+    let short = PutOptions::new().resume(Resume::Full);
+    assert_eq!(interrupt(&mut sim, dir.path(), short, 1 << 20), 0);
+    assert_eq!(sim.server.paths(), ["/"]);
+}
+
+#[test]
+fn what_is_not_the_same_on_the_server_gets_no_name() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(700_000)).unwrap();
+    for offers in [true, false] {
+        for spoils in [true, false] {
+            let mut habits = Habits {
+                spoils_at: spoils.then_some(300_000),
+                ..Habits::default()
+            };
+            if offers {
+                habits.extensions.push(ExtensionName::CheckFileName);
+            }
+            let mut sim = sim(habits, 1);
+            let options = PutOptions::new().verify(Verify::Checksum);
+            let result = put(&mut sim, dir.path(), options);
+            assert_eq!(sim.server.bytes_read > 0, !offers);
+            if spoils {
+                let error = result.unwrap_err();
+                assert!(matches!(error, TransferError::Differs { .. }), "{error}");
+                assert_eq!(sim.server.paths(), ["/"]);
+            } else {
+                assert_eq!(result.unwrap().bytes, 700_000);
+                assert!(sim.server.data("/a") == Some(&content(700_000)[..]));
+            }
         }
     }
 }

@@ -21,8 +21,9 @@ impl Put {
     pub(in crate::transfer::put) fn discard(&mut self, key: Key, file: PutFile, cx: &mut Cx<'_>) {
         let is_last = match &file.hold {
             Hold::Alone(_) => {
-                cx.orphan(key, Some(&file.temporary));
-                true
+                let creates = file.state != State::Probing;
+                cx.orphan(key, creates.then_some(&file.temporary));
+                !file.is_worth_keeping()
             }
             Hold::Joint(joint) => {
                 cx.orphan(key, None);
@@ -37,6 +38,9 @@ impl Put {
             }
         };
         if let Some(handle) = file.handle {
+            self.undoing.push_back(Undo::Close(handle));
+        }
+        if let Some(handle) = file.probe.and_then(|probe| probe.into_handle()) {
             self.undoing.push_back(Undo::Close(handle));
         }
         if file.created && is_last {
@@ -90,7 +94,9 @@ impl PutFile {
                     let size = self.announced().unwrap_or(0);
                     plan.progress.correct_total(size, 0);
                 }
-                let stale = if self.created || self.state == State::Asked {
+                let stale = if self.is_worth_keeping() {
+                    None // it will be found
+                } else if self.created || self.state == State::Asked {
                     Some(self.temporary.clone())
                 } else {
                     self.stale.clone()

@@ -107,6 +107,11 @@ impl PutFile {
                         .and_then(|opened| opened.hole_at(span.offset));
                     match hole {
                         Some(end) if self.leaves_holes => {
+                            if let Some(front) = &mut self.front {
+                                let len = u32::try_from(end - span.offset).unwrap_or(u32::MAX);
+                                let offset = span.offset;
+                                front.add(Span { offset, len });
+                            }
                             self.skipped = self.skipped.saturating_add(upload.skip(end));
                         }
                         _ => break span,
@@ -123,6 +128,10 @@ impl PutFile {
                 }
             }
         };
+        let front = self.front.as_ref();
+        if front.is_some_and(|front| !front.admits(span.end())) {
+            return Ok(Next::Did(Sending::Nothing));
+        }
         let ready = self
             .block
             .as_ref()
@@ -258,6 +267,7 @@ impl PutFile {
         };
         let got = u32::try_from(sent).unwrap_or(span.len);
         if let Err(source) = upload.on_sent(span, got) {
+            self.is_spoilt = true;
             let path = match &self.from {
                 From::File(source) => source.path(),
                 From::Source(..) => self.path.to_string().into(),
