@@ -48,21 +48,7 @@ pub(crate) async fn run(plan: Sync) -> Result<(), Failed> {
         Ok(report) => Some(report),
         Err(error) => error.report(),
     };
-    let mut told = lock(&told);
-    if let Some(report) = report {
-        if plan.json {
-            told.summary_json(report)?;
-        } else {
-            tell_of(report);
-            if !plan.quiet {
-                told.lines.line(&summary(report))?;
-            }
-        }
-    }
-    told.lines.flush()?;
-    if let Some(broken) = told.broken.take() {
-        return Err(broken);
-    }
+    lock(&told).finish(report, plan.quiet)?;
     result?;
     session.disconnect().await;
     Ok(())
@@ -95,6 +81,22 @@ impl Told {
         if self.broken.is_none() {
             self.broken = self.lines.line(&line).err();
         }
+    }
+
+    /// Says what all came to.
+    fn finish(&mut self, report: Option<&SyncReport>, quiet: bool) -> Result<(), Failed> {
+        match report {
+            Some(report) if self.json => self.summary_json(report)?,
+            Some(report) => {
+                tell_of(report);
+                if !quiet {
+                    self.lines.line(&summary(report))?;
+                }
+            }
+            None => {}
+        }
+        self.lines.flush()?;
+        self.broken.take().map_or(Ok(()), Err)
     }
 
     fn summary_json(&mut self, report: &SyncReport) -> Result<(), Failed> {
