@@ -31,7 +31,8 @@ use super::{
     },
 };
 use crate::{
-    NameFault, Sftp, platform,
+    NameFault, Outcome, Sftp, platform,
+    quirks::Quirk,
     transfer::{
         Place, REPORTED_MAX, Report, TransferError, get,
         local::{LocalAction, LocalFault, SourceFile, Tree},
@@ -46,8 +47,9 @@ const SCANS_MAX: usize = 32;
 const CHECKS_MAX: usize = 16;
 /// Files of one batch. Not more than a report names: which of them failed has to be known.
 const BATCH_MAX: usize = REPORTED_MAX;
-/// Batches under way at a time: the second fills the pipeline when the first runs dry.
-const BATCHES_MAX: usize = 2;
+/// Of the files that a server lets be open at a time, a transfer takes half; the directories and
+/// the files being compared have one in so many, each.
+const HANDLES_SHARE: u32 = 8;
 /// Files that wait for a batch or a comparison, before no more directories are read.
 const WAITING_MAX: usize = 4 * BATCH_MAX;
 
@@ -122,9 +124,15 @@ pub(super) struct Run {
     context: Arc<Context>,
     pub report: SyncReport,
     crowd: Crowd<Done>,
+    /// Directories and files being compared, at most.
+    scans_max: usize,
+    checks_max: usize,
+    /// The server takes one request at a time: one thing is done after the other.
+    alone: bool,
     scans: usize,
     checks: usize,
-    batches: usize,
+    /// A batch is under way: a second would want as many open files as the first.
+    copying: bool,
     to_scan: Vec<(Arc<Node>, Presence)>,
     to_check: VecDeque<Copy>,
     to_copy: VecDeque<Copy>,
@@ -304,9 +312,12 @@ impl Run {
             },
             context: Arc::new(context),
             crowd: Crowd::new(),
+            scans_max: SCANS_MAX,
+            checks_max: CHECKS_MAX,
+            alone: false,
             scans: 0,
             checks: 0,
-            batches: 0,
+            copying: false,
             to_scan: Vec::new(),
             to_check: VecDeque::new(),
             to_copy: VecDeque::new(),
@@ -329,6 +340,17 @@ impl Run {
             Presence::Source
         };
         self.to_scan.push((root, presence));
+        let server = self.context.sftp.shared().server().await;
+        let server = server.map_err(|ended| TransferError::ended(&ended, Outcome::NotDone))?;
+        if let Some(limits) = server.limits
+            && limits.open_handles > 0
+        {
+            let share = limits.open_handles / u64::from(HANDLES_SHARE);
+            let share = usize::try_from(share).unwrap_or(usize::MAX).max(1);
+            self.scans_max = SCANS_MAX.min(share);
+            self.checks_max = CHECKS_MAX.min(share);
+        }
+        self.alone = server.quirks.has(Quirk::OneRequest);
         loop {
             self.begin();
             match self.crowd.next().await {
@@ -364,7 +386,8 @@ impl Run {
     }
 
     fn begin(&mut self) {
-        while self.checks < CHECKS_MAX
+        while self.checks < self.checks_max
+            && self.is_free()
             && let Some(copy) = self.to_check.pop_front()
         {
             self.checks += 1;
@@ -374,7 +397,8 @@ impl Run {
                 Done::Checked(copy, same)
             });
         }
-        while self.scans < SCANS_MAX
+        while self.scans < self.scans_max
+            && self.is_free()
             && self.to_check.len() + self.to_copy.len() < WAITING_MAX
             && let Some((node, presence)) = self.to_scan.pop()
         {
@@ -386,15 +410,16 @@ impl Run {
             });
         }
         // The first batch is small; while it is under way, the next one grows.
-        let is_all = self.scans + self.checks == 0;
-        while self.batches < BATCHES_MAX
-            && !self.to_copy.is_empty()
-            && (self.batches == 0 || is_all || self.to_copy.len() >= BATCH_MAX)
-        {
+        while !self.copying && self.is_free() && !self.to_copy.is_empty() {
             let len = self.to_copy.len().min(BATCH_MAX);
             let batch = self.to_copy.drain(..len).collect();
             self.copy(batch);
         }
+    }
+
+    /// Whether something may be begun besides what is under way.
+    const fn is_free(&self) -> bool {
+        !self.alone || self.crowd.len() == 0
     }
 
     fn copy(&mut self, batch: Vec<Copy>) {
@@ -409,7 +434,7 @@ impl Run {
             }
             return;
         }
-        self.batches += 1;
+        self.copying = true;
         let context = Arc::clone(&self.context);
         self.crowd.add(async move {
             let result = match context.direction {
@@ -444,7 +469,7 @@ impl Run {
                 Ok(())
             }
             Done::Copied(batch, result) => {
-                self.batches -= 1;
+                self.copying = false;
                 self.on_copied(batch, result)
             }
         }

@@ -545,6 +545,28 @@ fn what_killed_runs_left_is_removed_and_nothing_else() {
 }
 
 #[test]
+fn no_more_is_open_at_a_time_than_the_server_has_handles() {
+    for way in WAYS {
+        let mut habits = Habits::default();
+        habits.limits.open_handles = 24;
+        let mut scene = Scene::new(way, habits, 1);
+        scene.sim.server.open_peak = 0;
+        for dir in 0..40 {
+            scene.source_dir(&dir.to_string());
+            scene.destination_dir(&dir.to_string());
+            for file in 0..20 {
+                scene.source_file(&format!("{dir}/{file}"), b"new", TIME);
+                scene.destination_file(&format!("{dir}/{file}"), b"old", TIME);
+            }
+        }
+        let options = SyncOptions::new().compare(Comparison::Content);
+        assert_eq!(scene.sync(options).unwrap().replaced, 800);
+        let peak = scene.sim.server.open_peak;
+        assert!(peak <= 24, "{way:?}: {peak}");
+    }
+}
+
+#[test]
 fn a_connection_that_ends_ends_the_sync() {
     for way in WAYS {
         let habits = Habits {
