@@ -25,6 +25,9 @@ use crate::{
 /// server.
 const READDIRS_MIN: usize = 2;
 const READDIRS_MAX_NEAR: usize = 4;
+/// READDIRs under way at first on a path with delay: the answers to so many let all that are wanted
+/// leave. What is asked too much of a short directory costs its server microseconds.
+const READDIRS_MIN_FAR: usize = 8;
 /// READDIRs under way at most. OpenSSH's server answers some 3,000 a second with 100 entries each, so
 /// this keeps it busy over 60 ms there and back.
 const READDIRS_MAX: usize = 192;
@@ -256,11 +259,16 @@ impl ReadDir {
                 State::Over => return Poll::Ready(None),
                 State::Opening(open) => match ready!(open.as_mut().poll(cx)) {
                     Ok(handle) => {
+                        let depth = if self.sftp.shared().is_near() {
+                            READDIRS_MIN
+                        } else {
+                            READDIRS_MIN_FAR
+                        };
                         self.state = State::Reading(Reading {
                             handle,
                             sending: Sending::default(),
                             pending: VecDeque::new(),
-                            depth: READDIRS_MIN,
+                            depth,
                             longest: 0,
                             empty: 0,
                         });
@@ -331,6 +339,10 @@ impl Reading {
     fn send_ahead(&mut self, sftp: &Sftp, cx: &mut Context<'_>) {
         if sftp.shared().is_near() {
             self.depth = self.depth.min(READDIRS_MAX_NEAR);
+            // Two at a time: half as many writes and wake-ups.
+            if self.pending.len() > READDIRS_MAX_NEAR / 2 {
+                return;
+            }
         }
         let fitting = ANSWERS_LEN_MAX / self.longest.max(1);
         let depth = self.depth.min(fitting.max(READDIRS_MIN));

@@ -218,7 +218,9 @@ fn a_disk_that_a_directory_fills_holds_what_fits() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{said}");
         for (name, is_there) in [("a", true), ("b", false), ("c", true), ("d", false)] {
-            let is_told = said.lines().any(|line| line.contains(&format!("there/{name}:")));
+            let is_told = said
+                .lines()
+                .any(|line| line.contains(&format!("there/{name}:")));
             assert_eq!(is_told, !is_there, "{name}: {said}");
         }
         assert_eq!(names(&copy), ["a", "c"]);
