@@ -90,7 +90,6 @@ pub(crate) enum Bar {
     /// It stays as a line when the work is done.
     Stays,
     /// It makes room for what is said next.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "the demo is for Unix"))]
     Passes,
 }
 

@@ -100,8 +100,8 @@ impl SyncOptions {
     /// It is removed when everything was compared and copied without an error, never before and
     /// never otherwise. What the filter leaves out is not removed, nor are special files, names
     /// that the source could not have, directories that hold such, and whatever has the name of
-    /// something at the source. An empty source empties the destination: [`delete_max`]
-    /// (Self::delete_max) guards against a source that was not mounted.
+    /// something at the source. An empty source empties the destination:
+    /// [`delete_max`](Self::delete_max) guards against a source that was not mounted.
     #[must_use]
     pub const fn delete(mut self, yes: bool) -> Self {
         self.delete = yes;

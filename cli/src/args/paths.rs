@@ -61,7 +61,7 @@ pub(crate) struct LnArgs {
     pub(crate) symbolic: bool,
     /// What the link is to lead to, on the same server
     pub(crate) target: PathBuf,
-    /// The link: [user@]host:path or sftp://[user@]host[:port]/path
+    /// The link: `[user@]host:path` or `sftp://[user@]host[:port]/path`
     pub(crate) remote: String,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,

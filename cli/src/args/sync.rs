@@ -9,7 +9,7 @@ use super::{ConnectArgs, TransferArgs, duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
-    /// Directory that is read: local, or [user@]host:path or sftp://[user@]host[:port]/path
+    /// Directory that is read: local, or `[user@]host:path` or `sftp://[user@]host[:port]/path`
     pub(crate) source: OsString,
     /// Directory that is made to hold the same; one of the two is remote
     pub(crate) destination: OsString,

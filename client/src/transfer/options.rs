@@ -42,8 +42,8 @@ pub enum Resume {
     /// Whoever changes a file without changing its size and its time (in whole seconds), and
     /// neither its beginning nor what was transferred last, is found out by `Full` alone.
     Verified,
-    /// All of it is compared with the source: by the server's checksum (`check-file-name`) where
-    /// it has one, else byte by byte, which takes as long as transferring them anew.
+    /// All of it is compared with the source, byte by byte, which takes as long as transferring it
+    /// anew.
     Full,
 }
 
