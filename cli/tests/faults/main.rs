@@ -285,7 +285,8 @@ fn a_server_killed_in_mid_upload_keeps_the_old_file() {
     let remote = scene.path("there/file");
     fs::write(&remote, OLD).unwrap();
     let mut put = scene.put(&scene.path("here/file"), &remote);
-    let put = started(&mut put, &scene.path("there"));
+    // Holes would not be sent at all.
+    let put = started(put.args(["--sparse", "never"]), &scene.path("there"));
     scene.server.kill();
     failed(put, NETWORK);
     // Nobody is there to remove the temporary file.
@@ -300,7 +301,10 @@ fn an_sftp_server_that_stops_in_mid_upload_ends_it_at_the_deadline() {
     let remote = scene.path("there/file");
     fs::write(&remote, OLD).unwrap();
     let mut put = scene.put(&scene.path("here/file"), &remote);
-    let put = started(put.args(["--timeout", "2s"]), &scene.path("there"));
+    let put = started(
+        put.args(["--sparse", "never", "--timeout", "2s"]),
+        &scene.path("there"),
+    );
     // sshd goes on: it takes what its window admits, and answers keepalives.
     let _suspended = Suspended::new(scene.server.process().leaves());
     failed(put, TIMEOUT);

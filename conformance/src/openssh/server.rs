@@ -335,6 +335,7 @@ fn configuration(
     if let Some(limit) = rekey_limit {
         let _ = writeln!(text, "RekeyLimit {limit}");
     }
+    // SHLVL keeps bash from reading its user's ~/.bashrc, which may take long, wait for locks, and print.
     let _ = write!(
         text,
         "Port {port}
@@ -346,6 +347,7 @@ StrictModes no
 UsePAM no
 UseDNS no
 PrintMotd no
+SetEnv SHLVL=3
 PermitRootLogin yes
 PubkeyAuthentication yes
 PasswordAuthentication {yes_no}
