@@ -140,6 +140,14 @@ pub(crate) struct TransferArgs {
     /// Show no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Channels of a connection to use at most: more than one where that is faster
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) streams: u32,
+    /// Connections to use at most: more than one where that is faster
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) connections: u32,
     #[command(flatten)]
     pub(crate) bytes: BytesArgs,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{
-    Destination, Durability, Preserve, Profile, RemotePath, Resume, Sparse, Verify,
+    Destination, Durability, Preserve, Profile, RemotePath, Resume, Sparse, Streams, Verify,
 };
 
 pub(crate) use self::sync::Sync;
@@ -83,6 +83,7 @@ pub(crate) struct Get {
     pub(crate) into: Option<PathBuf>,
     pub(crate) recursive: bool,
     pub(crate) bytes: Bytes,
+    pub(crate) streams: Streams,
     pub(crate) bar: Bar,
 }
 
@@ -108,6 +109,7 @@ impl Get {
             into,
             recursive: args.recursive,
             bytes: Bytes::new(args.transfer.bytes),
+            streams: streams(&args.transfer),
             bar: bar(&args.transfer),
         })
     }
@@ -123,6 +125,7 @@ pub(crate) struct Put {
     pub(crate) remote: RemotePath,
     pub(crate) recursive: bool,
     pub(crate) bytes: Bytes,
+    pub(crate) streams: Streams,
     pub(crate) bar: Bar,
 }
 
@@ -148,6 +151,7 @@ impl Put {
             remote,
             recursive: args.recursive,
             bytes: Bytes::new(args.transfer.bytes),
+            streams: streams(&args.transfer),
             bar: bar(&args.transfer),
         })
     }
@@ -306,6 +310,12 @@ fn one_port(flag: Option<u16>, remote: Option<u16>) -> Result<Option<u16>, Faile
 
 const fn bar(args: &TransferArgs) -> Bar {
     if args.quiet { Bar::None } else { Bar::Stays }
+}
+
+fn streams(args: &TransferArgs) -> Streams {
+    Streams::default()
+        .channels(args.streams)
+        .connections(args.connections)
 }
 
 /// An error of a local file, with what was to be done to it.

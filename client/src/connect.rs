@@ -6,6 +6,7 @@
 //! credential is offered once; and a server that would let us in without proof is only asked to
 //! where the caller said so.
 
+mod again;
 mod early;
 mod error;
 mod known;
@@ -18,6 +19,7 @@ mod tests;
 pub(crate) mod tests_support;
 mod timeouts;
 
+pub(crate) use again::Origin;
 pub use error::{ConnectError, HopsFault, Skipped, Stage, Tried};
 pub use questions::{PasswordQuestion, ServerPrompt, ServerQuestions, WhichPassword};
 pub use timeouts::Timeouts;
@@ -39,6 +41,7 @@ use crate::hostkey::HostKeys;
 use crate::identity::Identity;
 use crate::memory::HostMemory;
 use crate::platform::account;
+use crate::reconnect::Reconnect;
 use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
 use early::Early;
@@ -77,6 +80,7 @@ pub struct Connect {
     route: Route,
     memory: Option<Arc<dyn HostMemory>>,
     for_sftp: bool,
+    reconnect: Option<Reconnect>,
 }
 
 impl Connect {
@@ -98,6 +102,7 @@ impl Connect {
             route: Route::Direct,
             memory: None,
             for_sftp: false,
+            reconnect: None,
         }
     }
 
@@ -311,6 +316,16 @@ impl Connect {
         self
     }
 
+    /// Has transfers go on over a new connection when theirs is lost, made as this policy says: what
+    /// has arrived stays, and the rest is transferred. Default: they end with their connection.
+    ///
+    /// The session itself ends all the same; [`Reconnecting`](crate::Reconnecting) has new ones.
+    #[must_use]
+    pub fn reconnect(mut self, policy: Reconnect) -> Self {
+        self.reconnect = Some(policy);
+        self
+    }
+
     /// Goes the way to the server and logs in.
     ///
     /// A server without strict key exchange that chooses a cipher which is not safe without
@@ -321,6 +336,7 @@ impl Connect {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
+        let origin = self.clone();
         let (route, memory) = (self.route.clone(), self.memory.clone());
         let for_sftp = self.for_sftp;
         check_hops(&route)?;
@@ -329,7 +345,9 @@ impl Connect {
         if for_sftp {
             plan.early = Early::after_login();
         }
-        known::connect(plan, &route, memory).await
+        let session = known::connect(plan, &route, memory).await?;
+        let origin = Origin::new(origin, session.logged_in_with());
+        Ok(session.with_origin(Arc::new(origin)))
     }
 
     /// Logs in over a stream that leads to the server, such as a channel through another one, or

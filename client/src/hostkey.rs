@@ -236,6 +236,12 @@ impl HostKeys {
         self
     }
 
+    /// Asks nobody: what would be asked about is refused.
+    pub(crate) fn without_questions(mut self) -> Self {
+        self.ask = None;
+        self
+    }
+
     /// Whom to ask about an unknown host under [`HostKeyPolicy::Ask`]: on a thread where blocking
     /// is allowed. Default: nobody.
     #[must_use]

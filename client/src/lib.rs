@@ -113,6 +113,6 @@ pub use sync::{
 pub use transfer::{
     Durability, Failed, GetOptions, HELD_MAX, LocalAction, NameFault, Overwrite, Place, Preserve,
     PutOptions, REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Resume, Sink, Skipped, Source,
-    SourceShrank, Sparse, TransferError, Verify,
+    SourceShrank, Sparse, Streams, TransferError, Verify,
 };
 pub use walk::{Walk, WalkEntry, WalkError, WalkOptions};

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::Timeouts;
-use crate::connect::Tried;
+use crate::connect::{Origin, Tried};
 use crate::destination::Host;
 use crate::hostkey::KeepUp;
 use crate::sftp::EarlySftp;
@@ -38,6 +38,8 @@ pub struct Session {
     ended: Arc<OnceLock<Instant>>,
     /// SFTP that was opened along with the login and that nobody has asked for yet.
     early: Arc<Mutex<Option<EarlySftp>>>,
+    /// How it was made.
+    origin: Option<Arc<Origin>>,
 }
 
 impl Session {
@@ -80,7 +82,19 @@ impl Session {
             timeouts: Arc::new(timeouts),
             ended,
             early: Arc::default(),
+            origin: None,
         }
+    }
+
+    /// Says how it was made, so that more like it can be.
+    pub(crate) fn with_origin(mut self, origin: Arc<Origin>) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// How it was made, if more like it can be.
+    pub(crate) const fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
     }
 
     /// What the server accepted: the last of it, if it wanted several.

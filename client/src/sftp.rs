@@ -30,6 +30,7 @@ use crate::{
         calls::{Shared, Submission},
         table::Expect,
     },
+    session::Session,
 };
 
 /// Bytes that a call with paths and attributes is counted as, with its answer.
@@ -52,7 +53,7 @@ pub struct Sftp {
 struct Anchor {
     shared: Arc<Shared>,
     /// Keeps the connection.
-    _connection: Box<dyn Any + Send + Sync>,
+    connection: Box<dyn Any + Send + Sync>,
 }
 
 impl Drop for Anchor {
@@ -68,9 +69,14 @@ impl Sftp {
         Self {
             anchor: Arc::new(Anchor {
                 shared,
-                _connection: Box::new(connection),
+                connection: Box::new(connection),
             }),
         }
+    }
+
+    /// The connection below, if it is one of SSH.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.anchor.connection.downcast_ref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

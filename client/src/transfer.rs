@@ -7,6 +7,7 @@
 //! where it is not (`disk.rs`).
 
 pub(crate) mod chunk;
+pub(crate) mod crew;
 pub(crate) mod disk;
 pub(crate) mod download;
 pub(crate) mod error;
@@ -30,7 +31,9 @@ pub use self::{
     error::{Place, TransferError},
     local::LocalAction,
     names::NameFault,
-    options::{Durability, GetOptions, Overwrite, Preserve, PutOptions, Resume, Sparse, Verify},
+    options::{
+        Durability, GetOptions, Overwrite, Preserve, PutOptions, Resume, Sparse, Streams, Verify,
+    },
     report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped},
     sink::{Sink, Source},
     upload::SourceShrank,

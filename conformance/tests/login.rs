@@ -175,6 +175,7 @@ async fn keys_of_every_type_log_in_by_file_and_through_the_agent() {
         let Tried::Key {
             fingerprint: by,
             origin,
+            ..
         } = works(by_agent.connect().await.unwrap()).await
         else {
             panic!("a key did it")

@@ -23,6 +23,7 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
         .verify(plan.bytes.verify)
         .sparse(plan.bytes.sparse)
         .durability(plan.bytes.durability)
+        .streams(plan.streams)
         .progress(Arc::clone(&progress));
     if interrupt::or(matching::is_pattern(&sftp, &plan.remote)).await? {
         matching::run(&sftp, &plan, options, &progress).await?;

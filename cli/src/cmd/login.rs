@@ -11,7 +11,7 @@ use ketch_client::connect::ConnectError;
 use ketch_client::hostkey::{HostKeyPolicy, HostKeys};
 use ketch_client::identity::{Identity, IdentityError};
 use ketch_client::memory::FileMemory;
-use ketch_client::{Connect, Failure as _, Kind, Profile, PublicKey, Session, Timeouts};
+use ketch_client::{Connect, Failure as _, Kind, Profile, PublicKey, Reconnect, Session, Timeouts};
 use tokio::task::spawn_blocking;
 
 use crate::failed::Failed;
@@ -21,13 +21,18 @@ use crate::prompt;
 
 /// The command's runtime has one thread and one connection, so it may block for so long.
 const RECEIVE_PAUSE: Duration = Duration::from_micros(150);
+/// Attempts to connect anew when the connection of a transfer was lost, and the longest pause
+/// between them.
+const ATTEMPTS_MAX: u32 = 6;
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Longest certificate file that is read, in bytes.
 const CERTIFICATE_FILE_LEN_MAX: u64 = 64 * 1024;
 
 /// Connects and logs in for SFTP: with keys and the agent, then with what a user at a terminal answers or
 /// the password from the file.
 pub(crate) async fn session(connection: &Connection) -> Result<Session, Failed> {
-    let (session, _) = connected(connection, Connect::for_sftp).await?;
+    let (session, _) =
+        connected(connection, |connect| connect.for_sftp().reconnect(again())).await?;
     Ok(session)
 }
 
@@ -55,6 +60,15 @@ async fn connected(
         eprintln!("ketch: the connection to {host} is weak, whoever runs it should know: {weak}");
     }
     Ok((session, way.pop().ok_or_else(nowhere)?))
+}
+
+/// How a transfer goes on whose connection was lost: somebody waits for it.
+fn again() -> Reconnect {
+    let mut policy = Reconnect::default();
+    policy.spread = Duration::ZERO;
+    policy.attempts = Some(ATTEMPTS_MAX);
+    policy.max = PAUSE_MAX;
+    policy
 }
 
 fn nowhere() -> Failed {

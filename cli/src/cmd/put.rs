@@ -22,6 +22,7 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
         .verify(plan.bytes.verify)
         .sparse(plan.bytes.sparse)
         .durability(plan.bytes.durability)
+        .streams(plan.streams)
         .progress(Arc::clone(&progress));
     let what = plan.local.display().to_string();
     let work = sftp.put(&plan.local, &remote, options);

@@ -220,6 +220,9 @@ pub enum Tried {
         fingerprint: String,
         /// Where it comes from.
         origin: Origin,
+        /// Whether somebody may have to unlock it, to confirm or to touch something each time it is
+        /// used.
+        asks: bool,
     },
     /// Answers to its questions (keyboard-interactive).
     Answers,
@@ -244,6 +247,7 @@ impl fmt::Display for Tried {
             Self::Key {
                 fingerprint,
                 origin,
+                ..
             } => write!(f, "the key {fingerprint} ({origin})"),
             Self::Answers => f.write_str("the answers to its questions"),
             Self::Password => f.write_str("the password"),

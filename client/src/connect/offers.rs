@@ -128,13 +128,17 @@ impl Offer {
             Self::None => Tried::None,
             Self::Password(_) | Self::AskPassword { .. } => Tried::Password,
             Self::Answers { .. } => Tried::Answers,
-            Self::Key(KeyOffer { key, origin, .. }) => Tried::Key {
+            Self::Key(KeyOffer {
+                key, origin, probe, ..
+            }) => Tried::Key {
                 fingerprint: key.fingerprint(),
                 origin: origin.clone(),
+                asks: *probe,
             },
             Self::HiddenKey(identity) => Tried::Key {
                 fingerprint: identity.fingerprint().unwrap_or_default(),
                 origin: identity.origin().clone(),
+                asks: true,
             },
         }
     }

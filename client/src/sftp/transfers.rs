@@ -32,6 +32,7 @@ impl Sftp {
             local.as_ref().to_owned(),
             options,
         )
+        .with_session(self.session())
         .await
     }
 
@@ -59,7 +60,9 @@ impl Sftp {
         items: impl IntoIterator<Item = (RemotePath, PathBuf)>,
         options: GetOptions,
     ) -> Result<Report, TransferError> {
-        get::start_all(self.shared(), items, options).await
+        get::start_all(self.shared(), items, options)
+            .with_session(self.session())
+            .await
     }
 
     /// Downloads the file `remote` into `sink`.
@@ -72,7 +75,9 @@ impl Sftp {
         sink: Arc<dyn Sink>,
         options: GetOptions,
     ) -> Result<Report, TransferError> {
-        get::start_to_sink(self.shared(), remote.into(), sink, options).await
+        get::start_to_sink(self.shared(), remote.into(), sink, options)
+            .with_session(self.session())
+            .await
     }
 
     /// Uploads `local` to the path `remote`: the file itself, or with [`PutOptions::recursive`]
@@ -97,6 +102,7 @@ impl Sftp {
             remote.into(),
             options,
         )
+        .with_session(self.session())
         .await
     }
 
@@ -110,7 +116,9 @@ impl Sftp {
         items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
         options: PutOptions,
     ) -> Result<Report, TransferError> {
-        put::start_all(self.shared(), items, options).await
+        put::start_all(self.shared(), items, options)
+            .with_session(self.session())
+            .await
     }
 
     /// Uploads what `source` gives to the file `remote`.
@@ -123,6 +131,8 @@ impl Sftp {
         remote: impl Into<RemotePath>,
         options: PutOptions,
     ) -> Result<Report, TransferError> {
-        put::start_from_source(self.shared(), source, remote.into(), options).await
+        put::start_from_source(self.shared(), source, remote.into(), options)
+            .with_session(self.session())
+            .await
     }
 }

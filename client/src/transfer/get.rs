@@ -19,10 +19,11 @@ use self::{
 };
 use super::{
     chunk::Chunk,
+    crew::Direction,
     disk::{Disk, Done, HELD_MAX},
     error::{Place, TransferError},
     local::Tree,
-    options::GetOptions,
+    options::{GetOptions, Streams},
     outcome::Outcome,
     pace::FAR,
     plan::{Plan, Rest, Taken, Work},
@@ -48,6 +49,8 @@ const DIRS_MAX: usize = 8;
 const DIRS_MAX_FAR: usize = 64;
 /// READs are asked for when so much of the budget is free, not for every answer one by one.
 const REFILL_LOT: usize = 1024 * 1024;
+/// Bytes asked for of one file, after which the shortest round trip is no chance any more.
+const SURE_LEN: u64 = 16 * 1024 * 1024;
 /// READs in a row for one file before the next has its turn.
 const READS_IN_A_ROW: usize = 8;
 
@@ -60,6 +63,11 @@ impl Work for Down {
     type Dir = DirTask;
     type Joint = Joint;
     type Options = GetOptions;
+    const DIRECTION: Direction = Direction::Down;
+
+    fn streams(options: &GetOptions) -> Streams {
+        options.streams
+    }
 
     fn path_of_file(file: &FileTask) -> &RemotePath {
         &file.path
@@ -74,7 +82,6 @@ impl Work for Down {
         options: &GetOptions,
         shared: &Arc<Shared>,
         connection: Option<Sftp>,
-        _stripes: bool,
     ) -> Box<dyn Job> {
         Box::new(Get {
             id: plan.join(shared),
@@ -89,6 +96,7 @@ impl Work for Down {
             chunk: None,
             closing: VecDeque::new(),
             at_disk: 0,
+            has_told: false,
         })
     }
 }
@@ -114,6 +122,8 @@ pub(crate) struct Get {
     closing: VecDeque<Box<[u8]>>,
     /// Pieces of work on threads.
     at_disk: usize,
+    /// The crew knows how long the path is.
+    has_told: bool,
 }
 
 enum Item {
@@ -329,7 +339,15 @@ impl Get {
             return false;
         };
         match file.next_read(cx, key) {
-            Ok(asked) => asked,
+            Ok(asked) => {
+                if !self.has_told && file.has_asked() >= SURE_LEN {
+                    self.has_told = true;
+                    if let Some(rtt) = cx.core.down.min_rtt() {
+                        self.plan.on_round_trip(rtt, true);
+                    }
+                }
+                asked
+            }
             Err(error) => {
                 self.fail_file(key, error, cx);
                 false

@@ -112,6 +112,52 @@ pub enum Sparse {
     Always,
 }
 
+/// How many channels and connections a transfer may take.
+///
+/// More than one are taken where one is the limit and enough is left to do: channels for uploads
+/// over long paths, where a server's window is, and connections where a server's process is. Only
+/// OpenSSH's servers and ours are known to bear that; with others, one of each is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Streams {
+    pub(crate) channels: u32,
+    pub(crate) connections: u32,
+}
+
+impl Streams {
+    /// One channel on one connection.
+    #[must_use]
+    pub const fn one() -> Self {
+        Self {
+            channels: 1,
+            connections: 1,
+        }
+    }
+
+    /// At most so many channels of a connection; OpenSSH allows 10 by default. Zero counts as one.
+    #[must_use]
+    pub const fn channels(mut self, max: u32) -> Self {
+        self.channels = if max == 0 { 1 } else { max };
+        self
+    }
+
+    /// At most so many connections. Zero counts as one.
+    #[must_use]
+    pub const fn connections(mut self, max: u32) -> Self {
+        self.connections = if max == 0 { 1 } else { max };
+        self
+    }
+}
+
+impl Default for Streams {
+    /// At most ten channels of a connection, and four connections.
+    fn default() -> Self {
+        Self {
+            channels: 10,
+            connections: 4,
+        }
+    }
+}
+
 macro_rules! options {
     ($name:ident, $what:literal, $other:literal) => {
         #[doc = concat!("How to ", $what, ". The defaults: one file, replaced atomically, new times.")]
@@ -125,6 +171,7 @@ macro_rules! options {
             pub(crate) verify: Verify,
             pub(crate) sparse: Sparse,
             pub(crate) progress: Option<Arc<Progress>>,
+            pub(crate) streams: Streams,
             pub(crate) filter: Option<Arc<Filter>>,
         }
 
@@ -199,6 +246,13 @@ macro_rules! options {
             #[must_use]
             pub fn select(mut self, filter: Filter) -> Self {
                 self.filter = (!filter.is_empty()).then(|| Arc::new(filter));
+                self
+            }
+
+            /// How many channels and connections it may take. Default: as many as make it faster.
+            #[must_use]
+            pub const fn streams(mut self, streams: Streams) -> Self {
+                self.streams = streams;
                 self
             }
 

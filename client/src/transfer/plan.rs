@@ -20,7 +20,9 @@ use std::{
 use ketch_protocol::RemotePath;
 
 use super::{
+    crew::Direction,
     error::TransferError,
+    options::Streams,
     report::{Place, Report},
 };
 use crate::{
@@ -53,7 +55,12 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// A file that several may work on.
     type Joint: Joint;
     /// What the caller wants of it.
-    type Options: Clone + Send;
+    type Options: Clone + Send + Unpin;
+    /// Where the bytes go.
+    const DIRECTION: Direction;
+
+    /// How many channels and connections the caller allows.
+    fn streams(options: &Self::Options) -> Streams;
 
     /// The path of a file that waits.
     fn path_of_file(file: &Self::File) -> &RemotePath;
@@ -62,13 +69,12 @@ pub(crate) trait Work: Send + Sync + 'static {
     fn path_of_dir(dir: &Self::Dir) -> &RemotePath;
 
     /// A worker for the channel that `shared` leads to. It keeps `connection` until it has said its
-    /// last word. It `stripes` files if the server is known to take writes of one in any order.
+    /// last word.
     fn worker(
         plan: &Arc<Plan<Self>>,
         options: &Self::Options,
         shared: &Arc<Shared>,
         connection: Option<Sftp>,
-        stripes: bool,
     ) -> Box<dyn Job>
     where
         Self: Sized;
@@ -148,11 +154,13 @@ pub(crate) struct Facts {
     pub workers: usize,
     /// The shortest round trip that one of them saw.
     pub rtt: Option<Duration>,
+    /// Whether it was more than the first ones, in which a server starts its program.
+    pub is_rtt_sure: bool,
     /// Files that nobody has begun.
     pub files: usize,
     /// Bytes of joint files that nobody has taken on.
     pub joint_bytes: u64,
-    /// Whether anything is left to begin.
+    /// Whether anything is left to do for one more.
     pub has_work: bool,
 }
 
@@ -438,21 +446,20 @@ impl<W: Work> Plan<W> {
         self.lock().wake_all();
     }
 
-    /// A worker saw a round trip of so long.
-    pub(crate) fn on_round_trip(&self, rtt: Duration) {
+    /// A worker saw a round trip of so long, among others if it is sure.
+    pub(crate) fn on_round_trip(&self, rtt: Duration, is_sure: bool) {
         let mut state = self.lock();
+        state.facts.is_rtt_sure |= is_sure;
         state.facts.rtt = Some(state.facts.rtt.map_or(rtt, |known| known.min(rtt)));
         state.wake_crew();
     }
 
     /// A lost connection can be made anew, or not.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for who makes connections"))]
     pub(crate) fn set_second_chance(&self, yes: bool) {
         self.lock().has_second_chance = yes;
     }
 
     /// There is no other connection to be had: the plan ends as the last one ended.
-    #[expect(dead_code, reason = "for who makes connections")]
     pub(crate) fn end_as_lost(&self) {
         let error = self.lock().lost.take();
         self.stop(error);
@@ -464,7 +471,6 @@ impl<W: Work> Plan<W> {
     }
 
     /// What the crew wants to know.
-    #[expect(dead_code, reason = "for who makes connections")]
     pub(crate) fn facts(&self) -> Facts {
         let state = self.lock();
         let joint_bytes = state.joints.iter().map(|joint| joint.left_for_others());

@@ -19,10 +19,11 @@ use self::{
     joint::Joint,
 };
 use super::{
+    crew::Direction,
     disk::{Disk, Done},
     error::{Place, TransferError},
     local::SourceFile,
-    options::PutOptions,
+    options::{PutOptions, Streams},
     outcome::Outcome,
     pace::FAR,
     plan::{Plan, Rest, Taken, Work},
@@ -57,6 +58,11 @@ impl Work for Up {
     type Dir = DirTask;
     type Joint = Joint;
     type Options = PutOptions;
+    const DIRECTION: Direction = Direction::Up;
+
+    fn streams(options: &PutOptions) -> Streams {
+        options.streams
+    }
 
     fn path_of_file(file: &FileTask) -> &RemotePath {
         &file.path
@@ -71,11 +77,9 @@ impl Work for Up {
         options: &PutOptions,
         shared: &Arc<Shared>,
         connection: Option<Sftp>,
-        stripes: bool,
     ) -> Box<dyn Job> {
         Box::new(Put {
             id: plan.join(shared),
-            stripes,
             plan: Arc::clone(plan),
             options: options.clone(),
             shared: Arc::clone(shared),
@@ -96,8 +100,6 @@ pub(crate) struct Put {
     plan: Arc<Plan<Up>>,
     /// What the plan knows it as.
     id: u32,
-    /// Whether the server is known to take writes of one file in any order, over several channels.
-    stripes: bool,
     options: PutOptions,
     shared: Arc<Shared>,
     /// Lives as long as there is something to do on it.

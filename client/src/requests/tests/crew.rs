@@ -49,7 +49,7 @@ impl Team {
     fn grow<W: Work>(&mut self, outcome: &Outcome<W>) {
         self.add();
         let sim = self.sims.last().expect("just added");
-        outcome.add_worker(sim.sftp.shared());
+        outcome.add_worker(sim.sftp.shared(), None);
     }
 
     /// One turn of everybody. Says whether anything happened.
@@ -76,10 +76,7 @@ impl Team {
         &mut self,
         outcome: &mut Outcome<W>,
         mut event: impl FnMut(&mut Self, &Outcome<W>, usize),
-    ) -> Result<Report, TransferError>
-    where
-        W::Options: Unpin,
-    {
+    ) -> Result<Report, TransferError> {
         outcome.plan().set_second_chance(self.may_be_lost);
         let mut idle = 0;
         for turn in 0..100_000 {
@@ -230,7 +227,7 @@ fn several_channels_share_one_large_file() {
     let shared = team.sims[0].sftp.shared().clone();
     let mut up = put::start_from_path(&shared, local, "/b".into(), PutOptions::new());
     for sim in &team.sims[1..] {
-        up.add_worker(sim.sftp.shared());
+        up.add_worker(sim.sftp.shared(), None);
     }
     let report = team.run(&mut up, |_, _, _| {}).unwrap();
     assert_eq!((report.files, report.bytes), (1, 16_000_000));

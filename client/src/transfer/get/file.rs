@@ -228,6 +228,11 @@ impl GetFile {
         }
     }
 
+    /// Bytes that were asked for.
+    pub(super) const fn has_asked(&self) -> u64 {
+        self.asked
+    }
+
     /// Bytes that are still to be asked for, about.
     pub(super) fn left_to_ask(&self) -> u64 {
         if matches!(

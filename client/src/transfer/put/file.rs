@@ -666,11 +666,11 @@ impl Put {
         }
         let source = (file.from.clone(), file.opened.clone());
         let (path, temporary) = (file.path.clone(), file.temporary.clone());
-        let stripes = self.stripes && cx.core.server.quirks.may_stripe_writes();
+        let stripes = cx.core.server.quirks.may_stripe_writes();
         let joint = Arc::new(Joint::new(source, path, temporary, ranges, stripes));
         file.hold = Hold::Joint(Arc::clone(&joint));
         if let Some(rtt) = cx.core.up.min_rtt() {
-            self.plan.on_round_trip(rtt);
+            self.plan.on_round_trip(rtt, true);
         }
         self.plan.add_joint(&joint);
         Ok(())

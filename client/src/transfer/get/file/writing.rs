@@ -116,7 +116,7 @@ impl Get {
             let joint = Arc::new(Joint::new(path, attrs, file.depth, target, ranges));
             file.hold = Hold::Joint(Arc::clone(&joint));
             if let Some(rtt) = cx.core.down.min_rtt() {
-                self.plan.on_round_trip(rtt);
+                self.plan.on_round_trip(rtt, false);
             }
             self.plan.add_joint(&joint);
         }
