@@ -266,13 +266,14 @@ impl Inner {
         self.state = State::Ready;
         self.core.server.extensions = extensions;
         self.core.shared.set_server(self.core.server);
-        if extensions.contains(ExtensionName::Limits) {
+        self.core.limits_due = extensions.contains(ExtensionName::Limits) && {
             let request = Request::Extended(Extension::Limits);
             // Without the answer, what every server takes is asked for.
-            let _ = self
+            let asked = self
                 .core
                 .ask(link, &request, Owner::Limits, Expect::Extended);
-        }
+            asked.is_ok()
+        };
     }
 
     /// Finds the request that a reply names, and sees that they fit.
@@ -405,6 +406,7 @@ impl Inner {
                 }
             }
             Owner::Limits => {
+                self.core.limits_due = false;
                 if let Answer::Extended(data) = answer
                     && let Ok(limits) = ServerLimits::decode(ketch_protocol::Reader::new(data))
                 {

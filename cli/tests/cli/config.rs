@@ -267,6 +267,9 @@ fn what_only_old_servers_speak_has_to_be_asked_for() {
     assert!(said.contains("--profile"), "{said}");
 }
 
+/// Visits after which a host's further keys are known, however quick each of them is.
+const VISITS_MAX: u32 = 20;
+
 #[test]
 fn further_keys_that_a_host_proves_are_learnt_and_old_ones_forgotten() {
     let dir = tempfile::tempdir().unwrap();
@@ -304,8 +307,15 @@ fn further_keys_that_a_host_proves_are_learnt_and_old_ones_forgotten() {
         fs::read_to_string(scene.path("known_hosts")).unwrap(),
         before
     );
-    scene.succeeds(&["ls", "-F", "none", "-i", key(&scene), &remote(&scene)]);
-    let after = fs::read_to_string(scene.path("known_hosts")).unwrap();
+    // A command that is done before the host has proved its keys leaves that to the next one.
+    let mut after = before.clone();
+    for _ in 0..VISITS_MAX {
+        scene.succeeds(&["ls", "-F", "none", "-i", key(&scene), &remote(&scene)]);
+        after = fs::read_to_string(scene.path("known_hosts")).unwrap();
+        if after != before {
+            break;
+        }
+    }
     assert!(
         after.starts_with(&format!("{}\n", line("ed25519"))),
         "{after}"

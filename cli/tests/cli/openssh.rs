@@ -162,7 +162,7 @@ fn an_sshd_with_another_key_is_refused() {
 #[test]
 fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
     for (stalls, code) in [(true, 11), (false, 10)] {
-        let sshd = Sshd::start();
+        let mut sshd = Sshd::start();
         File::create(sshd.path("large"))
             .unwrap()
             .set_len(64 << 30)
@@ -185,9 +185,9 @@ fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         if stalls {
-            sshd.server.suspend_sftp()
+            sshd.server.suspend_sftp();
         } else {
-            sshd.server.kill_connections()
+            sshd.server.kill();
         }
         let output = get.wait_with_output().unwrap();
         if stalls {

@@ -24,6 +24,9 @@ use crate::{
 
 /// Bytes of requests that may wait for the server's window before no more are made.
 const QUEUE_SOFT_MAX: usize = 64 * 1024;
+/// Files that may be open before the server has said how many it allows: a new connection in the
+/// middle of a transfer has more to open than that at once.
+const OPEN_UNKNOWN: usize = 32;
 /// Places in the table that transfers leave to calls and to cleaning up.
 const TABLE_RESERVE: usize = 512;
 
@@ -45,6 +48,8 @@ pub(crate) struct Core {
     pub disk: Disk,
     pub shared: Arc<Shared>,
     pub stall: Stall,
+    /// What the server allows is asked for, and not answered.
+    pub limits_due: bool,
     pub scratch: Vec<u8>,
     /// When the server was last silent for too long: what was asked before may never be answered.
     stalled_at: Option<Instant>,
@@ -60,6 +65,7 @@ impl Core {
             disk,
             shared,
             stall,
+            limits_due: true,
             scratch: Vec::new(),
             stalled_at: None,
         }
@@ -216,6 +222,7 @@ impl Core {
                 let handles = usize::try_from(limits.open_handles / 2).unwrap_or(usize::MAX);
                 wanted.min(handles.max(1))
             }
+            _ if self.limits_due => wanted.min(OPEN_UNKNOWN),
             _ => wanted,
         }
     }

@@ -19,6 +19,7 @@ use super::{
     report::Report,
 };
 use crate::{
+    Failure, Kind,
     connect::Origin,
     requests::calls::{Shared, Submission},
     session::Session,
@@ -180,14 +181,26 @@ impl Opener {
         };
         let origin = self.session.origin().cloned();
         self.anew = Some(Box::pin(async move {
-            let session = match again.session().await {
-                Ok(session) => session,
-                Err(error) => {
-                    tracing::info!(%error, "the connection is not made anew");
-                    return None;
+            for _ in 0..FRUITLESS_MAX {
+                let session = match again.session().await {
+                    Ok(session) => session,
+                    Err(error) => {
+                        tracing::info!(%error, "the connection is not made anew");
+                        return None;
+                    }
+                };
+                let session = with_same_origin(session, origin.clone());
+                match session.sftp().await {
+                    Ok(sftp) => return Some(sftp),
+                    // It was lost as well, or was the lost one, of which nobody had told yet.
+                    Err(error) if error.kind() == Kind::Network => drop(session.closed().await),
+                    Err(error) => {
+                        tracing::info!(%error, "no channel on the new connection");
+                        return None;
+                    }
                 }
-            };
-            sftp_of(with_same_origin(session, origin)).await
+            }
+            None
         }));
         true
     }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ketch_client::hostkey::HostKeys;
-use ketch_client::{Connect, Failure, GetOptions, PublicKey, PutOptions, Sftp, TransferError};
+use ketch_client::{
+    Connect, Failure, GetOptions, PublicKey, PutOptions, Reconnect, Sftp, TransferError,
+};
 use ketch_server::{Server, User, generate_host_key};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -331,4 +333,36 @@ async fn a_way_that_swallows_everything_is_given_up_at_the_deadline() {
         .await
         .expect("the keepalives end the connection");
     assert_eq!(scene.whole(&scene.target(Way::Down)).1, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_second_chance_every_file_arrives_whole_and_once() {
+    let _turn = turn().await;
+    let scene = Scene::new().await;
+    for way in [Way::Down, Way::Up] {
+        let total = scene.measure(way).await;
+        for seed in 0..cuts() {
+            let mut random = Random::new(seed);
+            // The first connection gets through the login; the next ones may not even get so far.
+            let first = BEGINNING + random.below(total);
+            let next = random.below(total);
+            let last = random.below(BEGINNING);
+            scene.proxy.plan([first, next, last]);
+            println!("{way:?}, seed {seed}: cut after {first}, {next} and {last}");
+            let mut policy = Reconnect::default();
+            policy.first = Duration::from_millis(5);
+            policy.max = Duration::from_millis(50);
+            policy.spread = Duration::ZERO;
+            policy.attempts = Some(20);
+            policy.seed = Some(seed);
+            let connect = scene.connect().reconnect(policy);
+            let files = scene.over(way, connect).await;
+            let files = files.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+            assert_eq!(files, FILES, "seed {seed}: each is counted once");
+            let target = scene.target(way);
+            until("no temporary file is left", || scene.whole(&target).1 == 0).await;
+            assert_eq!(scene.whole(&target), (FILES, 0), "seed {seed}");
+            fs::remove_dir_all(target).unwrap();
+        }
+    }
 }
