@@ -166,11 +166,11 @@ fn an_interrupted_transfer_leaves_no_temporary_file() {
         .set_len(64 << 30)
         .unwrap();
     let names = |dir: &str| fs::read_dir(scene.path(dir)).unwrap().count();
-    for (command, dir) in [
-        (["get", &scene.remote("large"), "."], "local"),
-        (["put", "huge", &scene.remote("")], "root"),
-    ] {
-        let mut transfer = scene.command(&command);
+    let (from, to) = (scene.remote("large"), scene.remote(""));
+    // Holes would not be sent at all.
+    let put = ["put", "--sparse", "never", "huge", &to];
+    for (command, dir) in [(&["get", &from, "."][..], "local"), (&put, "root")] {
+        let mut transfer = scene.command(command);
         let transfer = transfer
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
