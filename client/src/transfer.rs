@@ -12,6 +12,7 @@ pub(crate) mod disk;
 pub(crate) mod download;
 pub(crate) mod error;
 pub(crate) mod get;
+pub(crate) mod hands;
 pub(crate) mod local;
 pub(crate) mod names;
 pub(crate) mod options;

@@ -259,7 +259,7 @@ impl Get {
             };
             let file = match self.plan.take(is_mine) {
                 Some(Taken::File(task)) => GetFile::new(task),
-                Some(Taken::Joint(joint)) if joint.take_hand() => GetFile::join(joint),
+                Some(Taken::Joint(joint)) if joint.hands.take() => GetFile::join(joint),
                 Some(Taken::Joint(_)) | None => return,
             };
             backlog = backlog.saturating_add(file.left_to_ask());
@@ -362,7 +362,7 @@ impl Get {
         };
         self.files -= 1;
         let path = file.path.clone();
-        let is_known = file.joint().is_some_and(|joint| joint.is_over());
+        let is_known = file.joint().is_some_and(|joint| joint.hands.is_over());
         self.discard(key, *file, cx);
         if is_known {
             return; // another channel said it

@@ -22,6 +22,7 @@ use ketch_protocol::RemotePath;
 use super::{
     crew::Direction,
     error::TransferError,
+    hands::Hands,
     options::Streams,
     report::{Place, Report},
 };
@@ -82,11 +83,8 @@ pub(crate) trait Work: Send + Sync + 'static {
 
 /// A file that several may work on.
 pub(crate) trait Joint: Send + Sync {
-    /// Whether nobody works on it, though it is not whole.
-    fn is_orphan(&self) -> bool;
-
-    /// Bytes that nobody has taken on, if one more is welcome.
-    fn left_for_others(&self) -> u64;
+    /// Those who work on it.
+    fn hands(&self) -> &Hands;
 
     /// What is on the server if the plan ends while it is an orphan.
     fn leftover(&self) -> Option<&RemotePath>;
@@ -283,14 +281,15 @@ impl<W: Work> Plan<W> {
     /// else a part of one that others work on; `is_mine` says which ones one works on already.
     pub(crate) fn take(&self, is_mine: impl Fn(&Arc<W::Joint>) -> bool) -> Option<Taken<W>> {
         let mut state = self.lock();
-        if let Some(joint) = state.joints.iter().find(|joint| joint.is_orphan()) {
+        if let Some(joint) = state.joints.iter().find(|joint| joint.hands().are_gone()) {
             return Some(Taken::Joint(Arc::clone(joint)));
         }
         if let Some(file) = state.files.pop_front() {
             state.waiting -= weight(W::path_of_file(&file));
             return Some(Taken::File(file));
         }
-        let is_welcome = |joint: &&Arc<W::Joint>| joint.left_for_others() > 0 && !is_mine(joint);
+        let is_welcome =
+            |joint: &&Arc<W::Joint>| joint.hands().left_for_others() > 0 && !is_mine(joint);
         let joint = state.joints.iter().find(is_welcome)?;
         Some(Taken::Joint(Arc::clone(joint)))
     }
@@ -334,7 +333,7 @@ impl<W: Work> Plan<W> {
         state.dirs.clear();
         state.waiting = 0;
         let joints = std::mem::take(&mut state.joints);
-        let orphans = joints.iter().filter(|joint| joint.is_orphan());
+        let orphans = joints.iter().filter(|joint| joint.hands().are_gone());
         let leftovers = orphans.filter_map(|joint| joint.leftover());
         state.leftovers.extend(leftovers.cloned());
         if state.fatal.is_none() {
@@ -473,7 +472,10 @@ impl<W: Work> Plan<W> {
     /// What the crew wants to know.
     pub(crate) fn facts(&self) -> Facts {
         let state = self.lock();
-        let joint_bytes = state.joints.iter().map(|joint| joint.left_for_others());
+        let joint_bytes = state
+            .joints
+            .iter()
+            .map(|joint| joint.hands().left_for_others());
         Facts {
             workers: state.members.len(),
             files: state.files.len(),

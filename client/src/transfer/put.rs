@@ -228,7 +228,7 @@ impl Put {
             };
             let file = match self.plan.take(is_mine) {
                 Some(Taken::File(task)) => PutFile::new(task),
-                Some(Taken::Joint(joint)) if joint.take_hand() => PutFile::for_joint(joint),
+                Some(Taken::Joint(joint)) if joint.hands.take() => PutFile::for_joint(joint),
                 Some(Taken::Joint(_)) | None => return,
             };
             backlog = backlog.saturating_add(file.left_to_send());
@@ -295,7 +295,7 @@ impl Put {
             From::File(source) => Place::Local(source.path()),
             From::Source(..) => Place::Remote(file.path.clone()),
         };
-        let is_known = file.joint().is_some_and(|joint| joint.is_over());
+        let is_known = file.joint().is_some_and(|joint| joint.hands.is_over());
         self.discard(key, *file, cx);
         if is_known {
             return; // another channel said it

@@ -154,6 +154,16 @@ impl Ranges {
         }
     }
 
+    /// What was found out about the size: that it is more than was expected, or where the end is.
+    pub(crate) fn learn(&mut self, outgrown: bool, end: Option<u64>) {
+        if outgrown {
+            self.outgrown();
+        }
+        if let Some(end) = end {
+            self.end_met(end);
+        }
+    }
+
     /// The file is longer than was expected: ranges are dealt until somebody meets the end.
     pub(crate) const fn outgrown(&mut self) {
         if let End::Expected(_) = self.end {

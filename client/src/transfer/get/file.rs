@@ -2,32 +2,25 @@
 
 use std::sync::Arc;
 
-use ketch_protocol::{
-    Attrs, FileType, Fstat, Lstat, Open, OpenFlags, RemotePath, Request, Stat, StatusCode,
-    WireAttrs,
-};
+use ketch_protocol::{Attrs, RemotePath, StatusCode};
 
-use super::{
-    FileTask, Get, Item, Known, Local, is_left_out,
-    joint::{Joint, Left},
-    may_ask,
-};
+use self::opening::is_same;
+use super::{FileTask, Get, Item, Known, Local, joint::Joint, may_ask};
 use crate::{
-    quirks::Quirk,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
         slots::Key,
-        table::{Expect, Step as Asked, What},
+        table::{Step as Asked, What},
     },
     sftp::Operation,
     transfer::{
-        disk::Done,
         download::{Download, ReadFault, Step},
-        error::{Place, TransferError},
+        error::TransferError,
+        hands::Hold,
         local::{Created, Hash, Tree},
         part::Front,
-        ranges::{RANGE_LEN, Ranges, Span},
+        ranges::{Ranges, Span},
         report::Remarkable,
         sink::Sink,
     },
@@ -35,16 +28,13 @@ use crate::{
 
 mod checking;
 mod giving_back;
+mod opening;
 mod writing;
 
-/// Permissions of a file of which the server says none, before the umask.
-const MODE_DEFAULT: u32 = 0o666;
 /// What a file of unknown size counts as, among the bytes that are to be asked for.
 const SIZE_GUESS: u64 = 64 * 1024;
 /// The least that a file counts as: opening and closing cost something too.
 const SIZE_MIN: u64 = 4 * 1024;
-/// A larger file is published, so that others may read ranges of it.
-const JOINT_LEN_MIN: u64 = RANGE_LEN as u64;
 
 /// One file being downloaded.
 pub(super) struct GetFile {
@@ -56,7 +46,7 @@ pub(super) struct GetFile {
     pub handle: Option<Box<[u8]>>,
     attrs: Option<Attrs>,
     pub target: Option<Target>,
-    hold: Hold,
+    hold: Hold<Joint>,
     download: Option<Download>,
     /// Bytes asked for so far.
     asked: u64,
@@ -87,23 +77,6 @@ enum Check {
     Again,
     /// It is the same.
     Passed,
-}
-
-/// Whose the ranges of a file are.
-enum Hold {
-    /// This channel's alone.
-    Alone(Ranges),
-    /// The plan's.
-    Joint(Arc<Joint>),
-}
-
-impl Hold {
-    fn deal(&mut self) -> Option<Span> {
-        match self {
-            Self::Alone(ranges) => ranges.deal(),
-            Self::Joint(joint) => joint.deal(),
-        }
-    }
 }
 
 /// How far a file is.
@@ -194,38 +167,25 @@ impl GetFile {
 
     /// A file that was begun by somebody else; a hand of it was taken.
     pub(super) fn join(joint: Arc<Joint>) -> Self {
-        let state = match joint.whole() {
+        let state = match joint.hands.whole() {
             Some(size) => State::Whole { size },
             None => State::Joining,
         };
-        Self {
+        let mut file = Self::new(FileTask {
             path: joint.path.clone(),
             known: Known::Attrs(joint.attrs),
             local: joint.local(),
             depth: joint.depth,
-            state,
-            handle: None,
-            attrs: Some(joint.attrs),
-            target: Some(joint.target()),
-            hold: Hold::Joint(joint),
-            download: None,
-            asked: 0,
-            writing: Vec::new(),
-            came: 0,
-            counted: None,
-            front: None,
-            check: Check::Due,
-            short: None,
-            remark: None,
-        }
+        });
+        file.state = state;
+        file.target = Some(joint.target.clone());
+        file.hold = Hold::Joint(joint);
+        file
     }
 
     /// The file as others know it, if they do.
     pub(super) const fn joint(&self) -> Option<&Arc<Joint>> {
-        match &self.hold {
-            Hold::Joint(joint) => Some(joint),
-            Hold::Alone(_) => None,
-        }
+        self.hold.joint()
     }
 
     /// Bytes that were asked for.
@@ -247,7 +207,7 @@ impl GetFile {
         }
         if let Hold::Joint(joint) = &self.hold {
             let dealt = self.download.as_ref().map_or(0, Download::left_to_ask);
-            return dealt.saturating_add(joint.left());
+            return dealt.saturating_add(joint.hands.left());
         }
         let size = self.size().map_or(SIZE_GUESS, |size| size.max(SIZE_MIN));
         size.saturating_sub(self.asked)
@@ -362,17 +322,7 @@ impl GetFile {
         if !outgrown && end.is_none() {
             return;
         }
-        match &mut self.hold {
-            Hold::Joint(joint) => joint.learn(outgrown, end),
-            Hold::Alone(ranges) => {
-                if outgrown {
-                    ranges.outgrown();
-                }
-                if let Some(end) = end {
-                    ranges.end_met(end);
-                }
-            }
-        }
+        self.hold.learn(outgrown, end);
     }
 
     /// Sends the next READ, if one is wanted, and says whether it did.
@@ -457,183 +407,4 @@ impl Get {
             }
         }
     }
-
-    /// Asks what the file is, and has it opened in the same breath where that does no harm.
-    fn ask_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let recursive = self.options.recursive;
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        if !cx.can_ask() {
-            return;
-        }
-        let path = file.path.as_bytes();
-        let request = match file.known {
-            Known::Attrs(_) => {
-                file.state = State::Known;
-                return;
-            }
-            Known::Nothing => Request::Stat(Stat { path }),
-            Known::Listed if cx.core.server.quirks.has(Quirk::NoLstat) => {
-                Request::Stat(Stat { path })
-            }
-            Known::Listed => Request::Lstat(Lstat { path }),
-        };
-        if cx.ask(key, Asked::Stat, &request, Expect::Attrs).is_err() {
-            return;
-        }
-        let open = !recursive
-            && cx
-                .ask(key, Asked::Open, &open_request(path), Expect::Handle)
-                .is_ok();
-        file.state = State::Asked { stat: true, open };
-    }
-
-    /// Decides what to do with what the server said the file is.
-    fn look_at_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        let file_type = file
-            .attrs
-            .map_or(FileType::Unknown, |attrs| attrs.file_type());
-        if file_type == FileType::Directory && self.options.recursive {
-            self.turn_into_dir(key, cx);
-            return;
-        }
-        if is_left_out(file_type) && matches!(file.known, Known::Listed) {
-            let place = Place::Remote(file.path.clone());
-            self.plan.report(|report| report.skip(place, file_type));
-            self.items.remove(key);
-            self.files -= 1;
-            return;
-        }
-        if file_type == FileType::Directory || is_left_out(file_type) {
-            let error = TransferError::NotAFile {
-                path: file.path.clone(),
-                file_type,
-            };
-            self.fail_file(key, error, cx);
-            return;
-        }
-        let size = file.size();
-        if !matches!(file.known, Known::Attrs(_)) {
-            file.hold = Hold::Alone(Ranges::new(size));
-            file.counted = Some(size.unwrap_or(0));
-            self.plan.progress.correct_total(0, size.unwrap_or(0));
-        }
-        file.state = if file.handle.is_some() {
-            State::Opened
-        } else {
-            State::Known
-        };
-        if self.options.recursive && matches!(file.local, Local::Named(_)) {
-            // A plain file after all: its directory is still to be opened.
-            let Local::Named(path) = &file.local else {
-                return;
-            };
-            let (path, shared) = (path.clone(), Arc::clone(&self.shared));
-            self.at_disk += 1;
-            cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                let parent = path.parent().unwrap_or(&path);
-                Done::Rooted(Tree::open_root(parent, &shared.speeds))
-            });
-        }
-    }
-
-    fn open_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        if cx.can_ask()
-            && cx
-                .ask(
-                    key,
-                    Asked::Open,
-                    &open_request(file.path.as_bytes()),
-                    Expect::Handle,
-                )
-                .is_ok()
-        {
-            file.known = Known::Attrs(file.attrs.unwrap_or_default());
-            file.state = State::Asked {
-                stat: false,
-                open: true,
-            };
-        }
-    }
-
-    /// Opens a file that others have begun, and looks whether it is the one that they read.
-    fn join_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        if !cx.can_ask() {
-            return;
-        }
-        match &file.handle {
-            None => {
-                let request = open_request(file.path.as_bytes());
-                if cx.ask(key, Asked::Open, &request, Expect::Handle).is_ok() {
-                    file.state = State::JoiningAsked;
-                }
-            }
-            Some(handle) => {
-                let request = Request::Fstat(Fstat { handle });
-                if cx.ask(key, Asked::Fstat, &request, Expect::Attrs).is_ok() {
-                    file.state = State::MatchingAsked;
-                }
-            }
-        }
-    }
-
-    /// Leaves a file to those who have it; where nobody has, it is begun anew.
-    fn leave_file(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.remove(key) else {
-            return;
-        };
-        self.files -= 1;
-        if let Some(joint) = file.joint() {
-            if joint.is_over() {
-                return self.discard(key, *file, cx);
-            }
-            joint.stay_alone();
-            // What it leaves is for nobody: the file is begun anew, or others have it.
-            if joint.leave([], 0) == Left::Orphan && joint.end() {
-                self.plan.remove_joint(joint);
-                self.plan.progress.take_back(joint.came());
-                self.begin_anew(&file);
-            }
-        }
-        self.discard_left(key, *file, cx);
-    }
-
-    /// What was thought a file is a directory.
-    fn turn_into_dir(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.remove(key) else {
-            return;
-        };
-        self.files -= 1;
-        self.plan.progress.forget_file();
-        self.found_dir(file.path, file.local, file.depth, cx);
-    }
-}
-
-fn open_request(path: &[u8]) -> Request<'_> {
-    Request::Open(Open {
-        path,
-        flags: OpenFlags::READ,
-        attrs: WireAttrs::default(),
-    })
-}
-
-/// Whether that is the same version of a file, as far as the server tells.
-fn is_same(known: &Attrs, now: &Attrs) -> bool {
-    let mtime = |attrs: &Attrs| attrs.times.map(|times| times.mtime);
-    known.size == now.size && mtime(known) == mtime(now)
-}
-
-/// Whether a file is such that others may read parts of it: large, and to be recognized.
-fn is_for_several(attrs: &Attrs) -> bool {
-    attrs.size.is_some_and(|size| size > JOINT_LEN_MIN) && attrs.times.is_some()
 }

@@ -7,38 +7,34 @@
 
 use std::sync::Arc;
 
-use ketch_protocol::{
-    Attrs, Close, Extension, ExtensionName, FileType, Fsetstat, Fstat, Fsync, Lstat, Open,
-    OpenFlags, RemotePath, Request, Stat, StatusCode, WireAttrs,
-};
+use ketch_protocol::{Attrs, RemotePath, StatusCode};
 
-use super::{
-    FileTask, Item, Put,
-    joint::{Joint, Left},
-};
+use super::{FileTask, Item, Put, joint::Joint};
 use crate::{
     quirks::Quirk,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
         slots::Key,
-        table::{Expect, Step, What},
+        table::{Step, What},
     },
     sftp::Operation,
     transfer::{
         disk::Done,
         error::TransferError,
+        hands::Hold,
         local::{ATTEMPTS_MAX, Opened, SourceFile},
-        names::{self, Identity},
-        options::{Durability, Verify},
+        names,
         part::Front,
-        ranges::{RANGE_LEN_UP, Ranges, Span},
+        ranges::Ranges,
         report::Remarkable,
         sink::Source,
-        upload::{self, Upload},
+        upload::Upload,
     },
 };
 
+mod closing;
+mod creating;
 mod giving_back;
 mod joining;
 mod naming;
@@ -52,8 +48,6 @@ use self::{probing::Probe, sending::Block};
 const SIZE_GUESS: u64 = 64 * 1024;
 /// The least that a file counts as: opening, closing and renaming cost something too.
 const SIZE_MIN: u64 = 4 * 1024;
-/// A larger file is published, so that others may send ranges of it.
-const JOINT_LEN_MIN: u64 = 2 * RANGE_LEN_UP as u64;
 
 /// One file being uploaded.
 pub(super) struct PutFile {
@@ -68,7 +62,7 @@ pub(super) struct PutFile {
     /// The temporary file is on the server, and ours.
     pub created: bool,
     pub handle: Option<Box<[u8]>>,
-    hold: Hold,
+    hold: Hold<Joint>,
     /// This channel has no share of it any more, and closes its handle.
     has_left: bool,
     /// A temporary file of an earlier connection, to be removed first.
@@ -101,38 +95,6 @@ pub(super) struct PutFile {
     is_verified: bool,
     /// What is on the server, being compared.
     probe: Option<Box<Probe>>,
-}
-
-/// Whose the ranges of a file are.
-enum Hold {
-    /// This channel's alone.
-    Alone(Ranges),
-    /// The plan's.
-    Joint(Arc<Joint>),
-}
-
-impl Hold {
-    fn deal(&mut self) -> Option<Span> {
-        match self {
-            Self::Alone(ranges) => ranges.deal(),
-            Self::Joint(joint) => joint.deal(),
-        }
-    }
-
-    /// What was found out about the size.
-    fn learn(&mut self, outgrown: bool, end: Option<u64>) {
-        match self {
-            Self::Joint(joint) => joint.learn(outgrown, end),
-            Self::Alone(ranges) => {
-                if outgrown {
-                    ranges.outgrown();
-                }
-                if let Some(end) = end {
-                    ranges.end_met(end);
-                }
-            }
-        }
-    }
 }
 
 /// Where the bytes come from.
@@ -247,7 +209,7 @@ impl PutFile {
     pub(super) fn left_to_send(&self) -> u64 {
         if let Hold::Joint(joint) = &self.hold {
             let dealt = self.upload.as_ref().map_or(0, Upload::left_to_send);
-            return joint.left().saturating_add(u64::from(dealt));
+            return joint.hands.left().saturating_add(u64::from(dealt));
         }
         match self.state {
             State::Purging | State::PurgingAsked | State::New | State::Opening => {
@@ -291,44 +253,6 @@ impl PutFile {
             status,
             message: message_of(message),
         }
-    }
-
-    /// The next temporary name.
-    fn name_temporary(&mut self) -> Result<(), TransferError> {
-        let Some(temporary) = self.temporary_of(self.attempt) else {
-            let file_type = FileType::Directory;
-            return Err(TransferError::NotAFile {
-                path: self.path.clone(),
-                file_type,
-            });
-        };
-        self.temporary = temporary;
-        Ok(())
-    }
-
-    /// The temporary name of the try `attempt`; none if the path has no name.
-    fn temporary_of(&self, attempt: u8) -> Option<RemotePath> {
-        let (directory, name) = self.path.parent().zip(self.path.file_name())?;
-        let source = Identity {
-            size: self.announced(),
-            modified: self
-                .opened
-                .as_ref()
-                .map(|opened| u64::from(opened.times.mtime)),
-        };
-        let number = if self.resumes {
-            names::attempt_at_part(attempt)
-        } else {
-            names::attempt(attempt)
-        };
-        let name = names::temporary(self.path.as_bytes(), name, source, number);
-        // A name alone stays one: what `.` is need not be said.
-        let alone = !self.path.as_bytes().contains(&b'/');
-        Some(if alone {
-            RemotePath::from(name)
-        } else {
-            directory.join(name)
-        })
     }
 }
 
@@ -383,41 +307,6 @@ impl Put {
         }
     }
 
-    fn open_source(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        file.state = State::Opening;
-        let source = match &file.from {
-            From::File(source) => source.clone(),
-            From::Source(..) => {
-                file.state = State::Opened;
-                return;
-            }
-        };
-        let shared = Arc::clone(&self.shared);
-        let sparse = self.options.sparse;
-        let open = move |source: &SourceFile| Done::Opened(source.open(&shared.speeds, sparse));
-        let done = match &source {
-            SourceFile::Found(tree, _) => {
-                let (source, speed) = (source.clone(), Arc::clone(tree.speed()));
-                cx.core
-                    .disk
-                    .run(&speed, (cx.job, key), move || open(&source))
-            }
-            SourceFile::Named(_) => {
-                cx.core
-                    .disk
-                    .run_on_thread((cx.job, key), 0, move || open(&source));
-                None
-            }
-        };
-        match done {
-            Some(done) => self.on_file_done(key, done, cx),
-            None => self.at_disk += 1,
-        }
-    }
-
     /// Takes what came of work on the disk.
     pub(super) fn on_file_done(&mut self, key: Key, done: Done, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
@@ -463,62 +352,6 @@ impl Put {
         };
         if let Err(error) = result {
             self.fail_file(key, error, cx);
-        }
-    }
-
-    /// Looks at what has the name before anything is sent: it may have to stay, and what takes its
-    /// place gets its permissions, so that a file that was nobody else's to read stays so.
-    fn look_first(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let (quirks, resume) = (cx.core.server.quirks, self.options.resume);
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        if quirks.has(Quirk::NoExclusive) {
-            file.attempt = names::ATTEMPT_BY_CHANCE;
-        }
-        file.resumes = file.may_resume(resume, cx);
-        if let Err(error) = file.name_temporary() {
-            return self.fail_file(key, error, cx);
-        }
-        let path = file.path.as_bytes();
-        let request = if quirks.has(Quirk::NoLstat) {
-            Request::Stat(Stat { path })
-        } else {
-            Request::Lstat(Lstat { path })
-        };
-        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
-            file.state = State::Looking;
-        }
-    }
-
-    fn create(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        let local = file.opened.as_ref().and_then(|opened| opened.mode);
-        let mode = file.replaced_mode.or(local);
-        // A name that chance made is nobody's, also where the server cannot see to that.
-        let last = if cx.core.server.quirks.has(Quirk::NoExclusive) {
-            OpenFlags::TRUNCATE
-        } else {
-            OpenFlags::EXCLUSIVE
-        };
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | last;
-        let request = Open {
-            path: file.temporary.as_bytes(),
-            flags,
-            // Whoever uploads may write on, whatever the local file says.
-            attrs: WireAttrs::from(Attrs {
-                permissions: mode.map(|mode| mode & 0o777 | 0o600),
-                ..Attrs::NONE
-            }),
-        };
-        if cx.can_ask()
-            && cx
-                .ask(key, Step::Open, &Request::Open(request), Expect::Handle)
-                .is_ok()
-        {
-            file.state = State::Asked;
         }
     }
 
@@ -626,188 +459,6 @@ impl Put {
         };
         if let Err(error) = result {
             self.fail_file(key, error, cx);
-        }
-    }
-
-    fn start_writing(&mut self, key: Key, cx: &mut Cx<'_>) -> Result<(), TransferError> {
-        let durable = self.options.durability != Durability::None;
-        if durable && !cx.core.server.extensions.contains(ExtensionName::Fsync) {
-            let extension = ExtensionName::Fsync.as_str();
-            return Err(TransferError::Unsupported {
-                extension,
-                purpose: "bring a file to its disk",
-            });
-        }
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return Ok(());
-        };
-        let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
-        let chunk = cx.core.write_len(handle_len, cx.link);
-        let announced = file.announced();
-        file.leaves_holes = !cx.core.server.quirks.has(Quirk::InOrder);
-        file.upload = Some(Upload::new(announced, chunk));
-        file.state = State::Writing;
-        if matches!(file.hold, Hold::Joint(_)) {
-            return Ok(());
-        }
-        if file.resumes {
-            let from = file.resumed_at;
-            // What an earlier run sent behind that is written over, holes and all.
-            file.leaves_holes &= from == 0;
-            file.hold = Hold::Alone(Ranges::resuming(announced, from, Vec::new()));
-            file.front = Some(Front::new(from));
-            self.plan.progress.add_bytes(from);
-            return Ok(());
-        }
-        let ranges = Ranges::of(announced, RANGE_LEN_UP);
-        if announced.is_none_or(|size| size <= JOINT_LEN_MIN) {
-            file.hold = Hold::Alone(ranges);
-            return Ok(());
-        }
-        let source = (file.from.clone(), file.opened.clone());
-        let (path, temporary) = (file.path.clone(), file.temporary.clone());
-        let stripes = cx.core.server.quirks.may_stripe_writes();
-        let joint = Arc::new(Joint::new(source, path, temporary, ranges, stripes));
-        file.hold = Hold::Joint(Arc::clone(&joint));
-        if let Some(rtt) = cx.core.up.min_rtt() {
-            self.plan.on_round_trip(rtt, true);
-        }
-        self.plan.add_joint(&joint);
-        Ok(())
-    }
-
-    /// When all data is sent, what follows it goes out at once.
-    fn see_whether_sent(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        let Some(upload) = &mut file.upload else {
-            return;
-        };
-        let end = match &file.hold {
-            Hold::Joint(joint) if joint.is_over() => {
-                // Somebody else failed, and said so.
-                if let Some(Item::File(file)) = self.items.remove(key) {
-                    self.files -= 1;
-                    self.discard(key, *file, cx);
-                }
-                return;
-            }
-            Hold::Joint(_) if !upload.is_sent() => return,
-            Hold::Joint(joint) => match joint.leave_done(upload.is_quiet()) {
-                None | Some(Left::Orphan) => return,
-                Some(Left::Others) => {
-                    file.has_left = true;
-                    file.block = None;
-                    file.state = State::Leaving;
-                    return;
-                }
-                Some(Left::Last { end }) => {
-                    upload.end_at(end);
-                    end
-                }
-            },
-            Hold::Alone(_) => match (upload.poll(), upload.end()) {
-                (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) => end,
-                _ => return,
-            },
-        };
-        file.size = end;
-        file.block = None;
-        file.state = State::SettingOwner;
-    }
-
-    /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
-    fn send_what_follows(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let (preserve, durability) = (self.options.preserve, self.options.durability);
-        let sets_attrs = !cx.core.server.quirks.has(Quirk::NoSetAttrs);
-        let looks = !cx.core.server.quirks.has(Quirk::GoneAfterClose);
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        let Some(handle) = file.handle.as_deref() else {
-            return;
-        };
-        let opened = file.opened.as_ref();
-        let permissions = opened.and_then(|opened| opened.mode);
-        let owner = Attrs {
-            owner: opened
-                .and_then(|opened| opened.owner)
-                .filter(|_| preserve.owner),
-            ..Attrs::NONE
-        };
-        let attrs = Attrs {
-            times: opened.map(|opened| opened.times).filter(|_| preserve.times),
-            // Whether the file may be written to: known to the server when all is written.
-            permissions: permissions
-                .filter(|_| preserve.permissions)
-                .map(|mode| mode & 0o777),
-            ..Attrs::NONE
-        };
-        let wanted = matches!(file.state, State::SettingOwner | State::SettingAttrs);
-        if wanted && !sets_attrs && (owner != Attrs::NONE || attrs != Attrs::NONE) {
-            file.remark.get_or_insert(Remarkable::AttributesNotSet);
-        }
-        let set = |attrs: Attrs| {
-            (sets_attrs && attrs != Attrs::NONE).then(|| {
-                let attrs = attrs.into();
-                Request::Fsetstat(Fsetstat { handle, attrs })
-            })
-        };
-        let (step, request, expect, next) = match file.state {
-            // The owner first: to give a file away takes bits from its permissions.
-            State::SettingOwner => (
-                Step::SetAttrs,
-                set(owner),
-                Expect::Status,
-                State::SettingAttrs,
-            ),
-            State::SettingAttrs => (Step::SetAttrs, set(attrs), Expect::Status, State::Syncing),
-            State::Syncing => (
-                Step::Fsync,
-                (durability != Durability::None)
-                    .then_some(Request::Extended(Extension::Fsync(Fsync { handle }))),
-                Expect::Status,
-                State::Measuring,
-            ),
-            State::Measuring => (
-                Step::Fstat,
-                looks.then_some(Request::Fstat(Fstat { handle })),
-                Expect::Attrs,
-                State::Closing,
-            ),
-            _ => (
-                Step::Close,
-                Some(Request::Close(Close { handle })),
-                Expect::Status,
-                State::Settling,
-            ),
-        };
-        if let Some(request) = request {
-            if !cx.can_ask() || cx.ask(key, step, &request, expect).is_err() {
-                return;
-            }
-            file.waiting += 1;
-        }
-        file.state = next;
-        if next == State::Settling {
-            file.handle = None;
-        }
-    }
-
-    fn see_whether_settled(&mut self, key: Key, cx: &mut Cx<'_>) {
-        let Some(Item::File(file)) = self.items.get_mut(key) else {
-            return;
-        };
-        let written = file.upload.as_ref().map(Upload::poll);
-        let is_closing = matches!(&file.hold, Hold::Joint(joint) if joint.is_closing());
-        let is_written = matches!(written, Some(upload::Step::Done { .. }));
-        if file.waiting == 0 && is_written && !is_closing {
-            let wants = self.options.verify == Verify::Checksum && file.size > 0;
-            if wants && !file.is_verified {
-                return self.verify(key, cx);
-            }
-            file.state = State::Naming;
         }
     }
 }

@@ -10,7 +10,7 @@ use ketch_protocol::{
     Request,
 };
 
-use super::{Check, GetFile, Hold, State, Target, is_same};
+use super::{Check, GetFile, State, Target, opening::is_same};
 use crate::{
     requests::{
         job::{Answer, Cx},
@@ -22,6 +22,7 @@ use crate::{
         download::{Download, ReadFault},
         error::TransferError,
         get::{Get, Item},
+        hands::Hold,
         local::{Hash, LocalAction},
         options::Verify,
         part::Front,

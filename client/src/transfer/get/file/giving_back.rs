@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{GetFile, Hold, State, Target};
+use super::{GetFile, State, Target};
 use crate::{
     requests::{job::Cx, slots::Key, table::What},
     transfer::{
         disk::Done,
         download::Download,
-        get::{
-            FileTask, Get, Known,
-            joint::{Joint, Left},
-        },
+        get::{FileTask, Get, Known, joint::Joint},
+        hands::{Hands, Hold, Left},
         plan::Plan,
-        ranges::{Ranges, Span},
+        ranges::Span,
     },
 };
 
@@ -22,9 +20,9 @@ impl Get {
     pub(in crate::transfer::get) fn discard(&mut self, key: Key, file: GetFile, cx: &mut Cx<'_>) {
         let is_last = match file.joint() {
             Some(joint) => {
-                joint.end();
+                joint.hands.end();
                 self.plan.remove_joint(joint);
-                joint.leave([], 0) == Left::Orphan
+                joint.hands.leave([], 0) == Left::Orphan
             }
             None => true,
         };
@@ -102,7 +100,7 @@ impl GetFile {
     /// The connection is lost, and there is no other: leaves no trace here.
     pub(in crate::transfer::get) fn abandon(self) {
         let is_last = match self.joint() {
-            Some(joint) => joint.leave([], 0) == Left::Orphan,
+            Some(joint) => joint.hands.leave([], 0) == Left::Orphan,
             None => true,
         };
         if let (true, Some(Target::Sink(sink))) = (is_last, &self.target) {
@@ -115,25 +113,28 @@ impl GetFile {
         let writing = std::mem::take(&mut self.writing);
         match (&self.hold, self.state) {
             (Hold::Joint(joint), State::Naming { size }) => {
-                joint.set_whole(size);
-                joint.leave([], 0);
+                joint.hands.set_whole(size);
+                joint.hands.leave([], 0);
             }
             (Hold::Joint(joint), _) => {
                 let highest = self.download.as_ref().map_or(0, Download::highest);
                 let rest = self.download.as_mut().map(Download::give_back);
-                joint.leave(rest.into_iter().flatten().chain(writing), highest);
+                joint
+                    .hands
+                    .leave(rest.into_iter().flatten().chain(writing), highest);
             }
             (Hold::Alone(_), State::Naming { size }) => {
                 // It may have its name already: it is not begun again.
                 let (Some(target), Some(attrs)) = (self.target, self.attrs) else {
                     return;
                 };
-                let mut ranges = Ranges::new(attrs.size);
-                ranges.end_met(0);
-                let joint = Joint::new(self.path, attrs, self.depth, target, ranges);
-                joint.set_whole(size);
-                joint.leave([], 0);
-                plan.add_joint(&Arc::new(joint));
+                plan.add_joint(&Arc::new(Joint {
+                    path: self.path,
+                    attrs,
+                    depth: self.depth,
+                    target,
+                    hands: Hands::unnamed(size),
+                }));
             }
             (Hold::Alone(_), _) => {
                 plan.progress.take_back(self.came);

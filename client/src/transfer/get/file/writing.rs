@@ -2,7 +2,9 @@
 
 use std::{io::IoSlice, sync::Arc};
 
-use super::{Check, GetFile, Hold, MODE_DEFAULT, State, Target, is_for_several};
+use ketch_protocol::Attrs;
+
+use super::{Check, GetFile, State, Target};
 use crate::{
     requests::{job::Cx, slots::Key},
     transfer::{
@@ -10,18 +12,21 @@ use crate::{
         disk::Done,
         download::{Download, ReadFault},
         error::{Place, TransferError},
-        get::{
-            Get, Item, Local,
-            joint::{Joint, Left},
-        },
+        get::{Get, Item, Local, joint::Joint},
+        hands::{Hands, Hold, Read},
         local::{Begin, Created, Finish, LocalAction, LocalFault, Tree},
         names::Identity,
         options::{Durability, Resume, Verify},
         part::{self, Front},
-        ranges::{Ranges, Span},
+        ranges::{RANGE_LEN, Ranges, Span},
         report::Remarkable,
     },
 };
+
+/// Permissions of a file of which the server says none, before the umask.
+const MODE_DEFAULT: u32 = 0o666;
+/// A larger file is published, so that others may read ranges of it.
+const JOINT_LEN_MIN: u64 = RANGE_LEN as u64;
 
 impl Get {
     /// Opens the directory that the user named a file in, while the server is asked.
@@ -112,8 +117,13 @@ impl Get {
             && is_for_several(&attrs)
         {
             let ranges = Ranges::new(attrs.size);
-            let (path, target) = (file.path.clone(), target.clone());
-            let joint = Arc::new(Joint::new(path, attrs, file.depth, target, ranges));
+            let joint = Arc::new(Joint {
+                path: file.path.clone(),
+                attrs,
+                depth: file.depth,
+                target: target.clone(),
+                hands: Hands::new(ranges, true),
+            });
             file.hold = Hold::Joint(Arc::clone(&joint));
             if let Some(rtt) = cx.core.down.min_rtt() {
                 self.plan.on_round_trip(rtt, false);
@@ -132,7 +142,7 @@ impl Get {
         };
         let finished = match &file.hold {
             Hold::Alone(_) => download.finished(),
-            Hold::Joint(joint) if joint.is_over() => {
+            Hold::Joint(joint) if joint.hands.is_over() => {
                 // Somebody else failed, and said so.
                 if let Some(Item::File(file)) = self.items.remove(key) {
                     self.files -= 1;
@@ -141,9 +151,9 @@ impl Get {
                 return;
             }
             Hold::Joint(_) if !file.writing.is_empty() || !download.is_quiet() => return,
-            Hold::Joint(joint) => match joint.leave_done(download.highest()) {
+            Hold::Joint(joint) => match joint.hands.leave_read(download.highest()) {
                 None => return,
-                Some(Left::Whole {
+                Some(Read::Whole {
                     end: Some(end),
                     highest,
                 }) => Some(if highest > end {
@@ -151,11 +161,11 @@ impl Get {
                 } else {
                     Ok(end)
                 }),
-                Some(Left::Whole { end: None, highest }) => Some(Err(ReadFault::Truncated {
+                Some(Read::Whole { end: None, highest }) => Some(Err(ReadFault::Truncated {
                     got: highest,
                     expected: file.size().unwrap_or(u64::MAX),
                 })),
-                Some(Left::Others | Left::Orphan) => {
+                Some(Read::Others) => {
                     self.chunk = Some(download.chunk());
                     if let Some(Item::File(file)) = self.items.remove(key) {
                         self.files -= 1;
@@ -323,7 +333,7 @@ impl Get {
         };
         if let Some(joint) = file.joint() {
             self.plan.remove_joint(joint);
-            joint.end();
+            joint.hands.end();
         }
         self.plan
             .progress
@@ -427,4 +437,9 @@ fn copy(run: &[IoSlice<'_>], len: usize) -> Vec<u8> {
     let mut block = Vec::with_capacity(len);
     run.iter().for_each(|piece| block.extend_from_slice(piece));
     block
+}
+
+/// Whether a file is such that others may read parts of it: large, and to be recognized.
+fn is_for_several(attrs: &Attrs) -> bool {
+    attrs.size.is_some_and(|size| size > JOINT_LEN_MIN) && attrs.times.is_some()
 }

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Hold, PutFile, State};
+use super::{PutFile, State};
 use crate::{
     requests::{job::Cx, slots::Key, table::What},
     transfer::{
+        hands::{Hands, Hold, Left},
         plan::Plan,
-        put::{
-            Put, Undo, Up,
-            joint::{Joint, Left},
-        },
-        ranges::Ranges,
+        put::{Put, Undo, Up, joint::Joint},
         upload::Upload,
     },
 };
@@ -27,13 +24,13 @@ impl Put {
             }
             Hold::Joint(joint) => {
                 cx.orphan(key, None);
-                joint.end();
+                joint.hands.end();
                 self.plan.remove_joint(joint);
                 if file.has_left {
-                    joint.on_closed();
+                    joint.hands.on_closed();
                     false
                 } else {
-                    joint.leave([]) == Left::Orphan
+                    joint.hands.leave([], 0) == Left::Orphan
                 }
             }
         };
@@ -58,7 +55,7 @@ impl PutFile {
         if let (What::Write { span, .. }, Some(upload)) = (what, &mut self.upload) {
             upload.on_lost();
             if let Hold::Joint(joint) = &self.hold {
-                joint.give_back(span);
+                joint.hands.give_back(span);
             }
         }
     }
@@ -68,24 +65,25 @@ impl PutFile {
         let is_named = self.is_being_named();
         match &self.hold {
             Hold::Joint(joint) if self.has_left => {
-                joint.on_closed();
+                joint.hands.on_closed();
                 plan.wake_workers();
             }
             Hold::Joint(joint) => {
                 if is_named {
-                    joint.set_whole(self.size);
+                    joint.hands.set_whole(self.size);
                 }
-                joint.leave(self.upload.as_mut().and_then(Upload::give_back));
+                let rest = self.upload.as_mut().and_then(Upload::give_back);
+                joint.hands.leave(rest, 0);
             }
             Hold::Alone(_) if is_named => {
                 // It may have its name already: it is not begun again.
-                let mut ranges = Ranges::new(Some(self.size));
-                ranges.end_met(0);
-                let source = (self.from, self.opened);
-                let joint = Joint::new(source, self.path, self.temporary, ranges, false);
-                joint.set_whole(self.size);
-                joint.leave([]);
-                plan.add_joint(&Arc::new(joint));
+                plan.add_joint(&Arc::new(Joint {
+                    from: self.from,
+                    opened: self.opened,
+                    path: self.path,
+                    temporary: self.temporary,
+                    hands: Hands::unnamed(self.size),
+                }));
             }
             Hold::Alone(_) => {
                 let came = self.upload.as_ref().map_or(0, Upload::acknowledged);

@@ -10,7 +10,7 @@ use ketch_protocol::{
     Close, FileType, Lstat, Open, OpenFlags, RemotePath, Remove, Request, StatusCode, WireAttrs,
 };
 
-use super::{Hold, PutFile, State};
+use super::{PutFile, State};
 use crate::{
     requests::{
         job::{Answer, Cx},
@@ -19,12 +19,9 @@ use crate::{
     },
     sftp::Operation,
     transfer::{
+        hands::{Hold, Left},
         local::SourceFile,
-        put::{
-            FileTask, Item, Put,
-            file::From,
-            joint::{Joint, Left},
-        },
+        put::{FileTask, Item, Put, file::From, joint::Joint},
     },
 };
 
@@ -39,7 +36,7 @@ impl PutFile {
         file.opened.clone_from(&joint.opened);
         file.temporary = joint.temporary.clone();
         file.created = true;
-        file.state = match joint.whole() {
+        file.state = match joint.hands.whole() {
             Some(size) => {
                 file.size = size;
                 State::Finding
@@ -52,10 +49,7 @@ impl PutFile {
 
     /// The file as others know it, if they do.
     pub(in crate::transfer::put) const fn joint(&self) -> Option<&Arc<Joint>> {
-        match &self.hold {
-            Hold::Joint(joint) => Some(joint),
-            Hold::Alone(_) => None,
-        }
+        self.hold.joint()
     }
 
     /// Whether it is in a state of which this module takes the answers.
@@ -181,7 +175,7 @@ impl Put {
                     return self.fail_file(key, error, cx);
                 }
                 if let Some(joint) = file.joint() {
-                    joint.on_closed();
+                    joint.hands.on_closed();
                     self.plan.wake_workers();
                 }
                 self.items.remove(key);
@@ -209,13 +203,16 @@ impl Put {
         let Some(joint) = file.joint() else {
             return;
         };
-        if joint.is_over() {
+        if joint.hands.is_over() {
             return self.discard(key, *file, cx);
         }
-        joint.stay_alone();
-        if joint.leave([]) == Left::Orphan && joint.end() {
+        joint.hands.stay_alone();
+        if joint.hands.leave([], 0) == Left::Orphan && joint.hands.end() {
             self.plan.remove_joint(joint);
-            let came = file.announced().unwrap_or(0).saturating_sub(joint.left());
+            let came = file
+                .announced()
+                .unwrap_or(0)
+                .saturating_sub(joint.hands.left());
             self.plan.progress.take_back(came);
             if file.is_counted() {
                 let size = file.announced().unwrap_or(0);

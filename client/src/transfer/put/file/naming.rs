@@ -148,7 +148,7 @@ impl Put {
         };
         self.files -= 1;
         if let Some(joint) = file.joint() {
-            joint.end();
+            joint.hands.end();
             self.plan.remove_joint(joint);
         }
         self.plan

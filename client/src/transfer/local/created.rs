@@ -1,0 +1,464 @@
+//! A local file that is being written: created under a temporary name, or found as a part that an
+//! earlier run left, and given its own name when it is whole.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, IoSlice},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use ketch_protocol::{Owner, Times};
+
+use super::{ATTEMPTS_MAX, Hash, LocalAction, LocalFault, Tree, hash_file};
+use crate::{
+    platform::{self, Dir, Held},
+    transfer::{
+        names::{self, Identity},
+        options::{Durability, Overwrite, Resume, Sparse},
+        part,
+    },
+};
+
+/// A file that is being written under a temporary name, and goes with the last who holds this,
+/// unless it was given its own.
+#[derive(Debug)]
+pub(crate) struct Created {
+    dir: Arc<Dir>,
+    /// Whether it has its name; held while it gets it.
+    named: Mutex<bool>,
+    /// The open file.
+    pub file: Arc<File>,
+    temporary: OsString,
+    name: OsString,
+    /// Whether what is there stays when the transfer fails.
+    keeps: AtomicBool,
+    /// Bytes before this offset are compared with what is there, in place of being written.
+    compared: AtomicU64,
+    /// Something that was compared was not the same.
+    differs: AtomicBool,
+    /// Zeros are not written: they are holes already.
+    sparse: bool,
+    /// Attributes could not be set.
+    refused: AtomicBool,
+}
+
+/// How a file is begun.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begin {
+    pub mode: u32,
+    pub overwrite: Overwrite,
+    pub resume: Resume,
+    pub sparse: Sparse,
+}
+
+/// How a written file is finished.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish {
+    pub size: u64,
+    pub overwrite: Overwrite,
+    pub durability: Durability,
+    pub times: Option<Times>,
+    pub mode: Option<u32>,
+    pub owner: Option<Owner>,
+}
+
+impl Created {
+    /// Creates a file that will be called `name`, or finds the part of it that was left.
+    pub(crate) fn new(
+        tree: &Tree,
+        name: &OsStr,
+        source: Identity,
+        begin: Begin,
+    ) -> Result<Self, LocalFault> {
+        let Begin {
+            mode,
+            overwrite,
+            resume,
+            sparse,
+        } = begin;
+        let dir = tree.dir()?;
+        let path = dir.path().join(name);
+        let fault = |source| LocalFault::of(LocalAction::Create, &*path)(source);
+        if overwrite == Overwrite::Never && dir.exists(name).map_err(fault)? {
+            return Err(fault(io::ErrorKind::AlreadyExists.into()));
+        }
+        let mode = match dir.held(name).map_err(fault)? {
+            Held::Nothing | Held::Plain(None) => mode,
+            // What takes a file's place is read by the same people.
+            Held::Plain(Some(mode)) => mode | 0o600,
+            // A rename would take the place of a device or a pipe: `/dev/null` and its like stay.
+            Held::Other => {
+                let message = "something that is not a plain file has its name";
+                return Err(fault(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+            }
+        };
+        let destination = path.as_os_str().as_encoded_bytes();
+        let remote_name = platform::remote_name(name).unwrap_or_default();
+        let resumes = resume != Resume::No;
+        let mut attempt = 0;
+        loop {
+            let number = if resumes {
+                names::attempt_at_part(attempt)
+            } else {
+                names::attempt(attempt)
+            };
+            let temporary = names::temporary(destination, &remote_name, source, number);
+            let temporary = platform::local_name(&temporary).unwrap_or_default();
+            let keeps = resumes && names::has_part_name(attempt);
+            let found = match dir.create_new(&temporary, mode) {
+                // Somebody who looks for a part may have found it already.
+                Ok(file) if keeps && !platform::lock(&file) => {
+                    Err(io::ErrorKind::AlreadyExists.into())
+                }
+                Err(error) if keeps && error.kind() == io::ErrorKind::AlreadyExists => {
+                    match dir.open_part(&temporary) {
+                        Ok(Some(file)) => Ok(file),
+                        _ => Err(error),
+                    }
+                }
+                other => other,
+            };
+            match found {
+                Ok(file) => {
+                    let created = Self {
+                        dir,
+                        named: Mutex::new(false),
+                        file: Arc::new(file),
+                        temporary,
+                        name: name.to_owned(),
+                        keeps: AtomicBool::new(keeps),
+                        compared: AtomicU64::new(0),
+                        differs: AtomicBool::new(false),
+                        sparse: sparse == Sparse::Always,
+                        refused: AtomicBool::new(false),
+                    };
+                    if keeps {
+                        created.take_part(mode, source).map_err(fault)?;
+                    }
+                    return Ok(created);
+                }
+                // Left by somebody who was killed, or in use by somebody else: not ours.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && attempt + 1 < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(fault(error)),
+            }
+        }
+    }
+
+    /// Cuts the part to what is believed of it.
+    fn take_part(&self, mode: u32, source: Identity) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        if metadata.len() == 0 {
+            return Ok(());
+        }
+        let fits = source.size.is_some_and(|size| metadata.len() <= size);
+        let believed = if fits {
+            part::believed(metadata.len())
+        } else {
+            0
+        };
+        if let Some(had) = platform::mode_of(&metadata) {
+            platform::set_mode(&self.file, had & mode | 0o600)?;
+        }
+        self.file.set_len(believed)?;
+        self.compared.store(believed, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes at the start that are there already, if the source turns out to have the same.
+    pub(crate) fn believed(&self) -> u64 {
+        self.compared.load(Ordering::Acquire)
+    }
+
+    /// Whether what was there turned out not to be of the same file.
+    pub(crate) fn differs(&self) -> bool {
+        self.differs.load(Ordering::Acquire)
+    }
+
+    /// Nothing of what is there is believed any more.
+    pub(crate) fn begin_anew(&self) -> io::Result<()> {
+        self.compared.store(0, Ordering::Release);
+        self.differs.store(false, Ordering::Release);
+        self.file.set_len(0)
+    }
+
+    /// From now on all that comes is compared with what was written.
+    pub(crate) fn compare_all(&self, size: u64) -> io::Result<()> {
+        if self.sparse {
+            self.file.set_len(size)?;
+        }
+        self.compared.store(u64::MAX, Ordering::Release);
+        Ok(())
+    }
+
+    /// What is there is of no use for another try.
+    pub(crate) fn spoil(&self) {
+        self.keeps.store(false, Ordering::Release);
+    }
+
+    /// Whether attributes could not be set as asked.
+    pub(crate) fn was_refused_attrs(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    /// Takes adjacent bytes that came: they belong at `offset`.
+    pub(crate) fn write(&self, run: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let compared = self.believed();
+        if !self.sparse && offset >= compared {
+            return platform::write_run(&self.file, run, offset);
+        }
+        let mut at = offset;
+        for piece in run {
+            // What is compared was asked for apart: no piece is half of this, half of that.
+            if at < compared {
+                if !self.has(piece, at)? {
+                    self.differs.store(true, Ordering::Release);
+                }
+            } else if !self.sparse || !is_zero(piece) {
+                platform::write_run(&self.file, &mut [IoSlice::new(piece)], at)?;
+            }
+            at = at.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Whether these bytes are there already.
+    fn has(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        let mut there = vec![0; bytes.len()];
+        let slots = &mut [io::IoSliceMut::new(&mut there)];
+        let got = platform::read_slots(&self.file, slots, offset, false)?;
+        Ok(got == bytes.len() && there == bytes)
+    }
+
+    /// The SHA-256 of all of it.
+    pub(crate) fn hash(&self) -> Result<Hash, LocalFault> {
+        let hash = hash_file(&self.file);
+        hash.map_err(|source| self.fault(LocalAction::Read, source))
+    }
+
+    /// What the file will be called.
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Where the file will be.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join(&self.name)
+    }
+
+    /// Something went wrong with the file.
+    pub(crate) fn fault(&self, action: LocalAction, source: io::Error) -> LocalFault {
+        LocalFault {
+            action,
+            path: self.path(),
+            source,
+        }
+    }
+
+    /// Gives the file its times and its name, and brings it to the disk if that is wanted.
+    ///
+    /// Once is enough: who asks again finds it done.
+    pub(crate) fn finish(&self, how: &Finish) -> Result<(), LocalFault> {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if *named {
+            return Ok(());
+        }
+        let fault = |action| move |source| self.fault(action, source);
+        if self.sparse {
+            let set = self.file.set_len(how.size);
+            set.map_err(fault(LocalAction::Write))?;
+        }
+        let len = self
+            .file
+            .metadata()
+            .map_err(fault(LocalAction::Write))?
+            .len();
+        if len != how.size {
+            let message = format!("it has {len} bytes in place of {}", how.size);
+            return Err(fault(LocalAction::Write)(io::Error::other(message)));
+        }
+        // The owner first: to give a file away takes bits from its permissions.
+        let owner = how
+            .owner
+            .map(|owner| platform::set_owner(&self.file, owner));
+        let mode = how.mode.map(|mode| platform::set_mode(&self.file, mode));
+        let times = how
+            .times
+            .map(|Times { atime, mtime }| platform::set_times(&self.file, atime, mtime));
+        for error in [owner, mode, times]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err)
+        {
+            tracing::debug!(path = %self.path().display(), %error, "attributes are not set");
+            self.refused.store(true, Ordering::Release);
+        }
+        if how.durability != Durability::None {
+            self.file.sync_all().map_err(fault(LocalAction::Sync))?;
+        }
+        match how.overwrite {
+            Overwrite::Replace => self.dir.rename(&self.temporary, &self.name),
+            Overwrite::Never => self.dir.rename_new(&self.temporary, &self.name),
+        }
+        .map_err(fault(LocalAction::Rename))?;
+        *named = true;
+        if how.durability == Durability::FileAndDirectory {
+            self.dir.sync().map_err(fault(LocalAction::Sync))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        if *self.named.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        let is_worth_it = |file: &File| {
+            let len = file.metadata().map(|metadata| metadata.len());
+            len.is_ok_and(|len| part::believed(len) > 0)
+        };
+        if *self.keeps.get_mut() && is_worth_it(&self.file) {
+            return;
+        }
+        if let Err(error) = self.dir.remove(&self.temporary) {
+            tracing::warn!(path = %self.dir.path().join(&self.temporary).display(), %error,
+                "a temporary file is left behind");
+        }
+    }
+}
+
+/// Whether all bytes are zero.
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    // Most data is told by its first bytes.
+    bytes
+        .chunks(ZEROS.len())
+        .all(|chunk| ZEROS.starts_with(chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transfer::disk::Speeds;
+
+    fn create(tree: &Tree) -> Result<Created, LocalFault> {
+        create_for(tree, Resume::No)
+    }
+
+    fn create_for(tree: &Tree, resume: Resume) -> Result<Created, LocalFault> {
+        let source = Identity {
+            size: Some(20 << 20),
+            modified: Some(7),
+        };
+        let begin = Begin {
+            mode: 0o666,
+            resume,
+            ..Begin::default()
+        };
+        Created::new(tree, OsStr::new("a"), source, begin)
+    }
+
+    #[test]
+    fn a_part_is_found_by_one_at_a_time_and_its_end_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        let count = || std::fs::read_dir(dir.path()).unwrap().count();
+        let first = create_for(&tree, Resume::Verified).unwrap();
+        assert_eq!(first.believed(), 0);
+        first.file.set_len(part::TAIL_LEN + 1000).unwrap();
+        // In use: the next begins one of its own, which is not worth keeping.
+        let second = create_for(&tree, Resume::Verified).unwrap();
+        assert_eq!((second.believed(), count()), (0, 2));
+        // Who does not continue does not come near it.
+        drop(create(&tree).unwrap());
+        drop((first, second));
+        assert_eq!(count(), 1);
+        drop(create(&tree).unwrap());
+        let again = create_for(&tree, Resume::Full).unwrap();
+        assert_eq!((again.believed(), count()), (1000, 1));
+        assert_eq!(again.file.metadata().unwrap().len(), 1000);
+        again.spoil();
+        drop(again);
+        assert_eq!(count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_part_that_somebody_planted_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        let created = create_for(&tree, Resume::Verified).unwrap();
+        let name = dir.path().join(&created.temporary);
+        drop(created);
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, vec![1; 9 << 20]).unwrap();
+        for kind in ["link", "second name", "pipe"] {
+            match kind {
+                "link" => std::os::unix::fs::symlink("victim", &name).unwrap(),
+                "second name" => std::fs::hard_link(&victim, &name).unwrap(),
+                _ => drop(std::os::unix::net::UnixListener::bind(&name).unwrap()),
+            }
+            let created = create_for(&tree, Resume::Verified).unwrap();
+            assert_eq!(created.believed(), 0, "{kind}");
+            created.file.set_len(3).unwrap();
+            drop(created);
+            assert_eq!(std::fs::metadata(&victim).unwrap().len(), 9 << 20, "{kind}");
+            std::fs::remove_file(&name).unwrap();
+        }
+    }
+
+    #[test]
+    fn zeros_are_told_from_data() {
+        assert!(is_zero(&[]) && is_zero(&[0; 10_000]));
+        for at in [0, 4095, 4096, 9999] {
+            let mut bytes = [0; 10_000];
+            bytes[at] = 1;
+            assert!(!is_zero(&bytes), "{at}");
+        }
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        for left in 0..3 * usize::from(ATTEMPTS_MAX) {
+            std::mem::forget(create(&tree).unwrap());
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), left + 1);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_plain_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        let name = dir.path().join("a");
+        for taken in ["socket", "directory", "link to a device"] {
+            match taken {
+                "socket" => drop(std::os::unix::net::UnixListener::bind(&name).unwrap()),
+                "directory" => std::fs::create_dir(&name).unwrap(),
+                _ => std::os::unix::fs::symlink("/dev/null", &name).unwrap(),
+            }
+            let fault = create(&tree).unwrap_err();
+            assert_eq!(fault.source.kind(), io::ErrorKind::AlreadyExists, "{taken}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{taken}");
+            drop(std::fs::remove_file(&name));
+            drop(std::fs::remove_dir(&name));
+        }
+        std::fs::write(&name, "old").unwrap();
+        create(&tree).unwrap();
+        std::fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink("nowhere", &name).unwrap();
+        create(&tree).unwrap();
+    }
+}

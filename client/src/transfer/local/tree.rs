@@ -1,0 +1,134 @@
+//! Local directories of transfers: a handle for each that is in use, and none for the others.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use super::{LocalAction, LocalFault};
+use crate::{
+    platform::{self, Dir},
+    transfer::disk::{Speed, Speeds},
+};
+
+/// A directory at or below the one that a transfer is about.
+///
+/// It is opened when it is needed and closed when nobody uses it, so that a tree of a million
+/// directories takes no more descriptors than there are files under way.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    parent: Option<Arc<Self>>,
+    name: OsString,
+    path: PathBuf,
+    open: Mutex<Weak<Dir>>,
+    /// The topmost directory stays open.
+    root: Option<Arc<Dir>>,
+    creates: bool,
+    speed: Arc<Speed>,
+}
+
+impl Tree {
+    /// Opens the directory that the user named.
+    pub(crate) fn open_root(path: &Path, speeds: &Speeds) -> Result<Arc<Self>, LocalFault> {
+        let dir = Dir::open(path).map_err(LocalFault::of(LocalAction::Open, path))?;
+        Ok(Self::root(dir, false, speeds))
+    }
+
+    /// Opens the directory that the user named, or creates it; what is opened below will be
+    /// created too.
+    pub(crate) fn make_root(path: &Path, speeds: &Speeds) -> Result<Arc<Self>, LocalFault> {
+        match std::fs::create_dir(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // `.` and `/` cannot be created, and are there.
+            Err(_) if path.is_dir() => {}
+            Err(error) => return Err(LocalFault::of(LocalAction::Create, path)(error)),
+        }
+        let dir = Dir::open(path).map_err(LocalFault::of(LocalAction::Open, path))?;
+        Ok(Self::root(dir, true, speeds))
+    }
+
+    fn root(dir: Dir, creates: bool, speeds: &Speeds) -> Arc<Self> {
+        let speed = speeds.of(dir.file_system());
+        Arc::new(Self {
+            parent: None,
+            name: OsString::new(),
+            path: dir.path().to_owned(),
+            open: Mutex::default(),
+            root: Some(Arc::new(dir)),
+            creates,
+            speed,
+        })
+    }
+
+    /// A directory in this one, not opened yet.
+    pub(crate) fn child(self: &Arc<Self>, name: OsString) -> Arc<Self> {
+        Arc::new(Self {
+            path: self.path.join(&name),
+            parent: Some(Arc::clone(self)),
+            name,
+            open: Mutex::default(),
+            root: None,
+            creates: self.creates,
+            speed: Arc::clone(&self.speed),
+        })
+    }
+
+    /// Where it is, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where `name` in it is, counted from the topmost directory, as it is written on the wire.
+    pub(crate) fn relative(&self, name: &OsStr) -> Vec<u8> {
+        let mut parts = vec![platform::remote_name(name).unwrap_or_default()];
+        let mut tree = self;
+        while let Some(parent) = &tree.parent {
+            parts.push(platform::remote_name(&tree.name).unwrap_or_default());
+            tree = parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// How quick the file system is.
+    pub(crate) const fn speed(&self) -> &Arc<Speed> {
+        &self.speed
+    }
+
+    /// Opens the directory, and those above it that are not open.
+    pub(crate) fn dir(&self) -> Result<Arc<Dir>, LocalFault> {
+        if let Some(root) = &self.root {
+            return Ok(Arc::clone(root));
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = open.upgrade() {
+            return Ok(dir);
+        }
+        let Some(parent) = &self.parent else {
+            return Err(LocalFault::of(LocalAction::Open, &*self.path)(
+                io::ErrorKind::NotFound.into(),
+            ));
+        };
+        // As deep as the tree, which has a limit.
+        let parent = parent.dir()?;
+        let dir = if self.creates {
+            parent.make_child(&self.name)
+        } else {
+            parent.child(&self.name)
+        };
+        let dir = dir.map_err(LocalFault::of(LocalAction::Create, &*self.path))?;
+        let dir = Arc::new(dir);
+        *open = Arc::downgrade(&dir);
+        Ok(dir)
+    }
+
+    /// What is in the directory.
+    pub(crate) fn list(&self) -> Result<Vec<platform::LocalEntry>, LocalFault> {
+        self.dir()?
+            .list()
+            .map_err(LocalFault::of(LocalAction::List, &*self.path))
+    }
+}
