@@ -86,6 +86,8 @@ pub(crate) struct GetArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) local: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    #[command(flatten)]
     pub(crate) transfer: TransferArgs,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
@@ -101,6 +103,8 @@ pub(crate) struct PutArgs {
     pub(crate) local: PathBuf,
     #[arg(help = REMOTE_HELP)]
     pub(crate) remote: String,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
     #[command(flatten)]
     pub(crate) transfer: TransferArgs,
     #[command(flatten)]
@@ -150,6 +154,35 @@ pub(crate) struct TransferArgs {
     pub(crate) connections: u32,
     #[command(flatten)]
     pub(crate) bytes: BytesArgs,
+}
+
+/// What is copied of a directory.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct SelectionArgs {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Symbolic links in a directory: leave them out, copy what they lead to, or make them anew
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) links: LinksHow,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum LinksHow {
+    #[default]
+    Skip,
+    Follow,
+    Copy,
+}
+
+impl From<LinksHow> for ketch_client::Links {
+    fn from(how: LinksHow) -> Self {
+        match how {
+            LinksHow::Skip => Self::Skip,
+            LinksHow::Follow => Self::Follow,
+            LinksHow::Copy => Self::Copy,
+        }
+    }
 }
 
 /// What is to be true of a copy beside its content.

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{
-    Destination, Durability, Preserve, Profile, RemotePath, Resume, Sparse, Streams, Verify,
+    Destination, Durability, Filter, Links, Preserve, Profile, RemotePath, Resume, Sparse, Streams,
+    Verify,
 };
 
 pub(crate) use self::sync::Sync;
 use crate::args::{
-    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, ListenArgs, LsArgs, PutArgs, ResumeCheck,
-    SparseWhen, TransferArgs,
+    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, LinksHow, ListenArgs, LsArgs, PutArgs,
+    ResumeCheck, SelectionArgs, SparseWhen, TransferArgs,
 };
 use crate::failed::Failed;
 use crate::output::Bar;
@@ -82,6 +83,8 @@ pub(crate) struct Get {
     /// The directory that it goes into, if it is to go into one.
     pub(crate) into: Option<PathBuf>,
     pub(crate) recursive: bool,
+    pub(crate) filter: Filter,
+    pub(crate) links: Links,
     pub(crate) bytes: Bytes,
     pub(crate) streams: Streams,
     pub(crate) bar: Bar,
@@ -90,6 +93,7 @@ pub(crate) struct Get {
 impl Get {
     pub(crate) fn new(args: GetArgs) -> Result<Self, Failed> {
         let (connection, remote) = connection(&args.remote, args.connect)?;
+        let (filter, links) = selection(&args.selection, args.recursive)?;
         let local = args.local.unwrap_or_else(|| PathBuf::from("."));
         let into = names_a_directory(&local).then(|| local.clone());
         let local = if into.is_some() {
@@ -108,6 +112,8 @@ impl Get {
             local,
             into,
             recursive: args.recursive,
+            filter,
+            links,
             bytes: Bytes::new(args.transfer.bytes),
             streams: streams(&args.transfer),
             bar: bar(&args.transfer),
@@ -124,6 +130,8 @@ pub(crate) struct Put {
     pub(crate) name: Option<Vec<u8>>,
     pub(crate) remote: RemotePath,
     pub(crate) recursive: bool,
+    pub(crate) filter: Filter,
+    pub(crate) links: Links,
     pub(crate) bytes: Bytes,
     pub(crate) streams: Streams,
     pub(crate) bar: Bar,
@@ -132,6 +140,7 @@ pub(crate) struct Put {
 impl Put {
     pub(crate) fn new(args: PutArgs) -> Result<Self, Failed> {
         let (connection, remote) = connection(&args.remote, args.connect)?;
+        let (filter, links) = selection(&args.selection, args.recursive)?;
         let metadata = args
             .local
             .metadata()
@@ -150,11 +159,23 @@ impl Put {
             name,
             remote,
             recursive: args.recursive,
+            filter,
+            links,
             bytes: Bytes::new(args.transfer.bytes),
             streams: streams(&args.transfer),
             bar: bar(&args.transfer),
         })
     }
+}
+
+/// What is taken of a directory; nothing of it means anything without one.
+fn selection(args: &SelectionArgs, recursive: bool) -> Result<(Filter, Links), Failed> {
+    let is_default = args.links == LinksHow::default() && args.filter.rules.is_empty();
+    if !recursive && !is_default {
+        let what = "--include, --exclude and --links are for what is in a directory: use -r";
+        return Err(Failed::Usage(what.to_owned()));
+    }
+    Ok((sync::filter(&args.filter)?, args.links.into()))
 }
 
 /// What is to be true of a copy beside its content.

@@ -13,16 +13,16 @@ pub(crate) mod user_files;
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, data_runs, file_type, local_name, mode_of, open_source, owner_of, read_slots, remote_name,
-    set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_source, owner_of,
+    read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, data_runs, file_type, local_name, mode_of, open_source, owner_of, read_slots, remote_name,
-    set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_source, owner_of,
+    read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 use std::{
@@ -59,6 +59,19 @@ pub(crate) struct LocalEntry {
     pub name: OsString,
     /// Of the entry itself, a link not followed.
     pub metadata: Metadata,
+    /// What was found out about it, if it is a link and that was asked.
+    pub link: Option<LocalLink>,
+}
+
+/// What a local link is, as far as it matters.
+#[derive(Debug)]
+pub(crate) enum LocalLink {
+    /// It says that it leads there.
+    To(io::Result<OsString>),
+    /// It leads to this.
+    Leads(io::Result<Metadata>),
+    /// It leads to a directory that it is in.
+    LeadsBack,
 }
 
 /// Sets the times of an open file, in seconds since 1970.

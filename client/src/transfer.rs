@@ -13,6 +13,7 @@ pub(crate) mod download;
 pub(crate) mod error;
 pub(crate) mod get;
 pub(crate) mod hands;
+pub(crate) mod links;
 pub(crate) mod local;
 pub(crate) mod names;
 pub(crate) mod options;
@@ -33,9 +34,10 @@ pub use self::{
     local::LocalAction,
     names::NameFault,
     options::{
-        Durability, GetOptions, Overwrite, Preserve, PutOptions, Resume, Sparse, Streams, Verify,
+        Durability, GetOptions, Links, Overwrite, Preserve, PutOptions, Resume, Sparse, Streams,
+        Verify,
     },
-    report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped},
+    report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped, WhySkipped},
     sink::{Sink, Source},
     upload::SourceShrank,
 };

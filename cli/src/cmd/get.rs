@@ -18,6 +18,8 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
     let progress = Arc::new(Progress::new());
     let options = GetOptions::new()
         .recursive(plan.recursive)
+        .select(plan.filter.clone())
+        .links(plan.links)
         .resume(plan.bytes.resume)
         .preserve(plan.bytes.preserve)
         .verify(plan.bytes.verify)

@@ -17,6 +17,8 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
     let progress = Arc::new(Progress::new());
     let options = PutOptions::new()
         .recursive(plan.recursive)
+        .select(plan.filter.clone())
+        .links(plan.links)
         .resume(plan.bytes.resume)
         .preserve(plan.bytes.preserve)
         .verify(plan.bytes.verify)

@@ -61,10 +61,7 @@ pub(crate) fn tell(result: Result<Report, TransferError>) -> Result<(), Failed> 
 
 fn tell_of(report: &Report) {
     for skipped in &report.skipped {
-        note(&format!(
-            "left out {}: it is a {}",
-            skipped.place, skipped.file_type
-        ));
+        note(&format!("left out {}: {skipped}", skipped.place));
     }
     unnamed(report.skipped_count, report.skipped.len(), "left out");
     for remark in &report.remarks {

@@ -56,6 +56,47 @@ impl Dir {
         }
     }
 
+    /// Finds a directory in this one, or the one that a link in it leads to.
+    pub(crate) fn child_followed(&self, name: &OsStr) -> io::Result<Self> {
+        Self::open(&self.path.join(name))
+    }
+
+    /// Whether it is the directory at `path`.
+    pub(crate) fn is(&self, _metadata: &Metadata, path: &Path) -> io::Result<bool> {
+        Ok(fs::canonicalize(&self.path)? == fs::canonicalize(path)?)
+    }
+
+    /// Makes a link: here a link would have to say what it leads to, and need a right to be made.
+    #[expect(clippy::unused_self, reason = "Unix has more to do")]
+    pub(crate) fn make_link(&self, _target: &OsStr, _name: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Where a link leads.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        Ok(fs::read_link(self.path.join(name))?.into_os_string())
+    }
+
+    /// Sets the times of a link: none is made here.
+    #[expect(clippy::unused_self, reason = "Unix has more to do")]
+    pub(crate) fn set_link_times(
+        &self,
+        _name: &OsStr,
+        _accessed: u32,
+        _modified: u32,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What has this name, a link being one.
+    pub(crate) fn kind(&self, name: &OsStr) -> io::Result<Option<FileType>> {
+        match fs::symlink_metadata(self.path.join(name)) {
+            Ok(metadata) => Ok(Some(file_type(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Creates a file that was not there, and opens it for reading and writing.
     pub(crate) fn create_new(&self, name: &OsStr, _mode: u32) -> io::Result<File> {
         OpenOptions::new()
@@ -83,6 +124,11 @@ impl Dir {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         File::open(path)
+    }
+
+    /// Opens a file in this directory for reading, or the one that a link in it leads to.
+    pub(crate) fn open_linked(&self, name: &OsStr) -> io::Result<File> {
+        File::open(self.path.join(name))
     }
 
     /// Whether there is something of this name.
@@ -147,6 +193,7 @@ impl Dir {
             entries.push(LocalEntry {
                 name: entry.file_name(),
                 metadata,
+                link: None,
             });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -161,6 +208,14 @@ impl Dir {
         path.components().next().hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// Whether an error about what a link leads to says that there is nothing.
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Opens a file that the user named.

@@ -68,6 +68,64 @@ impl Dir {
         }
     }
 
+    /// Opens a directory in this one, or the one that a link in it leads to.
+    pub(crate) fn child_followed(&self, name: &OsStr) -> io::Result<Self> {
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
+        Ok(Self {
+            fd,
+            path: self.path.join(name),
+        })
+    }
+
+    /// Whether it is the directory of which `metadata` tells; where it is does not matter here.
+    pub(crate) fn is(&self, metadata: &Metadata, _path: &Path) -> io::Result<bool> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        #[allow(clippy::useless_conversion, reason = "other widths on some systems")]
+        let is_same = u64::try_from(stat.st_dev).is_ok_and(|dev| dev == metadata.dev())
+            && u64::from(stat.st_ino) == metadata.ino();
+        Ok(is_same)
+    }
+
+    /// Makes a link to `target`, under a name that is free.
+    pub(crate) fn make_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+    }
+
+    /// Where a link leads.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// Sets the times of what has this name, a link itself, in seconds since 1970.
+    pub(crate) fn set_link_times(
+        &self,
+        name: &OsStr,
+        accessed: u32,
+        modified: u32,
+    ) -> io::Result<()> {
+        let time = |seconds: u32| rustix::fs::Timespec {
+            tv_sec: seconds.into(),
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time(accessed),
+            last_modification: time(modified),
+        };
+        rustix::fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+
+    /// What has this name, a link being one.
+    pub(crate) fn kind(&self, name: &OsStr) -> io::Result<Option<FileType>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            #[allow(clippy::useless_conversion, reason = "16 bits on some systems")]
+            Ok(stat) => Ok(Some(FileType::from_mode(u32::from(stat.st_mode)))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Creates a file that was not there, and opens it for reading and writing.
     pub(crate) fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags =
@@ -97,6 +155,12 @@ impl Dir {
     pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<File> {
         // Without NONBLOCK, opening a named pipe would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// Opens a file in this directory for reading, or the one that a link in it leads to.
+    pub(crate) fn open_linked(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
     }
 
@@ -169,7 +233,11 @@ impl Dir {
             // By path: the standard library's metadata has no other way. The type is looked at
             // again when the file is opened.
             match std::fs::symlink_metadata(self.path.join(&name)) {
-                Ok(metadata) => entries.push(LocalEntry { name, metadata }),
+                Ok(metadata) => entries.push(LocalEntry {
+                    name,
+                    metadata,
+                    link: None,
+                }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {} // gone meanwhile
                 Err(error) => return Err(error),
             }
@@ -182,6 +250,13 @@ impl Dir {
     pub(crate) fn file_system(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |metadata| metadata.dev())
     }
+}
+
+/// Whether an error about what a link leads to says that there is nothing.
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 /// Opens a file that the user named; links in this path are the user's own.

@@ -85,6 +85,10 @@ pub(crate) enum Step {
     RemoveOld,
     MakeDir,
     OpenDir,
+    ReadLink,
+    MakeLink,
+    /// Where something really is.
+    Locate,
     /// A checksum was asked for.
     Checksum,
 }

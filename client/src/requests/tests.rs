@@ -8,6 +8,7 @@ mod calls;
 mod crew;
 mod get;
 mod hostile;
+mod links;
 #[cfg(unix)]
 mod pipe;
 mod put;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     platform::{self, LocalEntry},
     sftp::Sftp,
-    transfer::{NameFault, TransferError, local::Tree, names, plan::ENTRIES_MAX},
+    transfer::{Links, NameFault, TransferError, local::Tree, names, plan::ENTRIES_MAX},
 };
 
 /// Entries of one directory that are asked about one by one, at a time.
@@ -166,7 +166,7 @@ pub(super) async fn local(
     let (tree, path, counted) = (Arc::clone(tree), path.clone(), Arc::clone(counted));
     on_thread(move || {
         let (mut entries, mut refused) = (Vec::new(), Vec::new());
-        for LocalEntry { name, metadata } in tree.list()? {
+        for LocalEntry { name, metadata, .. } in tree.list(Links::Skip)? {
             counted.count(&path, entries.len() + refused.len())?;
             let Some(wire) = platform::remote_name(&name) else {
                 let fault = NameFault::NotHere;

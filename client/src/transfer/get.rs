@@ -7,6 +7,7 @@
 mod directory;
 mod file;
 mod joint;
+mod link;
 
 use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
 
@@ -16,6 +17,7 @@ use self::{
     directory::{DirScan, DirTask},
     file::{GetFile, Target},
     joint::Joint,
+    link::{GetLink, LinkTask},
 };
 use super::{
     chunk::Chunk,
@@ -59,7 +61,7 @@ const READS_IN_A_ROW: usize = 8;
 pub(crate) struct Down;
 
 impl Work for Down {
-    type File = FileTask;
+    type File = Task;
     type Dir = DirTask;
     type Joint = Joint;
     type Options = GetOptions;
@@ -69,8 +71,11 @@ impl Work for Down {
         options.streams
     }
 
-    fn path_of_file(file: &FileTask) -> &RemotePath {
-        &file.path
+    fn path_of_file(task: &Task) -> &RemotePath {
+        match task {
+            Task::File(file) => &file.path,
+            Task::Link(link) => &link.path,
+        }
     }
 
     fn path_of_dir(dir: &DirTask) -> &RemotePath {
@@ -128,7 +133,20 @@ pub(crate) struct Get {
 
 enum Item {
     File(Box<GetFile>),
+    Link(Box<GetLink>),
     Dir(Box<DirScan>),
+}
+
+/// What is to be made here.
+pub(crate) enum Task {
+    File(FileTask),
+    Link(LinkTask),
+}
+
+impl From<FileTask> for Task {
+    fn from(file: FileTask) -> Self {
+        Self::File(file)
+    }
 }
 
 /// A file to download.
@@ -147,6 +165,8 @@ enum Known {
     Nothing,
     /// That it was listed, and not as what.
     Listed,
+    /// That it is a link: what it leads to is meant, if that is anything.
+    Linked,
     /// What a listing said.
     Attrs(Attrs),
 }
@@ -258,7 +278,11 @@ impl Get {
                 joints.any(|mine| Arc::ptr_eq(mine, joint))
             };
             let file = match self.plan.take(is_mine) {
-                Some(Taken::File(task)) => GetFile::new(task),
+                Some(Taken::File(Task::File(task))) => GetFile::new(task),
+                Some(Taken::File(Task::Link(task))) => {
+                    self.begin_link(task);
+                    continue;
+                }
                 Some(Taken::Joint(joint)) if joint.hands.take() => GetFile::join(joint),
                 Some(Taken::Joint(_)) | None => return,
             };
@@ -273,7 +297,7 @@ impl Get {
     fn files(&self) -> impl Iterator<Item = &GetFile> {
         self.items.iter().filter_map(|item| match item {
             Item::File(file) => Some(&**file),
-            Item::Dir(_) => None,
+            Item::Link(_) | Item::Dir(_) => None,
         })
     }
 
@@ -294,6 +318,7 @@ impl Get {
             };
             match self.items.get_mut(key) {
                 Some(Item::File(_)) => self.advance_file(key, cx),
+                Some(Item::Link(_)) => self.advance_link(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
                 None => {}
             }
@@ -387,7 +412,7 @@ impl Get {
                     Some(handle) => self.closing.push_back(handle),
                     None => cx.orphan(key, None),
                 },
-                None => {}
+                Some(Item::Link(_)) | None => {}
             }
         }
         self.files = 0;
@@ -399,7 +424,7 @@ impl Get {
         match self.items.get_mut(key) {
             Some(Item::File(_)) => self.fail_file(key, error, cx),
             Some(Item::Dir(_)) => self.fail_dir(key, error, cx),
-            None => {}
+            Some(Item::Link(_)) | None => {}
         }
     }
 }
@@ -410,6 +435,10 @@ impl Job for Get {
             Some(Item::File(file)) => file.on_answer(what, answer),
             Some(Item::Dir(_)) => {
                 self.on_dir_answer(item, what, answer, cx);
+                Ok(())
+            }
+            Some(Item::Link(_)) => {
+                self.on_link_answer(item, answer, cx);
                 Ok(())
             }
             None => {
@@ -495,6 +524,7 @@ impl Job for Get {
             for item in self.items.drain() {
                 match item {
                     Item::File(file) => file.give_back(&self.plan),
+                    Item::Link(link) => self.plan.give_back_file(link.into_task()),
                     Item::Dir(dir) => dir.give_back(&self.plan),
                 }
             }

@@ -112,6 +112,30 @@ pub enum Sparse {
     Always,
 }
 
+/// What becomes of the symbolic links in a directory that is copied.
+///
+/// A link that the user named is always followed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Links {
+    /// They are left out, and reported. The default.
+    #[default]
+    Skip,
+    /// What they lead to is copied in their place. A link that leads nowhere, or to a directory that
+    /// it is in, is left out and reported.
+    ///
+    /// It may lead out of the directory: to whatever the server, or here the user, may read.
+    Follow,
+    /// They are made anew on the other side, and lead there to whatever has that name.
+    ///
+    /// A download makes no link that leads out of the directory which it fills: one whose target
+    /// begins with `/`, has more `..` than there are directories above it, or has `..` behind
+    /// another name, which may itself be a link. Such links are left out and reported. An upload
+    /// takes over all that are here.
+    ///
+    /// No copy goes through a link that it finds at its destination, whoever made that.
+    Copy,
+}
+
 /// How many channels and connections a transfer may take.
 ///
 /// More than one are taken where one is the limit and enough is left to do: channels for uploads
@@ -173,6 +197,7 @@ macro_rules! options {
             pub(crate) progress: Option<Arc<Progress>>,
             pub(crate) streams: Streams,
             pub(crate) filter: Option<Arc<Filter>>,
+            pub(crate) links: Links,
         }
 
         impl $name {
@@ -185,7 +210,8 @@ macro_rules! options {
             /// Whether a directory is transferred with all that is below it. Default: no, a
             /// directory is an error.
             ///
-            /// Links and special files are left out, and reported.
+            /// Special files are left out, and reported; so are links, unless
+            /// [`links`](Self::links) says otherwise.
             #[must_use]
             pub const fn recursive(mut self, yes: bool) -> Self {
                 self.recursive = yes;
@@ -246,6 +272,14 @@ macro_rules! options {
             #[must_use]
             pub fn select(mut self, filter: Filter) -> Self {
                 self.filter = (!filter.is_empty()).then(|| Arc::new(filter));
+                self
+            }
+
+            /// What becomes of links below a directory, with [`recursive`](Self::recursive).
+            /// Default: they are left out.
+            #[must_use]
+            pub const fn links(mut self, links: Links) -> Self {
+                self.links = links;
                 self
             }
 

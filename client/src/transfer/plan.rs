@@ -204,13 +204,14 @@ impl<W: Work> Plan<W> {
     }
 
     /// Adds a file of about `bytes`.
-    pub(crate) fn add_file(&self, file: W::File, bytes: u64) {
+    pub(crate) fn add_file(&self, file: impl Into<W::File>, bytes: u64) {
         self.progress.add_file(bytes);
         self.give_back_file(file);
     }
 
     /// Takes a file back that was begun, and is to be begun again.
-    pub(crate) fn give_back_file(&self, file: W::File) {
+    pub(crate) fn give_back_file(&self, file: impl Into<W::File>) {
+        let file = file.into();
         let mut state = self.lock();
         if self.is_over() {
             return;
@@ -521,7 +522,8 @@ impl<W: Work> State<W> {
         }
         let mut report = std::mem::take(&mut self.report);
         // One file alone fails with its own error.
-        let alone = report.failed_count == 1 && report.files == 0 && report.directories == 0;
+        let transferred = report.files + report.links + report.directories;
+        let alone = report.failed_count == 1 && transferred == 0;
         let outcome = if let Some(error) = self.fatal.take() {
             Err(error)
         } else if alone && let Some(failed) = report.failed.pop() {

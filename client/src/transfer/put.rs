@@ -8,6 +8,7 @@
 mod directory;
 mod file;
 mod joint;
+mod link;
 
 use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
 
@@ -17,6 +18,7 @@ use self::{
     directory::{DirTask, PutDir},
     file::{From, PutFile, Sending},
     joint::Joint,
+    link::{LinkTask, PutLink},
 };
 use super::{
     crew::Direction,
@@ -54,7 +56,7 @@ const WRITES_IN_A_ROW: usize = 8;
 pub(crate) struct Up;
 
 impl Work for Up {
-    type File = FileTask;
+    type File = Task;
     type Dir = DirTask;
     type Joint = Joint;
     type Options = PutOptions;
@@ -64,8 +66,11 @@ impl Work for Up {
         options.streams
     }
 
-    fn path_of_file(file: &FileTask) -> &RemotePath {
-        &file.path
+    fn path_of_file(task: &Task) -> &RemotePath {
+        match task {
+            Task::File(file) => &file.path,
+            Task::Link(link) => &link.path,
+        }
     }
 
     fn path_of_dir(dir: &DirTask) -> &RemotePath {
@@ -120,6 +125,7 @@ pub(crate) struct Put {
 
 enum Item {
     File(Box<PutFile>),
+    Link(Box<PutLink>),
     Dir(Box<PutDir>),
     /// A temporary file that is being removed.
     Removing(RemotePath),
@@ -129,6 +135,18 @@ enum Item {
 enum Undo {
     Close(Box<[u8]>),
     Remove(RemotePath),
+}
+
+/// What is to be made on the server.
+pub(crate) enum Task {
+    File(FileTask),
+    Link(LinkTask),
+}
+
+impl std::convert::From<FileTask> for Task {
+    fn from(file: FileTask) -> Self {
+        Self::File(file)
+    }
 }
 
 /// A file to upload.
@@ -227,7 +245,11 @@ impl Put {
                 joints.any(|mine| Arc::ptr_eq(mine, joint))
             };
             let file = match self.plan.take(is_mine) {
-                Some(Taken::File(task)) => PutFile::new(task),
+                Some(Taken::File(Task::File(task))) => PutFile::new(task),
+                Some(Taken::File(Task::Link(task))) => {
+                    self.begin_link(task);
+                    continue;
+                }
                 Some(Taken::Joint(joint)) if joint.hands.take() => PutFile::for_joint(joint),
                 Some(Taken::Joint(_)) | None => return,
             };
@@ -241,7 +263,7 @@ impl Put {
     fn files(&self) -> impl Iterator<Item = &PutFile> {
         self.items.iter().filter_map(|item| match item {
             Item::File(file) => Some(&**file),
-            Item::Dir(_) | Item::Removing(_) => None,
+            Item::Link(_) | Item::Dir(_) | Item::Removing(_) => None,
         })
     }
 
@@ -253,6 +275,7 @@ impl Put {
             };
             match self.items.get_mut(key) {
                 Some(Item::File(_)) => self.advance_file(key, cx),
+                Some(Item::Link(_)) => self.advance_link(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
                 Some(Item::Removing(_)) | None => {}
             }
@@ -349,8 +372,12 @@ impl Put {
             if matches!(self.items.get_mut(key), Some(Item::Removing(_))) {
                 continue; // this is to be waited for
             }
-            if let Some(Item::File(file)) = self.items.remove(key) {
-                self.discard(key, *file, cx);
+            match self.items.remove(key) {
+                Some(Item::File(file)) => self.discard(key, *file, cx),
+                Some(Item::Link(link)) => {
+                    self.undoing.extend(link.into_leftover().map(Undo::Remove));
+                }
+                _ => {}
             }
         }
         self.files = 0;
@@ -362,6 +389,7 @@ impl Job for Put {
     fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_answer(item, what, answer, cx),
+            Some(Item::Link(_)) => self.on_link_answer(item, what, answer, cx),
             Some(Item::Dir(_)) => self.on_dir_answer(item, what, answer, cx),
             Some(Item::Removing(_)) => {
                 self.items.remove(item);
@@ -388,7 +416,7 @@ impl Job for Put {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_done(item, done, cx),
             Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),
-            Some(Item::Removing(_)) | None => {}
+            Some(Item::Link(_) | Item::Removing(_)) | None => {}
         }
     }
 
@@ -437,6 +465,7 @@ impl Job for Put {
             for item in self.items.drain() {
                 match item {
                     Item::File(file) => file.give_back(&self.plan),
+                    Item::Link(link) => link.give_back(&self.plan),
                     Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
                     Item::Removing(path) => self.plan.add_leftover(path),
                 }

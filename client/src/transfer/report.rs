@@ -15,7 +15,9 @@ pub const REPORTED_MAX: usize = 1000;
 pub struct Report {
     /// Files that were transferred.
     pub files: u64,
-    /// Bytes of them.
+    /// Links that were made.
+    pub links: u64,
+    /// Bytes of the files.
     pub bytes: u64,
     /// Directories that were created or found, the topmost included.
     pub directories: u64,
@@ -38,8 +40,35 @@ pub struct Report {
 pub struct Skipped {
     /// What it is called.
     pub place: Place,
-    /// What it is: symbolic links are not followed, devices and pipes not read.
+    /// What it is.
     pub file_type: FileType,
+    /// Why it was left out.
+    pub why: WhySkipped,
+}
+
+/// Why something was left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum WhySkipped {
+    /// For what it is: devices and pipes are not read, links not followed unless they are to be.
+    Kind,
+    /// It is a link that leads to nothing.
+    LeadsNowhere,
+    /// It is a link to a directory that it is in.
+    LeadsBack,
+    /// It is a link on the server, and would lead out of the directory that is filled.
+    LeadsOut,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.why {
+            WhySkipped::Kind => write!(f, "it is a {}", self.file_type),
+            WhySkipped::LeadsNowhere => f.write_str("it is a link that leads nowhere"),
+            WhySkipped::LeadsBack => f.write_str("it is a link to a directory that it is in"),
+            WhySkipped::LeadsOut => f.write_str("it is a link that leads out of the directory"),
+        }
+    }
 }
 
 /// A file or directory that could not be transferred.
@@ -87,9 +116,21 @@ impl fmt::Display for Remarkable {
 
 impl Report {
     pub(crate) fn skip(&mut self, place: Place, file_type: FileType) {
+        self.leave_out(place, file_type, WhySkipped::Kind);
+    }
+
+    pub(crate) fn skip_link(&mut self, place: Place, why: WhySkipped) {
+        self.leave_out(place, FileType::Symlink, why);
+    }
+
+    fn leave_out(&mut self, place: Place, file_type: FileType, why: WhySkipped) {
         self.skipped_count += 1;
         if self.skipped.len() < REPORTED_MAX {
-            self.skipped.push(Skipped { place, file_type });
+            self.skipped.push(Skipped {
+                place,
+                file_type,
+                why,
+            });
         }
     }
 

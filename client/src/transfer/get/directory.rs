@@ -7,10 +7,12 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use ketch_protocol::{
-    FileType, NameEntry, Names, Opendir, Readdir, RemotePath, Request, StatusCode,
+    FileType, NameEntry, Names, Opendir, Readdir, Realpath, RemotePath, Request, StatusCode,
 };
 
-use super::{DIRS_MAX, DIRS_MAX_FAR, Down, FileTask, Get, Item, Known, Local, is_left_out};
+use super::{
+    DIRS_MAX, DIRS_MAX_FAR, Down, FileTask, Get, Item, Known, LinkTask, Local, Task, is_left_out,
+};
 use crate::{
     platform,
     requests::{
@@ -25,8 +27,10 @@ use crate::{
         error::{Place, TransferError},
         local::Tree,
         names::{self, NameFault},
+        options::Links,
         pace::FAR,
         plan::{DEPTH_MAX, Plan},
+        report::WhySkipped,
     },
 };
 
@@ -42,6 +46,8 @@ pub(crate) struct DirTask {
     pub(super) path: RemotePath,
     tree: Arc<Tree>,
     depth: u8,
+    /// It may be one that it is in: a link led to it, or it is the topmost.
+    is_linked: bool,
     /// What an earlier listing brought, before its connection was lost.
     seen: Option<Seen>,
 }
@@ -54,6 +60,8 @@ pub(super) struct DirScan {
     path: RemotePath,
     tree: Option<Arc<Tree>>,
     depth: u8,
+    /// It is to be seen whether it is one that it is in.
+    is_linked: bool,
     state: Scan,
     /// Names that were taken before the directory had to be opened again.
     before: HashSet<Box<[u8]>>,
@@ -68,6 +76,8 @@ enum Scan {
     Rooting(PathBuf),
     /// Nothing was asked yet.
     New,
+    /// REALPATH was sent.
+    Locating,
     /// OPENDIR was sent.
     Opening,
     /// READDIRs are sent.
@@ -90,7 +100,7 @@ impl DirScan {
     pub(super) fn into_handle(self) -> Option<Box<[u8]>> {
         match self.state {
             Scan::Reading(reading) => Some(reading.handle),
-            Scan::Rooting(_) | Scan::New | Scan::Opening => None,
+            Scan::Rooting(_) | Scan::New | Scan::Locating | Scan::Opening => None,
         }
     }
 
@@ -103,6 +113,7 @@ impl DirScan {
             path: task.path,
             tree: Some(task.tree),
             depth: task.depth,
+            is_linked: task.is_linked,
             state: Scan::New,
             before: before.map(Box::from).collect(),
             is_counted: task.seen.is_some(),
@@ -123,6 +134,7 @@ impl DirScan {
                 path: self.path,
                 tree,
                 depth: self.depth,
+                is_linked: self.is_linked,
                 seen: self.is_counted.then(|| self.seen.unwrap_or_default()),
             }),
             (_, None) => {}
@@ -146,7 +158,13 @@ impl DirScan {
 
 impl Get {
     /// The directory that the user named turned out to be one: it gets its local counterpart.
-    pub(super) fn found_dir(&mut self, path: RemotePath, local: Local, depth: u8, cx: &mut Cx<'_>) {
+    pub(super) fn found_dir(
+        &mut self,
+        path: RemotePath,
+        local: Local,
+        (depth, is_linked): (u8, bool),
+        cx: &mut Cx<'_>,
+    ) {
         if depth > DEPTH_MAX {
             return self.too_deep(path);
         }
@@ -170,6 +188,7 @@ impl Get {
             path,
             tree,
             depth,
+            is_linked: is_linked || (named.is_some() && self.options.links == Links::Follow),
             state,
             before: HashSet::new(),
             seen: None,
@@ -212,7 +231,15 @@ impl Get {
             return;
         };
         match &mut scan.state {
-            Scan::Rooting(_) | Scan::Opening => {}
+            Scan::Rooting(_) | Scan::Locating | Scan::Opening => {}
+            Scan::New if scan.is_linked => {
+                let request = Request::Realpath(Realpath {
+                    path: scan.path.as_bytes(),
+                });
+                if cx.can_ask() && cx.ask(key, Step::Locate, &request, Expect::Name).is_ok() {
+                    scan.state = Scan::Locating;
+                }
+            }
             Scan::New => {
                 let request = Request::Opendir(Opendir {
                     path: scan.path.as_bytes(),
@@ -262,6 +289,13 @@ impl Get {
             message: message_of(message),
         };
         match (what, answer) {
+            (What::Step(Step::Locate), Answer::Names(names)) => {
+                let real = names
+                    .into_iter()
+                    .next()
+                    .map(|entry| RemotePath::from(entry.filename));
+                self.on_located(key, real);
+            }
             (What::Step(Step::OpenDir), Answer::Handle(handle)) => {
                 scan.state = Scan::Reading(Reading {
                     handle: handle.into(),
@@ -333,6 +367,76 @@ impl Get {
         }
     }
 
+    /// Takes where a directory really is: it is read if that is not within itself.
+    fn on_located(&mut self, key: Key, real: Option<RemotePath>) {
+        let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
+            return;
+        };
+        let (Some(tree), Some(real)) = (&scan.tree, real) else {
+            return self.dir_done(key);
+        };
+        if tree.stands_for(real) {
+            scan.is_linked = false;
+            scan.state = Scan::New;
+            return;
+        }
+        let place = Place::Remote(scan.path.clone());
+        self.plan
+            .report(|report| report.skip_link(place, WhySkipped::LeadsBack));
+        self.dir_done(key);
+    }
+
+    /// Whether something of which a listing did not say what it is is taken, now that this is
+    /// known; if not, it is gone.
+    pub(super) fn admits_found(&mut self, key: Key, file_type: FileType) -> bool {
+        let links = self.options.links;
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return false;
+        };
+        let place = Place::Remote(file.path.clone());
+        let is_linked = matches!(file.known, Known::Linked);
+        if is_linked && file.attrs.is_none() {
+            self.plan
+                .report(|report| report.skip_link(place, WhySkipped::LeadsNowhere));
+            return self.forget_found(key);
+        }
+        let Local::In(tree, name) = &file.local else {
+            return true;
+        };
+        if let Some(filter) = &self.options.filter
+            && !filter.admits(&tree.relative(name), file_type == FileType::Directory)
+        {
+            self.plan.report(|report| report.excluded += 1);
+            return self.forget_found(key);
+        }
+        match (file_type, links) {
+            (FileType::Symlink, Links::Follow) if !is_linked => {
+                file.look_behind();
+                false
+            }
+            (FileType::Symlink, Links::Copy) => {
+                let task = LinkTask {
+                    path: file.path.clone(),
+                    tree: Arc::clone(tree),
+                    name: name.clone(),
+                    times: file.attrs.and_then(|attrs| attrs.times),
+                };
+                self.plan.add_file(Task::Link(task), 0);
+                self.forget_found(key)
+            }
+            _ => true,
+        }
+    }
+
+    /// Something that was listed is not taken after all.
+    fn forget_found(&mut self, key: Key) -> bool {
+        if self.items.remove(key).is_some() {
+            self.files -= 1;
+            self.plan.progress.forget_file();
+        }
+        false
+    }
+
     /// Sorts what a listing holds.
     fn on_names(&mut self, key: Key, names: Names<'_>, cx: &mut Cx<'_>) {
         let Some(Item::Dir(scan)) = self.items.get_mut(key) else {
@@ -377,13 +481,19 @@ impl Get {
             }
         };
         let attrs = entry.attrs.attrs;
-        if let Some(filter) = &self.options.filter
-            && !filter.admits(
-                &tree.relative(&name),
-                entry.file_type() == FileType::Directory,
-            )
-        {
-            return self.plan.report(|report| report.excluded += 1);
+        let links = self.options.links;
+        if let Some(filter) = &self.options.filter {
+            let relative = tree.relative(&name);
+            let admits = match entry.file_type() {
+                FileType::Directory => filter.admits(&relative, true),
+                // What it is will be known when it was looked at.
+                FileType::Unknown => true,
+                FileType::Symlink if links == Links::Follow => true,
+                _ => filter.admits(&relative, false),
+            };
+            if !admits {
+                return self.plan.report(|report| report.excluded += 1);
+            }
         }
         match entry.file_type() {
             FileType::Directory if depth > DEPTH_MAX => self.too_deep(path),
@@ -392,8 +502,27 @@ impl Get {
                     path,
                     tree: tree.child(name),
                     depth,
+                    is_linked: false,
                     seen: None,
                 });
+            }
+            FileType::Symlink if links == Links::Copy => {
+                let task = LinkTask {
+                    path,
+                    tree: Arc::clone(tree),
+                    name,
+                    times: attrs.times,
+                };
+                self.plan.add_file(Task::Link(task), 0);
+            }
+            FileType::Symlink if links == Links::Follow => {
+                let task = FileTask {
+                    path,
+                    known: Known::Linked,
+                    local: Local::In(Arc::clone(tree), name),
+                    depth,
+                };
+                self.plan.add_file(task, 0);
             }
             file_type if is_left_out(file_type) => {
                 self.plan

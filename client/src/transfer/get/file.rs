@@ -39,12 +39,12 @@ const SIZE_MIN: u64 = 4 * 1024;
 /// One file being downloaded.
 pub(super) struct GetFile {
     pub path: RemotePath,
-    known: Known,
-    local: Local,
+    pub known: Known,
+    pub local: Local,
     depth: u8,
     pub state: State,
     pub handle: Option<Box<[u8]>>,
-    attrs: Option<Attrs>,
+    pub attrs: Option<Attrs>,
     pub target: Option<Target>,
     hold: Hold<Joint>,
     download: Option<Download>,
@@ -140,7 +140,7 @@ impl GetFile {
     pub(super) fn new(task: FileTask) -> Self {
         let attrs = match task.known {
             Known::Attrs(attrs) => Some(attrs),
-            Known::Nothing | Known::Listed => None,
+            Known::Nothing | Known::Listed | Known::Linked => None,
         };
         let ranges = Ranges::new(attrs.and_then(|attrs| attrs.size));
         Self {
@@ -186,6 +186,13 @@ impl GetFile {
     /// The file as others know it, if they do.
     pub(super) const fn joint(&self) -> Option<&Arc<Joint>> {
         self.hold.joint()
+    }
+
+    /// It turned out to be a link: what it leads to is meant.
+    pub(super) fn look_behind(&mut self) {
+        self.known = Known::Linked;
+        self.attrs = None;
+        self.state = State::New;
     }
 
     /// Bytes that were asked for.
@@ -267,6 +274,9 @@ impl GetFile {
                     Answer::Attrs(attrs) => self.attrs = Some(attrs),
                     // Some servers let a file be read and not looked at.
                     Answer::Status(..) if open || self.handle.is_some() => {}
+                    // A link that leads nowhere, or round and round.
+                    Answer::Status(StatusCode::NO_SUCH_FILE, _)
+                        if matches!(self.known, Known::Linked) => {}
                     Answer::Status(status, message) => {
                         return Err(self.refused(Operation::Stat, status, message));
                     }

@@ -55,6 +55,8 @@ pub(crate) enum SourceFile {
     Named(PathBuf),
     /// It was found in a directory.
     Found(Arc<Tree>, OsString),
+    /// A link that was found in a directory leads to it.
+    Linked(Arc<Tree>, OsString),
 }
 
 impl SourceFile {
@@ -62,7 +64,7 @@ impl SourceFile {
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Named(path) => path.clone(),
-            Self::Found(tree, name) => tree.path().join(name),
+            Self::Found(tree, name) | Self::Linked(tree, name) => tree.path().join(name),
         }
     }
 
@@ -73,6 +75,7 @@ impl SourceFile {
         let file = match self {
             Self::Named(path) => platform::open_source(path),
             Self::Found(tree, name) => tree.dir()?.open_file(name),
+            Self::Linked(tree, name) => tree.dir()?.open_linked(name),
         }
         .map_err(fault(LocalAction::Open))?;
         let metadata = file.metadata().map_err(fault(LocalAction::Open))?;
@@ -89,7 +92,7 @@ impl SourceFile {
                 let parent = path.parent().unwrap_or(Path::new("."));
                 speeds.of(Dir::open(parent).map_or(0, |dir| dir.file_system()))
             }
-            Self::Found(tree, _) => Arc::clone(tree.speed()),
+            Self::Found(tree, _) | Self::Linked(tree, _) => Arc::clone(tree.speed()),
         };
         let time = |time: io::Result<_>| time.map_or(0, platform::seconds);
         let data_runs = (sparse != Sparse::Never)

@@ -1,16 +1,23 @@
 //! Local directories of transfers: a handle for each that is in use, and none for the others.
 
+mod links;
+
 use std::{
     ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
+
+use ketch_protocol::RemotePath;
 
 use super::{LocalAction, LocalFault};
 use crate::{
-    platform::{self, Dir},
-    transfer::disk::{Speed, Speeds},
+    platform::{self, Dir, LocalEntry, LocalLink},
+    transfer::{
+        disk::{Speed, Speeds},
+        options::Links,
+    },
 };
 
 /// A directory at or below the one that a transfer is about.
@@ -26,6 +33,10 @@ pub(crate) struct Tree {
     /// The topmost directory stays open.
     root: Option<Arc<Dir>>,
     creates: bool,
+    /// A link stands for it, which is followed.
+    is_linked: bool,
+    /// Where the directory on the server really is that it is a copy of, where that was asked.
+    original: OnceLock<RemotePath>,
     speed: Arc<Speed>,
 }
 
@@ -59,13 +70,26 @@ impl Tree {
             open: Mutex::default(),
             root: Some(Arc::new(dir)),
             creates,
+            is_linked: false,
+            original: OnceLock::new(),
             speed,
         })
     }
 
     /// A directory in this one, not opened yet.
     pub(crate) fn child(self: &Arc<Self>, name: OsString) -> Arc<Self> {
+        self.below(name, false)
+    }
+
+    /// The directory that a link in this one leads to, not opened yet.
+    pub(crate) fn linked_child(self: &Arc<Self>, name: OsString) -> Arc<Self> {
+        self.below(name, true)
+    }
+
+    fn below(self: &Arc<Self>, name: OsString, is_linked: bool) -> Arc<Self> {
         Arc::new(Self {
+            is_linked,
+            original: OnceLock::new(),
             path: self.path.join(&name),
             parent: Some(Arc::clone(self)),
             name,
@@ -93,6 +117,16 @@ impl Tree {
         parts.join(&b'/')
     }
 
+    /// It, and all that are above it.
+    fn with_above(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |tree| tree.parent.as_deref())
+    }
+
+    /// How many directories are above it, from the topmost one on.
+    pub(crate) fn depth(&self) -> usize {
+        self.with_above().skip(1).count()
+    }
+
     /// How quick the file system is.
     pub(crate) const fn speed(&self) -> &Arc<Speed> {
         &self.speed
@@ -114,7 +148,9 @@ impl Tree {
         };
         // As deep as the tree, which has a limit.
         let parent = parent.dir()?;
-        let dir = if self.creates {
+        let dir = if self.is_linked {
+            parent.child_followed(&self.name)
+        } else if self.creates {
             parent.make_child(&self.name)
         } else {
             parent.child(&self.name)
@@ -125,10 +161,20 @@ impl Tree {
         Ok(dir)
     }
 
-    /// What is in the directory.
-    pub(crate) fn list(&self) -> Result<Vec<platform::LocalEntry>, LocalFault> {
-        self.dir()?
-            .list()
-            .map_err(LocalFault::of(LocalAction::List, &*self.path))
+    /// What is in the directory; of links, what is to be known to do as `links` says.
+    pub(crate) fn list(&self, links: Links) -> Result<Vec<LocalEntry>, LocalFault> {
+        let dir = self.dir()?;
+        let entries = dir.list();
+        let mut entries = entries.map_err(LocalFault::of(LocalAction::List, &*self.path))?;
+        if links != Links::Skip {
+            let is_link = |entry: &&mut LocalEntry| entry.metadata.is_symlink();
+            for entry in entries.iter_mut().filter(is_link) {
+                entry.link = Some(match links {
+                    Links::Follow => self.follow(&entry.name)?,
+                    _ => LocalLink::To(dir.read_link(&entry.name)),
+                });
+            }
+        }
+        Ok(entries)
     }
 }

@@ -7,9 +7,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use ketch_protocol::{FileType, Mkdir, RemotePath, Request, Stat, StatusCode, WireAttrs};
 
-use super::{DIRS_MAX, FileTask, Item, Put, file::From};
+use super::{DIRS_MAX, FileTask, Item, LinkTask, Put, Task, file::From};
 use crate::{
-    platform::{self, LocalEntry},
+    platform::{self, LocalEntry, LocalLink},
     requests::{
         calls::message_of,
         job::{Answer, Cx},
@@ -20,9 +20,10 @@ use crate::{
     transfer::{
         disk::Done,
         error::{Place, TransferError},
-        local::{SourceFile, Tree},
+        local::{LocalAction, SourceFile, Tree},
         names::NameFault,
         plan::DEPTH_MAX,
+        report::WhySkipped,
     },
 };
 
@@ -144,11 +145,11 @@ impl Put {
                 }
             }
             (State::There, Root::Found(tree)) => {
-                let tree = Arc::clone(tree);
+                let (tree, links) = (Arc::clone(tree), self.options.links);
                 self.at_disk += 1;
                 cx.core
                     .disk
-                    .run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list()));
+                    .run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list(links)));
                 dir.state = State::Listing;
             }
             _ => {}
@@ -283,28 +284,77 @@ impl Put {
                 },
             );
         };
-        let is_directory = entry.metadata.is_dir();
+        let LocalEntry {
+            name: local,
+            metadata,
+            link,
+        } = entry;
+        let (metadata, is_linked) = match &link {
+            Some(LocalLink::Leads(Ok(found))) => (found, true),
+            _ => (&metadata, false),
+        };
+        let is_directory = metadata.is_dir();
         if let Some(filter) = &self.options.filter
-            && !filter.admits(&tree.relative(&entry.name), is_directory)
+            && !filter.admits(&tree.relative(&local), is_directory)
         {
             return self.plan.report(|report| report.excluded += 1);
         }
         let path = above.join(name);
-        match platform::file_type(&entry.metadata) {
+        let why = match &link {
+            Some(LocalLink::Leads(Err(error))) if platform::leads_nowhere(error) => {
+                Some(WhySkipped::LeadsNowhere)
+            }
+            Some(LocalLink::LeadsBack) => Some(WhySkipped::LeadsBack),
+            _ => None,
+        };
+        if let Some(why) = why {
+            return self.plan.report(|report| report.skip_link(place, why));
+        }
+        match link {
+            Some(LocalLink::Leads(Err(source)) | LocalLink::To(Err(source))) => {
+                let error = TransferError::Local {
+                    action: LocalAction::Open,
+                    path: tree.path().join(&local),
+                    source,
+                };
+                return self.plan.fail(place, error);
+            }
+            Some(LocalLink::To(Ok(target))) => {
+                let Some(target) = platform::remote_name(&target) else {
+                    let fault = NameFault::NotHere;
+                    return self.plan.fail(place, TransferError::Name { path, fault });
+                };
+                let local = tree.path().join(&local);
+                let task = LinkTask {
+                    local,
+                    target,
+                    path,
+                };
+                return self.plan.add_file(Task::Link(task), 0);
+            }
+            _ => {}
+        }
+        match platform::file_type(metadata) {
             FileType::Directory if depth > DEPTH_MAX => {
                 let limit = "64 directories below each other";
                 self.plan
                     .fail(place, TransferError::TooMuch { path, limit });
             }
             FileType::Directory => {
-                let from = Root::Found(tree.child(entry.name));
+                let from = Root::Found(match is_linked {
+                    true => tree.linked_child(local),
+                    false => tree.child(local),
+                });
                 self.plan.add_dir(DirTask { from, path, depth });
             }
             FileType::Regular => {
-                let from = From::File(SourceFile::Found(Arc::clone(tree), entry.name));
+                let from = From::File(match is_linked {
+                    true => SourceFile::Linked(Arc::clone(tree), local),
+                    false => SourceFile::Found(Arc::clone(tree), local),
+                });
                 let stale = None;
                 self.plan
-                    .add_file(FileTask { from, path, stale }, entry.metadata.len());
+                    .add_file(FileTask { from, path, stale }, metadata.len());
             }
             file_type => self.plan.report(|report| report.skip(place, file_type)),
         }

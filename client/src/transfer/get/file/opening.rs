@@ -39,7 +39,7 @@ impl Get {
                 file.state = State::Known;
                 return;
             }
-            Known::Nothing => Request::Stat(Stat { path }),
+            Known::Nothing | Known::Linked => Request::Stat(Stat { path }),
             Known::Listed if cx.core.server.quirks.has(Quirk::NoLstat) => {
                 Request::Stat(Stat { path })
             }
@@ -63,15 +63,23 @@ impl Get {
         let file_type = file
             .attrs
             .map_or(FileType::Unknown, |attrs| attrs.file_type());
+        if matches!(file.known, Known::Listed | Known::Linked) && !self.admits_found(key, file_type)
+        {
+            return;
+        }
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
         if file_type == FileType::Directory && self.options.recursive {
             self.turn_into_dir(key, cx);
             return;
         }
-        if is_left_out(file_type) && matches!(file.known, Known::Listed) {
+        if is_left_out(file_type) && matches!(file.known, Known::Listed | Known::Linked) {
             let place = Place::Remote(file.path.clone());
             self.plan.report(|report| report.skip(place, file_type));
             self.items.remove(key);
             self.files -= 1;
+            self.plan.progress.forget_file();
             return;
         }
         if file_type == FileType::Directory || is_left_out(file_type) {
@@ -181,7 +189,8 @@ impl Get {
         };
         self.files -= 1;
         self.plan.progress.forget_file();
-        self.found_dir(file.path, file.local, file.depth, cx);
+        let is_linked = matches!(file.known, Known::Linked);
+        self.found_dir(file.path, file.local, (file.depth, is_linked), cx);
     }
 }
 

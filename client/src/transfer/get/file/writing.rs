@@ -260,6 +260,7 @@ impl Get {
         };
         let file = match item {
             Item::File(file) => file,
+            Item::Link(_) => return self.on_link_done(key, done, cx),
             Item::Dir(_) => return self.on_dir_done(key, done, cx),
         };
         let result = match done {

@@ -89,7 +89,7 @@ impl Put {
         let sparse = self.options.sparse;
         let open = move |source: &SourceFile| Done::Opened(source.open(&shared.speeds, sparse));
         let done = match &source {
-            SourceFile::Found(tree, _) => {
+            SourceFile::Found(tree, _) | SourceFile::Linked(tree, _) => {
                 let (source, speed) = (source.clone(), Arc::clone(tree.speed()));
                 cx.core
                     .disk

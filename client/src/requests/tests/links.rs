@@ -1,0 +1,505 @@
+//! Links in trees that are copied: left out, followed, or made anew; against OpenSSH's server, and
+//! against one that lies.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
+
+use ketch_protocol::{
+    Attrs, FileType, NameEntry, Names, PacketType, Request, RequestId, Response, Status, StatusCode,
+};
+
+use super::{
+    pipe::Pipe,
+    server::{Habits, Node},
+    sim::Sim,
+};
+use crate::{
+    Failure, Filter, GetOptions, Kind, Links, Overwrite, PutOptions, Remarkable, Report,
+    TransferError, WhySkipped,
+};
+
+/// What is in a directory, with what is below it: files with their content, links with where they
+/// lead.
+fn seen(dir: &Path) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let file_type = entry.file_type().unwrap();
+        if file_type.is_dir() {
+            let below = seen(&entry.path());
+            all.extend(below.into_iter().map(|below| format!("{name}/{below}")));
+            all.insert(name);
+        } else if file_type.is_symlink() {
+            let target = fs::read_link(entry.path()).unwrap();
+            all.insert(format!("{name} -> {}", target.display()));
+        } else {
+            let content = fs::read_to_string(entry.path()).unwrap();
+            all.insert(format!("{name}: {content}"));
+        }
+    }
+    all
+}
+
+fn set(lines: &[&str]) -> BTreeSet<String> {
+    lines.iter().map(|&line| line.to_owned()).collect()
+}
+
+/// Links of every kind: to a file, to a directory beside, up into a circle, to nothing, to itself,
+/// out, and absolute.
+fn tree(dir: &Path) {
+    fs::create_dir_all(dir.join("from/a/deep")).unwrap();
+    fs::create_dir(dir.join("from/b")).unwrap();
+    fs::create_dir(dir.join("outside")).unwrap();
+    fs::write(dir.join("from/f"), "f").unwrap();
+    fs::write(dir.join("from/a/g"), "g").unwrap();
+    fs::write(dir.join("from/a/deep/h"), "h").unwrap();
+    fs::write(dir.join("outside/secret"), "s").unwrap();
+    symlink("f", dir.join("from/to_f")).unwrap();
+    symlink("../a/deep", dir.join("from/b/to_deep")).unwrap();
+    symlink("..", dir.join("from/a/up")).unwrap();
+    symlink("nowhere", dir.join("from/broken")).unwrap();
+    symlink("round", dir.join("from/round")).unwrap();
+    symlink("../outside", dir.join("from/out")).unwrap();
+    symlink(dir.join("outside/secret"), dir.join("from/absolute")).unwrap();
+}
+
+const PLAIN: [&str; 6] = ["f: f", "a", "a/g: g", "a/deep", "a/deep/h: h", "b"];
+
+fn followed() -> BTreeSet<String> {
+    let more = set(&[
+        "to_f: f",
+        "b/to_deep",
+        "b/to_deep/h: h",
+        "out",
+        "out/secret: s",
+        "absolute: s",
+    ]);
+    &set(&PLAIN) | &more
+}
+
+fn skipped(report: &Report) -> BTreeSet<(String, WhySkipped)> {
+    let name = |place: &crate::Place| {
+        let place = place.to_string();
+        let (_, name) = place.split_once("from/").unwrap_or_default();
+        name.to_owned()
+    };
+    let skipped = report.skipped.iter();
+    skipped
+        .map(|skipped| (name(&skipped.place), skipped.why))
+        .collect()
+}
+
+impl PartialOrd for WhySkipped {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for WhySkipped {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        format!("{self:?}").cmp(&format!("{other:?}"))
+    }
+}
+
+fn why(all: &[(&str, WhySkipped)]) -> BTreeSet<(String, WhySkipped)> {
+    all.iter()
+        .map(|&(name, why)| (name.to_owned(), why))
+        .collect()
+}
+
+const CIRCLES: [(&str, WhySkipped); 3] = [
+    ("a/up", WhySkipped::LeadsBack),
+    ("broken", WhySkipped::LeadsNowhere),
+    ("round", WhySkipped::LeadsNowhere),
+];
+
+#[test]
+fn a_tree_of_links_is_downloaded_as_the_policy_says() {
+    let dir = tempfile::tempdir().unwrap();
+    tree(dir.path());
+    let mut pipe = Pipe::open(dir.path());
+    let sftp = pipe.sftp.clone();
+    let mut get = |to: &str, links| {
+        let options = GetOptions::new()
+            .recursive(true)
+            .preserve_times(true)
+            .links(links);
+        let report = pipe.run(sftp.get("from", dir.path().join(to), options));
+        (report.unwrap(), seen(&dir.path().join(to)))
+    };
+    let (report, has) = get("skip", Links::Skip);
+    assert_eq!((has, report.skipped_count), (set(&PLAIN), 7));
+
+    let (report, has) = get("follow", Links::Follow);
+    assert_eq!(has, followed());
+    assert_eq!(skipped(&report), why(&CIRCLES));
+    assert_eq!((report.files, report.directories, report.links), (7, 6, 0));
+
+    for _ in 0..2 {
+        let (report, has) = get("copy", Links::Copy);
+        let links = set(&[
+            "to_f -> f",
+            "b/to_deep -> ../a/deep",
+            "a/up -> ..",
+            "broken -> nowhere",
+            "round -> round",
+        ]);
+        assert_eq!(has, &set(&PLAIN) | &links);
+        let out = [
+            ("absolute", WhySkipped::LeadsOut),
+            ("out", WhySkipped::LeadsOut),
+        ];
+        assert_eq!(skipped(&report), why(&out));
+        assert_eq!((report.files, report.links), (3, 5));
+    }
+    let time = |side: &str| {
+        let metadata = fs::symlink_metadata(dir.path().join(side).join("to_f"));
+        crate::platform::seconds(metadata.unwrap().modified().unwrap())
+    };
+    assert_eq!(time("copy"), time("from"));
+}
+
+#[test]
+fn a_tree_of_links_is_uploaded_as_the_policy_says() {
+    let dir = tempfile::tempdir().unwrap();
+    tree(dir.path());
+    let mut pipe = Pipe::open(dir.path());
+    let sftp = pipe.sftp.clone();
+    let mut put = |to: &str, links, overwrite| {
+        let options = PutOptions::new()
+            .recursive(true)
+            .links(links)
+            .overwrite(overwrite);
+        let result = pipe.run(sftp.put(dir.path().join("from"), to, options));
+        (result, seen(&dir.path().join(to)))
+    };
+    let (report, has) = put("skip", Links::Skip, Overwrite::Replace);
+    assert_eq!((has, report.unwrap().skipped_count), (set(&PLAIN), 7));
+
+    let (report, has) = put("follow", Links::Follow, Overwrite::Replace);
+    assert_eq!(has, followed());
+    assert_eq!(skipped(&report.unwrap()), why(&CIRCLES));
+
+    let absolute = format!(
+        "absolute -> {}",
+        dir.path().join("outside/secret").display()
+    );
+    let links = set(&[
+        "to_f -> f",
+        "b/to_deep -> ../a/deep",
+        "a/up -> ..",
+        "broken -> nowhere",
+        "round -> round",
+        "out -> ../outside",
+        &absolute,
+    ]);
+    for _ in 0..2 {
+        let (report, has) = put("copy", Links::Copy, Overwrite::Replace);
+        assert_eq!(has, &set(&PLAIN) | &links);
+        let report = report.unwrap();
+        assert_eq!(
+            (report.files, report.links, report.skipped_count),
+            (3, 7, 0)
+        );
+    }
+    // What is there stays where it is to.
+    fs::remove_file(dir.path().join("copy/to_f")).unwrap();
+    fs::write(dir.path().join("copy/to_f"), "mine").unwrap();
+    let (result, has) = put("copy", Links::Copy, Overwrite::Never);
+    let TransferError::Incomplete { report } = result.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!((report.links, report.failed_count), (0, 10));
+    assert!(has.contains("to_f: mine"));
+    // A link takes the place of a file, and of nothing else.
+    fs::remove_file(dir.path().join("copy/broken")).unwrap();
+    fs::create_dir(dir.path().join("copy/broken")).unwrap();
+    let (result, has) = put("copy", Links::Copy, Overwrite::Replace);
+    let TransferError::Incomplete { report } = result.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!((report.links, report.failed_count), (6, 1));
+    assert!(has.contains("to_f -> f") && has.contains("broken"));
+    let temporary = |line: &String| line.contains(".ketch-");
+    assert!(!has.iter().any(temporary), "{has:?}");
+}
+
+#[test]
+fn what_is_followed_is_filtered_as_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    tree(dir.path());
+    let mut pipe = Pipe::open(dir.path());
+    let sftp = pipe.sftp.clone();
+    let filter = || {
+        let filter = Filter::new().exclude("to_*/").unwrap();
+        filter.exclude("secret").unwrap()
+    };
+    let get = GetOptions::new().recursive(true).links(Links::Follow);
+    let get = get.select(filter());
+    let report = pipe.run(sftp.get("from", dir.path().join("here"), get));
+    let put = PutOptions::new().recursive(true).links(Links::Follow);
+    let put = put.select(filter());
+    let sent = pipe.run(sftp.put(dir.path().join("from"), "there", put));
+    assert_eq!(report.unwrap().excluded, 2);
+    assert_eq!(sent.unwrap().excluded, 2);
+    let mut wanted = followed();
+    for gone in ["b/to_deep", "b/to_deep/h: h", "out/secret: s"] {
+        wanted.remove(gone);
+    }
+    assert_eq!(seen(&dir.path().join("here")), wanted);
+    assert_eq!(seen(&dir.path().join("there")), wanted);
+}
+
+fn packet(id: RequestId, response: &Response<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    response.encode_packet(id, &mut out);
+    out
+}
+
+fn of_kind(file_type: FileType) -> Attrs {
+    Attrs::with_permissions(file_type.mode_bits() | 0o777)
+}
+
+fn entry(name: &[u8], attrs: Attrs) -> NameEntry<'_> {
+    NameEntry {
+        filename: name,
+        longname: b"",
+        attrs: attrs.into(),
+    }
+}
+
+/// A server whose `/t` holds what is said, once, whose links lead to `target`, and that calls
+/// everything a file that it is asked about.
+fn liar(listed: &'static [(&'static str, FileType)], target: &'static [u8]) -> Sim {
+    let mut sim = Sim::new(Habits::default(), 1);
+    sim.settle();
+    sim.server.dir("/t");
+    for (name, file_type) in listed {
+        let path = format!("/t/{name}");
+        if *file_type == FileType::Directory {
+            sim.server.dir(&path);
+            sim.server.file(&format!("{path}/f"), b"evil".to_vec());
+        } else {
+            sim.server.file(&path, b"evil".to_vec());
+        }
+    }
+    let mut turns = 0;
+    sim.server.lies = Some(Box::new(move |id, request| match request {
+        Request::Readdir(_) if turns < 2 => {
+            turns += 1;
+            let entries: Vec<_> = listed
+                .iter()
+                .map(|(name, file_type)| entry(name.as_bytes(), of_kind(*file_type)))
+                .collect();
+            let end = Status::new(StatusCode::EOF);
+            Some(match turns {
+                1 => packet(id, &Response::Name(Names::new(&entries))),
+                _ => packet(id, &Response::Status(end)),
+            })
+        }
+        Request::Readlink(_) => {
+            let entries = [entry(target, Attrs::NONE)];
+            Some(packet(id, &Response::Name(Names::new(&entries))))
+        }
+        _ => None,
+    }));
+    sim
+}
+
+#[test]
+fn nothing_is_written_through_a_link_that_the_server_planted() {
+    const LINK: (&str, FileType) = ("x", FileType::Symlink);
+    const DIRECTORY: (&str, FileType) = ("x", FileType::Directory);
+    for listed in [&[LINK, DIRECTORY], &[DIRECTORY, LINK]] {
+        // Outside stands what a link would lead to.
+        let outside = tempfile::tempdir().unwrap();
+        let dir = outside.path().join("here");
+        fs::create_dir_all(dir.join("victim")).unwrap();
+        let mut sim = liar(listed, b"victim");
+        let sftp = sim.sftp.clone();
+        let options = GetOptions::new().recursive(true).links(Links::Copy);
+        let result = sim.run(sftp.get("/t", &dir, options));
+        let has = seen(&dir);
+        assert!(
+            !has.iter().any(|line| line.starts_with("victim/")),
+            "{has:?}"
+        );
+        // One of the two has the name, and the other has failed.
+        match result {
+            Err(TransferError::Incomplete { report }) => {
+                assert_eq!(report.failed_count, 1, "{has:?}");
+            }
+            other => panic!("{other:?} {has:?}"),
+        }
+        assert!(
+            has.contains("x -> victim") || has.contains("x/f: evil"),
+            "{has:?}"
+        );
+    }
+}
+
+#[test]
+fn links_out_of_the_destination_are_not_made() {
+    let targets: [&[u8]; 7] = [
+        b"/etc/passwd",
+        b"..",
+        b"../victim",
+        b"y/../../victim",
+        b"./../victim",
+        b"a\0b",
+        b"",
+    ];
+    for target in targets {
+        let outside = tempfile::tempdir().unwrap();
+        let dir = outside.path().join("here");
+        let mut sim = liar(
+            &[("x", FileType::Symlink), ("y", FileType::Regular)],
+            target,
+        );
+        let sftp = sim.sftp.clone();
+        let options = GetOptions::new().recursive(true).links(Links::Copy);
+        let report = sim.run(sftp.get("/t", &dir, options)).unwrap();
+        assert_eq!((report.files, report.links), (1, 0), "{target:?}");
+        assert_eq!(report.skipped[0].why, WhySkipped::LeadsOut, "{target:?}");
+        assert_eq!(seen(outside.path()), set(&["here", "here/y: evil"]));
+    }
+}
+
+#[test]
+fn a_circle_that_the_server_denies_ends_at_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new(Habits::default(), 1);
+    sim.settle();
+    sim.server.dir("/t");
+    let mut turns = 0_u32;
+    let mut places = 0_u32;
+    // Every directory holds one link, which leads to a directory; each is said to be elsewhere.
+    sim.server.lies = Some(Box::new(move |id, request| match request {
+        Request::Stat(stat) if stat.path != b"/t" => {
+            let attrs = of_kind(FileType::Directory);
+            Some(packet(id, &Response::Attrs(attrs.into())))
+        }
+        Request::Realpath(_) => {
+            places += 1;
+            let name = format!("/{places}");
+            let entries = [entry(name.as_bytes(), Attrs::NONE)];
+            Some(packet(id, &Response::Name(Names::new(&entries))))
+        }
+        Request::Opendir(_) => {
+            turns = 0;
+            Some(packet(id, &Response::Handle(b"h")))
+        }
+        Request::Readdir(_) => {
+            turns += 1;
+            let entries = [entry(b"l", of_kind(FileType::Symlink))];
+            let end = Status::new(StatusCode::EOF);
+            Some(match turns {
+                1 => packet(id, &Response::Name(Names::new(&entries))),
+                _ => packet(id, &Response::Status(end)),
+            })
+        }
+        _ => None,
+    }));
+    let sftp = sim.sftp.clone();
+    let options = GetOptions::new().recursive(true).links(Links::Follow);
+    let error = sim.run(sftp.get("/t", dir.path(), options)).unwrap_err();
+    let TransferError::Incomplete { report } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((report.failed_count, report.directories), (1, 65));
+    assert!(matches!(
+        report.failed[0].error,
+        TransferError::TooMuch { .. }
+    ));
+}
+
+/// The simulated server learns links: it keeps those that it is asked for.
+fn keeper(posix: bool, taken: bool) -> (Sim, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    let mut habits = Habits::default();
+    if !posix {
+        habits.extensions.clear();
+    }
+    let mut sim = Sim::new(habits, 1);
+    sim.settle();
+    if taken {
+        sim.server.dir("/t");
+        sim.server.nodes.insert(b"/t/l".to_vec(), Node::Link);
+    }
+    let log: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
+    let told = std::sync::Arc::clone(&log);
+    let mut free = !taken;
+    sim.server.lies = Some(Box::new(move |id, request| {
+        let answer = |code, line: String| {
+            told.lock().unwrap().push(line);
+            Some(packet(id, &Response::Status(Status::new(code))))
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match request {
+            Request::Symlink(link) => {
+                let line = format!("{} -> {}", text(link.link), text(link.target));
+                let status = if free || link.link != b"/t/l" {
+                    StatusCode::OK
+                } else {
+                    StatusCode::FAILURE
+                };
+                answer(status, line)
+            }
+            Request::Remove(remove) => {
+                free |= remove.path == b"/t/l";
+                answer(StatusCode::OK, format!("rm {}", text(remove.path)))
+            }
+            Request::Extended(ketch_protocol::Extension::PosixRename(rename)) => {
+                answer(StatusCode::OK, format!("mv {}", text(rename.to)))
+            }
+            _ => None,
+        }
+    }));
+    (sim, log)
+}
+
+#[test]
+fn a_server_without_posix_rename_loses_the_old_name_for_a_moment() {
+    for (posix, taken, wanted) in [
+        (false, false, &["/t/l -> f"][..]),
+        (false, true, &["/t/l -> f", "rm /t/l", "/t/l -> f"]),
+        (true, true, &["-> f", "mv /t/l"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("f", dir.path().join("l")).unwrap();
+        let (mut sim, log) = keeper(posix, taken);
+        let sftp = sim.sftp.clone();
+        let options = PutOptions::new().recursive(true).links(Links::Copy);
+        let report = sim.run(sftp.put(dir.path(), "/t", options)).unwrap();
+        assert_eq!(report.links, 1);
+        let log = log.lock().unwrap().clone();
+        assert_eq!(log.len(), wanted.len(), "{log:?}");
+        for (line, wanted) in log.iter().zip(wanted) {
+            assert!(line.ends_with(wanted), "{log:?}");
+        }
+        let remarks: Vec<_> = report.remarks.iter().map(|remark| remark.what).collect();
+        let remarked = (!posix && taken).then_some(Remarkable::NotReplacedAtomically);
+        assert_eq!(remarks, Vec::from_iter(remarked));
+    }
+}
+
+#[test]
+fn a_server_that_makes_no_links_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    fs::write(dir.path().join("f"), "f").unwrap();
+    let habits = Habits {
+        fails: Some((PacketType::SYMLINK, 1, StatusCode::OP_UNSUPPORTED)),
+        ..Habits::default()
+    };
+    let mut sim = Sim::new(habits, 1);
+    let sftp = sim.sftp.clone();
+    let options = PutOptions::new().recursive(true).links(Links::Copy);
+    let error = sim.run(sftp.put(dir.path(), "/t", options)).unwrap_err();
+    let TransferError::Incomplete { report } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((report.files, report.failed_count), (1, 1));
+    assert_eq!(report.failed[0].error.kind(), Kind::Unsupported);
+    sim.settle();
+    assert_eq!(sim.server.paths(), ["/", "/t", "/t/f"]);
+}
