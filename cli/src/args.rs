@@ -7,7 +7,7 @@ mod paths;
 mod sync;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -314,6 +314,15 @@ pub(crate) struct ConnectArgs {
     /// Ask nothing: fail where a password, a passphrase or about a host would be asked
     #[arg(long)]
     pub(crate) batch: bool,
+    /// Use IPv4 addresses alone
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Use IPv6 addresses alone
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+    /// Address of this machine to connect from
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bind_address: Option<IpAddr>,
     /// Longest time to reach an address of the server, and for the handshake [default: 10s, 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) connect_timeout: Option<Duration>,

@@ -6,10 +6,11 @@ mod sync;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ketch_client::config::{AlgorithmSpec, JumpHost, SshConfig};
+use ketch_client::config::{AddressFamily, AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{
     Destination, Durability, Filter, Links, Preserve, Profile, RemotePath, Resume, Sparse, Streams,
     Verify,
@@ -50,6 +51,9 @@ pub(crate) struct Connection {
     pub(crate) password_file: Option<PathBuf>,
     /// Whether the user may be asked: for passwords and passphrases, and about hosts.
     pub(crate) may_ask: bool,
+    /// Which addresses may be used, on the way too, whatever the configuration says.
+    pub(crate) address_family: Option<AddressFamily>,
+    pub(crate) bind_address: Option<IpAddr>,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
 }
@@ -391,6 +395,12 @@ fn connection_to(destination: Destination, args: ConnectArgs) -> Connection {
         has_memory: !args.no_host_memory,
         password_file: args.password_file,
         may_ask: !args.batch,
+        address_family: match (args.ipv4, args.ipv6) {
+            (true, _) => Some(AddressFamily::Inet),
+            (false, true) => Some(AddressFamily::Inet6),
+            (false, false) => None,
+        },
+        bind_address: args.bind_address,
         connect_timeout: args.connect_timeout,
         timeout: args.timeout,
     }

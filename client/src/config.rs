@@ -39,13 +39,14 @@ mod tests;
 
 pub use algorithms::{AlgorithmSpec, Chosen};
 pub use error::{ConfigError, ExpandError, Fault, Place, ValueError, Warning};
-pub use options::{AddressFamily, HostKeyChecking, UpdateHostKeys};
+pub use options::{HostKeyChecking, UpdateHostKeys};
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::destination::{Host, User};
+pub use crate::route::AddressFamily;
 use crate::route::{HOPS_MAX, ProxyCommand};
 use load::{Load, Owner, Query};
 use local::Local;

@@ -24,6 +24,7 @@ pub use error::{ConnectError, HopsFault, Skipped, Stage, Tried};
 pub use questions::{PasswordQuestion, ServerPrompt, ServerQuestions, WhichPassword};
 pub use timeouts::Timeouts;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use crate::identity::Identity;
 use crate::memory::HostMemory;
 use crate::platform::account;
 use crate::reconnect::Reconnect;
-use crate::route::{Endpoint, HOPS_MAX, Route, RouteStream};
+use crate::route::{AddressFamily, Dialling, Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
 use early::Early;
 use offers::Credentials;
@@ -75,8 +76,10 @@ pub struct Connect {
     preferences: Preferences,
     keep_host_key_order: bool,
     rekey_bytes: Option<u64>,
+    rekey_interval: Option<Duration>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
+    dialling: Dialling,
     route: Route,
     memory: Option<Arc<dyn HostMemory>>,
     for_sftp: bool,
@@ -97,8 +100,10 @@ impl Connect {
             preferences: Profile::default().for_client(),
             keep_host_key_order: false,
             rekey_bytes: None,
+            rekey_interval: None,
             receive_pause: None,
             timeouts: Timeouts::default(),
+            dialling: Dialling::default(),
             route: Route::Direct,
             memory: None,
             for_sftp: false,
@@ -272,6 +277,13 @@ impl Connect {
         self
     }
 
+    /// Time after which keys are exchanged anew, whatever was sent. Default: one hour.
+    #[must_use]
+    pub fn rekey_interval(mut self, interval: Duration) -> Self {
+        self.rekey_interval = Some(interval);
+        self
+    }
+
     /// Lets the stream fill for so long when bulk data comes in small pieces, which spares both sides
     /// wake-ups. Default: never.
     ///
@@ -287,6 +299,32 @@ impl Connect {
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Which addresses may be connected to, of the server or of the proxy before it. Default: both
+    /// families, whichever answers first.
+    #[must_use]
+    pub fn address_family(mut self, family: AddressFamily) -> Self {
+        self.dialling.family = family;
+        self
+    }
+
+    /// The address of this machine to connect from; what has no address of its family cannot be
+    /// reached. Default: the system chooses.
+    #[must_use]
+    pub fn bind_address(mut self, address: IpAddr) -> Self {
+        self.dialling.from = Some(address);
+        self
+    }
+
+    /// How often all addresses are tried, a second apart, until TCP connects to one. Default: once.
+    ///
+    /// It is for a server that starts at the same time; when a connection is made anew after it was
+    /// lost, [`Connect::reconnect`] and [`Reconnecting`](crate::Reconnecting) say.
+    #[must_use]
+    pub fn connection_attempts(mut self, attempts: u32) -> Self {
+        self.dialling.attempts = attempts;
         self
     }
 
@@ -396,8 +434,10 @@ impl Connect {
             preferences: self.preferences,
             keep_host_key_order: self.keep_host_key_order,
             rekey_bytes: self.rekey_bytes,
+            rekey_interval: self.rekey_interval,
             receive_pause: self.receive_pause,
             timeouts: self.timeouts,
+            dialling: self.dialling,
             guess: None,
             only_safe: false,
             early: Early::default(),
@@ -416,8 +456,10 @@ struct Plan {
     preferences: Preferences,
     keep_host_key_order: bool,
     rekey_bytes: Option<u64>,
+    rekey_interval: Option<Duration>,
     receive_pause: Option<Duration>,
     timeouts: Timeouts,
+    dialling: Dialling,
     /// What the host chose last time.
     guess: Option<Remembered>,
     /// Offers nothing that needs strict key exchange.
@@ -441,6 +483,9 @@ impl Plan {
         }
         config.remembered.clone_from(&self.guess);
         config.common.rekey.bytes = self.rekey_bytes;
+        if let Some(interval) = self.rekey_interval {
+            config.common.rekey.interval = interval;
+        }
         config.common.timers.receive_pause = self.receive_pause;
         config
     }

@@ -30,7 +30,8 @@ pub use command::{CommandError, ProxyCommand};
 pub use error::{ProxyError, ProxyFault};
 pub(crate) use jump::HOPS_MAX;
 pub(crate) use stream::RouteStream;
-pub use tcp::Unreachable;
+pub(crate) use tcp::Dialling;
+pub use tcp::{AddressFamily, Unreachable};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -172,17 +173,18 @@ impl Route {
         &self,
         target: &Endpoint,
         user: &User,
+        dialling: &Dialling,
         timeouts: &Timeouts,
     ) -> Result<RouteStream, ConnectError> {
         let stream = match self {
-            Self::Direct => tcp::dial(target, timeouts)
+            Self::Direct => tcp::dial(target, dialling, timeouts)
                 .await
                 .map_err(|error| ConnectError::dialling(&target.host, error))?,
             Self::HttpConnect { proxy, credentials } => {
                 let talk = async |stream: &mut TcpStream| {
                     http_connect::connect(stream, target, credentials.as_ref()).await
                 };
-                through(proxy, target, timeouts, talk).await?
+                through(proxy, target, dialling, timeouts, talk).await?
             }
             Self::Socks4 { proxy, user } => {
                 let user = user.as_deref().unwrap_or_default();
@@ -190,7 +192,7 @@ impl Route {
                     let address = socks4::address(target, timeouts.tcp).await?;
                     socks4::connect(stream, address, user, target.port).await
                 };
-                through(proxy, target, timeouts, talk).await?
+                through(proxy, target, dialling, timeouts, talk).await?
             }
             Self::Socks4a { proxy, user } => {
                 let user = user.as_deref().unwrap_or_default();
@@ -198,13 +200,13 @@ impl Route {
                     let address = socks4::address_or_name(target)?;
                     socks4::connect(stream, address, user, target.port).await
                 };
-                through(proxy, target, timeouts, talk).await?
+                through(proxy, target, dialling, timeouts, talk).await?
             }
             Self::Socks5 { proxy, credentials } => {
                 let talk = async |stream: &mut TcpStream| {
                     socks5::connect(stream, target, credentials.as_ref()).await
                 };
-                through(proxy, target, timeouts, talk).await?
+                through(proxy, target, dialling, timeouts, talk).await?
             }
             Self::Jump(hops) => return Box::pin(jump::open(hops, target)).await,
             Self::Command(command) => {
@@ -239,6 +241,7 @@ impl Route {
 async fn through(
     proxy: &Endpoint,
     target: &Endpoint,
+    dialling: &Dialling,
     timeouts: &Timeouts,
     talk: impl AsyncFnOnce(&mut TcpStream) -> Result<(), ProxyFault>,
 ) -> Result<TcpStream, ConnectError> {
@@ -249,7 +252,7 @@ async fn through(
             fault,
         })
     };
-    let dialled = tcp::dial(proxy, timeouts).await;
+    let dialled = tcp::dial(proxy, dialling, timeouts).await;
     let mut stream = dialled.map_err(|error| failed(error.into()))?;
     match timeout(timeouts.proxy, talk(&mut stream)).await {
         Ok(Ok(())) => Ok(stream),

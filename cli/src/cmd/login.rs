@@ -188,6 +188,11 @@ async fn way(connection: &Connection) -> Result<Vec<HostConfig>, Failed> {
         let text = escaped(warning.to_string().as_bytes());
         eprintln!("ketch: {text}");
     }
+    for config in &mut way {
+        // TCP leads to the first of them alone, whichever that is.
+        config.address_family = connection.address_family.or(config.address_family);
+        config.bind_address = connection.bind_address.or(config.bind_address);
+    }
     if let Some(target) = way.last_mut() {
         let typed = &connection.algorithms;
         let replace = |list: &mut Option<AlgorithmSpec>, typed: &Option<AlgorithmSpec>| {

@@ -389,3 +389,23 @@ fn a_command_runs_with_our_streams_and_ends_with_its_code() {
     let large = "x".repeat(3 << 20);
     assert_eq!(run(&["cat"], large.as_bytes()), said(0, &large, ""));
 }
+
+#[test]
+fn a_connection_comes_from_the_address_and_the_family_that_were_named() {
+    let scene = Scene::start(&[]);
+    scene.known(&format!("gate {}", scene.server.host_key().public_key()));
+    scene.configure(&format!(
+        "{FILES}    HostKeyAlias gate\n    BindAddress 127.0.0.9\n    AddressFamily inet\n"
+    ));
+    let from = |args: &[&str]| {
+        let command = ["--", "echo $SSH_CONNECTION"];
+        let output = scene.ketch(&[&["exec", "files"], args, &command[..]].concat());
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(from(&[]), "127.0.0.9");
+    assert_eq!(from(&["--bind-address", "127.0.0.10"]), "127.0.0.10");
+    let told = scene.fails(&["ls", "-6", "files:"], 4);
+    assert!(told.contains("family"), "{told}");
+}

@@ -123,6 +123,18 @@ impl Connect {
         if let Some(bytes) = config.rekey_bytes {
             connect = connect.rekey_bytes(bytes);
         }
+        if let Some(interval) = config.rekey_interval {
+            connect = connect.rekey_interval(interval);
+        }
+        if let Some(family) = config.address_family {
+            connect = connect.address_family(family);
+        }
+        if let Some(address) = config.bind_address {
+            connect = connect.bind_address(address);
+        }
+        if let Some(attempts) = config.connection_attempts {
+            connect = connect.connection_attempts(attempts);
+        }
         Ok(match &config.proxy {
             Some(ProxyChoice::Command(command)) if before.is_empty() => {
                 connect.route(Route::Command(command.clone()))

@@ -6,6 +6,7 @@ use super::algorithms::AlgorithmSpec;
 use super::error::Fault;
 use super::keyword::Keyword;
 use super::line::Statement;
+use crate::route::AddressFamily;
 
 /// Most files of one kind: keys, certificates, files of known hosts (OpenSSH: 100 and 32).
 pub(super) const FILES_OF_A_KIND_MAX: usize = 100;
@@ -36,17 +37,6 @@ pub enum UpdateHostKeys {
     Yes,
     /// The user is asked first.
     Ask,
-}
-
-/// Which addresses may be used (`AddressFamily`).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AddressFamily {
-    /// Both.
-    Any,
-    /// IPv4.
-    Inet,
-    /// IPv6.
-    Inet6,
 }
 
 /// The first values found.

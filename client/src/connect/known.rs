@@ -82,7 +82,9 @@ pub(super) async fn connect(
 impl Plan {
     async fn go(self, route: &Route) -> Result<LoggedIn, ConnectError> {
         let target = self.endpoint();
-        let stream = route.open(&target, &self.user, &self.timeouts).await?;
+        let stream = route
+            .open(&target, &self.user, &self.dialling, &self.timeouts)
+            .await?;
         self.log_in_by(stream).await
     }
 

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::config::SshConfig;
 use crate::hostkey::{HostKeyError, HostKeyPolicy};
 use crate::identity::IdentityError;
 use crate::{CloseReason, Failure as _, Kind, PublicKey};
@@ -453,7 +454,9 @@ async fn tcp_leads_to_a_session_and_small_packets_leave_at_once() {
     });
     let timeouts = Timeouts::default();
     let server = Endpoint::new("127.0.0.1".parse().unwrap(), port);
-    let stream = crate::route::tcp::dial(&server, &timeouts).await.unwrap();
+    let stream = crate::route::tcp::dial(&server, &Dialling::default(), &timeouts)
+        .await
+        .unwrap();
     assert!(stream.nodelay().unwrap());
     assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
 
@@ -617,4 +620,41 @@ async fn a_connection_on_which_nothing_is_asked_for_ends_where_that_is_wanted() 
     assert!(matches!(*why, CloseReason::Idle), "{why:?}");
     assert!(asked.elapsed() >= IDLE, "{:?}", asked.elapsed());
     assert_eq!(why.kind(), Kind::Network);
+}
+
+#[test]
+fn what_a_configuration_says_of_tcp_and_of_keys_takes_effect() {
+    let plan = |options: &[&str]| {
+        let mut config = SshConfig::none();
+        for option in options {
+            config = config.option(*option);
+        }
+        let config = config
+            .resolve(&"files".parse().unwrap(), None, None)
+            .unwrap();
+        let connect = Connect::from_config(&config, Vec::new()).unwrap();
+        connect.user("ann").allow_none().plan().unwrap()
+    };
+    let plain = plan(&[]);
+    assert_eq!(plain.dialling, Dialling::default());
+    let rekey = plain.config().common.rekey;
+    assert_eq!((rekey.bytes, rekey.interval.as_secs()), (None, 3600));
+
+    let said = plan(&[
+        "AddressFamily=inet6",
+        "BindAddress=2001:db8::7",
+        "ConnectionAttempts=4",
+        "RekeyLimit=1G 10m",
+    ]);
+    let expected = Dialling {
+        family: AddressFamily::Inet6,
+        from: Some("2001:db8::7".parse().unwrap()),
+        attempts: 4,
+    };
+    assert_eq!(said.dialling, expected);
+    let rekey = said.config().common.rekey;
+    assert_eq!(
+        (rekey.bytes, rekey.interval.as_secs()),
+        (Some(1 << 30), 600)
+    );
 }

@@ -7,13 +7,13 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Endpoint;
 use crate::connect::Timeouts;
@@ -25,12 +25,86 @@ const ADDRESSES_MAX: usize = 8;
 /// How long an address is tried alone before the next one joins it (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// How long it takes until all addresses are tried once more, where that is wanted (OpenSSH has the
+/// same pause).
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which addresses of a name may be used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AddressFamily {
+    /// Both families.
+    #[default]
+    Any,
+    /// IPv4 alone.
+    Inet,
+    /// IPv6 alone.
+    Inet6,
+}
+
+impl AddressFamily {
+    const fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Inet => address.is_ipv4(),
+            Self::Inet6 => address.is_ipv6(),
+        }
+    }
+}
+
+/// From where and how often addresses are connected to, and which.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Dialling {
+    pub family: AddressFamily,
+    /// The address of this machine to connect from; addresses of the other family are left out.
+    pub from: Option<IpAddr>,
+    /// How often all addresses are tried; zero counts as one.
+    pub attempts: u32,
+}
+
+impl Dialling {
+    fn may_use(&self, address: SocketAddr) -> bool {
+        let fits = |from: IpAddr| from.is_ipv4() == address.is_ipv4();
+        self.family.has(address.ip()) && self.from.is_none_or(fits)
+    }
+}
+
 /// Connects to the address of `to` that answers first.
-pub(crate) async fn dial(to: &Endpoint, timeouts: &Timeouts) -> Result<TcpStream, DialError> {
-    let addresses = look_up(to, timeouts.tcp).await.map_err(DialError::Lookup)?;
-    let connect = |address| dial_address(address, timeouts);
-    let stream = race(interleave(addresses), STAGGER, connect).await;
-    stream.map_err(DialError::Unreachable)
+pub(crate) async fn dial(
+    to: &Endpoint,
+    by: &Dialling,
+    timeouts: &Timeouts,
+) -> Result<TcpStream, DialError> {
+    let mut addresses = look_up(to, timeouts.tcp).await.map_err(DialError::Lookup)?;
+    addresses.retain(|address| by.may_use(*address));
+    if addresses.is_empty() {
+        let kind = io::ErrorKind::NotFound;
+        let error = io::Error::new(kind, "the name has no address of the wanted family");
+        return Err(DialError::Lookup(error));
+    }
+    let addresses = interleave(addresses);
+    let connect = |address| dial_address(address, by.from, timeouts);
+    let try_all = || race(addresses.clone(), STAGGER, connect);
+    persist(by.attempts, try_all)
+        .await
+        .map_err(DialError::Unreachable)
+}
+
+/// Tries so often, with a pause before each attempt but the first; the last failure counts.
+async fn persist<S, F>(attempts: u32, try_all: impl Fn() -> F) -> Result<S, Unreachable>
+where
+    F: Future<Output = Result<S, Unreachable>>,
+{
+    let mut left = attempts.max(1);
+    loop {
+        left -= 1;
+        match try_all().await {
+            Err(error) if left > 0 => {
+                tracing::debug!(%error, left, "no connection, it is tried again");
+                sleep(ATTEMPT_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// All addresses of a name, in the resolver's order; never none.
@@ -47,8 +121,19 @@ pub(super) async fn look_up(to: &Endpoint, limit: Duration) -> io::Result<Vec<So
     Ok(found)
 }
 
-async fn dial_address(address: SocketAddr, timeouts: &Timeouts) -> io::Result<TcpStream> {
-    let stream = timeout(timeouts.tcp, TcpStream::connect(address))
+async fn dial_address(
+    address: SocketAddr,
+    from: Option<IpAddr>,
+    timeouts: &Timeouts,
+) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    let stream = timeout(timeouts.tcp, socket.connect(address))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     tcp::tune(&stream, timeouts.keepalive, timeouts.gone_after())?;
@@ -198,12 +283,80 @@ mod tests {
             started.borrow_mut().push((address, millis(begun)));
             let (after, outcome) = answer(address);
             async move {
-                tokio::time::sleep(Duration::from_millis(after)).await;
+                sleep(Duration::from_millis(after)).await;
                 outcome.map(|()| address).map_err(io::Error::from)
             }
         })
         .await;
         (won, started.into_inner(), millis(begun))
+    }
+
+    #[test]
+    fn addresses_of_the_wanted_family_and_of_that_of_the_source_are_used() {
+        let all = addresses(&["[::1]:1", "192.0.2.1:1"]);
+        let of = |family, from: Option<&str>| {
+            let by = Dialling {
+                family,
+                from: from.map(|from| from.parse().unwrap()),
+                attempts: 1,
+            };
+            all.iter().map(|each| by.may_use(*each)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(AddressFamily::Any, None), [true, true]);
+        assert_eq!(of(AddressFamily::Inet, None), [false, true]);
+        assert_eq!(of(AddressFamily::Inet6, None), [true, false]);
+        assert_eq!(of(AddressFamily::Any, Some("192.0.2.9")), [false, true]);
+        assert_eq!(of(AddressFamily::Any, Some("::1")), [true, false]);
+        assert_eq!(of(AddressFamily::Inet, Some("::1")), [false, false]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_was_named() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let to = Endpoint::new("127.0.0.1".parse().unwrap(), port);
+        let timeouts = Timeouts::default();
+        let mut by = Dialling {
+            from: Some("127.0.0.9".parse().unwrap()),
+            ..Dialling::default()
+        };
+        let stream = dial(&to, &by, &timeouts).await.unwrap();
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!(peer.ip(), by.from.unwrap());
+        assert_eq!(stream.local_addr().unwrap(), peer);
+
+        // What cannot be bound to is an address that failed, and a family without addresses is told.
+        by.from = Some("192.0.2.77".parse().unwrap());
+        let error = dial(&to, &by, &timeouts).await.unwrap_err();
+        assert!(matches!(error, DialError::Unreachable(_)), "{error:?}");
+        by.from = None;
+        by.family = AddressFamily::Inet6;
+        let error = dial(&to, &by, &timeouts).await.unwrap_err();
+        let DialError::Lookup(error) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_addresses_are_tried_as_often_as_was_said_a_second_apart() {
+        let run = async |attempts: u32, succeeds_at: u32| {
+            let begun = Instant::now();
+            let count = std::cell::Cell::new(0);
+            let done = persist(attempts, async || {
+                count.set(count.get() + 1);
+                match count.get() == succeeds_at {
+                    true => Ok(()),
+                    false => Err(Unreachable { tried: Vec::new() }),
+                }
+            })
+            .await;
+            (done.is_ok(), count.get(), begun.elapsed().as_secs())
+        };
+        assert_eq!(run(0, 9).await, (false, 1, 0));
+        assert_eq!(run(1, 9).await, (false, 1, 0));
+        assert_eq!(run(4, 9).await, (false, 4, 3));
+        assert_eq!(run(4, 3).await, (true, 3, 2));
     }
 
     const BLACK_HOLE: u64 = 10_000;

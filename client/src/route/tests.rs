@@ -516,7 +516,9 @@ fn routes(proxy: &Endpoint) -> [Route; 4] {
 
 async fn open(route: &Route, timeouts: &Timeouts) -> ConnectError {
     let target = Endpoint::new("localhost".parse().unwrap(), 2222);
-    let opened = route.open(&target, &"ann".parse().unwrap(), timeouts).await;
+    let user = "ann".parse().unwrap();
+    let by = Dialling::default();
+    let opened = route.open(&target, &user, &by, timeouts).await;
     let error = opened.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("localhost:2222"), "{text}");
@@ -575,7 +577,12 @@ async fn a_stream_through_a_proxy_sends_small_packets_at_once() {
     };
     let timeouts = Timeouts::default();
     let opened = route
-        .open(&target(), &"ann".parse().unwrap(), &timeouts)
+        .open(
+            &target(),
+            &"ann".parse().unwrap(),
+            &Dialling::default(),
+            &timeouts,
+        )
         .await;
     let RouteStream::Tcp(stream) = opened.unwrap() else {
         panic!("a proxy is reached by TCP")
