@@ -13,6 +13,8 @@ use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+#[cfg(target_os = "linux")]
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -28,6 +30,9 @@ use crate::users::{Outcome, Steps, Users, Verdict};
 /// Milliseconds after which a client that acknowledges nothing counts as gone (tcp(7)).
 #[cfg(target_os = "linux")]
 const GONE_AFTER_MS: u32 = 90_000;
+/// Silence after which the system asks whether the client's machine is there, and asks again.
+#[cfg(target_os = "linux")]
+const ASKED_AFTER: Duration = Duration::from_secs(30);
 /// How long the accept loop pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -139,9 +144,8 @@ impl Server {
                         if let Err(error) = stream.set_nodelay(true) {
                             debug!(%peer, %error, "no TCP_NODELAY");
                         }
-                        // Only the system can tell that what was sent is never acknowledged.
                         #[cfg(target_os = "linux")]
-                        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, GONE_AFTER_MS);
+                        watch_for_silence(&stream);
                         let server = self.clone();
                         connections.spawn(async move {
                             server.run(stream, &peer, admitted).await;
@@ -348,6 +352,17 @@ impl Acceptor for Offer {
     }
 }
 
+/// Has the system notice a client that is gone, also while nobody is logged in: only it can tell that
+/// what was sent is never acknowledged. What it refuses is done without; SSH asks, too.
+#[cfg(target_os = "linux")]
+fn watch_for_silence(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let _ = sockopt::set_tcp_user_timeout(stream, GONE_AFTER_MS);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, ASKED_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(stream, ASKED_AFTER);
+}
+
 /// The connection was gone before it was accepted (accept(2)).
 fn is_about_connection(error: &io::Error) -> bool {
     matches!(
@@ -388,6 +403,20 @@ pub enum ServeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_system_watches_for_clients_that_are_gone() {
+        use rustix::net::sockopt;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, _) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let stream = stream.unwrap();
+        watch_for_silence(&stream);
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 90_000);
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap().as_secs(), 30);
+    }
 
     #[test]
     fn an_answer_comes_at_the_floor_or_at_its_doubles() {

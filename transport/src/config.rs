@@ -52,7 +52,8 @@ pub struct Timers {
     pub authentication: Duration,
     /// Silence after which the peer is asked whether it is there; `None` never asks. Default: 30 s.
     pub keepalive: Option<Duration>,
-    /// Unanswered questions after which the peer counts as gone. Default: 3.
+    /// Intervals of silence after which the peer counts as gone, two at the least: it is asked at the
+    /// end of each but the last. Default: 3, which with 30 s makes 90 s.
     pub keepalives_max: u32,
     /// How long output may wait of which the peer takes nothing, once somebody is logged in.
     /// Default: 60 s.

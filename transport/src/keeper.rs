@@ -29,6 +29,8 @@ pub(crate) struct Keeper {
     auth_deadline: Option<Instant>,
     keys_since: Instant,
     last_packet: Instant,
+    /// When the peer was asked last whether it is there, and how often since it was heard of.
+    asked_at: Instant,
     keepalives: u32,
     /// Since when output waits of which the stream takes nothing.
     output_since: Option<Instant>,
@@ -47,6 +49,7 @@ impl Keeper {
             auth_deadline: None,
             keys_since: now,
             last_packet: now,
+            asked_at: now,
             keepalives: 0,
             output_since: None,
             peer_rekeys: 0,
@@ -180,7 +183,8 @@ impl Keeper {
 
     fn keepalive_at(&self) -> Option<Instant> {
         let interval = self.timers.keepalive?;
-        Some(self.last_packet + interval * (self.keepalives + 1))
+        // Each question has its time for an answer, also where this process stood still meanwhile.
+        Some(self.last_packet.max(self.asked_at) + interval)
     }
 
     /// Says whether a keepalive is due.
@@ -209,10 +213,12 @@ impl Keeper {
         if !authenticated || !passed(self.keepalive_at()) {
             return Ok(false);
         }
-        if self.keepalives >= self.timers.keepalives_max {
+        let intervals = self.keepalives + 1;
+        if intervals >= self.timers.keepalives_max.max(2) {
             return Err(ConnectionError::TimedOut(Deadline::Keepalive));
         }
-        self.keepalives += 1;
+        self.keepalives = intervals;
+        self.asked_at = now;
         Ok(true)
     }
 }

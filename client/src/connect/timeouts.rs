@@ -35,7 +35,8 @@ pub struct Timeouts {
     /// Silence after which the server is asked whether it is there; `None` never asks. Default:
     /// 30 s.
     pub keepalive: Option<Duration>,
-    /// Unanswered questions after which the server counts as gone. Default: 3.
+    /// Intervals of silence after which the server counts as gone, two at the least: it is asked at
+    /// the end of each but the last. Default: 3, which with 30 s makes 90 s.
     pub keepalives_max: u32,
 }
 
@@ -60,6 +61,6 @@ impl Timeouts {
     /// connection: as long as SSH itself would wait.
     pub(crate) fn gone_after(&self) -> Duration {
         let keepalive = self.keepalive.unwrap_or(Duration::from_secs(30));
-        keepalive.saturating_mul(self.keepalives_max.max(1))
+        keepalive.saturating_mul(self.keepalives_max.max(2))
     }
 }

@@ -339,7 +339,8 @@ fn single_packets_do_not_put_off_the_end_of_a_login() {
 fn a_silent_peer_is_asked_and_then_given_up() {
     for role in [Role::Client, Role::Server] {
         let mut rig = Rig::at(role, true, State::InUse);
-        for _ in 0..3 {
+        let begun = rig.now;
+        for _ in 0..2 {
             assert_eq!(
                 rig.machine.poll_timeout(),
                 Some(rig.now + Duration::from_secs(30))
@@ -349,12 +350,19 @@ fn a_silent_peer_is_asked_and_then_given_up() {
         }
         let outcome = rig.wait(Duration::from_secs(30)).unwrap_err();
         assert_eq!(outcome, ConnectionError::TimedOut(Deadline::Keepalive));
+        assert_eq!(rig.now - begun, Duration::from_secs(90));
         // Whatever it says, it is there.
         let mut rig = Rig::at(role, true, State::InUse);
         for _ in 0..20 {
             rig.wait(Duration::from_secs(30)).unwrap();
             rig.tell(&data(CHANNEL, b"d")).unwrap();
         }
+        // A process that stood still for an hour asks first, and waits for the answer.
+        let mut rig = Rig::at(role, true, State::InUse);
+        rig.wait(Duration::from_secs(3600)).unwrap();
+        rig.wait(Duration::from_secs(29)).unwrap();
+        rig.tell(&data(CHANNEL, b"d")).unwrap();
+        rig.wait(Duration::from_secs(30)).unwrap();
     }
 }
 
