@@ -9,8 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ketch_keys::PublicKey;
 use ketch_protocol::Escaped;
+use ketch_transport::auth::Method;
 use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
+use ketch_transport::error::ConnectionError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(target_os = "linux")]
@@ -20,10 +22,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::admission::{Admission, AdmissionLimits, Admitted};
+use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::ServerBuilder;
 use crate::credentials::Moment;
+use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
 use crate::users::{Outcome, Steps, Users, Verdict};
 
@@ -85,10 +88,9 @@ impl Server {
         config: ServerConfig,
         users: Users,
         subsystems: Subsystems,
-        admission: AdmissionLimits,
+        admission: Arc<Admission>,
         shutdown_time: Duration,
     ) -> Self {
-        let admission = Admission::new(admission);
         let phase = watch::Sender::new(Phase::Running);
         Self {
             inner: Arc::new(Inner {
@@ -136,8 +138,9 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let Some(admitted) = self.inner.admission.admit(Some(peer.ip())) else {
-                            debug!(%peer, "connection refused: too many");
+                        let Some(admitted) = self.inner.admission.admit(Some(peer.ip()), now())
+                        else {
+                            debug!(%peer, "connection refused");
                             continue;
                         };
                         // Small packets must not wait for the peer's delayed acknowledgement.
@@ -185,7 +188,7 @@ impl Server {
         let admitted = self
             .inner
             .admission
-            .admit(None::<IpAddr>)
+            .admit(None::<IpAddr>, now())
             .ok_or(ServeError::TooMany)?;
         if *self.inner.phase.borrow() > Phase::Running {
             return Err(ServeError::Stopped);
@@ -213,6 +216,10 @@ impl Server {
     {
         let source = Some(peer.ip());
         let name = peer.to_string();
+        let _crash = CrashWatch {
+            admission: &self.inner.admission,
+            address: peer.ip(),
+        };
         if let Err(why) = self.connection(stream, &name, source, admitted).await {
             debug!(%peer, %why, "connection ended before login");
         }
@@ -231,10 +238,15 @@ impl Server {
     {
         let login = Login::server(stream, self.inner.config.clone())?;
         let mut phase = self.inner.phase.subscribe();
-        let (login, outcome) = tokio::select! {
-            result = self.login(login, peer, source) => result?,
+        let mut failures = 0;
+        let result = tokio::select! {
+            result = self.login(login, peer, source, &admitted, &mut failures) => result,
             () = reached(&mut phase, Phase::Stopping) => return Err(CloseReason::Requested),
         };
+        let (login, outcome) = result.inspect_err(|why| {
+            let offence = offence(why, failures);
+            self.inner.admission.note(source, offence, now());
+        })?;
         admitted.established();
         let Outcome { account, sftp_only } = outcome;
         info!(peer, user = %account.policy.user, "logged in");
@@ -262,6 +274,8 @@ impl Server {
         mut login: Login<S>,
         peer: &str,
         source: Option<IpAddr>,
+        admitted: &Admitted,
+        failures: &mut u32,
     ) -> Result<(Login<S>, Outcome), CloseReason>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -270,8 +284,12 @@ impl Server {
         let mut steps = Steps::default();
         loop {
             match login.next().await? {
+                LoginEvent::KeysWanted => {
+                    let _turn = admitted.turn().await;
+                    login.exchange_keys()?;
+                }
                 LoginEvent::Attempt(attempt) => {
-                    let came = Instant::now();
+                    let came = now();
                     let (user, method) = (&attempt.user, &attempt.method);
                     let moment = Moment {
                         source,
@@ -288,13 +306,17 @@ impl Server {
                         }
                         Verdict::Acceptable => login.accept_auth()?,
                         Verdict::Rejected(floor) => {
-                            sleep_until(answer_time(came, floor, Instant::now()).into()).await;
+                            sleep_until(answer_time(came, floor, now()).into()).await;
                             info!(
                                 peer,
                                 user = %Escaped(attempt.user.as_bytes()),
                                 method = attempt.method.name(),
                                 "login refused"
                             );
+                            // Asking which methods there are is no failure.
+                            if !matches!(method, Method::None) {
+                                *failures += 1;
+                            }
                             login.reject_auth()?;
                         }
                     }
@@ -311,10 +333,39 @@ impl Server {
     }
 }
 
+/// What a connection did on which nobody was let in.
+const fn offence(why: &CloseReason, failures: u32) -> Offence {
+    match why {
+        CloseReason::Connection(ConnectionError::TimedOut(_)) => Offence::GraceExceeded,
+        _ if failures > 0 => Offence::AuthFail,
+        _ => Offence::NoAuth,
+    }
+}
+
+/// Notes when whoever holds it panics: what made us do that can be sent again.
+struct CrashWatch<'a> {
+    admission: &'a Admission,
+    address: IpAddr,
+}
+
+impl Drop for CrashWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.admission
+                .note(Some(self.address), Offence::Crash, now());
+        }
+    }
+}
+
 /// Waits until the server's end has come so far.
 async fn reached(phase: &mut watch::Receiver<Phase>, least: Phase) {
     // The sender lives as long as the server, of which whoever waits has a clone.
     let _ = phase.wait_for(|phase| *phase >= least).await;
+}
+
+/// The runtime's time, which tests can hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Seconds since 1970; a clock before that is none, and lets nothing be valid that has a beginning.

@@ -9,9 +9,10 @@ use ketch_transport::config::{CommonConfig, HostKey, ServerConfig};
 use ketch_transport::driver::Application;
 
 use crate::accept::Server;
-use crate::admission::AdmissionLimits;
+use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
+use crate::penalties::Penalties;
 use crate::subsystems::Subsystems;
 use crate::users::{Trust, User, Users};
 
@@ -51,16 +52,25 @@ pub struct ServerLimits {
     pub half_open_max: usize,
     /// The same from one address (IPv6: one /64). Default: 20.
     pub half_open_per_source_max: usize,
+    /// First key exchanges that are computed at a time: anybody may ask for one, and they cost the
+    /// server more than the client. Others wait for their turn. Default: as many as there are
+    /// processors.
+    pub key_exchanges_max: usize,
+    /// The same from one address (IPv6: one /64). Default: half of that, and one at the least.
+    pub key_exchanges_per_source_max: usize,
     /// Open files and directories of all sessions. Default: 4096.
     pub handles_max: usize,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             connections_max: 512,
             half_open_max: 100,
             half_open_per_source_max: 20,
+            key_exchanges_max: processors,
+            key_exchanges_per_source_max: (processors / 2).max(1),
             handles_max: SERVER_HANDLES_MAX,
         }
     }
@@ -78,6 +88,8 @@ pub struct ServerBuilder {
     subsystems: Subsystems,
     trust: Trust,
     banner: Option<String>,
+    /// As they were set; `Some(None)` for none.
+    penalties: Option<Option<Penalties>>,
 }
 
 impl ServerBuilder {
@@ -136,6 +148,20 @@ impl ServerBuilder {
         self
     }
 
+    /// How long sources are kept out that behave badly. Default: [`Penalties::default`], as OpenSSH
+    /// does it.
+    pub fn penalties(mut self, penalties: Penalties) -> Self {
+        self.penalties = Some(Some(penalties));
+        self
+    }
+
+    /// Keeps nobody out for what they did before: where all clients come from one address, as behind
+    /// a proxy, one of them could keep out all others.
+    pub fn without_penalties(mut self) -> Self {
+        self.penalties = Some(None);
+        self
+    }
+
     /// Algorithms, windows and re-keying of the transport. Its timers for handshake and
     /// authentication are set by [`ServerBuilder::timeouts`].
     pub fn transport(mut self, transport: CommonConfig) -> Self {
@@ -184,7 +210,9 @@ impl ServerBuilder {
             subsystems,
             trust,
             banner,
+            penalties,
         } = self;
+        let penalties = penalties.unwrap_or_else(|| Some(Penalties::default()));
         if host_keys.is_empty() {
             return Err(BuildError::NoHostKey);
         }
@@ -194,17 +222,20 @@ impl ServerBuilder {
         let mut config = ServerConfig::new(host_keys);
         config.methods = users.methods();
         config.banner = banner;
+        config.ask_before_keys = true;
         config.common = transport;
         let admission = AdmissionLimits {
             connections: limits.connections_max,
             half_open: limits.half_open_max,
             half_open_per_source: limits.half_open_per_source_max,
+            key_exchanges: limits.key_exchanges_max,
+            key_exchanges_per_source: limits.key_exchanges_per_source_max,
         };
         Ok(Server::new(
             config,
             users,
             subsystems,
-            admission,
+            Admission::new(admission, penalties),
             timeouts.shutdown,
         ))
     }

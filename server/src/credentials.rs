@@ -39,6 +39,12 @@ pub struct AuthorizedKey {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Source(AddressRange);
 
+impl Source {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.0.contains(address)
+    }
+}
+
 impl std::str::FromStr for Source {
     type Err = BadSource;
 
@@ -205,7 +211,7 @@ pub(crate) fn by_key(
                 touch,
             } = entry;
             let is_from = |sources: &Vec<Source>| {
-                let is_in = |source| sources.iter().any(|each| each.0.contains(source));
+                let is_in = |source| sources.iter().any(|each| each.has(source));
                 moment.source.is_some_and(is_in)
             };
             let holds = sources.as_ref().is_none_or(is_from)

@@ -25,7 +25,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `config`, `users`, `keys`, `subsystems` | what an embedding program says |
-//! | `accept`, `admission` | connections, logins, the server's end |
+//! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
@@ -57,6 +57,7 @@ mod handles;
 mod keys;
 mod longname;
 mod path;
+mod penalties;
 mod policy;
 mod refusal;
 mod root;
@@ -82,5 +83,6 @@ pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
+pub use penalties::Penalties;
 pub use policy::Access;
 pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

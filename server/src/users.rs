@@ -380,8 +380,9 @@ impl Users {
                     record.and_then(|record| self.by_any_key(user, record, key, shown, moment));
                 (AuthMethod::PublicKey, Some(key.plain()), restrictions)
             }
-            // The same for everybody: there is nothing to hide.
-            _ => return Verdict::Rejected(Duration::ZERO),
+            // Which methods there are is the same for everybody: there is nothing to hide.
+            Method::None => return Verdict::Rejected(Duration::ZERO),
+            _ => return rejected,
         };
         let (Some(record), Some(restrictions)) = (record, restrictions) else {
             return rejected;

@@ -33,6 +33,8 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 enum Try {
     Password(&'static str),
     Key(Ed25519KeyPair),
+    /// By a method that this server does not offer.
+    Questions,
 }
 
 async fn log_in<S>(stream: S, user: &str, tries: Vec<Try>) -> Result<ConnectionHandle, CloseReason>
@@ -55,6 +57,7 @@ where
                     key = Some(pair);
                     login.authenticate(&Credential::public_key(PublicKey::ed25519(public)))?;
                 }
+                Some(Try::Questions) => login.authenticate(&Credential::KeyboardInteractive)?,
                 None => return Err(CloseReason::Requested),
             },
             LoginEvent::Sign(data) => {
@@ -601,4 +604,146 @@ async fn a_disk_that_hangs_stops_its_channel_and_no_other() {
         assert_eq!(stuck.reply(*id).await, Got::Status(StatusCode::OK));
     }
     assert!(memory.get(&VPath::resolve(b"/stuck").unwrap()).unwrap() == content);
+}
+
+/// What the transport decides by itself is answered no sooner than what the server decides: how long
+/// it took says nothing of what was wrong.
+#[tokio::test(start_paused = true)]
+async fn whatever_is_wrong_is_answered_at_the_floor() {
+    let pair = |seed: u8| Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let public = PublicKey::ed25519(pair(1).public_key().as_ref().try_into().unwrap());
+    let anna = User::with_file_system("anna", Arc::new(MemoryFileSystem::new()))
+        .password(PASSWORD)
+        .authorized_key(public);
+    let server = Server::builder().host_key(host_key()).user(anna).build();
+    let server = server.unwrap();
+    let mut times = Vec::new();
+    for user in ["anna", "nobody"] {
+        let wrong = [
+            vec![],
+            vec![Try::Password("wrong")],
+            vec![Try::Key(pair(2))],
+            vec![Try::Questions],
+        ];
+        for tries in wrong {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let served = server.clone();
+            #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+            tokio::spawn(async move { served.serve_stream(theirs, "test").await });
+            let begun = tokio::time::Instant::now();
+            assert!(log_in(ours, user, tries).await.is_err());
+            times.push(begun.elapsed());
+        }
+    }
+    for of_user in times.chunks(4) {
+        let floor = of_user[1].saturating_sub(of_user[0]);
+        assert!((100..151).contains(&floor.as_millis()), "{times:?}");
+        for wrong in &of_user[1..] {
+            let more = wrong.saturating_sub(of_user[1]).as_millis();
+            let less = of_user[1].saturating_sub(*wrong).as_millis();
+            assert!(more <= 2 && less <= 2, "{times:?}");
+        }
+    }
+}
+
+/// A connection from an address of this machine.
+async fn from(source: &str, to: std::net::SocketAddr) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket
+        .bind(std::net::SocketAddr::new(source.parse().unwrap(), 0))
+        .unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Has keys exchanged and leaves; whether the server did.
+async fn only_keys(source: &str, to: std::net::SocketAddr) -> bool {
+    let Ok(mut login) = Login::client(from(source, to).await, ClientConfig::new("anna")) else {
+        return false;
+    };
+    loop {
+        match login.next().await {
+            Ok(LoginEvent::HostKey(_)) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn listening(
+    server: &Server,
+) -> (
+    std::net::SocketAddr,
+    tokio::task::JoinHandle<std::io::Result<()>>,
+) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = server.clone();
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    let serving = tokio::spawn(async move { server.serve(listener).await });
+    (address, serving)
+}
+
+/// CVE-2002-20001: whoever asks for key exchanges and for nothing else gets few of them, and others
+/// come in meanwhile.
+#[tokio::test]
+async fn a_flood_of_key_exchanges_is_computed_to_a_bound() {
+    const FLOOD: usize = 100;
+    const BEARABLE: usize = 6;
+    const HALF_OPEN: usize = 4;
+    let mut limits = ketch_server::ServerLimits::default();
+    limits.half_open_per_source_max = HALF_OPEN;
+    let mut penalties = ketch_server::Penalties::default();
+    // So long that the time of this test pays for nothing.
+    (penalties.no_auth, penalties.min) = (Duration::from_secs(60), Duration::from_secs(330));
+    for keeps_out in [true, false] {
+        let builder = builder(&Arc::new(MemoryFileSystem::new())).limits(limits);
+        let server = match keeps_out {
+            true => builder.penalties(penalties.clone()),
+            false => builder.without_penalties(),
+        };
+        let server = server.build().unwrap();
+        let (address, _serving) = listening(&server).await;
+        let mut computed = 0;
+        for n in 0..FLOOD {
+            computed += usize::from(only_keys("127.0.0.2", address).await);
+            if n % 30 == 0 {
+                let stream = from("127.0.0.3", address).await;
+                let connection = log_in(stream, "anna", vec![Try::Password(PASSWORD)]).await;
+                connection.unwrap().disconnect();
+            }
+        }
+        // Those that were half-open at a time are not noted yet when the next one comes.
+        let most = BEARABLE + HALF_OPEN;
+        assert_eq!(computed <= most, keeps_out, "{computed} of {FLOOD}");
+        server.shutdown();
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_passwords_is_kept_out_and_nobody_else() {
+    let mut penalties = ketch_server::Penalties::default();
+    (penalties.auth_fail, penalties.min) = (Duration::from_secs(60), Duration::from_secs(110));
+    let builder = builder(&Arc::new(MemoryFileSystem::new()));
+    let server = builder.penalties(penalties).build().unwrap();
+    let (address, serving) = listening(&server).await;
+    let attempt = async |source: &str, password| {
+        let stream = from(source, address).await;
+        log_in(stream, "anna", vec![Try::Password(password)]).await
+    };
+    attempt("127.0.0.2", PASSWORD).await.unwrap().disconnect();
+    for _ in 0..2 {
+        assert!(attempt("127.0.0.2", "wrong").await.is_err());
+    }
+    // The server may not have heard yet that the last one left.
+    let mut is_kept_out = false;
+    for _ in 0..50 {
+        is_kept_out = attempt("127.0.0.2", PASSWORD).await.is_err();
+        if is_kept_out {
+            break;
+        }
+    }
+    assert!(is_kept_out);
+    attempt("127.0.0.3", PASSWORD).await.unwrap().disconnect();
+    server.shutdown();
+    serving.await.unwrap().unwrap();
 }

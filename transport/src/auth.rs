@@ -152,6 +152,11 @@ pub enum Method {
     KeyboardInteractive,
     /// With these answers, as many as there were questions.
     Answers(Vec<Zeroizing<String>>),
+    /// With what can be nobody's: by a method that is not offered, with a key that is none or of
+    /// another algorithm than is said, a signature that does not fit, the wrong number of answers.
+    /// It is rejected whatever the verdict; it is told so that this takes no less time than
+    /// anything else that is wrong.
+    Unusable,
 }
 
 impl Method {
@@ -163,6 +168,7 @@ impl Method {
             Self::Password(_) | Self::PasswordChange { .. } => "password",
             Self::PublicKeyQuery { .. } | Self::PublicKey { .. } => "publickey",
             Self::KeyboardInteractive | Self::Answers(_) => "keyboard-interactive",
+            Self::Unusable => "unusable",
         }
     }
 }
@@ -190,6 +196,7 @@ impl fmt::Debug for Method {
                 .finish(),
             Self::KeyboardInteractive => f.write_str("KeyboardInteractive"),
             Self::Answers(answers) => write!(f, "Answers({})", answers.len()),
+            Self::Unusable => f.write_str("Unusable"),
         }
     }
 }

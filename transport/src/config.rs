@@ -311,6 +311,10 @@ pub struct ServerConfig {
     /// (`hostkeys-00@openssh.com`), so that they know a new key before the old one goes. Default:
     /// false.
     pub announce_host_keys: bool,
+    /// Whether it is asked before the first key exchange of a connection is computed, so that only
+    /// some are at a time: anybody may ask for one, and it costs the server more than the client
+    /// (CVE-2002-20001). Default: false.
+    pub ask_before_keys: bool,
     /// What both roles have.
     pub common: CommonConfig,
 }
@@ -328,6 +332,7 @@ impl ServerConfig {
             methods: vec![AuthMethod::PublicKey, AuthMethod::Password],
             banner: None,
             announce_host_keys: false,
+            ask_before_keys: false,
             common: CommonConfig::new(preferences.expect("it is for both roles")),
         }
     }

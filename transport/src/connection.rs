@@ -53,14 +53,44 @@ pub struct Connection {
     ext_info_sent: bool,
     /// The peer's `KEXINIT`, if it starts exchanges faster than they are answered.
     held_back: Option<HeldBack>,
+    /// Server: whether somebody is asked before the first exchange is computed.
+    asks_before_keys: bool,
+    /// Server: the client's half of the first exchange, which is computed when it is allowed.
+    to_compute: Option<Kept>,
+}
+
+/// A message that is kept.
+#[derive(Debug)]
+struct Kept {
+    payload: Vec<u8>,
+    sequence: u32,
+}
+
+impl Kept {
+    fn of(packet: Packet<'_>) -> Self {
+        Self {
+            payload: packet.payload.bytes.to_vec(),
+            sequence: packet.sequence,
+        }
+    }
+
+    fn packet(&self) -> Packet<'_> {
+        let payload = Lent {
+            bytes: &self.payload,
+            at: 0,
+        };
+        Packet {
+            payload,
+            sequence: self.sequence,
+        }
+    }
 }
 
 /// A `KEXINIT` that is answered later. Nothing is read meanwhile.
 #[derive(Debug)]
 struct HeldBack {
     until: Instant,
-    payload: Vec<u8>,
-    sequence: u32,
+    message: Kept,
 }
 
 /// The peer's identification, or the reader that waits for it.
@@ -158,6 +188,7 @@ impl Connection {
             methods,
             banner,
             announce_host_keys,
+            ask_before_keys,
             common,
         } = config;
         let user_keys = user_keys(&common.preferences);
@@ -174,6 +205,7 @@ impl Connection {
             now,
         )?;
         connection.mux.set_host_keys(announced.unwrap_or_default());
+        connection.asks_before_keys = ask_before_keys;
         Ok(connection)
     }
 
@@ -211,6 +243,8 @@ impl Connection {
             first_after_newkeys: false,
             ext_info_sent: false,
             held_back: None,
+            asks_before_keys: false,
+            to_compute: None,
         })
     }
 
@@ -287,6 +321,7 @@ impl Connection {
             || self.auth.is_waiting()
             || self.mux.is_waiting()
             || self.held_back.is_some()
+            || self.to_compute.is_some()
     }
 
     /// Client: asks for the first credential, which was put off until everything was looked at that
@@ -373,13 +408,30 @@ impl Connection {
             if until > now {
                 self.held_back = Some(HeldBack {
                     until,
-                    payload: packet.payload.bytes.to_vec(),
-                    sequence: packet.sequence,
+                    message: Kept::of(packet),
                 });
                 return Ok(None);
             }
         }
+        if self.asks_before_keys && self.handshake.is_work(&packet) {
+            self.to_compute = Some(Kept::of(packet));
+            return Ok(Some(Event::KeysWanted));
+        }
         self.exchange(packet, now)
+    }
+
+    /// Server: computes the first key exchange, which [`Event::KeysWanted`] asked about. Without
+    /// such a question it does nothing.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] ends the connection; [`Connection::output`] may hold a last word.
+    pub fn exchange_keys(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        let Some(message) = self.to_compute.take() else {
+            return Ok(());
+        };
+        let outcome = self.exchange(message.packet(), now);
+        outcome.inspect_err(|error| self.say_why(error))?;
+        Ok(())
     }
 
     /// A message of the key exchange whose time has come.
@@ -603,12 +655,7 @@ impl Connection {
     /// [`ConnectionError::TimedOut`] if a deadline passed.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
         if let Some(held) = self.held_back.take_if(|held| held.until <= now) {
-            let payload = Lent {
-                bytes: &held.payload,
-                at: 0,
-            };
-            let sequence = held.sequence;
-            let outcome = self.exchange(Packet { payload, sequence }, now);
+            let outcome = self.exchange(held.message.packet(), now);
             outcome.inspect_err(|error| self.say_why(error))?;
         }
         let outcome = self.tick(now);

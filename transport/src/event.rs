@@ -32,6 +32,11 @@ pub enum Event<'a> {
     PasswordExpired(String),
     /// Client: a text for the user. The peer's bytes: escape before showing.
     Banner(&'a [u8]),
+    /// Server, if the [configuration](crate::config::ServerConfig::ask_before_keys) has it so: the
+    /// first key exchange is to be computed. Answer with
+    /// [`exchange_keys`](crate::connection::Connection::exchange_keys) when there is time for it;
+    /// nothing is read before.
+    KeysWanted,
     /// Server: somebody wants in. Answer with
     /// [`accept_auth`](crate::connection::Connection::accept_auth),
     /// [`reject_auth`](crate::connection::Connection::reject_auth),

@@ -266,6 +266,14 @@ impl Handshake {
         self.strict
     }
 
+    /// Server: whether that message has the first exchange computed, which costs more than all that
+    /// came before.
+    pub(crate) fn is_work(&self, packet: &Packet<'_>) -> bool {
+        let is_init = packet.payload.bytes.first() == Some(&number::KEX_ECDH_INIT);
+        let awaits = matches!(&self.state, State::AwaitingInit(exchange) if !exchange.skip_guess);
+        is_init && awaits && self.is_first()
+    }
+
     /// Whether a host key waits for a verdict.
     pub(crate) const fn awaits_verdict(&self) -> bool {
         matches!(self.state, State::AwaitingVerdict(..))

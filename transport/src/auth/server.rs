@@ -70,6 +70,8 @@ enum Pending {
     /// The wish to be asked, or answers: more may be asked.
     Interactive,
     Proof,
+    /// Rejected in any case.
+    Unusable,
 }
 
 /// What a message led to.
@@ -162,7 +164,7 @@ impl ServerAuth {
             }
             (State::Asked { .. }, number::USERAUTH_INFO_RESPONSE) => {
                 let response = InfoResponse::decode(fields).map_err(malformed)?;
-                self.on_response(&response, outbox)
+                self.on_response(&response)
             }
             // RFC 4252 §5.1: further requests are ignored without a word.
             (State::Done { .. }, number::USERAUTH_REQUEST) => Ok(Outcome::Going),
@@ -206,7 +208,7 @@ impl ServerAuth {
             outbox.message(|w| Banner { text }.encode(w))?;
         }
         if !self.offers(&request.method) {
-            return self.fail(outbox);
+            return Ok(self.on_unusable(request.user));
         }
         let secret = |text: &str| Zeroizing::new(text.to_owned());
         let (method, pending) = match request.method {
@@ -225,7 +227,7 @@ impl ServerAuth {
             } => {
                 self.count_key()?;
                 let Some((key, algorithm)) = self.checked(algorithm, key, host_key, session) else {
-                    return self.fail(outbox);
+                    return Ok(self.on_unusable(request.user));
                 };
                 let pending = Pending::Query {
                     key: key.clone(),
@@ -241,11 +243,11 @@ impl ServerAuth {
             } => {
                 self.count_key()?;
                 let Some((key, algorithm)) = self.checked(algorithm, key, host_key, session) else {
-                    return self.fail(outbox);
+                    return Ok(self.on_unusable(request.user));
                 };
                 let data = session.signed_data(request.user, algorithm, &key, host_key);
                 let Ok(verified) = key.verify(algorithm, &data, signature) else {
-                    return self.fail(outbox);
+                    return Ok(self.on_unusable(request.user));
                 };
                 let method = Method::PublicKey {
                     key,
@@ -257,7 +259,7 @@ impl ServerAuth {
             MethodRequest::KeyboardInteractive => {
                 (Method::KeyboardInteractive, Pending::Interactive)
             }
-            MethodRequest::Other => return self.fail(outbox),
+            MethodRequest::Other => return Ok(self.on_unusable(request.user)),
         };
         let user = request.user.to_owned();
         self.state = State::Pending {
@@ -265,6 +267,17 @@ impl ServerAuth {
             pending,
         };
         Ok(Outcome::Attempt(AuthAttempt { user, method }))
+    }
+
+    /// What cannot be right is rejected when somebody says so: they see to the time that it takes.
+    fn on_unusable(&mut self, user: &str) -> Outcome {
+        let user = user.to_owned();
+        self.state = State::Pending {
+            user: user.clone(),
+            pending: Pending::Unusable,
+        };
+        let method = Method::Unusable;
+        Outcome::Attempt(AuthAttempt { user, method })
     }
 
     /// Whether the method is one that may go on; asking which there are always is.
@@ -313,17 +326,13 @@ impl ServerAuth {
         is_allowed(&key, algorithm, algorithms, *rsa_bits_min).then_some((key, algorithm))
     }
 
-    fn on_response(
-        &mut self,
-        response: &InfoResponse<'_>,
-        outbox: &mut Outbox,
-    ) -> Result<Outcome, ConnectionError> {
+    fn on_response(&mut self, response: &InfoResponse<'_>) -> Result<Outcome, ConnectionError> {
         self.count_request()?;
         let State::Asked { user, prompts } = std::mem::replace(&mut self.state, State::Open) else {
             return Ok(Outcome::Going);
         };
         if response.answers.len() != prompts {
-            return self.fail(outbox); // RFC 4256 §3.4
+            return Ok(self.on_unusable(&user)); // RFC 4256 §3.4
         }
         let answers = response.answers.iter();
         let answers = answers.map(|answer| Zeroizing::new((*answer).to_owned()));
@@ -350,6 +359,10 @@ impl ServerAuth {
                 outbox.secret(|w| ok.encode(w))?;
                 Ok(false)
             }
+            State::Pending {
+                pending: Pending::Unusable,
+                ..
+            } => self.fail(outbox).map(|()| false),
             State::Pending { user, .. } => {
                 self.state = State::Done { user };
                 outbox.secret(|w| w.u8(number::USERAUTH_SUCCESS))?;
@@ -447,19 +460,18 @@ impl ServerAuth {
             }
             State::Pending { .. } => {
                 self.state = State::Open;
-                self.fail(outbox).map(drop)
+                self.fail(outbox)
             }
             _ => Ok(()),
         }
     }
 
-    fn fail(&mut self, outbox: &mut Outbox) -> Result<Outcome, ConnectionError> {
+    fn fail(&mut self, outbox: &mut Outbox) -> Result<(), ConnectionError> {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= self.failures_max {
             return Err(ConnectionError::TooManyAttempts);
         }
-        self.send_failure(false, outbox)?;
-        Ok(Outcome::Going)
+        self.send_failure(false, outbox)
     }
 
     fn send_failure(

@@ -148,7 +148,8 @@ impl Connection {
         let Auth::Server(auth) = &mut self.auth else {
             return Ok(false);
         };
-        let done = auth.accept(&mut self.outbox)?;
+        let outcome = auth.accept(&mut self.outbox);
+        let done = outcome.inspect_err(|error| self.say_why(error))?;
         if done {
             self.on_authenticated(now);
             self.mux.offer_host_keys(&mut self.outbox)?;

@@ -82,6 +82,9 @@ pub enum LoginEvent {
     },
     /// Client: a text for the user. The peer's bytes: escape before showing.
     Banner(Vec<u8>),
+    /// Server, if the [configuration](ServerConfig::ask_before_keys) has it so: the first key exchange
+    /// is to be computed. Answer with [`Login::exchange_keys`] when there is time for it.
+    KeysWanted,
     /// Server: somebody wants in. Answer with [`Login::accept_auth`], [`Login::reject_auth`],
     /// [`Login::accept_partially`], [`Login::ask`] or [`Login::password_expired`].
     Attempt(AuthAttempt),
@@ -238,6 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
                     Event::Questions(questions) => LoginEvent::Questions(questions),
                     Event::PasswordExpired(prompt) => LoginEvent::PasswordExpired { prompt },
                     Event::Banner(text) => LoginEvent::Banner(text.to_vec()),
+                    Event::KeysWanted => LoginEvent::KeysWanted,
                     Event::Attempt(attempt) => LoginEvent::Attempt(attempt),
                     Event::Authenticated => LoginEvent::Authenticated {
                         user: connection.user().to_owned(),
@@ -320,6 +324,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
         self.link.connection.has_proved()
     }
 
+    /// Server: computes the first key exchange.
+    ///
+    /// # Errors
+    /// [`CloseReason::Connection`], told by the next call, when the peer was told.
+    pub fn exchange_keys(&mut self) -> Result<(), CloseReason> {
+        let at = now();
+        self.link.connection.resume_clock(at);
+        self.failed = self.link.connection.exchange_keys(at).err();
+        Ok(())
+    }
+
     /// Server: the attempt is right.
     ///
     /// # Errors
@@ -327,8 +342,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     pub fn accept_auth(&mut self) -> Result<(), CloseReason> {
         let at = now();
         self.link.connection.resume_clock(at);
-        self.authenticated = self.link.connection.accept_auth(at)?;
-        Ok(())
+        let outcome = self.link.connection.accept_auth(at);
+        self.authenticated = matches!(outcome, Ok(true));
+        self.answered(outcome.map(drop))
     }
 
     /// Server: the attempt is wrong. When there were enough of them, [`Login::next`] tells the peer

@@ -449,6 +449,7 @@ impl Router {
             | Event::Questions(_)
             | Event::PasswordExpired(_)
             | Event::Banner(_)
+            | Event::KeysWanted
             | Event::Attempt(_)
             | Event::Authenticated => {}
         }

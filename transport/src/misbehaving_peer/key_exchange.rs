@@ -8,6 +8,7 @@ use super::{CHANNEL, key_pair, only, userauth_request};
 use super::{Offer, Outcome, PEER_CHANNEL, Rig, Role, State, data, last_word, misbehaved, payload};
 use crate::algorithm::SignatureAlgorithm;
 use crate::channel::ChannelId;
+use crate::config::ServerConfig;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::auth::{MethodRequest, encode_signed_data};
 use crate::message::connection::WindowAdjust;
@@ -392,5 +393,30 @@ fn exchanges_between_which_something_is_carried_go_on_for_ever() {
             rig.machine.give_credit(ChannelId(CHANNEL), piece.len());
             rig.rekey().unwrap();
         }
+    }
+}
+
+#[test]
+fn a_server_computes_nothing_before_it_may() {
+    // A sound value, and one that is none: both wait, and only then is anything said.
+    for is_sound in [true, false] {
+        let asking = |config: &mut ServerConfig| config.ask_before_keys = true;
+        let mut rig = Rig::unidentified_with(Role::Server, Offer::default(), asking);
+        rig.identify();
+        rig.walk(State::BeforePublic);
+        let value = match is_sound {
+            true => [9; 32],
+            false => [0; 32],
+        };
+        let told = rig.tell(&public_value(&rig, &value)).unwrap();
+        assert_eq!(told.events, ["KeysWanted"]);
+        assert!(told.heard.is_empty() && rig.machine.is_waiting());
+        // The time until then is not the client's.
+        rig.wait(Duration::from_secs(3600)).unwrap();
+        rig.machine.resume_clock(rig.now);
+        let outcome = rig.machine.exchange_keys(rig.now);
+        assert_eq!(outcome.is_ok(), is_sound, "{outcome:?}");
+        assert!(!rig.machine.is_waiting());
+        assert!(!rig.machine.output().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use ketch_wire::{NameList, Reader};
 use super::{IDENTIFICATION, Offer, Outcome, Rig, Role, Told, payload};
 use crate::algorithm::SignatureAlgorithm;
 use crate::algorithm::{CipherName, Kex, marker};
-use crate::auth::Credential;
+use crate::auth::{AuthAttempt, Credential, Method};
 use crate::crypto::derive::{Agreed, Direction, Transcript};
 use crate::crypto::kex::{self, ClientShare, SharedSecret};
 use crate::crypto::{KeyMaterial, Suite};
@@ -32,7 +32,17 @@ impl Rig {
         let mut told = Told::default();
         let mut input = Input::new(bytes);
         while let Some(event) = self.machine.next(&mut input, self.now)? {
-            told.events.push(format!("{event:?}"));
+            let text = format!("{event:?}");
+            if let Event::Attempt(AuthAttempt {
+                method: Method::Unusable,
+                ..
+            }) = event
+            {
+                // An eager friend: it is rejected all the same.
+                assert!(!self.machine.accept_auth(self.now)?);
+                continue;
+            }
+            told.events.push(text);
             match event {
                 Event::HostKey(_) => self.machine.accept_host_key()?,
                 Event::AuthWanted { methods: None, .. } => {
