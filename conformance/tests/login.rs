@@ -260,6 +260,7 @@ async fn ours(user: User, authority: Option<PublicKey>) -> (Server, u16) {
     let mut builder = Server::builder()
         .host_key(generate_host_key().unwrap())
         .user(user)
+        .without_penalties()
         .banner("welcome");
     if let Some(authority) = authority {
         builder = builder.user_authority(authority);

@@ -240,8 +240,10 @@ mod tests {
 
     #[test]
     fn who_is_exempt_owes_nothing() {
-        let mut penalties = Penalties::default();
-        penalties.exempt = vec!["192.0.2.0/28".parse().unwrap()];
+        let penalties = Penalties {
+            exempt: vec!["192.0.2.0/28".parse().unwrap()],
+            ..Penalties::default()
+        };
         let mut offenders = Offenders::new(penalties);
         let now = start();
         for (n, admitted) in [(15, true), (16, false)] {
@@ -252,8 +254,10 @@ mod tests {
 
     #[test]
     fn who_owes_least_is_forgotten_when_there_are_too_many() {
-        let mut penalties = Penalties::default();
-        penalties.sources_max = 3;
+        let penalties = Penalties {
+            sources_max: 3,
+            ..Penalties::default()
+        };
         let mut offenders = Offenders::new(penalties);
         let now = start();
         for n in 1..=3 {
