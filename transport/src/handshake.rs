@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ketch_keys::{PublicKey, SignatureAlgorithm};
@@ -21,7 +22,7 @@ use ketch_wire::{NameList, Reader, Writer};
 use crate::algorithm::{Compression, Kex, marker};
 use crate::config::{HostKey, Remembered};
 use crate::crypto::derive::{Agreed, Direction, ExchangeHash, GroupTranscript, Transcript};
-use crate::crypto::kex::{ClientShare, Group, UnsafeGroup, respond};
+use crate::crypto::kex::{ClientShare, Group, TESTED_BITS_MAX, UnsafeGroup, respond};
 use crate::crypto::{Random, kex};
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::message::kex::{ClientPublic, GroupChoice, GroupRequest, KexInit, ServerReply};
@@ -518,8 +519,7 @@ impl Handshake {
             // It is out already, and the server takes it for a value of the chosen method.
             Some(_) => return Err(ConnectionError::WrongGuess),
             None if kex.is_group_exchange() => {
-                let bits = &self.preferences.group_bits;
-                let (min, max) = (*bits.start(), *bits.end());
+                let (min, max) = self.group_bits().into_inner();
                 let request = GroupRequest {
                     min,
                     preferred: GROUP_BITS_PREFERRED.clamp(min, max),
@@ -542,6 +542,13 @@ impl Handshake {
         Ok(Outcome::Going)
     }
 
+    /// Client: the sizes of groups that are asked for. A server that has only larger ones of its own
+    /// then names a published one, which costs nothing to test.
+    fn group_bits(&self) -> RangeInclusive<u32> {
+        let (min, max) = self.preferences.group_bits.clone().into_inner();
+        min..=max.min(TESTED_BITS_MAX.max(min))
+    }
+
     /// Client: the server's group, which has to be one that was asked for, and safe.
     fn on_group(
         &mut self,
@@ -550,7 +557,7 @@ impl Handshake {
         random: &mut dyn Random,
         outbox: &mut Outbox,
     ) -> Result<Outcome, ConnectionError> {
-        let bits = self.preferences.group_bits.clone();
+        let bits = self.group_bits();
         let group = Group::new(choice.p, choice.g, bits, random).map_err(|error| match error {
             UnsafeGroup::Random(source) => ConnectionError::RandomFailed(source),
             _ => PeerMisbehaved::UnsafeGroup.into(),

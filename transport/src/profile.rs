@@ -30,7 +30,9 @@ pub struct Preferences {
     pub require_strict: bool,
     /// Fewest bits of an RSA key, a host's or a user's.
     pub rsa_bits_min: u32,
-    /// Bits of a group that a server may choose in a group exchange (RFC 4419).
+    /// Bits of a group that a server may choose in a group exchange (RFC 4419). No more than 4096 are
+    /// asked for unless the least is more, and then the group has to be a published one: a longer
+    /// number that is not known takes too long to test.
     pub group_bits: RangeInclusive<u32>,
 }
 

@@ -32,7 +32,7 @@ mod prime;
 mod sntrup761;
 mod x25519;
 
-pub(crate) use group::{Group, UnsafeGroup};
+pub(crate) use group::{Group, TESTED_BITS_MAX, UnsafeGroup};
 use hybrid::{Hybrid, MlKem768, Sntrup761};
 use nist::Curve;
 

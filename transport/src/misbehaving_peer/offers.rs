@@ -26,7 +26,7 @@ fn offered(p: &[u8], g: &[u8]) -> (Rig, Outcome) {
     let request = told.heard.last().unwrap();
     assert_eq!(request[0], number::KEX_DH_GEX_REQUEST);
     let request = GroupRequest::decode(Reader::new(&request[1..])).unwrap();
-    assert_eq!((request.min, request.max), (3072, 8192));
+    assert_eq!((request.min, request.max), (3072, 4096));
     let outcome = rig.tell(&payload(|w| GroupChoice { p, g }.encode(w)));
     (rig, outcome)
 }

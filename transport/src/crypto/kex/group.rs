@@ -23,6 +23,9 @@ mod modp;
 const EXPONENT_BITS: u32 = 512;
 /// Most bits of a modulus that is looked at, whatever was asked for.
 pub(crate) const MODULUS_BITS_MAX: u32 = 8192;
+/// Most bits of a modulus that is tested: more takes too long, and it is the server that says when. Of
+/// longer ones only those are taken that are published.
+pub(crate) const TESTED_BITS_MAX: u32 = 4096;
 /// Moduli of servers that are remembered as safe, so that they are tested once.
 const REMEMBERED_MAX: usize = 32;
 
@@ -94,8 +97,9 @@ impl Group {
     /// Takes a group that a server named, `p` and `g` being the contents of its `mpint`s, if its
     /// size is in `bits` and it is safe.
     ///
-    /// Cheap questions come first. What is left costs [`prime::is_safe`]'s three powers with an
-    /// exponent as long as the modulus, once: safe moduli are remembered.
+    /// Cheap questions come first. What is left costs one power with an exponent as long as the
+    /// modulus, [`TESTED_BITS_MAX`] at the most, if it is not safe, and three if it is, once: safe
+    /// moduli are remembered.
     pub(crate) fn new(
         p: &[u8],
         g: &[u8],
@@ -196,6 +200,9 @@ fn safe_modulus(
     fingerprint.copy_from_slice(digest::digest(&digest::SHA256, magnitude).as_ref());
     if let Some(modulus) = recall(&fingerprint) {
         return Ok(modulus);
+    }
+    if bit_len(magnitude) > TESTED_BITS_MAX {
+        return Err(UnsafeGroup::NotSafePrime);
     }
     let modulus = BoxedMontyParams::new_vartime(p);
     match prime::is_safe(&modulus, random) {

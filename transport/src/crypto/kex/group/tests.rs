@@ -153,6 +153,55 @@ fn a_safe_modulus_is_tested_once() {
     Group::new(&p, &[3], 768..=8192, &mut Spent).unwrap();
 }
 
+/// What a server can make its client compute before it is refused: the bits of each power.
+fn cost_of(p: &[u8], g: &[u8], bits: RangeInclusive<u32>) -> Vec<u32> {
+    prime::POWERS.take();
+    take(p, g, bits).unwrap_err();
+    prime::POWERS.take()
+}
+
+#[test]
+fn an_unsafe_group_costs_one_power_of_a_bounded_length_at_the_most() {
+    let free: [u32; 0] = [];
+    let published = Group::modp_4096().modulus_content();
+    let mut even = published.clone();
+    *even.last_mut().unwrap() &= 0xfe;
+    assert_eq!(cost_of(&even, &[2], 3072..=4096), free);
+    assert_eq!(cost_of(&published, &published, 3072..=4096), free);
+    let short = Group::modp_1024().modulus_content();
+    assert_eq!(cost_of(&short, &[2], 3072..=4096), free);
+    assert_eq!(cost_of(&[0x7f; 2048], &[2], 3072..=4096), free);
+    // Odd, of the right length, without small divisors, and composite: all that can be made of it is
+    // one round of Miller and Rabin on q.
+    let composite = |group: &Group| {
+        let p = group.modulus.modulus().as_ref();
+        let ahead = |n: u32| {
+            let less = BoxedUint::from(2 * n).resize(p.bits_precision());
+            p.wrapping_sub(&less)
+        };
+        let hard = (1..).map(ahead).find(|p| {
+            let modulus = BoxedMontyParams::new_vartime(Odd::new(p.clone()).unwrap());
+            !prime::has_small_divisor(modulus.modulus().as_ref()) && p.bit_vartime(1)
+        });
+        content(&hard.unwrap().to_be_bytes())
+    };
+    let hard = composite(Group::modp_4096());
+    let cost = cost_of(&hard, &[2], 3072..=4096);
+    assert!(cost == [4095], "{cost:?}");
+    // Longer ones are not tested, whatever range is allowed.
+    let long = composite(Group::modp_8192());
+    assert_eq!(cost_of(&long, &[2], 3072..=8192), free);
+    // A safe one costs three, once.
+    prime::POWERS.take();
+    take(&Group::modp_8192().modulus_content(), &[2], 3072..=8192).unwrap();
+    assert_eq!(prime::POWERS.take(), free);
+    let own = own_modulus();
+    take(&own, &[3], 1024..=4096).unwrap();
+    assert!(prime::POWERS.take().len() <= 3); // none if another test named it before
+    take(&own, &[3], 1024..=4096).unwrap();
+    assert_eq!(prime::POWERS.take(), free);
+}
+
 const OAKLEY_1: &str = "\
     FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A0879\
     8E3404DDEF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A63A3620\
