@@ -111,8 +111,9 @@ pub use sync::{
     SyncNews, SyncOptions, SyncReport, SyncStep,
 };
 pub use transfer::{
-    Durability, Failed, GetOptions, HELD_MAX, Links, LocalAction, NameFault, Overwrite, Place,
-    Preserve, PutOptions, REPORTED_MAX, ReadFault, Remark, Remarkable, Report, Resume, Sink,
-    Skipped, Source, SourceShrank, Sparse, Streams, TransferError, Verify, WhySkipped,
+    Control, Durability, Failed, GetOptions, HELD_MAX, Links, LocalAction, NameFault, Overwrite,
+    Place, Preserve, Priority, PutOptions, REPORTED_MAX, RateLimit, ReadFault, Remark, Remarkable,
+    Report, Resume, Sink, Skipped, Source, SourceShrank, Sparse, Streams, TransferError, Verify,
+    WhySkipped,
 };
 pub use walk::{Walk, WalkEntry, WalkError, WalkOptions};

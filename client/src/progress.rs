@@ -1,6 +1,6 @@
 //! How far a transfer is: counters that anybody may read while it runs.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counters of one transfer, or of several that share them.
 ///
@@ -22,6 +22,7 @@ pub struct Progress {
     bytes_total: AtomicU64,
     files_done: AtomicU64,
     files_total: AtomicU64,
+    paused: AtomicU32,
 }
 
 impl Progress {
@@ -53,6 +54,21 @@ impl Progress {
     #[must_use]
     pub fn files_total(&self) -> u64 {
         self.files_total.load(Relaxed)
+    }
+
+    /// Whether a transfer is paused ([`Control::pause`](crate::Control::pause)).
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed) > 0
+    }
+
+    /// A transfer is paused, or no longer.
+    pub(crate) fn set_paused(&self, yes: bool) {
+        if yes {
+            self.paused.fetch_add(1, Relaxed);
+        } else {
+            self.paused.fetch_sub(1, Relaxed);
+        }
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

@@ -17,6 +17,7 @@ pub(crate) mod slots;
 pub(crate) mod stall;
 mod submissions;
 pub(crate) mod table;
+pub(crate) mod turns;
 
 use std::{
     collections::VecDeque,
@@ -40,6 +41,7 @@ use self::{
     slots::{Key, Slots},
     stall::{Stall, Verdict},
     table::{Entry, Expect, Owner, What},
+    turns::{Turn, Turns},
 };
 use crate::{quirks::Quirks, transfer::disk::Disk};
 
@@ -81,6 +83,7 @@ struct Inner {
     settings: Settings,
     state: State,
     jobs: Slots<Box<dyn Job>>,
+    turns: Turns,
     /// Nobody holds a handle any more: when the last transfer has cleaned up, the channel goes.
     leaving: bool,
     /// What was taken from the queue and not begun.
@@ -133,6 +136,7 @@ impl Requests {
                 settings,
                 state: State::New,
                 jobs: Slots::new(),
+                turns: Turns::default(),
                 leaving: false,
                 inbox: VecDeque::new(),
                 data: None,
@@ -217,7 +221,8 @@ impl Requests {
 
     /// When [`Requests::drive`] has to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.inner.core.stall.deadline()
+        let jobs = self.inner.jobs.iter().filter_map(|job| job.deadline());
+        jobs.chain(self.inner.core.stall.deadline()).min()
     }
 
     /// The stream is gone.
@@ -395,11 +400,7 @@ impl Inner {
                     }
                 }
                 if let Some(transfer) = self.jobs.get_mut(job) {
-                    let mut cx = Cx {
-                        link,
-                        core: &mut self.core,
-                        job,
-                    };
+                    let mut cx = Cx::of(&**transfer, job, &mut self.core, link);
                     transfer.on_answer(item, what, answer, &mut cx);
                 } else if let Answer::Handle(handle) = answer {
                     self.core.close_orphan(link, handle, None);
@@ -442,11 +443,7 @@ impl Inner {
             if let Some(job) = self.jobs.get_mut(first.job)
                 && let Some(run) = pieces.get_mut(..count)
             {
-                let mut cx = Cx {
-                    link,
-                    core: &mut self.core,
-                    job: first.job,
-                };
+                let mut cx = Cx::of(&**job, first.job, &mut self.core, link);
                 job.on_run(first.item, first.offset, run, len, &mut cx);
             }
             rest = rest.get(count.max(1)..).unwrap_or_default();
@@ -474,30 +471,11 @@ impl Inner {
         }
         while let Some(done) = self.core.disk.next_done() {
             if let Some(job) = self.jobs.get_mut(done.job) {
-                let mut cx = Cx {
-                    link,
-                    core: &mut self.core,
-                    job: done.job,
-                };
+                let mut cx = Cx::of(&**job, done.job, &mut self.core, link);
                 job.on_disk(done.item, done.done, &mut cx);
             }
         }
-        for index in 0..self.jobs.span() {
-            let Some(key) = self.jobs.key_at(index) else {
-                continue;
-            };
-            let Some(job) = self.jobs.get_mut(key) else {
-                continue;
-            };
-            let mut cx = Cx {
-                link,
-                core: &mut self.core,
-                job: key,
-            };
-            if job.drive(&mut cx) == Progress::Finished {
-                self.jobs.remove(key);
-            }
-        }
+        self.drive_jobs(link);
         if self.leaving && self.jobs.is_empty() && self.inbox.is_empty() {
             link.close();
         }
@@ -509,6 +487,38 @@ impl Inner {
         } else {
             // What waits to be sent waits for the server too.
             self.core.stall.on_sent(link.now());
+        }
+    }
+
+    /// Lets the transfers send, in turns.
+    fn drive_jobs(&mut self, link: &mut dyn Link) {
+        let keys = (0..self.jobs.span()).filter_map(|index| self.jobs.key_at(index));
+        let jobs = keys.zip(self.jobs.iter());
+        self.turns
+            .begin(jobs.map(|(key, job)| (key, job.priority())));
+        let mut is_first = true;
+        loop {
+            let mut again = false;
+            for nth in 0..self.turns.len() {
+                let Some((key, turn)) = self.turns.turn(nth, is_first) else {
+                    continue;
+                };
+                let Some(job) = self.jobs.get_mut(key) else {
+                    continue;
+                };
+                self.core.turn = turn;
+                let mut cx = Cx::of(&**job, key, &mut self.core, link);
+                if job.drive(&mut cx) == Progress::Finished {
+                    self.jobs.remove(key);
+                }
+                let turn = std::mem::replace(&mut self.core.turn, Turn::default());
+                again |= self.turns.on_done(nth, &turn);
+            }
+            if !again {
+                return;
+            }
+            self.turns.sort();
+            is_first = false;
         }
     }
 }

@@ -36,7 +36,8 @@ use self::{
     run::{Context, Direction, Node, Run},
 };
 use crate::{
-    Failure, Filter, GetOptions, Kind, OpenOptions, Place, PutOptions, Sftp, platform,
+    Control, Failure, Filter, GetOptions, Kind, OpenOptions, Place, PutOptions, RateLimit, Sftp,
+    platform,
     transfer::local::{LocalAction, LocalFault, Tree},
 };
 
@@ -54,6 +55,8 @@ pub struct SyncOptions {
     get: GetOptions,
     put: PutOptions,
     observer: Option<Observer>,
+    control: Control,
+    limit: Option<RateLimit>,
 }
 
 /// Who is told of every step.
@@ -144,6 +147,23 @@ impl SyncOptions {
         self
     }
 
+    /// What pauses, resumes, cancels and ranks it while it runs. Default: nothing does.
+    ///
+    /// A sync that was cancelled has removed nothing, unless it was at that already.
+    #[must_use]
+    pub fn control(mut self, control: Control) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// How many bytes a second its files may take; others that have the same limit share it.
+    /// Default: as many as there are.
+    #[must_use]
+    pub fn limit(mut self, limit: RateLimit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Is told of every name: what was done with it, or not, and why. Called on the task that
     /// waits for the sync: it is to be quick.
     #[must_use]
@@ -169,16 +189,20 @@ impl SyncOptions {
 
     fn download(&self) -> GetOptions {
         // Without their times, files would not be found unchanged the next time.
-        self.get
-            .clone()
+        let mut options = self.get.clone();
+        options.control = self.control.clone();
+        options.limit = self.limit.clone().or(options.limit);
+        options
             .recursive(false)
             .overwrite(crate::Overwrite::Replace)
             .preserve_times(true)
     }
 
     fn upload(&self) -> PutOptions {
-        self.put
-            .clone()
+        let mut options = self.put.clone();
+        options.control = self.control.clone();
+        options.limit = self.limit.clone().or(options.limit);
+        options
             .recursive(false)
             .overwrite(crate::Overwrite::Replace)
             .preserve_times(true)

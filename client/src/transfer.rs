@@ -7,6 +7,7 @@
 //! where it is not (`disk.rs`).
 
 pub(crate) mod chunk;
+pub(crate) mod control;
 pub(crate) mod crew;
 pub(crate) mod disk;
 pub(crate) mod download;
@@ -23,11 +24,13 @@ pub(crate) mod part;
 pub(crate) mod plan;
 pub(crate) mod put;
 pub(crate) mod ranges;
+pub(crate) mod rate;
 pub(crate) mod report;
 pub(crate) mod sink;
 pub(crate) mod upload;
 
 pub use self::{
+    control::{Control, Priority},
     disk::HELD_MAX,
     download::ReadFault,
     error::{Place, TransferError},
@@ -37,6 +40,7 @@ pub use self::{
         Durability, GetOptions, Links, Overwrite, Preserve, PutOptions, Resume, Sparse, Streams,
         Verify,
     },
+    rate::RateLimit,
     report::{Failed, REPORTED_MAX, Remark, Remarkable, Report, Skipped, WhySkipped},
     sink::{Sink, Source},
     upload::SourceShrank,

@@ -13,6 +13,7 @@ use super::{
     link::{Full, Link},
     stall::Stall,
     table::{Entry, Expect, Owner, Table},
+    turns::Turn,
 };
 use crate::{
     quirks::Quirk,
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     /// What the server allows is asked for, and not answered.
     pub limits_due: bool,
     pub scratch: Vec<u8>,
+    /// What the transfer that is being driven may do.
+    pub turn: Turn,
     /// When the server was last silent for too long: what was asked before may never be answered.
     stalled_at: Option<Instant>,
 }
@@ -67,6 +70,7 @@ impl Core {
             stall,
             limits_due: true,
             scratch: Vec::new(),
+            turn: Turn::default(),
             stalled_at: None,
         }
     }

@@ -1,7 +1,7 @@
 //! Work that lives with the requests: a transfer asks and is answered here, without a task of its
 //! own and without a queue between.
 
-use std::io::IoSlice;
+use std::{io::IoSlice, time::Instant};
 
 use ketch_protocol::{Attrs, Names, Request, RequestId, StatusCode};
 
@@ -13,6 +13,7 @@ use super::{
     table::{Expect, Owner, Step, What},
 };
 use crate::transfer::{
+    control::Priority,
     disk::{Disk, Done},
     download::Ask,
     ranges::Span,
@@ -52,6 +53,21 @@ pub(crate) trait Job: Send {
     /// Nothing can be asked any more: gives up, leaving no trace here. Without a disk it had not
     /// begun.
     fn on_ended(&mut self, ended: &Ended, disk: Option<&mut Disk>);
+
+    /// Whether it is paused: nothing is sent for it.
+    fn is_held(&self) -> bool {
+        false
+    }
+
+    /// How much it counts beside others.
+    fn priority(&self) -> Priority {
+        Priority::default()
+    }
+
+    /// When it wants to be driven at the latest.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Whether a transfer goes on.
@@ -86,12 +102,31 @@ pub(crate) struct Cx<'a> {
     pub core: &'a mut Core,
     /// The transfer's own key.
     pub job: Key,
+    /// It is paused: whatever it wants to send finds no room.
+    is_held: bool,
+}
+
+impl<'a> Cx<'a> {
+    /// For the transfer `job`, which has the key `key`.
+    pub(crate) fn of(job: &dyn Job, key: Key, core: &'a mut Core, link: &'a mut dyn Link) -> Self {
+        Self {
+            link,
+            core,
+            job: key,
+            is_held: job.is_held(),
+        }
+    }
 }
 
 impl Cx<'_> {
     /// Whether a small request would be taken now.
     pub(crate) fn can_ask(&mut self) -> bool {
-        self.core.can_ask(self.link)
+        !self.is_held && self.core.can_ask(self.link)
+    }
+
+    /// Whether a transfer may send anything now.
+    fn has_turn(&self) -> bool {
+        !self.is_held && self.core.has_turn()
     }
 
     /// Sends a request for one of the transfer's items.
@@ -113,7 +148,7 @@ impl Cx<'_> {
         request: &Request<'_>,
         expect: Expect,
     ) -> Result<(), Full> {
-        if !self.core.has_turn() {
+        if !self.has_turn() {
             return Err(Full);
         }
         let owner = Owner::Job {
@@ -126,7 +161,7 @@ impl Cx<'_> {
 
     /// Sends a request whose answer nobody waits for.
     pub(crate) fn tell(&mut self, request: &Request<'_>) -> Result<(), Full> {
-        if !self.core.has_turn() {
+        if !self.has_turn() {
             return Err(Full);
         }
         let owner = Owner::Nobody { remove: None };
@@ -137,7 +172,7 @@ impl Cx<'_> {
 
     /// Sends a READ.
     pub(crate) fn read(&mut self, item: Key, handle: &[u8], ask: Ask) -> Result<(), Full> {
-        if !self.core.has_turn() {
+        if !self.has_turn() {
             return Err(Full);
         }
         let now = self.link.now();
@@ -156,6 +191,8 @@ impl Cx<'_> {
         let result = self.core.ask(self.link, &request, owner, Expect::Data(len));
         if result.is_err() {
             self.core.down.on_answered(sent, now);
+        } else {
+            self.core.turn.on_sent(len as usize);
         }
         result.map(drop)
     }
@@ -170,7 +207,7 @@ impl Cx<'_> {
         source: &mut dyn FnMut(&mut [std::io::IoSliceMut<'_>]) -> usize,
         data_len_max: usize,
     ) -> Option<usize> {
-        if !self.core.has_turn() {
+        if !self.has_turn() {
             return None;
         }
         let now = self.link.now();
@@ -198,6 +235,7 @@ impl Cx<'_> {
         match filled {
             Some(len) if len > 0 => {
                 let sent = self.core.up.on_sent(len, now);
+                self.core.turn.on_sent(len);
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 if let Some(entry) = self.core.table.get_mut(id) {
                     entry.owner = Owner::Job {

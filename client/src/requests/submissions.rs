@@ -132,11 +132,7 @@ impl Inner {
             let Some(job) = self.jobs.get_mut(key) else {
                 continue;
             };
-            let mut cx = Cx {
-                link,
-                core: &mut self.core,
-                job: key,
-            };
+            let mut cx = Cx::of(&**job, key, &mut self.core, link);
             job.on_stalled(&mut cx);
         }
     }

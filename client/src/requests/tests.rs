@@ -5,6 +5,7 @@ pub(crate) mod sim;
 
 mod bytes;
 mod calls;
+mod control;
 mod crew;
 mod get;
 mod hostile;

@@ -5,9 +5,11 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
-    task::Poll,
+    pin::{Pin, pin},
+    task::{Context, Poll},
 };
+
+use crate::transfer::control::{Control, Wanted};
 
 /// Futures under way.
 pub(super) struct Crowd<T> {
@@ -37,17 +39,35 @@ impl<T> Crowd<T> {
             if self.members.is_empty() {
                 return Poll::Ready(None);
             }
-            for index in 0..self.members.len() {
-                if let Some(member) = self.members.get_mut(index)
-                    && let Poll::Ready(output) = member.as_mut().poll(cx)
-                {
-                    drop(self.members.swap_remove(index));
-                    return Poll::Ready(Some(output));
-                }
-            }
-            Poll::Pending
+            self.poll(cx).map(Some)
         })
         .await
+    }
+
+    /// The same; `None` also if something else is wanted by now than was `seen`. While there are
+    /// none and nothing may be begun, it waits.
+    pub(super) async fn next_while(&mut self, control: &Control, seen: Wanted) -> Option<T> {
+        let mut changed = pin!(control.changed(seen));
+        poll_fn(|cx| {
+            let is_over = self.members.is_empty() && seen != Wanted::Pause;
+            if is_over || changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            self.poll(cx).map(Some)
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        for index in 0..self.members.len() {
+            if let Some(member) = self.members.get_mut(index)
+                && let Poll::Ready(output) = member.as_mut().poll(cx)
+            {
+                drop(self.members.swap_remove(index));
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
     }
 }
 

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     Failure, Kind, platform,
     transfer::{
-        LocalAction,
+        LocalAction, TransferError,
+        control::Wanted,
         local::{LocalFault, Tree},
     },
 };
@@ -97,8 +98,14 @@ async fn work(
     told: &mut impl FnMut(&Node, &[u8], SyncAction, Result<(), SyncFault>) -> Result<(), SyncFault>,
 ) -> Result<(), SyncFault> {
     let mut crowd = Crowd::new();
+    let control = context.options.control.clone();
     loop {
-        while crowd.len() < REMOVALS_MAX
+        let wanted = control.wanted();
+        if wanted == Wanted::Cancel {
+            return Err(TransferError::Cancelled.into());
+        }
+        while wanted == Wanted::Run
+            && crowd.len() < REMOVALS_MAX
             && let Some((node, name)) = names.next()
         {
             let context = Arc::clone(context);
@@ -113,9 +120,10 @@ async fn work(
                 (node, name, done)
             });
         }
-        match crowd.next().await {
+        match crowd.next_while(&control, wanted).await {
             Some((node, name, done)) => told(&node, &name, action, done)?,
-            None => return Ok(()),
+            None if wanted == Wanted::Run && crowd.len() == 0 => return Ok(()),
+            None => {}
         }
     }
 }

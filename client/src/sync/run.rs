@@ -34,7 +34,9 @@ use crate::{
     NameFault, Outcome, Sftp, platform,
     quirks::Quirk,
     transfer::{
-        Place, REPORTED_MAX, Report, TransferError, get,
+        Place, REPORTED_MAX, Report, TransferError,
+        control::Wanted,
+        get,
         local::{LocalAction, LocalFault, SourceFile, Tree},
         plan::DEPTH_MAX,
         put,
@@ -351,11 +353,20 @@ impl Run {
             self.checks_max = CHECKS_MAX.min(share);
         }
         self.alone = server.quirks.has(Quirk::OneRequest);
+        let control = self.context.options.control.clone();
         loop {
-            self.begin();
-            match self.crowd.next().await {
+            let wanted = control.wanted();
+            match wanted {
+                Wanted::Run => self.begin(),
+                Wanted::Pause => {}
+                // Files under way take back what they had begun.
+                Wanted::Cancel if self.copying => {}
+                Wanted::Cancel => return Err(TransferError::Cancelled.into()),
+            }
+            match self.crowd.next_while(&control, wanted).await {
                 Some(done) => self.on_done(done)?,
-                None => return Ok(()),
+                None if wanted == Wanted::Run && self.crowd.len() == 0 => return Ok(()),
+                None => {}
             }
         }
     }

@@ -63,7 +63,7 @@ impl Crew {
     /// What to open now; it counts as there until [`Crew::on_refused`] or [`Crew::on_lost`].
     pub(crate) fn poll(&mut self, facts: &Facts) -> Option<Step> {
         let rtt = facts.rtt?;
-        if facts.workers == 0 {
+        if facts.workers == 0 || facts.is_held || facts.is_low {
             return None;
         }
         let step = if rtt >= FAR {
@@ -151,6 +151,8 @@ mod tests {
             files: 0,
             joint_bytes: joint_mib * MIB,
             has_work: true,
+            is_held: false,
+            is_low: false,
         }
     }
 
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_opened_before_the_round_trip_is_known_or_where_nobody_works() {
+    fn nothing_is_opened_before_the_round_trip_is_known_or_where_nobody_works_or_may() {
         let mut crew = Crew::new(Direction::Up, Streams::default(), true);
         let unknown = Facts {
             rtt: None,
@@ -192,8 +194,18 @@ mod tests {
             workers: 0,
             ..facts(50, 10_000)
         };
+        let held = Facts {
+            is_held: true,
+            ..facts(50, 10_000)
+        };
+        let low = Facts {
+            is_low: true,
+            ..facts(50, 10_000)
+        };
         assert_eq!(all(&mut crew, &unknown), []);
-        assert_eq!(all(&mut crew, &nobody), []);
+        for facts in [nobody, held, low] {
+            assert_eq!(all(&mut crew, &facts), []);
+        }
     }
 
     #[test]

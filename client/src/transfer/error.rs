@@ -141,6 +141,9 @@ pub enum TransferError {
         /// Why it ended.
         source: Arc<dyn Error + Send + Sync>,
     },
+    /// It was cancelled ([`Control::cancel`](crate::Control::cancel)).
+    #[error("the transfer was cancelled")]
+    Cancelled,
     /// The server broke the protocol.
     #[error("the server broke the SFTP protocol")]
     Misbehaved {
@@ -185,7 +188,11 @@ impl TransferError {
     pub(crate) const fn ends_everything(&self) -> bool {
         matches!(
             self,
-            Self::TimedOut { .. } | Self::Lost { .. } | Self::Misbehaved { .. } | Self::Panicked
+            Self::TimedOut { .. }
+                | Self::Lost { .. }
+                | Self::Misbehaved { .. }
+                | Self::Cancelled
+                | Self::Panicked
         )
     }
 }
@@ -221,6 +228,7 @@ impl Failure for TransferError {
             Self::Exists { .. } => Kind::Exists,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::TimedOut { .. } => Kind::Timeout,
+            Self::Cancelled => Kind::Cancelled,
             Self::Lost { .. } => Kind::Network,
             Self::Incomplete { report } => report
                 .failed

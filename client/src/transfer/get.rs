@@ -9,7 +9,7 @@ mod file;
 mod joint;
 mod link;
 
-use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
 
 use ketch_protocol::{Attrs, Close, FileType, RemotePath, Request};
 
@@ -21,6 +21,7 @@ use self::{
 };
 use super::{
     chunk::Chunk,
+    control::Priority,
     crew::Direction,
     disk::{Disk, Done, HELD_MAX},
     error::{Place, TransferError},
@@ -30,6 +31,7 @@ use super::{
     pace::FAR,
     plan::{Plan, Rest, Taken, Work},
     ranges::Span,
+    rate::Meter,
     sink::Sink,
 };
 use crate::{
@@ -94,6 +96,8 @@ impl Work for Down {
             options: options.clone(),
             shared: Arc::clone(shared),
             _connection: connection,
+            meter: options.limit.as_ref().map(Meter::new),
+            limited_until: None,
             items: Slots::new(),
             files: 0,
             dirs: 0,
@@ -115,6 +119,9 @@ pub(crate) struct Get {
     shared: Arc<Shared>,
     /// Lives as long as there is something to do on it.
     _connection: Option<Sftp>,
+    meter: Option<Meter>,
+    /// When the limit admits more.
+    limited_until: Option<Instant>,
     items: Slots<Item>,
     /// Files and directories under way.
     files: usize,
@@ -254,7 +261,7 @@ fn start(
     tasks: impl IntoIterator<Item = FileTask>,
     options: GetOptions,
 ) -> Outcome<Down> {
-    let plan = Plan::new(options.progress.clone());
+    let plan = options.plan();
     for task in tasks {
         plan.add_file(task, 0);
     }
@@ -268,7 +275,8 @@ impl Get {
         let files_max = cx
             .core
             .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
-        let budget = cx.core.down.budget() as u64;
+        let files_max = cx.core.turn.share_of(files_max);
+        let budget = cx.core.turn.share_of(cx.core.down.budget()) as u64;
         let left = self.files().map(|file| file.left_to_ask());
         // Sizes are the other side's: together they need not fit into a number.
         let mut backlog = left.fold(0, u64::saturating_add);
@@ -327,8 +335,10 @@ impl Get {
 
     /// Asks for bytes, file by file in turn, as long as the budget lasts.
     fn read(&mut self, cx: &mut Cx<'_>) {
+        self.limited_until = None;
         let lot = REFILL_LOT.min(cx.core.down.budget() / 2);
-        if cx.core.down.available() < lot && cx.core.down.in_flight() > 0 {
+        let is_little = cx.core.down.available() < lot && cx.core.down.in_flight() > 0;
+        if is_little && cx.core.turn.is_first {
             cx.core.down.on_limited();
             return;
         }
@@ -339,6 +349,9 @@ impl Get {
             let mut asked = 0;
             if let Some(key) = self.items.key_at(index) {
                 while asked < READS_IN_A_ROW {
+                    if cx.core.turn.is_over() || !self.is_admitted(cx) {
+                        return;
+                    }
                     if cx.core.down.available() == 0 {
                         cx.core.down.on_limited();
                         return;
@@ -346,8 +359,12 @@ impl Get {
                     if !cx.can_ask() {
                         return;
                     }
+                    let before = cx.core.turn.sent();
                     if !self.read_once(key, cx) {
                         break;
+                    }
+                    if let Some(meter) = &self.meter {
+                        meter.on_sent((cx.core.turn.sent() - before) as u64, cx.link.now());
                     }
                     asked += 1;
                 }
@@ -356,6 +373,13 @@ impl Get {
             idle = if asked == 0 { idle + 1 } else { 0 };
             self.turn = index + 1;
         }
+    }
+
+    /// Whether the limit lets anything be asked for now.
+    fn is_admitted(&mut self, cx: &Cx<'_>) -> bool {
+        let admitted = self.meter.as_ref().map(|meter| meter.admits(cx.link.now()));
+        self.limited_until = admitted.and_then(Result::err);
+        self.limited_until.is_none()
     }
 
     /// Sends one READ for a file, if it wants one.
@@ -431,6 +455,13 @@ impl Get {
 
 impl Job for Get {
     fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        if let (Some(meter), What::Read(ask, _)) = (&self.meter, what) {
+            let got = match answer {
+                Answer::Data(got) => got,
+                _ => 0,
+            };
+            meter.give_back(u64::from(ask.span.len.saturating_sub(got)));
+        }
         let result = match self.items.get_mut(item) {
             Some(Item::File(file)) => file.on_answer(what, answer),
             Some(Item::Dir(_)) => {
@@ -499,6 +530,18 @@ impl Job for Get {
             return Progress::Finished;
         }
         Progress::Working
+    }
+
+    fn is_held(&self) -> bool {
+        self.plan.is_held()
+    }
+
+    fn priority(&self) -> Priority {
+        self.plan.control().priority()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.limited_until
     }
 
     fn on_stalled(&mut self, cx: &mut Cx<'_>) {

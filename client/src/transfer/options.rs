@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use super::{
+    control::Control,
+    plan::{Plan, Work},
+    rate::RateLimit,
+};
 use crate::{filter::Filter, progress::Progress};
 
 /// What happens to a file that has the final name already.
@@ -198,6 +203,8 @@ macro_rules! options {
             pub(crate) streams: Streams,
             pub(crate) filter: Option<Arc<Filter>>,
             pub(crate) links: Links,
+            pub(crate) control: Control,
+            pub(crate) limit: Option<RateLimit>,
         }
 
         impl $name {
@@ -205,6 +212,11 @@ macro_rules! options {
             #[must_use]
             pub fn new() -> Self {
                 Self::default()
+            }
+
+            /// A plan of what is transferred so.
+            pub(crate) fn plan<W: Work>(&self) -> Arc<Plan<W>> {
+                Plan::new(self.progress.clone(), &self.control, self.limit.as_ref())
             }
 
             /// Whether a directory is transferred with all that is below it. Default: no, a
@@ -287,6 +299,21 @@ macro_rules! options {
             #[must_use]
             pub const fn streams(mut self, streams: Streams) -> Self {
                 self.streams = streams;
+                self
+            }
+
+            /// What pauses, resumes, cancels and ranks it while it runs. Default: nothing does.
+            #[must_use]
+            pub fn control(mut self, control: Control) -> Self {
+                self.control = control;
+                self
+            }
+
+            /// How many bytes a second it may take; others that have the same limit share it.
+            /// Default: as many as there are.
+            #[must_use]
+            pub fn limit(mut self, limit: RateLimit) -> Self {
+                self.limit = Some(limit);
                 self
             }
 

@@ -121,7 +121,8 @@ impl Opener {
                 return;
             }
             let facts = plan.facts();
-            if facts.workers == 0 && self.anew.is_none() && !self.make_anew(plan) {
+            if facts.workers == 0 && !facts.is_held && self.anew.is_none() && !self.make_anew(plan)
+            {
                 continue;
             }
             while let Some(step) = self.crew.poll(&facts) {

@@ -10,7 +10,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -20,10 +20,12 @@ use std::{
 use ketch_protocol::RemotePath;
 
 use super::{
+    control::{Control, Controlled, Priority, Wanted},
     crew::Direction,
     error::TransferError,
     hands::Hands,
     options::Streams,
+    rate::RateLimit,
     report::{Place, Report},
 };
 use crate::{
@@ -107,6 +109,7 @@ pub(crate) enum Taken<W: Work> {
 pub(crate) struct Plan<W: Work> {
     state: Mutex<State<W>>,
     over: AtomicBool,
+    control: Control,
     /// Counters for whoever wants to look.
     pub progress: Arc<Progress>,
 }
@@ -136,6 +139,8 @@ struct State<W: Work> {
     /// How the last connection was lost.
     lost: Option<TransferError>,
     facts: Facts,
+    /// It counts as paused in the progress.
+    is_paused: bool,
 }
 
 /// A channel that works on the plan.
@@ -160,6 +165,10 @@ pub(crate) struct Facts {
     pub joint_bytes: u64,
     /// Whether anything is left to do for one more.
     pub has_work: bool,
+    /// Whether it is paused.
+    pub is_held: bool,
+    /// Whether others go first.
+    pub is_low: bool,
 }
 
 /// What somebody who has nothing to do is told.
@@ -173,8 +182,12 @@ pub(crate) enum Rest {
 
 impl<W: Work> Plan<W> {
     /// An empty plan.
-    pub(crate) fn new(progress: Option<Arc<Progress>>) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(
+        progress: Option<Arc<Progress>>,
+        control: &Control,
+        limit: Option<&RateLimit>,
+    ) -> Arc<Self> {
+        let plan = Arc::new(Self {
             state: Mutex::new(State {
                 files: VecDeque::new(),
                 dirs: Vec::new(),
@@ -192,10 +205,31 @@ impl<W: Work> Plan<W> {
                 has_second_chance: false,
                 lost: None,
                 facts: Facts::default(),
+                is_paused: false,
             }),
             over: AtomicBool::new(false),
+            control: control.clone(),
             progress: progress.unwrap_or_default(),
-        })
+        });
+        let told: Weak<dyn Controlled> = Arc::downgrade(&plan) as _;
+        if let Some(limit) = limit {
+            limit.attach(Weak::clone(&told));
+        }
+        control.attach(told);
+        if control.wanted() != Wanted::Run {
+            plan.on_control();
+        }
+        plan
+    }
+
+    /// What pauses and ranks it.
+    pub(crate) const fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Whether nothing is to be sent for it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.control.is_paused() && !self.is_over()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<W>> {
@@ -361,7 +395,14 @@ impl<W: Work> Plan<W> {
     /// The last word: the caller learns what became of the plan. What is said after it is lost.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
+        self.finish_with(&mut state);
+    }
+
+    fn finish_with(&self, state: &mut State<W>) {
         state.finish();
+        if std::mem::take(&mut state.is_paused) {
+            self.progress.set_paused(false);
+        }
         state.wake_crew();
     }
 
@@ -404,10 +445,9 @@ impl<W: Work> Plan<W> {
         if !(state.finished || is_done) {
             return Rest::Wait;
         }
-        state.finish();
         state.members.retain(|member| member.id != id);
         state.wake_all();
-        state.wake_crew();
+        self.finish_with(&mut state);
         Rest::Over
     }
 
@@ -433,12 +473,12 @@ impl<W: Work> Plan<W> {
             if state.fatal.is_none() && !self.is_over() {
                 state.fatal = Some(error);
             }
-            state.finish();
+            self.finish_with(&mut state);
         } else {
             state.lost = Some(error);
             state.wake_all();
+            state.wake_crew();
         }
-        state.wake_crew();
     }
 
     /// All who work on it are told to look.
@@ -463,10 +503,14 @@ impl<W: Work> Plan<W> {
     pub(crate) fn end_as_lost(&self) {
         let error = self.lock().lost.take();
         self.stop(error);
+        self.finish_alone();
+    }
+
+    /// Nobody is left who could say the last word.
+    fn finish_alone(&self) {
         let mut state = self.lock();
         if state.members.is_empty() {
-            state.finish();
-            state.wake_crew();
+            self.finish_with(&mut state);
         }
     }
 
@@ -482,8 +526,30 @@ impl<W: Work> Plan<W> {
             files: state.files.len(),
             joint_bytes: joint_bytes.sum(),
             has_work: !state.is_empty(),
+            is_held: self.is_held(),
+            is_low: self.control.priority() == Priority::Low,
             ..state.facts
         }
+    }
+}
+
+impl<W: Work> Controlled for Plan<W> {
+    fn on_control(&self) {
+        if self.control.is_cancelled() {
+            self.stop(Some(TransferError::Cancelled));
+            // Before the first worker came, it is that one's to say the last word.
+            if self.lock().next_member > 0 {
+                self.finish_alone();
+            }
+            return;
+        }
+        let mut state = self.lock();
+        let is_paused = self.control.is_paused() && !state.finished;
+        if std::mem::replace(&mut state.is_paused, is_paused) != is_paused {
+            self.progress.set_paused(is_paused);
+        }
+        state.wake_all();
+        state.wake_crew();
     }
 }
 

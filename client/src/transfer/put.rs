@@ -10,7 +10,7 @@ mod file;
 mod joint;
 mod link;
 
-use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
 
 use ketch_protocol::{Close, RemotePath, Remove, Request};
 
@@ -21,6 +21,7 @@ use self::{
     link::{LinkTask, PutLink},
 };
 use super::{
+    control::Priority,
     crew::Direction,
     disk::{Disk, Done},
     error::{Place, TransferError},
@@ -30,6 +31,7 @@ use super::{
     pace::FAR,
     plan::{Plan, Rest, Taken, Work},
     ranges::Span,
+    rate::Meter,
     sink::Source,
 };
 use crate::{
@@ -89,6 +91,8 @@ impl Work for Up {
             options: options.clone(),
             shared: Arc::clone(shared),
             _connection: connection,
+            meter: options.limit.as_ref().map(Meter::new),
+            limited_until: None,
             items: Slots::new(),
             files: 0,
             dirs: 0,
@@ -109,6 +113,9 @@ pub(crate) struct Put {
     shared: Arc<Shared>,
     /// Lives as long as there is something to do on it.
     _connection: Option<Sftp>,
+    meter: Option<Meter>,
+    /// When the limit admits more.
+    limited_until: Option<Instant>,
     items: Slots<Item>,
     /// Files and directories under way.
     files: usize,
@@ -173,7 +180,7 @@ pub(crate) fn start_all(
     items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
     options: PutOptions,
 ) -> Outcome<Up> {
-    let plan = Plan::new(options.progress.clone());
+    let plan = options.plan();
     for (local, path) in items {
         if options.recursive {
             plan.add_dir(DirTask::named(local, path));
@@ -193,7 +200,7 @@ pub(crate) fn start_found(
     found: Vec<(SourceFile, RemotePath, u64)>,
     options: PutOptions,
 ) -> Outcome<Up> {
-    let plan = Plan::new(options.progress.clone());
+    let plan = options.plan();
     for (source, path, size) in found {
         let from = From::File(source);
         plan.add_file(
@@ -215,7 +222,7 @@ pub(crate) fn start_from_source(
     path: RemotePath,
     options: PutOptions,
 ) -> Outcome<Up> {
-    let plan = Plan::new(options.progress.clone());
+    let plan = options.plan();
     let size = source.size();
     plan.add_file(
         FileTask {
@@ -235,7 +242,8 @@ impl Put {
         let files_max = cx
             .core
             .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
-        let budget = cx.core.up.budget() as u64;
+        let files_max = cx.core.turn.share_of(files_max);
+        let budget = cx.core.turn.share_of(cx.core.up.budget()) as u64;
         let left = self.files().map(|file| file.left_to_send());
         // Sizes are the other side's: together they need not fit into a number.
         let mut backlog = left.fold(0, u64::saturating_add);
@@ -284,6 +292,7 @@ impl Put {
 
     /// Sends data, file by file in turn, as long as budget and room last.
     fn write(&mut self, cx: &mut Cx<'_>) {
+        self.limited_until = None;
         let span = self.items.span();
         let mut idle = 0; // slots in a row that had nothing to send
         while idle < span {
@@ -291,11 +300,19 @@ impl Put {
             let mut sent = 0;
             if let Some(key) = self.items.key_at(index) {
                 while sent < WRITES_IN_A_ROW {
+                    if cx.core.turn.is_over() || !self.is_admitted(cx) {
+                        return;
+                    }
                     if cx.core.up.available() == 0 {
                         cx.core.up.on_limited();
                         return;
                     }
-                    match self.write_once(key, cx) {
+                    let before = cx.core.turn.sent();
+                    let sending = self.write_once(key, cx);
+                    if let Some(meter) = &self.meter {
+                        meter.on_sent((cx.core.turn.sent() - before) as u64, cx.link.now());
+                    }
+                    match sending {
                         Sending::Sent => sent += 1,
                         Sending::Nothing => break,
                         // The window or the output buffer is full: nobody else fits either.
@@ -306,6 +323,13 @@ impl Put {
             idle = if sent == 0 { idle + 1 } else { 0 };
             self.turn = index + 1;
         }
+    }
+
+    /// Whether the limit lets anything be sent now.
+    fn is_admitted(&mut self, cx: &Cx<'_>) -> bool {
+        let admitted = self.meter.as_ref().map(|meter| meter.admits(cx.link.now()));
+        self.limited_until = admitted.and_then(Result::err);
+        self.limited_until.is_none()
     }
 
     /// Ends one file that cannot be sent; the others go on, unless they would fail the same way.
@@ -440,6 +464,18 @@ impl Job for Put {
             return Progress::Finished;
         }
         Progress::Working
+    }
+
+    fn is_held(&self) -> bool {
+        self.plan.is_held()
+    }
+
+    fn priority(&self) -> Priority {
+        self.plan.control().priority()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.limited_until
     }
 
     fn on_stalled(&mut self, cx: &mut Cx<'_>) {

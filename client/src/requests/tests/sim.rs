@@ -210,6 +210,10 @@ impl Sim {
         }
     }
 
+    pub(crate) const fn now(&self) -> Instant {
+        self.link.now
+    }
+
     pub(crate) fn pass_time(&mut self, time: Duration) {
         self.link.now += time;
     }
