@@ -152,6 +152,10 @@ pub(crate) struct TransferArgs {
     #[arg(long, value_name = "N", default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) connections: u32,
+    /// Bytes of files a second at most, all connections together, such as 10M; K, M and G are 1024
+    /// to the power of one, two and three
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) limit: Option<u64>,
     #[command(flatten)]
     pub(crate) bytes: BytesArgs,
 }
@@ -460,6 +464,28 @@ fn duration(typed: &str) -> Result<Duration, String> {
     }
 }
 
+/// Bytes a second: a number, and K, M or G for kibibytes, mebibytes and gibibytes, as rclone has it.
+fn rate(typed: &str) -> Result<u64, String> {
+    let digits = typed.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match typed.get(digits.len()..).unwrap_or_default() {
+        "" | "b" | "B" => 0,
+        "k" | "K" => 1,
+        "m" | "M" => 2,
+        "g" | "G" => 3,
+        _ => {
+            return Err("a rate is a number with or without K, M or G, such as 500K or 10M".into());
+        }
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a rate is a whole number with or without K, M or G, such as 500K or 10M")?;
+    match number.checked_mul(1024_u64.pow(power)) {
+        Some(0) => Err("it must be more than zero".into()),
+        Some(bytes) => Ok(bytes),
+        None => Err("that is more than can be counted".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -477,6 +503,36 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Line::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rate_has_a_number_and_perhaps_a_unit() {
+        for (typed, bytes) in [
+            ("1", 1),
+            ("100B", 100),
+            ("500k", 500 << 10),
+            ("10M", 10 << 20),
+            ("2G", 2 << 30),
+        ] {
+            assert_eq!(rate(typed), Ok(bytes), "{typed}");
+        }
+        for typed in [
+            "",
+            "M",
+            "0",
+            "0M",
+            "-1",
+            "1.5M",
+            "10MB",
+            "10 M",
+            "99999999999G",
+        ] {
+            assert!(rate(typed).is_err(), "{typed}");
+        }
+        let Ok(Command::Get(get)) = parse("ketch get --limit 1M host:a") else {
+            panic!()
+        };
+        assert_eq!(get.transfer.limit, Some(1 << 20));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ketch_client::config::{AddressFamily, AlgorithmSpec, JumpHost, SshConfig};
 use ketch_client::{
-    Destination, Durability, Filter, Links, Preserve, Profile, RemotePath, Resume, Sparse, Streams,
-    Verify,
+    Destination, Durability, Filter, Links, Preserve, Profile, RateLimit, RemotePath, Resume,
+    Sparse, Streams, Verify,
 };
 
 pub(crate) use self::sync::Sync;
@@ -91,6 +91,7 @@ pub(crate) struct Get {
     pub(crate) links: Links,
     pub(crate) bytes: Bytes,
     pub(crate) streams: Streams,
+    pub(crate) limit: Option<RateLimit>,
     pub(crate) bar: Bar,
 }
 
@@ -120,6 +121,7 @@ impl Get {
             links,
             bytes: Bytes::new(args.transfer.bytes),
             streams: streams(&args.transfer),
+            limit: args.transfer.limit.map(RateLimit::new),
             bar: bar(&args.transfer),
         })
     }
@@ -138,6 +140,7 @@ pub(crate) struct Put {
     pub(crate) links: Links,
     pub(crate) bytes: Bytes,
     pub(crate) streams: Streams,
+    pub(crate) limit: Option<RateLimit>,
     pub(crate) bar: Bar,
 }
 
@@ -167,6 +170,7 @@ impl Put {
             links,
             bytes: Bytes::new(args.transfer.bytes),
             streams: streams(&args.transfer),
+            limit: args.transfer.limit.map(RateLimit::new),
             bar: bar(&args.transfer),
         })
     }

@@ -41,7 +41,7 @@ use self::{
     slots::{Key, Slots},
     stall::{Stall, Verdict},
     table::{Entry, Expect, Owner, What},
-    turns::{Turn, Turns},
+    turns::Turns,
 };
 use crate::{quirks::Quirks, transfer::disk::Disk};
 
@@ -511,7 +511,7 @@ impl Inner {
                 if job.drive(&mut cx) == Progress::Finished {
                     self.jobs.remove(key);
                 }
-                let turn = std::mem::replace(&mut self.core.turn, Turn::default());
+                let turn = std::mem::take(&mut self.core.turn);
                 again |= self.turns.on_done(nth, &turn);
             }
             if !again {

@@ -159,8 +159,8 @@ impl SyncOptions {
     /// How many bytes a second its files may take; others that have the same limit share it.
     /// Default: as many as there are.
     #[must_use]
-    pub fn limit(mut self, limit: RateLimit) -> Self {
-        self.limit = Some(limit);
+    pub fn limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+        self.limit = limit.into();
         self
     }
 

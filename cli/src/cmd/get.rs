@@ -26,6 +26,7 @@ pub(crate) async fn run(plan: Get) -> Result<(), Failed> {
         .sparse(plan.bytes.sparse)
         .durability(plan.bytes.durability)
         .streams(plan.streams)
+        .limit(plan.limit.clone())
         .progress(Arc::clone(&progress));
     if interrupt::or(matching::is_pattern(&sftp, &plan.remote)).await? {
         matching::run(&sftp, &plan, options, &progress).await?;

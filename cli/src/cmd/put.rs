@@ -25,6 +25,7 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
         .sparse(plan.bytes.sparse)
         .durability(plan.bytes.durability)
         .streams(plan.streams)
+        .limit(plan.limit.clone())
         .progress(Arc::clone(&progress));
     let what = plan.local.display().to_string();
     let work = sftp.put(&plan.local, &remote, options);

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use ketch_client::{Comparison, Filter, RemotePath, SyncOptions};
+use ketch_client::{Comparison, Filter, RateLimit, RemotePath, SyncOptions};
 
 use super::{Connection, bar, connection};
 use crate::args::{FilterArgs, SyncArgs};
@@ -47,6 +47,7 @@ impl Sync {
             .update(args.update)
             .delete(args.delete)
             .dry_run(args.dry_run)
+            .limit(args.transfer.limit.map(RateLimit::new))
             .select(filter(&args.filter)?);
         if let Some(max) = args.max_delete {
             options = options.delete_max(max);

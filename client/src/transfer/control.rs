@@ -255,7 +255,7 @@ mod tests {
         control.pause();
         control.pause();
         assert!(control.is_paused());
-        control.clone().cancel();
+        control.cancel();
         control.resume();
         control.pause();
         control.cancel();

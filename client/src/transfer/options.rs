@@ -312,8 +312,8 @@ macro_rules! options {
             /// How many bytes a second it may take; others that have the same limit share it.
             /// Default: as many as there are.
             #[must_use]
-            pub fn limit(mut self, limit: RateLimit) -> Self {
-                self.limit = Some(limit);
+            pub fn limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+                self.limit = limit.into();
                 self
             }
 

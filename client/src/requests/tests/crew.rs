@@ -11,7 +11,7 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    GetOptions, PutOptions, Report, TransferError,
+    Control, Failure, GetOptions, Kind, PutOptions, Report, TransferError,
     transfer::{get, outcome::Outcome, plan::Work, put},
 };
 
@@ -92,6 +92,19 @@ impl Team {
             assert!(idle < 20, "nothing happens any more, seed {}", self.seed);
         }
         panic!("no end in sight, seed {}", self.seed);
+    }
+
+    /// Turns of everybody until nothing happens any more.
+    fn settle(&mut self) {
+        let mut idle = 0;
+        while idle < 5 {
+            idle = if self.turn() { 0 } else { idle + 1 };
+        }
+    }
+
+    /// Requests that came to the server, of all who are there.
+    fn asked(&self) -> usize {
+        self.sims.iter().map(|sim| sim.server.log.len()).sum()
     }
 
     fn handles(&self) -> usize {
@@ -259,7 +272,7 @@ fn a_plan_without_a_second_chance_ends_with_its_connection() {
             }
         })
         .unwrap_err();
-    assert!(crate::Failure::is_transient(&error), "{error}");
+    assert!(error.is_transient(), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -305,4 +318,90 @@ fn giving_up_leaves_nothing_on_any_channel() {
     }
     assert_eq!(team.nodes.len(), 1);
     assert_eq!(team.handles(), 0);
+}
+
+#[test]
+fn all_channels_of_a_transfer_pause_and_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(12_000_000, 3)).unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    let shared = team.sims[0].sftp.shared().clone();
+    let control = Control::new();
+    let options = PutOptions::new().control(control.clone());
+    let mut up = put::start_from_path(&shared, dir.path().join("a"), "/b".into(), options);
+    team.grow(&up);
+    team.grow(&up);
+    for _ in 0..20 {
+        assert!(poll(Pin::new(&mut up)).is_none());
+        team.turn();
+    }
+    control.pause();
+    team.turn();
+    team.settle();
+    let asked = team.asked();
+    team.settle();
+    assert_eq!(team.asked(), asked);
+    // A channel that is lost meanwhile is not missed before it is needed.
+    team.lose(1);
+    team.settle();
+    assert_eq!(
+        team.asked(),
+        team.sims.iter().map(|sim| sim.server.log.len()).sum()
+    );
+    assert!(poll(Pin::new(&mut up)).is_none());
+    control.resume();
+    let report = team.run(&mut up, |_, _, _| {}).unwrap();
+    assert_eq!((report.files, report.bytes), (1, 12_000_000));
+    let Some(Node::File { data, .. }) = team.nodes.get(&b"/b"[..]) else {
+        panic!("not there");
+    };
+    assert!(*data == content(12_000_000, 3));
+    assert_eq!(team.nodes.len(), 2);
+}
+
+#[test]
+fn all_channels_of_a_cancelled_transfer_take_back_what_they_began() {
+    for turns in [0, 3, 12, 20] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), content(12_000_000, 3)).unwrap();
+        let mut team = Team::new(Habits::default(), 1);
+        let shared = team.sims[0].sftp.shared().clone();
+        let control = Control::new();
+        let options = PutOptions::new().control(control.clone());
+        let mut up = put::start_from_path(&shared, dir.path().join("a"), "/b".into(), options);
+        team.grow(&up);
+        team.grow(&up);
+        let cancel = |_: &mut Team, _: &Outcome<put::Up>, turn| {
+            if turn == turns {
+                control.cancel();
+            }
+        };
+        let error = team.run(&mut up, cancel).unwrap_err();
+        assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+        assert_eq!((team.nodes.len(), team.handles()), (1, 0));
+    }
+}
+
+#[test]
+fn a_transfer_whose_connection_is_being_made_anew_is_cancelled_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    team.sims[0].server.file("/a", content(3_000_000, 3));
+    team.nodes = team.sims[0].server.nodes.clone();
+    let shared = team.sims[0].sftp.shared().clone();
+    let control = Control::new();
+    let options = GetOptions::new().control(control.clone());
+    let mut down = get::start_to_path(&shared, "/a".into(), dir.path().join("a"), options);
+    down.plan().set_second_chance(true);
+    for _ in 0..12 {
+        assert!(poll(Pin::new(&mut down)).is_none());
+        team.turn();
+    }
+    team.lose(0);
+    assert!(poll(Pin::new(&mut down)).is_none(), "another may come");
+    control.cancel();
+    let error = poll(Pin::new(&mut down)).expect("an end").unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+    drop(down);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
