@@ -6,41 +6,31 @@
 //! directories that were opened without following links: a batch is a plan as a recursive transfer
 //! has it.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    ffi::OsString,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+mod copying;
+mod directory;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use ketch_protocol::RemotePath;
+
+pub(super) use self::directory::{Context, Direction, Node, make_remote};
+use self::{
+    copying::{Copy, check, download, upload},
+    directory::{Presence, Scanned},
 };
-
-use ketch_protocol::{FileType, RemotePath};
-
 use super::{
-    SyncOptions,
     compare::{Decision, Entry, Pairs, Rules},
-    content,
-    crowd::{Crowd, on_thread},
-    leftover,
-    listing::{self, Entries, Listing},
-    removal::{self, Doomed},
+    crowd::Crowd,
+    removal::Doomed,
     report::{
         Difference, Sameness, SkipReason, SyncAction, SyncFailed, SyncFault, SyncNews, SyncReport,
         SyncStep,
     },
 };
 use crate::{
-    NameFault, Outcome, Sftp, platform,
+    NameFault, Outcome, platform,
     quirks::Quirk,
-    transfer::{
-        Place, REPORTED_MAX, Report, TransferError,
-        control::Wanted,
-        get,
-        local::{LocalAction, LocalFault, SourceFile, Tree},
-        plan::DEPTH_MAX,
-        put,
-    },
+    transfer::{REPORTED_MAX, Report, TransferError, control::Wanted, plan::DEPTH_MAX},
 };
 
 /// Directories being compared at a time.
@@ -55,70 +45,11 @@ const HANDLES_SHARE: u32 = 8;
 /// Files that wait for a batch or a comparison, before no more directories are read.
 const WAITING_MAX: usize = 4 * BATCH_MAX;
 
-/// Which side is the source.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Direction {
-    Down,
-    Up,
-}
-
-/// What all steps of a sync share.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub sftp: Sftp,
-    pub direction: Direction,
-    pub options: SyncOptions,
-    /// The topmost directory on the server.
-    pub remote: RemotePath,
-    /// Seconds since 1970, when the sync began.
-    pub now: u32,
-    pub counted: Arc<Entries>,
-}
-
-/// A directory that both sides have, or will have, or that one of them loses.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub parent: Option<Arc<Self>>,
-    pub name: Box<[u8]>,
-    /// From the topmost directory on; empty for that.
-    pub path: Vec<u8>,
-    pub depth: u8,
-    /// The local one; none where a dry run would have to make it.
-    tree: Option<Arc<Tree>>,
-    /// Something in it stays: it cannot be removed.
-    keeps: AtomicBool,
-}
-
-/// Which side has a directory.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Presence {
-    Both,
-    /// Only the source: it is to be made.
-    Source,
-    /// Only the destination: all below it is to be removed.
-    Destination,
-}
-
-/// A file to copy.
-struct Copy {
-    node: Arc<Node>,
-    entry: Entry,
-    action: SyncAction,
-}
-
 /// Something that was under way, and is done.
 enum Done {
     Scanned(Arc<Node>, Presence, Result<Scanned, SyncFault>),
     Checked(Copy, Result<bool, SyncFault>),
     Copied(Vec<Copy>, Result<Report, TransferError>),
-}
-
-/// Both listings of a directory.
-#[derive(Default)]
-struct Scanned {
-    source: Listing,
-    destination: Listing,
-    reaped: Vec<Box<[u8]>>,
 }
 
 /// A sync under way.
@@ -139,170 +70,6 @@ pub(super) struct Run {
     to_check: VecDeque<Copy>,
     to_copy: VecDeque<Copy>,
     doomed: Doomed,
-}
-
-impl Node {
-    pub(super) fn root(tree: Option<Arc<Tree>>) -> Arc<Self> {
-        Arc::new(Self {
-            parent: None,
-            name: Box::default(),
-            path: Vec::new(),
-            depth: 0,
-            tree,
-            keeps: AtomicBool::new(false),
-        })
-    }
-
-    fn child(self: &Arc<Self>, name: &[u8], local: OsString) -> Arc<Self> {
-        Arc::new(Self {
-            parent: Some(Arc::clone(self)),
-            name: name.into(),
-            path: self.path_of(name),
-            depth: self.depth.saturating_add(1),
-            tree: self.tree.as_ref().map(|tree| tree.child(local)),
-            keeps: AtomicBool::new(false),
-        })
-    }
-
-    /// The path of a name in it, from the topmost directory on.
-    pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        if self.path.is_empty() {
-            name.to_vec()
-        } else {
-            [&self.path[..], b"/", name].concat()
-        }
-    }
-
-    /// The local directory.
-    pub(super) fn tree(&self) -> Result<&Arc<Tree>, SyncFault> {
-        self.tree.as_ref().ok_or_else(|| {
-            let fault = LocalFault {
-                action: LocalAction::Open,
-                path: std::path::PathBuf::from(String::from_utf8_lossy(&self.path).into_owned()),
-                source: std::io::ErrorKind::NotFound.into(),
-            };
-            fault.into()
-        })
-    }
-
-    /// Neither it nor what it is in can be removed.
-    pub(super) fn keep(&self) {
-        let mut node = self;
-        while !node.keeps.swap(true, Ordering::AcqRel)
-            && let Some(parent) = &node.parent
-        {
-            node = parent;
-        }
-    }
-
-    pub(super) fn is_kept(&self) -> bool {
-        self.keeps.load(Ordering::Acquire)
-    }
-}
-
-impl Context {
-    /// The path of a directory on the server.
-    pub(super) fn remote(&self, node: &Node) -> RemotePath {
-        if node.path.is_empty() {
-            self.remote.clone()
-        } else {
-            self.remote.join(&node.path)
-        }
-    }
-
-    async fn list_remote(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
-        let follow = is_source && self.options.follows_links();
-        listing::remote(&self.sftp, &self.remote(node), follow, &self.counted).await
-    }
-
-    async fn list_local(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
-        let follow = is_source && self.options.follows_links();
-        listing::local(node.tree()?, &self.remote(node), follow, &self.counted).await
-    }
-
-    async fn list_source(&self, node: &Node) -> Result<Listing, SyncFault> {
-        match self.direction {
-            Direction::Down => self.list_remote(node, true).await,
-            Direction::Up => self.list_local(node, true).await,
-        }
-    }
-
-    async fn list_destination(&self, node: &Node) -> Result<Listing, SyncFault> {
-        match self.direction {
-            Direction::Down => self.list_local(node, false).await,
-            Direction::Up => self.list_remote(node, false).await,
-        }
-    }
-
-    /// Makes the directory at the destination.
-    async fn make(&self, node: &Node) -> Result<(), SyncFault> {
-        match self.direction {
-            Direction::Down => {
-                let tree = Arc::clone(node.tree()?);
-                on_thread(move || tree.dir().map(drop)).await?;
-            }
-            Direction::Up => make_remote(&self.sftp, &self.remote(node)).await?,
-        }
-        Ok(())
-    }
-
-    /// Lists what there is of a directory, makes it if it is to be, and clears it of what earlier
-    /// runs left: before anything is copied there, so that no name of a new part is in doubt.
-    async fn scan(&self, node: &Node, presence: Presence) -> Result<Scanned, SyncFault> {
-        let mut scanned = Scanned::default();
-        if presence == Presence::Source && !self.options.dry_run {
-            self.make(node).await?;
-        }
-        if presence != Presence::Destination {
-            scanned.source = self.list_source(node).await?;
-        }
-        if presence != Presence::Source {
-            scanned.destination = self.list_destination(node).await?;
-            self.reap(node, &mut scanned).await?;
-        }
-        Ok(scanned)
-    }
-
-    async fn reap(&self, node: &Node, scanned: &mut Scanned) -> Result<(), SyncFault> {
-        let destination_of = |name: &[u8]| self.destination_of(node, name);
-        let sources = &scanned.source.entries;
-        let (leftovers, entries) = std::mem::take(&mut scanned.destination.entries)
-            .into_iter()
-            .partition(|entry| {
-                entry.file_type == FileType::Regular
-                    && leftover::is_ours(entry, sources, destination_of, self.now)
-            });
-        scanned.destination.entries = entries;
-        for entry in leftovers as Vec<Entry> {
-            if !self.options.dry_run {
-                removal::file(self, node, &entry.name).await?;
-            }
-            scanned.reaped.push(entry.name);
-        }
-        Ok(())
-    }
-
-    /// The destination of a file, in the bytes that its temporary name is made from.
-    fn destination_of(&self, node: &Node, name: &[u8]) -> Vec<u8> {
-        match (self.direction, &node.tree, platform::local_name(name)) {
-            (Direction::Down, Some(tree), Some(name)) => {
-                tree.path().join(name).into_os_string().into_encoded_bytes()
-            }
-            _ => self.remote(node).join(name).into_bytes(),
-        }
-    }
-}
-
-/// Makes a directory on the server, if it is not there.
-pub(super) async fn make_remote(sftp: &Sftp, path: &RemotePath) -> Result<(), SyncFault> {
-    let Err(refused) = sftp.create_dir(path).await else {
-        return Ok(());
-    };
-    // Version 3 has no status for a name that is taken: whether it is, tells a look.
-    match sftp.lstat(path).await {
-        Ok(attrs) if attrs.file_type() == FileType::Directory => Ok(()),
-        _ => Err(refused.into()),
-    }
 }
 
 impl Run {
@@ -599,79 +366,6 @@ impl Run {
         Ok(())
     }
 
-    fn on_copied(
-        &mut self,
-        batch: Vec<Copy>,
-        result: Result<Report, TransferError>,
-    ) -> Result<(), SyncFault> {
-        let report = match result {
-            Ok(report) => report,
-            Err(TransferError::Incomplete { report }) => *report,
-            Err(error) => {
-                // One file alone fails with its own error; anything else is the end.
-                let error = SyncFault::from(error);
-                return match batch.as_slice() {
-                    [copy] if !error.ends_everything() => {
-                        self.fail(copy.node.path_of(&copy.entry.name), error)
-                    }
-                    _ => Err(error),
-                };
-            }
-        };
-        let room = REPORTED_MAX.saturating_sub(self.report.remarks.len());
-        self.report
-            .remarks
-            .extend(report.remarks.into_iter().take(room));
-        let mut failed: HashMap<Vec<u8>, SyncFault> = HashMap::new();
-        for fault in report.failed {
-            let key = match fault.place {
-                Place::Remote(path) => path.into_bytes(),
-                Place::Local(path) => path.into_os_string().into_encoded_bytes(),
-            };
-            failed.insert(key, fault.error.into());
-        }
-        let context = Arc::clone(&self.context);
-        for skipped in report.skipped {
-            // Something else has its name by now: it was not copied.
-            let fault = SyncFault::Conflict {
-                here: skipped.file_type,
-                there: FileType::Regular,
-            };
-            let key = match skipped.place {
-                Place::Remote(path) => path.into_bytes(),
-                Place::Local(path) => path.into_os_string().into_encoded_bytes(),
-            };
-            failed.insert(key, fault);
-        }
-        for Copy {
-            node,
-            entry,
-            action,
-        } in batch
-        {
-            let name = &entry.name;
-            let error = if failed.is_empty() {
-                None
-            } else {
-                let remote = context.remote(&node).join(name).into_bytes();
-                failed.remove(&remote).or_else(|| {
-                    let tree = node.tree.as_ref()?;
-                    let local = tree.path().join(platform::local_name(name)?);
-                    failed.remove(local.as_os_str().as_encoded_bytes())
-                })
-            };
-            match error {
-                Some(error) => self.fail(node.path_of(name), error)?,
-                None => self.step(&node, name, action, entry.attrs.size.unwrap_or(0)),
-            }
-        }
-        // Errors with other names are errors all the same.
-        for (path, error) in failed {
-            self.fail(path, error)?;
-        }
-        Ok(())
-    }
-
     fn step(&mut self, node: &Node, name: &[u8], action: SyncAction, bytes: u64) {
         let path = RemotePath::new(node.path_of(name));
         let step = SyncStep {
@@ -698,59 +392,4 @@ impl Run {
         self.report.fail(failed);
         Ok(())
     }
-}
-
-async fn check(context: &Context, copy: &Copy) -> Result<bool, SyncFault> {
-    let name = &copy.entry.name;
-    let remote = context.remote(&copy.node).join(name);
-    let tree = Arc::clone(copy.node.tree()?);
-    let local = local_name(&remote, name)?;
-    let size = copy.entry.attrs.size.unwrap_or(0);
-    if copy.entry.followed && context.direction == Direction::Up {
-        return Ok(false); // what a local link leads to is not opened beneath the directory
-    }
-    content::is_same(&context.sftp, &remote, tree, local, size).await
-}
-
-fn local_name(path: &RemotePath, name: &[u8]) -> Result<OsString, TransferError> {
-    platform::local_name(name).ok_or_else(|| TransferError::Name {
-        path: path.clone(),
-        fault: NameFault::NotHere,
-    })
-}
-
-async fn download(context: &Context, batch: &[Copy]) -> Result<Report, TransferError> {
-    let mut found = Vec::with_capacity(batch.len());
-    for Copy { node, entry, .. } in batch {
-        let path = context.remote(node).join(&entry.name);
-        let name = local_name(&path, &entry.name)?;
-        if let Some(tree) = &node.tree {
-            found.push(get::Found {
-                path,
-                attrs: entry.attrs,
-                tree: Arc::clone(tree),
-                name,
-            });
-        }
-    }
-    let options = context.options.download();
-    get::start_found(context.sftp.shared(), found, options).await
-}
-
-async fn upload(context: &Context, batch: &[Copy]) -> Result<Report, TransferError> {
-    let mut found = Vec::with_capacity(batch.len());
-    for Copy { node, entry, .. } in batch {
-        let path = context.remote(node).join(&entry.name);
-        let name = local_name(&path, &entry.name)?;
-        if let Some(tree) = &node.tree {
-            let source = if entry.followed {
-                SourceFile::Named(tree.path().join(name))
-            } else {
-                SourceFile::Found(Arc::clone(tree), name)
-            };
-            found.push((source, path, entry.attrs.size.unwrap_or(0)));
-        }
-    }
-    let options = context.options.upload();
-    put::start_found(context.sftp.shared(), found, options).await
 }
