@@ -36,8 +36,8 @@ use self::{
     run::{Context, Direction, Node, Run},
 };
 use crate::{
-    Control, Failure, Filter, GetOptions, Kind, OpenOptions, Place, PutOptions, RateLimit, Sftp,
-    platform,
+    Control, Failure, Filter, GetOptions, Kind, Links, OpenOptions, Place, PutOptions, RateLimit,
+    Sftp, platform,
     transfer::local::{LocalAction, LocalFault, Tree},
 };
 
@@ -52,6 +52,7 @@ pub struct SyncOptions {
     delete_max: Option<u64>,
     dry_run: bool,
     filter: Option<Filter>,
+    links: Links,
     get: GetOptions,
     put: PutOptions,
     observer: Option<Observer>,
@@ -132,6 +133,16 @@ impl SyncOptions {
         self
     }
 
+    /// What becomes of links at the source. Default: they are left out.
+    ///
+    /// With [`Links::Copy`], a link at the destination that leads elsewhere is replaced; links are
+    /// compared by what they say.
+    #[must_use]
+    pub const fn links(mut self, links: Links) -> Self {
+        self.links = links;
+        self
+    }
+
     /// How files are downloaded: progress, durability and the like. What sync decides itself
     /// (which files, that they are replaced, and that times are preserved) is not taken from here.
     #[must_use]
@@ -178,13 +189,9 @@ impl SyncOptions {
             allowance: self.allowance,
             update: self.update,
             delete: self.delete,
-            copies_links: false,
+            copies_links: self.links == Links::Copy,
             filter: self.filter.as_ref(),
         }
-    }
-
-    const fn follows_links(&self) -> bool {
-        false
     }
 
     fn download(&self) -> GetOptions {

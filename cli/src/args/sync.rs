@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use super::{ConnectArgs, TransferArgs, duration};
+use super::{ConnectArgs, SelectionArgs, TransferArgs, duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
@@ -35,7 +35,7 @@ pub(crate) struct SyncArgs {
     #[arg(short, long)]
     pub(crate) update: bool,
     #[command(flatten)]
-    pub(crate) filter: FilterArgs,
+    pub(crate) selection: SelectionArgs,
     /// Say what was done with each entry, those that are unchanged or left out included
     #[arg(short, long)]
     pub(crate) verbose: bool,

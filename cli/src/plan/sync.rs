@@ -48,7 +48,8 @@ impl Sync {
             .delete(args.delete)
             .dry_run(args.dry_run)
             .limit(args.transfer.limit.map(RateLimit::new))
-            .select(filter(&args.filter)?);
+            .select(filter(&args.selection.filter)?)
+            .links(args.selection.links.into());
         if let Some(max) = args.max_delete {
             options = options.delete_max(max);
         }
@@ -157,9 +158,15 @@ mod tests {
         let Command::Sync(args) = line.command else {
             panic!()
         };
-        let rules: Vec<_> = args.filter.rules.iter().map(|(_, p)| p.as_str()).collect();
+        let rules: Vec<_> = args
+            .selection
+            .filter
+            .rules
+            .iter()
+            .map(|(_, p)| p.as_str())
+            .collect();
         assert_eq!(rules, ["a", "b", "*"]);
-        let filter = filter(&args.filter).unwrap();
+        let filter = filter(&args.selection.filter).unwrap();
         assert!(filter.admits(b"b", false) && !filter.admits(b"a", false));
         let wrong = ["--exclude", "[a", "x", "host:"];
         assert!(sync(&wrong).unwrap_err().contains("[a"));

@@ -9,5 +9,6 @@ mod failures;
 mod openssh;
 mod paths;
 mod scene;
+mod selection;
 #[cfg(target_os = "linux")]
 mod sync;

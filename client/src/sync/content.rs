@@ -4,7 +4,6 @@
 //! local one where it lies. The first that differs ends it.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, IoSliceMut},
     sync::{
@@ -16,10 +15,7 @@ use std::{
 use ketch_protocol::RemotePath;
 
 use super::{crowd::on_thread, report::SyncFault};
-use crate::{
-    GetOptions, LocalAction, Sftp, Sink, platform,
-    transfer::local::{LocalFault, Tree},
-};
+use crate::{GetOptions, Sftp, Sink, platform, transfer::local::SourceFile};
 
 /// What the pieces are compared with.
 struct Compared {
@@ -40,26 +36,17 @@ impl Sink for Compared {
     }
 }
 
-/// Whether `remote` and the file `name` in `tree`, both listed with `size` bytes, have the same content.
+/// Whether `remote` and the file `local`, both listed with `size` bytes, have the same content.
 ///
 /// # Errors
 /// One of them could not be read.
 pub(super) async fn is_same(
     sftp: &Sftp,
     remote: &RemotePath,
-    tree: Arc<Tree>,
-    name: OsString,
+    local: SourceFile,
     size: u64,
 ) -> Result<bool, SyncFault> {
-    let path = tree.path().join(&name);
-    let opened = on_thread(move || {
-        let fault = |source| LocalFault {
-            action: LocalAction::Open,
-            path,
-            source,
-        };
-        tree.dir()?.open_file(&name).map_err(fault)
-    });
+    let opened = on_thread(move || local.open_file());
     let compared = Arc::new(Compared {
         file: opened.await?,
         differs: AtomicBool::new(false),

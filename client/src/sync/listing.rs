@@ -20,7 +20,8 @@ use super::{
     report::SyncFault,
 };
 use crate::{
-    platform::{self, LocalEntry},
+    error::{Failure, Kind},
+    platform::{self, LocalEntry, LocalLink},
     sftp::Sftp,
     transfer::{Links, NameFault, TransferError, local::Tree, names, plan::ENTRIES_MAX},
 };
@@ -135,6 +136,9 @@ pub(super) async fn remote(
         };
         match looked {
             Ok(attrs) => resolve(entry, attrs, attrs.file_type()),
+            // It leads nowhere: it stays a link.
+            Err(error)
+                if entry.file_type == FileType::Symlink && error.kind() == Kind::NotFound => {}
             Err(error) => {
                 let error = SyncFault::from(error);
                 if error.ends_everything() {
@@ -147,16 +151,17 @@ pub(super) async fn remote(
     Ok(Listing::new(entries, refused))
 }
 
-/// A closer look at an entry: a link to a plain file becomes one.
+/// A closer look at an entry: a link to a plain file or a directory becomes one.
 fn resolve(entry: &mut Entry, attrs: Attrs, file_type: FileType) {
     if entry.file_type != FileType::Symlink {
         (entry.attrs, entry.file_type) = (attrs, file_type);
-    } else if file_type == FileType::Regular {
+    } else if matches!(file_type, FileType::Regular | FileType::Directory) {
         (entry.attrs, entry.file_type, entry.followed) = (attrs, file_type, true);
     }
 }
 
-/// Reads a directory of this machine; with `follow` links to plain files are such.
+/// Reads a directory of this machine; with `follow` links to plain files and directories are such,
+/// but for those to directories that they are in.
 pub(super) async fn local(
     tree: &Arc<Tree>,
     path: &RemotePath,
@@ -166,7 +171,13 @@ pub(super) async fn local(
     let (tree, path, counted) = (Arc::clone(tree), path.clone(), Arc::clone(counted));
     on_thread(move || {
         let (mut entries, mut refused) = (Vec::new(), Vec::new());
-        for LocalEntry { name, metadata, .. } in tree.list(Links::Skip)? {
+        let links = if follow { Links::Follow } else { Links::Skip };
+        for LocalEntry {
+            name,
+            metadata,
+            link,
+        } in tree.list(links)?
+        {
             counted.count(&path, entries.len() + refused.len())?;
             let Some(wire) = platform::remote_name(&name) else {
                 let fault = NameFault::NotHere;
@@ -181,25 +192,24 @@ pub(super) async fn local(
                 attrs: attrs_of(&metadata),
                 followed: false,
             };
-            if follow && entry.file_type == FileType::Symlink {
-                match std::fs::metadata(tree.path().join(&name)) {
-                    Ok(metadata) => {
-                        let file_type = platform::file_type(&metadata);
-                        resolve(&mut entry, attrs_of(&metadata), file_type);
-                    }
-                    // It leads nowhere: it stays a link.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(source) => {
-                        let action = crate::LocalAction::Open;
-                        let path = tree.path().join(&name);
-                        let fault = TransferError::Local {
-                            action,
-                            path,
-                            source,
-                        };
-                        refused.push((entry.name.clone(), fault.into()));
-                    }
+            match link {
+                Some(LocalLink::Leads(Ok(metadata))) => {
+                    let file_type = platform::file_type(&metadata);
+                    resolve(&mut entry, attrs_of(&metadata), file_type);
                 }
+                // It leads nowhere: it stays a link.
+                Some(LocalLink::Leads(Err(error))) if platform::leads_nowhere(&error) => {}
+                Some(LocalLink::Leads(Err(source))) => {
+                    let action = crate::LocalAction::Open;
+                    let path = tree.path().join(&name);
+                    let fault = TransferError::Local {
+                        action,
+                        path,
+                        source,
+                    };
+                    refused.push((entry.name.clone(), fault.into()));
+                }
+                Some(LocalLink::LeadsBack | LocalLink::To(_)) | None => {}
             }
             entries.push(entry);
         }

@@ -18,9 +18,9 @@ use crate::{
 pub struct SyncReport {
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// Files that were copied to a free name.
+    /// Files and links that were copied to a free name.
     pub copied: u64,
-    /// Files that were copied over an older one.
+    /// Files and links that were copied over an older one.
     pub replaced: u64,
     /// Bytes of both.
     pub bytes: u64,
@@ -66,9 +66,9 @@ pub struct SyncStep {
 pub enum SyncAction {
     /// A directory was made.
     MakeDirectory,
-    /// A file was copied to a free name.
+    /// A file or link was copied to a free name.
     Copy,
-    /// A file was copied over the old one.
+    /// A file or link was copied over the old one.
     Replace(Difference),
     /// A file or link was removed.
     Remove,
@@ -102,6 +102,8 @@ pub enum Difference {
     Time,
     /// They had different contents.
     Content,
+    /// They were links that led to different places.
+    Target,
     /// The server does not tell what is needed to compare them.
     Unknown,
 }
@@ -116,6 +118,8 @@ pub enum Sameness {
     Size,
     /// Its content.
     Content,
+    /// What the link says.
+    Target,
 }
 
 /// Why something was left as it is.
@@ -124,8 +128,11 @@ pub enum Sameness {
 pub enum SkipReason {
     /// The filter leaves it out.
     Excluded,
-    /// It is a link, and links are left out, or it leads to what is not copied.
+    /// It is a link, and links are left out, or it leads to what is not copied: nothing, a special
+    /// file, or a directory that it is in.
     Link,
+    /// It is a link on the server that leads out of the directory, and is not made here.
+    LeadsOut,
     /// It is no file, directory or link.
     Special(FileType),
     /// What the destination has is newer.
@@ -361,6 +368,7 @@ impl fmt::Display for Difference {
             Self::Size => "other size",
             Self::Time => "other time",
             Self::Content => "other content",
+            Self::Target => "another target",
             Self::Unknown => "size or time not known",
         })
     }
@@ -372,6 +380,7 @@ impl fmt::Display for Sameness {
             Self::SizeAndTime => "same size and time",
             Self::Size => "same size",
             Self::Content => "same content",
+            Self::Target => "same target",
         })
     }
 }
@@ -381,6 +390,7 @@ impl fmt::Display for SkipReason {
         match self {
             Self::Excluded => f.write_str("excluded"),
             Self::Link => f.write_str("a link"),
+            Self::LeadsOut => f.write_str("a link that leads out of the directory"),
             Self::Special(file_type) => write!(f, "a {file_type}"),
             Self::NewerThere => f.write_str("newer at the destination"),
             Self::Temporary => f.write_str("a temporary file"),

@@ -11,7 +11,7 @@ mod directory;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use ketch_protocol::RemotePath;
+use ketch_protocol::{FileType, RemotePath};
 
 pub(super) use self::directory::{Context, Direction, Node, make_remote};
 use self::{
@@ -238,7 +238,11 @@ impl Run {
                 self.checks -= 1;
                 match same {
                     Ok(true) => {
-                        let action = SyncAction::Unchanged(Sameness::Content);
+                        let why = match copy.entry.file_type {
+                            FileType::Symlink => Sameness::Target,
+                            _ => Sameness::Content,
+                        };
+                        let action = SyncAction::Unchanged(why);
                         self.step(&copy.node, &copy.entry.name, action, 0);
                     }
                     Ok(false) => self.to_copy.push_back(copy),
@@ -260,10 +264,18 @@ impl Run {
         scanned: Scanned,
     ) -> Result<(), SyncFault> {
         let Scanned {
+            leads_back,
             source,
             destination,
             reaped,
         } = scanned;
+        if leads_back {
+            let parent = node.parent.as_ref().unwrap_or(node);
+            parent.keep();
+            let why = SyncAction::Skip(SkipReason::Link);
+            self.step(parent, &node.name, why, 0);
+            return Ok(());
+        }
         if presence == Presence::Source && node.parent.is_some() {
             let parent = node.parent.as_ref().unwrap_or(node);
             self.step(parent, &node.name, SyncAction::MakeDirectory, 0);
@@ -319,18 +331,18 @@ impl Run {
                 node.keep();
                 self.step(node, name, SyncAction::Skip(why), 0);
             }
-            // Links are not made: they are left out, or followed.
-            Decision::CopyLink | Decision::CompareLink => {
-                self.step(node, name, SyncAction::Skip(SkipReason::Link), 0);
-            }
             Decision::Extra => {
                 node.keep();
                 self.step(node, name, SyncAction::Extra, 0);
             }
-            Decision::Copy => self.to_copy.push_back(copy(SyncAction::Copy)),
+            Decision::Copy | Decision::CopyLink => self.to_copy.push_back(copy(SyncAction::Copy)),
             Decision::Replace(why) => self.to_copy.push_back(copy(SyncAction::Replace(why))),
             Decision::CompareContent => {
                 let action = SyncAction::Replace(Difference::Content);
+                self.to_check.push_back(copy(action));
+            }
+            Decision::CompareLink => {
+                let action = SyncAction::Replace(Difference::Target);
                 self.to_check.push_back(copy(action));
             }
             decision @ (Decision::Enter | Decision::MakeDirectory | Decision::RemoveDirectory) => {
@@ -348,7 +360,8 @@ impl Run {
                         TransferError::TooMuch { path, limit }.into(),
                     );
                 }
-                let child = node.child(name, local);
+                let linked = entry.followed.then_some(self.context.direction);
+                let child = node.child(name, local, linked);
                 if presence == Presence::Destination {
                     self.doomed.directory(&child);
                 }

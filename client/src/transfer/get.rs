@@ -231,34 +231,46 @@ pub(crate) fn start_all(
     start(shared, tasks, options)
 }
 
-/// A file that was found by somebody who listed its directory.
+/// A file or link that was found by somebody who listed its directory.
 pub(crate) struct Found {
     pub path: RemotePath,
     /// What the listing said.
     pub attrs: Attrs,
+    /// It is a link, to be made here.
+    pub is_link: bool,
     /// Where it goes.
     pub tree: Arc<Tree>,
     pub name: std::ffi::OsString,
 }
 
-/// Starts the download of files that were found, and returns what to wait for.
+/// Starts the download of files and links that were found, and returns what to wait for.
 pub(crate) fn start_found(
     shared: &Arc<Shared>,
     found: Vec<Found>,
     options: GetOptions,
 ) -> Outcome<Down> {
-    let tasks = found.into_iter().map(|found| FileTask {
-        path: found.path,
-        known: Known::Attrs(found.attrs),
-        local: Local::In(found.tree, found.name),
-        depth: 1,
+    let tasks = found.into_iter().map(|found| {
+        if found.is_link {
+            return Task::Link(LinkTask {
+                path: found.path,
+                tree: found.tree,
+                name: found.name,
+                times: found.attrs.times,
+            });
+        }
+        Task::File(FileTask {
+            path: found.path,
+            known: Known::Attrs(found.attrs),
+            local: Local::In(found.tree, found.name),
+            depth: 1,
+        })
     });
     start(shared, tasks, options)
 }
 
 fn start(
     shared: &Arc<Shared>,
-    tasks: impl IntoIterator<Item = FileTask>,
+    tasks: impl IntoIterator<Item = impl Into<Task>>,
     options: GetOptions,
 ) -> Outcome<Down> {
     let plan = options.plan();

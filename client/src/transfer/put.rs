@@ -193,24 +193,41 @@ pub(crate) fn start_all(
     Outcome::start(plan, options, shared)
 }
 
-/// Starts the upload of files that were found, with about their sizes, and returns what to wait
+/// Something that was found by somebody who listed its directory.
+pub(crate) enum Found {
+    /// A file of about so many bytes.
+    File(SourceFile, RemotePath, u64),
+    /// A link: where it is, where it leads, and where it goes.
+    Link(PathBuf, Vec<u8>, RemotePath),
+}
+
+/// Starts the upload of files and links that were found, and returns what to wait
 /// for.
 pub(crate) fn start_found(
     shared: &Arc<Shared>,
-    found: Vec<(SourceFile, RemotePath, u64)>,
+    found: Vec<Found>,
     options: PutOptions,
 ) -> Outcome<Up> {
     let plan = options.plan();
-    for (source, path, size) in found {
-        let from = From::File(source);
-        plan.add_file(
-            FileTask {
-                from,
-                path,
-                stale: None,
-            },
-            size,
-        );
+    for found in found {
+        match found {
+            Found::File(source, path, size) => {
+                let task = FileTask {
+                    from: From::File(source),
+                    path,
+                    stale: None,
+                };
+                plan.add_file(task, size);
+            }
+            Found::Link(local, target, path) => {
+                let task = LinkTask {
+                    local,
+                    target,
+                    path,
+                };
+                plan.add_file(Task::Link(task), 0);
+            }
+        }
     }
     Outcome::start(plan, options, shared)
 }

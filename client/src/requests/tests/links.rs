@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Failure, Filter, GetOptions, Kind, Links, Overwrite, PutOptions, Remarkable, Report,
-    TransferError, WhySkipped,
+    SyncOptions, TransferError, WhySkipped,
 };
 
 /// What is in a directory, with what is below it: files with their content, links with where they
@@ -502,4 +502,76 @@ fn a_server_that_makes_no_links_is_told_of() {
     assert_eq!(report.failed[0].error.kind(), Kind::Unsupported);
     sim.settle();
     assert_eq!(sim.server.paths(), ["/", "/t", "/t/f"]);
+}
+
+#[test]
+fn a_tree_of_links_is_synced_as_the_policy_says() {
+    let copied = [
+        "to_f -> f",
+        "b/to_deep -> ../a/deep",
+        "a/up -> ..",
+        "broken -> nowhere",
+        "round -> round",
+    ];
+    for down in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        tree(dir.path());
+        let mut pipe = Pipe::open(dir.path());
+        let sftp = pipe.sftp.clone();
+        let mut sync = |to: &str, links: Links| {
+            let options = SyncOptions::new().links(links).delete(true);
+            let result = if down {
+                pipe.run(sftp.sync_down("from", dir.path().join(to), options))
+            } else {
+                pipe.run(sftp.sync_up(dir.path().join("from"), to, options))
+            };
+            (result.unwrap(), seen(&dir.path().join(to)))
+        };
+        let mut changed = |to: &str, links: Links| {
+            let (report, has) = sync(to, links);
+            let changes = (report.copied, report.replaced, report.removed);
+            ((changes, report.skipped), has)
+        };
+        assert_eq!(
+            changed("skip", Links::Skip),
+            (((3, 0, 0), 7), set(&PLAIN)),
+            "{down}"
+        );
+        assert_eq!(changed("skip", Links::Skip).0, ((0, 0, 0), 7));
+
+        assert_eq!(
+            changed("follow", Links::Follow),
+            (((7, 0, 0), 3), followed()),
+            "{down}"
+        );
+        assert_eq!(changed("follow", Links::Follow).0, ((0, 0, 0), 3));
+
+        // Upward all links are made, downward those that stay within.
+        let absolute = format!(
+            "absolute -> {}",
+            dir.path().join("outside/secret").display()
+        );
+        let mut wanted = &set(&PLAIN) | &set(&copied);
+        if !down {
+            wanted.extend(set(&["out -> ../outside", &absolute]));
+        }
+        let (made, left) = if down { (8, 2) } else { (10, 0) };
+        assert_eq!(
+            changed("copy", Links::Copy),
+            (((made, 0, 0), left), wanted.clone()),
+            "{down}"
+        );
+        assert_eq!(changed("copy", Links::Copy).0, ((0, 0, 0), left));
+
+        // One that leads elsewhere is replaced, one that only the destination has is removed.
+        let to = dir.path().join("copy");
+        fs::remove_file(to.join("to_f")).unwrap();
+        symlink("a/g", to.join("to_f")).unwrap();
+        symlink("f", to.join("extra")).unwrap();
+        assert_eq!(
+            changed("copy", Links::Copy),
+            (((0, 1, 1), left), wanted),
+            "{down}"
+        );
+    }
 }

@@ -1,7 +1,11 @@
 //! Files of a sync being copied: in batches, each a plan of the transfer engine; and those whose
 //! content is looked at first.
 
-use std::{collections::HashMap, ffi::OsString, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    sync::Arc,
+};
 
 use ketch_protocol::{FileType, RemotePath};
 
@@ -14,12 +18,17 @@ use crate::{
     sync::{
         compare::Entry,
         content,
-        report::{SyncAction, SyncFault},
+        crowd::on_thread,
+        report::{SkipReason, SyncAction, SyncFault},
     },
-    transfer::{Place, REPORTED_MAX, Report, TransferError, get, local::SourceFile, put},
+    transfer::{
+        Place, REPORTED_MAX, Report, TransferError, WhySkipped, get,
+        local::{SourceFile, Tree},
+        put,
+    },
 };
 
-/// A file to copy.
+/// A file or link to copy.
 pub(super) struct Copy {
     pub node: Arc<Node>,
     pub entry: Entry,
@@ -60,15 +69,20 @@ impl Run {
             failed.insert(key, fault.error.into());
         }
         let context = Arc::clone(&self.context);
+        let mut led_out: HashSet<Vec<u8>> = HashSet::new();
         for skipped in report.skipped {
+            let key = match skipped.place {
+                Place::Remote(path) => path.into_bytes(),
+                Place::Local(path) => path.into_os_string().into_encoded_bytes(),
+            };
+            if skipped.why == WhySkipped::LeadsOut {
+                led_out.insert(key);
+                continue;
+            }
             // Something else has its name by now: it was not copied.
             let fault = SyncFault::Conflict {
                 here: skipped.file_type,
                 there: FileType::Regular,
-            };
-            let key = match skipped.place {
-                Place::Remote(path) => path.into_bytes(),
-                Place::Local(path) => path.into_os_string().into_encoded_bytes(),
             };
             failed.insert(key, fault);
         }
@@ -79,6 +93,11 @@ impl Run {
         } in batch
         {
             let name = &entry.name;
+            if !led_out.is_empty() && led_out.remove(context.remote(&node).join(name).as_bytes()) {
+                node.keep();
+                self.step(&node, name, SyncAction::Skip(SkipReason::LeadsOut), 0);
+                continue;
+            }
             let error = if failed.is_empty() {
                 None
             } else {
@@ -102,17 +121,36 @@ impl Run {
     }
 }
 
-/// Whether a file has the same content on both sides.
+/// Whether a file has the same content on both sides, or a link the same target.
 pub(super) async fn check(context: &Context, copy: &Copy) -> Result<bool, SyncFault> {
     let name = &copy.entry.name;
     let remote = context.remote(&copy.node).join(name);
     let tree = Arc::clone(copy.node.tree()?);
     let local = local_name(&remote, name)?;
     let size = copy.entry.attrs.size.unwrap_or(0);
-    if copy.entry.followed && context.direction == Direction::Up {
-        return Ok(false); // what a local link leads to is not opened beneath the directory
+    if copy.entry.file_type == FileType::Symlink {
+        let (here, there) = (
+            read_link(tree, local).await?,
+            context.sftp.read_link(&remote),
+        );
+        return Ok(there.await?.as_bytes() == here);
     }
-    content::is_same(&context.sftp, &remote, tree, local, size).await
+    let source = if copy.entry.followed && context.direction == Direction::Up {
+        SourceFile::Linked(tree, local)
+    } else {
+        SourceFile::Found(tree, local)
+    };
+    content::is_same(&context.sftp, &remote, source, size).await
+}
+
+/// Where a local link leads, as it is written on the wire.
+async fn read_link(tree: Arc<Tree>, name: OsString) -> Result<Vec<u8>, TransferError> {
+    let path = tree.path().join(&name);
+    let target = on_thread(move || tree.read_link(&name)).await?;
+    platform::remote_name(&target).ok_or_else(|| TransferError::Name {
+        path: RemotePath::from(path.as_os_str().as_encoded_bytes()),
+        fault: NameFault::NotHere,
+    })
 }
 
 fn local_name(path: &RemotePath, name: &[u8]) -> Result<OsString, TransferError> {
@@ -132,6 +170,7 @@ pub(super) async fn download(context: &Context, batch: &[Copy]) -> Result<Report
             found.push(get::Found {
                 path,
                 attrs: entry.attrs,
+                is_link: entry.file_type == FileType::Symlink,
                 tree: Arc::clone(tree),
                 name,
             });
@@ -148,12 +187,19 @@ pub(super) async fn upload(context: &Context, batch: &[Copy]) -> Result<Report, 
         let path = context.remote(node).join(&entry.name);
         let name = local_name(&path, &entry.name)?;
         if let Some(tree) = &node.tree {
-            let source = if entry.followed {
-                SourceFile::Named(tree.path().join(name))
-            } else {
-                SourceFile::Found(Arc::clone(tree), name)
+            let tree = Arc::clone(tree);
+            let source = match (entry.file_type, entry.followed) {
+                (FileType::Symlink, _) => {
+                    let local = tree.path().join(&name);
+                    let target = read_link(tree, name).await?;
+                    found.push(put::Found::Link(local, target, path));
+                    continue;
+                }
+                (_, true) => SourceFile::Linked(tree, name),
+                (_, false) => SourceFile::Found(tree, name),
             };
-            found.push((source, path, entry.attrs.size.unwrap_or(0)));
+            let size = entry.attrs.size.unwrap_or(0);
+            found.push(put::Found::File(source, path, size));
         }
     }
     let options = context.options.upload();

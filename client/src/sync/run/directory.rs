@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -11,7 +11,7 @@ use std::{
 use ketch_protocol::{FileType, RemotePath};
 
 use crate::{
-    Sftp, platform,
+    Links, Sftp, platform,
     sync::{
         SyncOptions,
         compare::Entry,
@@ -54,6 +54,10 @@ pub(in crate::sync) struct Node {
     pub depth: u8,
     /// The local one; none where a dry run would have to make it.
     pub(super) tree: Option<Arc<Tree>>,
+    /// A link at the source leads to it.
+    pub is_linked: bool,
+    /// Where it really is on the server, where it is known by itself.
+    real: OnceLock<RemotePath>,
     /// Something in it stays: it cannot be removed.
     keeps: AtomicBool,
 }
@@ -71,6 +75,8 @@ pub(super) enum Presence {
 /// Both listings of a directory.
 #[derive(Default)]
 pub(super) struct Scanned {
+    /// A link led to it, and it is in itself: it is left as it is.
+    pub leads_back: bool,
     pub source: Listing,
     pub destination: Listing,
     pub reaped: Vec<Box<[u8]>>,
@@ -84,17 +90,31 @@ impl Node {
             path: Vec::new(),
             depth: 0,
             tree,
+            is_linked: false,
+            real: OnceLock::new(),
             keeps: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn child(self: &Arc<Self>, name: &[u8], local: OsString) -> Arc<Self> {
+    /// A directory in it, that a link at the source leads to if `linked` says where the source is.
+    pub(super) fn child(
+        self: &Arc<Self>,
+        name: &[u8],
+        local: OsString,
+        linked: Option<Direction>,
+    ) -> Arc<Self> {
+        let tree = self.tree.as_ref();
         Arc::new(Self {
             parent: Some(Arc::clone(self)),
             name: name.into(),
             path: self.path_of(name),
             depth: self.depth.saturating_add(1),
-            tree: self.tree.as_ref().map(|tree| tree.child(local)),
+            tree: tree.map(|tree| match linked {
+                Some(Direction::Up) => tree.linked_child(local),
+                _ => tree.child(local),
+            }),
+            is_linked: linked.is_some(),
+            real: OnceLock::new(),
             keeps: AtomicBool::new(false),
         })
     }
@@ -106,6 +126,26 @@ impl Node {
         } else {
             [&self.path[..], b"/", name].concat()
         }
+    }
+
+    /// Where it really is on the server, whose topmost directory is `root`.
+    fn real(&self, root: &RemotePath) -> RemotePath {
+        // As deep as the tree, which has a limit.
+        match (self.real.get(), &self.parent) {
+            (Some(real), _) => real.clone(),
+            (None, Some(parent)) => parent.real(root).join(&self.name),
+            (None, None) => root.clone(),
+        }
+    }
+
+    /// Takes it for the directory `real` of the server: false if it is in that one.
+    fn stands_for(&self, real: RemotePath, root: &RemotePath) -> bool {
+        let parents = std::iter::successors(self.parent.as_deref(), |node| node.parent.as_deref());
+        if parents.into_iter().any(|node| node.real(root) == real) {
+            return false;
+        }
+        self.real.get_or_init(|| real);
+        true
     }
 
     /// The local directory.
@@ -146,12 +186,12 @@ impl Context {
     }
 
     async fn list_remote(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
-        let follow = is_source && self.options.follows_links();
+        let follow = is_source && self.options.links == Links::Follow;
         listing::remote(&self.sftp, &self.remote(node), follow, &self.counted).await
     }
 
     async fn list_local(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
-        let follow = is_source && self.options.follows_links();
+        let follow = is_source && self.options.links == Links::Follow;
         listing::local(node.tree()?, &self.remote(node), follow, &self.counted).await
     }
 
@@ -185,6 +225,13 @@ impl Context {
     /// runs left: before anything is copied there, so that no name of a new part is in doubt.
     pub(super) async fn scan(&self, node: &Node, presence: Presence) -> Result<Scanned, SyncFault> {
         let mut scanned = Scanned::default();
+        if node.is_linked && self.direction == Direction::Down {
+            let real = self.sftp.canonicalize(self.remote(node)).await?;
+            scanned.leads_back = !node.stands_for(real, &self.remote);
+            if scanned.leads_back {
+                return Ok(scanned);
+            }
+        }
         if presence == Presence::Source && !self.options.dry_run {
             self.make(node).await?;
         }

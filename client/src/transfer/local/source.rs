@@ -68,16 +68,21 @@ impl SourceFile {
         }
     }
 
-    /// Opens it, if it is a plain file.
-    pub(crate) fn open(&self, speeds: &Speeds, sparse: Sparse) -> Result<Opened, LocalFault> {
-        let path = self.path();
-        let fault = |action| LocalFault::of(action, &*path);
-        let file = match self {
+    /// Opens it, whatever it is.
+    pub(crate) fn open_file(&self) -> Result<File, LocalFault> {
+        match self {
             Self::Named(path) => platform::open_source(path),
             Self::Found(tree, name) => tree.dir()?.open_file(name),
             Self::Linked(tree, name) => tree.dir()?.open_linked(name),
         }
-        .map_err(fault(LocalAction::Open))?;
+        .map_err(LocalFault::of(LocalAction::Open, self.path()))
+    }
+
+    /// Opens it, if it is a plain file.
+    pub(crate) fn open(&self, speeds: &Speeds, sparse: Sparse) -> Result<Opened, LocalFault> {
+        let path = self.path();
+        let fault = |action| LocalFault::of(action, &*path);
+        let file = self.open_file()?;
         let metadata = file.metadata().map_err(fault(LocalAction::Open))?;
         if !metadata.is_file() {
             let kind = if metadata.is_dir() {

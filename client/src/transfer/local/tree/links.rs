@@ -1,7 +1,10 @@
 //! Symbolic links in local directories: what they lead to, whether that goes round in a circle, and
 //! how they are made.
 
-use std::{ffi::OsStr, io};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+};
 
 use ketch_protocol::{FileType, RemotePath, Times};
 
@@ -78,6 +81,12 @@ impl Tree {
             }
             LocalFault::of(LocalAction::Rename, &*path)(source)
         })
+    }
+
+    /// Where a link leads.
+    pub(crate) fn read_link(&self, name: &OsStr) -> Result<OsString, LocalFault> {
+        let target = self.dir()?.read_link(name);
+        target.map_err(LocalFault::of(LocalAction::Read, self.path.join(name)))
     }
 
     /// Takes it for the copy of the directory `real` on the server: false if one of the
