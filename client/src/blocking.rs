@@ -19,24 +19,60 @@
 //! let mut file = sftp.open("in/note.txt", OpenOptions::writing())?;
 //! writeln!(file, "seen")?;
 //! file.close()?;
+//! println!("{:?}", session.exec("sha256sum in/note.txt")?.output(1 << 16)?);
 //! session.disconnect()?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A transfer is steered from another thread, with the [`Control`](crate::Control) and the
+//! [`RateLimit`](crate::RateLimit) that are in its options:
+//!
+//! ```no_run
+//! use ketch_client::{Control, GetOptions, RateLimit, blocking::Sftp};
+//!
+//! # fn example(sftp: &Sftp) -> Result<(), Box<dyn std::error::Error>> {
+//! let (control, limit) = (Control::new(), RateLimit::new(10 << 20));
+//! let options = GetOptions::new().recursive(true);
+//! let options = options.control(control.clone()).limit(limit.clone());
+//! std::thread::scope(|scope| {
+//!     let get = scope.spawn(|| sftp.get("in", "copy", options));
+//!     control.pause();
+//!     limit.set(1 << 20);
+//!     control.resume();
+//!     get.join().expect("it does not panic")
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
 
-use std::{future::Future, io, path::Path, sync::Arc, thread};
+mod process;
+mod stream;
+
+use std::{
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use bytes::Bytes;
-use ketch_protocol::{Attrs, RemotePath, StatVfs};
+use ketch_protocol::{Attrs, RemotePath, ServerLimits, StatVfs};
 use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
     runtime::{Builder, Handle},
     sync::oneshot,
 };
 
+pub use self::{
+    process::Process,
+    stream::{Forward, Incoming, Stream},
+};
 use crate::{
-    Connect, ConnectError, GetOptions, OpenOptions, PutOptions, Removed, Report, TransferError,
-    WalkEntry, WalkError, WalkOptions,
+    Connect, ConnectError, GetOptions, OpenOptions, PingError, PutOptions, Removed, Report, Sink,
+    Source, SyncError, SyncOptions, SyncReport, TransferError, UserNames, WalkEntry, WalkError,
+    WalkOptions,
     dir::DirEntry,
     error::{Failure, Kind, Outcome},
     glob::GlobError,
@@ -162,6 +198,20 @@ impl Session {
         })
     }
 
+    /// Asks the server for a sign of life, and waits for it: [`crate::Session::ping`].
+    ///
+    /// # Errors
+    /// [`PingError`]; see [`BlockingError`].
+    pub fn ping(&self) -> Done<(), PingError> {
+        self.background.wait(self.session.ping())
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
     /// Ends the connection and waits until it has ended.
     ///
     /// # Errors
@@ -212,6 +262,8 @@ impl Sftp {
         try_exists(path: impl Into<RemotePath>) -> bool, SftpError;
         /// Sets those attributes that are given; a link is followed.
         set_attrs(path: impl Into<RemotePath>, attrs: Attrs) -> (), SftpError;
+        /// Sets those attributes that are given; of a link itself.
+        set_link_attrs(path: impl Into<RemotePath>, attrs: Attrs) -> (), SftpError;
         /// Creates a directory.
         create_dir(path: impl Into<RemotePath>) -> (), SftpError;
         /// Creates a directory and those above it that are not there.
@@ -236,6 +288,14 @@ impl Sftp {
         copy(from: impl Into<RemotePath>, to: impl Into<RemotePath>) -> u64, SftpError;
         /// The absolute path of what `path` names.
         canonicalize(path: impl Into<RemotePath>) -> RemotePath, SftpError;
+        /// A path in which `~` stands for a home directory, as an absolute one.
+        expand_path(path: impl Into<RemotePath>) -> RemotePath, SftpError;
+        /// The home directory of a user.
+        home_directory(user: &str) -> RemotePath, SftpError;
+        /// What the server says that it takes at a time.
+        limits() -> ServerLimits, SftpError;
+        /// The names of users and groups.
+        users_groups(uids: &[u32], gids: &[u32]) -> UserNames, SftpError;
         /// How large and how full the file system of `path` is.
         statvfs(path: impl Into<RemotePath>) -> StatVfs, SftpError;
         /// Downloads a file, or a directory with [`GetOptions::recursive`].
@@ -244,6 +304,24 @@ impl Sftp {
         /// Uploads a file, or a directory with [`PutOptions::recursive`].
         put(local: impl AsRef<Path>, remote: impl Into<RemotePath>, options: PutOptions)
             -> Report, TransferError;
+        /// Downloads many files in one transfer, each to a local path of its own.
+        get_all(items: impl IntoIterator<Item = (RemotePath, PathBuf)>, options: GetOptions)
+            -> Report, TransferError;
+        /// Uploads many files in one transfer, each to a path of its own.
+        put_all(items: impl IntoIterator<Item = (PathBuf, RemotePath)>, options: PutOptions)
+            -> Report, TransferError;
+        /// Downloads a file into `sink`.
+        get_to(remote: impl Into<RemotePath>, sink: Arc<dyn Sink>, options: GetOptions)
+            -> Report, TransferError;
+        /// Uploads what `source` gives.
+        put_from(source: Arc<dyn Source>, remote: impl Into<RemotePath>, options: PutOptions)
+            -> Report, TransferError;
+        /// Makes a local directory hold what one on the server holds.
+        sync_down(remote: impl Into<RemotePath>, local: impl AsRef<Path>, options: SyncOptions)
+            -> SyncReport, SyncError;
+        /// Makes a directory on the server hold what a local one holds.
+        sync_up(local: impl AsRef<Path>, remote: impl Into<RemotePath>, options: SyncOptions)
+            -> SyncReport, SyncError;
     }
 
     /// Opens or creates a file.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use ketch_transport::driver::{ChannelStream, ForwardError, OpenError, stream};
+pub use ketch_transport::driver::ForwardError;
+use ketch_transport::driver::{ChannelStream, OpenError, stream};
 use ketch_transport::session::Tcpip;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -95,7 +95,7 @@ pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
 };
 pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
-pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError};
+pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError, PingError};
 pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};
 pub use on_demand::{OnDemand, OnDemandError, Opened};

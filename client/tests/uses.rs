@@ -1,18 +1,24 @@
 //! Uses of the library that need a whole connection: blocking calls, servers on demand, folders.
 #![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "a test is its own driver")]
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ketch_client::blocking::{self, BlockingError};
+use ketch_client::exec::Exit;
 use ketch_client::hostkey::HostKeys;
 use ketch_client::identity::Identity;
 use ketch_client::operations::{
     AfterRead, Condition, Create, Folder, IfExists, OperationError, Query, SortBy,
 };
-use ketch_client::{Connect, Failure, Kind, OnDemand, OpenOptions, WalkOptions};
+use ketch_client::{
+    Connect, Control, Failure, GetOptions, Kind, OnDemand, OpenOptions, PutOptions, RateLimit,
+    SyncOptions, WalkOptions,
+};
 use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
 use tokio::io::AsyncWriteExt;
 
@@ -71,6 +77,74 @@ fn everything_works_without_async() {
     assert_eq!(error.kind(), Kind::NotFound);
     let error = sftp.open(at("none"), OpenOptions::reading()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
+
+    // Programs, carried connections and forwarded ports.
+    let output = session.exec("echo hello; exit 3").unwrap();
+    let output = output.output(100).unwrap();
+    assert_eq!(
+        (&output.stdout[..], output.exit),
+        (&b"hello\n"[..], Exit::Status(3))
+    );
+    let mut sort = session.exec("sort").unwrap();
+    let mut stdin = sort.stdin.take().unwrap();
+    stdin.write_all(b"b\na\n").unwrap();
+    drop(stdin);
+    let mut sorted = String::new();
+    sort.stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut sorted)
+        .unwrap();
+    assert_eq!(
+        (sorted.as_str(), sort.wait().unwrap()),
+        ("a\nb\n", Exit::Status(0))
+    );
+    let mut carried = session.direct_tcpip("127.0.0.1", server.port()).unwrap();
+    let mut greeting = [0; 8];
+    carried.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"SSH-2.0-");
+    let mut forward = session.forward_tcpip("localhost", 0).unwrap();
+    let mut there = TcpStream::connect(("127.0.0.1", forward.port())).unwrap();
+    let (mut read, mut write) = forward.next().unwrap().unwrap().stream.split();
+    there.write_all(b"ping").unwrap();
+    read.read_exact(&mut word).unwrap();
+    write.write_all(b"pong").unwrap();
+    write.shutdown().unwrap();
+    let mut answer = Vec::new();
+    there.read_to_end(&mut answer).unwrap();
+    assert_eq!((&word, &answer[..]), (b"ping", &b"pong"[..]));
+    forward.cancel().unwrap();
+
+    // Whole directories, and transfers that another thread steers.
+    let local = dir.path().join("local");
+    let report = sftp.sync_down(at("a"), &local, SyncOptions::new()).unwrap();
+    assert_eq!((report.copied, report.bytes), (1, 2_000_000));
+    let items = [
+        (local.join("file"), at("a/one").into()),
+        (local.join("file"), at("a/two").into()),
+    ];
+    assert_eq!(sftp.put_all(items, PutOptions::new()).unwrap().files, 2);
+    let (control, limit) = (Control::new(), RateLimit::new(2_000_000));
+    control.pause();
+    let options = GetOptions::new().control(control.clone()).limit(limit);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let get = scope.spawn(|| sftp.get(at("a/one"), dir.path().join("copy"), options));
+        assert!(!dir.path().join("copy").exists());
+        control.resume();
+        let report = get.join().unwrap().unwrap();
+        assert_eq!(report.bytes, 2_000_000);
+    });
+    // A bound from one side: what is slow for other reasons is no fault.
+    assert!(began.elapsed() > Duration::from_millis(850));
+    control.cancel();
+    let options = GetOptions::new().control(control);
+    let error = sftp
+        .get(at("a/one"), dir.path().join("none"), options)
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled);
+    assert!(fs::remove_dir_all(local).is_ok() && sftp.remove_file(at("a/one")).is_ok());
+    sftp.remove_file(at("a/two")).unwrap();
 
     // Several threads at the same time.
     std::thread::scope(|scope| {
