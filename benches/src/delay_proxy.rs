@@ -1,8 +1,9 @@
 //! A TCP proxy that makes a link on loopback slow: a round trip time and a rate.
 //!
 //! Each connection is accepted at once, and made at once to the server behind: the proxy ends TCP,
-//! so there is no handshake to wait for, no slow start and no loss. What is left is the time of
-//! the programs' own round trips, at a rate that all connections share. For TCP over such a link
+//! so there is no handshake to wait for, no slow start, no loss, and nobody waits for a late
+//! acknowledgement. What is left is the time of the programs' own round trips, at a rate that all
+//! connections share. For TCP over such a link
 //! there is [`crate::relay`].
 //!
 //! Each direction of a connection has a thread that reads and one that writes; between them is a
@@ -212,6 +213,8 @@ fn read(mut from: TcpStream, way: &Way, queue: &Queue) {
     loop {
         // A reset ends the other side as an end does.
         let len = from.read(&mut buffer).unwrap_or(0);
+        // It lasts until the kernel thinks otherwise, so it is said each time.
+        let _ = rustix::net::sockopt::set_tcp_quickack(&from, true);
         let now = Instant::now();
         let (fate, wait) = {
             let mut link = way.link.lock().unwrap_or_else(PoisonError::into_inner);

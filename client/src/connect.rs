@@ -7,6 +7,7 @@
 //! where the caller said so.
 
 mod again;
+mod ahead;
 mod early;
 mod error;
 mod known;
@@ -45,6 +46,7 @@ use crate::platform::account;
 use crate::reconnect::Reconnect;
 use crate::route::{AddressFamily, Dialling, Endpoint, HOPS_MAX, Route, RouteStream};
 use crate::session::Session;
+use ahead::Ahead;
 use early::Early;
 use offers::Credentials;
 
@@ -374,14 +376,19 @@ impl Connect {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(self) -> Result<Session, ConnectError> {
+        self.make(None).await
+    }
+
+    /// Connects; `ahead` says what is asked of SFTP first.
+    async fn make(self, ahead: Option<Ahead>) -> Result<Session, ConnectError> {
         let origin = self.clone();
         let (route, memory) = (self.route.clone(), self.memory.clone());
-        let for_sftp = self.for_sftp;
+        let for_sftp = self.for_sftp || ahead.is_some();
         check_hops(&route)?;
         let mut plan = self.plan()?;
         plan.order_host_keys().await?;
         if for_sftp {
-            plan.early = Early::after_login();
+            plan.early = Early::after_login(ahead);
         }
         let session = known::connect(plan, &route, memory).await?;
         let origin = Origin::new(origin, session.logged_in_with());

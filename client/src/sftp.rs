@@ -4,7 +4,11 @@
 //! number of callers may use clones of it at the same time: each request goes out when it is
 //! called, none waits for the answer to another.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use ketch_protocol::{
     Attrs, CopyData, ExpandPath, Extension, ExtensionName, Hardlink, HomeDirectory, List, Lsetstat,
@@ -52,8 +56,8 @@ pub struct Sftp {
 /// What all handles of a session hold: the session ends with the last of them.
 struct Anchor {
     shared: Arc<Shared>,
-    /// Keeps the connection.
-    connection: Box<dyn Any + Send + Sync>,
+    /// Keeps the connection; comes later where requests leave along with the login.
+    connection: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl Drop for Anchor {
@@ -69,14 +73,30 @@ impl Sftp {
         Self {
             anchor: Arc::new(Anchor {
                 shared,
-                connection: Box::new(connection),
+                connection: OnceLock::from(Box::new(connection) as Box<_>),
             }),
         }
     }
 
-    /// The connection below, if it is one of SSH.
-    pub(crate) fn session(&self) -> Option<&Session> {
-        self.anchor.connection.downcast_ref()
+    /// A handle for a session on a connection that is still being made.
+    pub(crate) fn ahead(shared: Arc<Shared>) -> Self {
+        Self {
+            anchor: Arc::new(Anchor {
+                shared,
+                connection: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// The connection has been made: all handles keep it from now on.
+    pub(crate) fn made_on(&self, session: Session) {
+        let _ = self.anchor.connection.set(Box::new(session));
+    }
+
+    /// The connection below, if it is one of SSH, and has been made.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        self.anchor.connection.get()?.downcast_ref()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -11,7 +11,9 @@ use ketch_client::connect::ConnectError;
 use ketch_client::hostkey::{HostKeyPolicy, HostKeys};
 use ketch_client::identity::{Identity, IdentityError};
 use ketch_client::memory::FileMemory;
-use ketch_client::{Connect, Failure as _, Kind, Profile, PublicKey, Reconnect, Session, Timeouts};
+use ketch_client::{
+    Connect, Failure as _, Kind, Profile, PublicKey, Reconnect, Session, Sftp, Timeouts,
+};
 use tokio::task::spawn_blocking;
 
 use crate::failed::Failed;
@@ -36,6 +38,28 @@ pub(crate) async fn session(connection: &Connection) -> Result<Session, Failed> 
     Ok(session)
 }
 
+/// As [`session`], with SFTP on it and what `first` asks of it: that leaves along with the login
+/// where the server is known to bear it.
+pub(crate) async fn sftp_with<A, F, T>(
+    connection: &Connection,
+    first: A,
+) -> Result<(Session, Sftp, T), Failed>
+where
+    A: Fn(Sftp) -> F + Send + Sync + 'static,
+    F: Future<Output = T> + Send + 'static,
+    T: 'static,
+{
+    let way = way(connection).await?;
+    let connect = connect(connection, &way)?.reconnect(again());
+    let (sftp, answer) = connect
+        .sftp_with(first)
+        .await
+        .map_err(|error| advised(error, connection))?;
+    let session = sftp.session().cloned().ok_or_else(nowhere)?;
+    tell_if_weak(&session);
+    Ok((session, sftp, answer))
+}
+
 /// As [`session`], for commands that want something else than SFTP and have more to ask of the
 /// server's settings.
 pub(crate) async fn session_and_settings(
@@ -54,12 +78,16 @@ async fn connected(
     let session = connecting
         .await
         .map_err(|error| advised(error, connection))?;
+    tell_if_weak(&session);
+    Ok((session, way.pop().ok_or_else(nowhere)?))
+}
+
+fn tell_if_weak(session: &Session) {
     let weak = session.algorithms_beyond(Profile::Compat);
     if !weak.is_empty() {
         let (host, weak) = (session.host(), weak.join(", "));
         eprintln!("ketch: the connection to {host} is weak, whoever runs it should know: {weak}");
     }
-    Ok((session, way.pop().ok_or_else(nowhere)?))
 }
 
 /// How a transfer goes on whose connection was lost: somebody waits for it.

@@ -4,7 +4,7 @@
 //! attributes are gathered side by side, sorted by what tells them apart, and written to one buffer.
 
 use jiff::tz::TimeZone;
-use ketch_client::{Attrs, DirEntryRef, FileType, RemotePath};
+use ketch_client::{Attrs, DirEntryRef, FileType, RemotePath, Sftp};
 
 use crate::cmd::login;
 use crate::failed::Failed;
@@ -19,12 +19,19 @@ const QUARTER: i64 = 900;
 
 /// Lists the directory, or the one file.
 pub(crate) async fn run(plan: Ls) -> Result<(), Failed> {
-    let session = login::session(&plan.connection).await?;
-    let sftp = session.sftp().await?;
-    let mut page = Page::new(plan.long, TimeZone::system());
-    let mut directory = sftp.read_dir(&plan.remote);
     // Most things listed are directories: it is opened while the server is asked what it is.
-    let (attrs, mut next) = tokio::join!(sftp.stat(&plan.remote), directory.next_entries());
+    let remote = plan.remote.clone();
+    let first = move |sftp: Sftp| {
+        let remote = remote.clone();
+        async move {
+            let mut directory = sftp.read_dir(&remote);
+            let (attrs, next) = tokio::join!(sftp.stat(&remote), directory.next_entries());
+            (attrs, directory, next)
+        }
+    };
+    let (_session, _sftp, (attrs, mut directory, mut next)) =
+        login::sftp_with(&plan.connection, first).await?;
+    let mut page = Page::new(plan.long, TimeZone::system());
     let attrs = attrs?;
     // Servers that hide the kind are asked for the directory.
     if !matches!(attrs.file_type(), FileType::Directory | FileType::Unknown) {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ketch_client::{Failure, FileType, Kind, Progress, PutOptions, RemotePath, Sftp};
+use ketch_client::{
+    Attrs, Failure, FileType, Kind, Progress, PutOptions, RemotePath, Sftp, SftpError,
+};
 
 use crate::cmd::{login, transfer};
 use crate::failed::Failed;
@@ -11,9 +13,14 @@ use crate::plan::Put;
 
 /// Copies what the plan names.
 pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
-    let session = interrupt::or(login::session(&plan.connection)).await??;
-    let sftp = interrupt::or(session.sftp()).await??;
-    let remote = interrupt::or(target(&sftp, &plan)).await??;
+    let remote = plan.remote.clone();
+    let look = move |sftp: Sftp| {
+        let remote = remote.clone();
+        async move { sftp.stat(&remote).await }
+    };
+    let connecting = login::sftp_with(&plan.connection, look);
+    let (session, sftp, found) = interrupt::or(connecting).await??;
+    let remote = target(found, &plan)?;
     let progress = Arc::new(Progress::new());
     let options = PutOptions::new()
         .recursive(plan.recursive)
@@ -35,10 +42,10 @@ pub(crate) async fn run(plan: Put) -> Result<(), Failed> {
 }
 
 /// Where it goes: into `remote` if that is a directory, else to that very name.
-async fn target(sftp: &Sftp, plan: &Put) -> Result<RemotePath, Failed> {
+fn target(found: Result<Attrs, SftpError>, plan: &Put) -> Result<RemotePath, Failed> {
     let remote = &plan.remote;
     let is_written_as_one = remote.as_bytes().ends_with(b"/");
-    let is_directory = match sftp.stat(remote).await {
+    let is_directory = match found {
         Ok(attrs) if attrs.file_type() == FileType::Regular && is_written_as_one => {
             return Err(Failed::Usage(format!("{remote} is not a directory")));
         }

@@ -2,7 +2,7 @@
 //! that it is on, and the permissions.
 
 use jiff::tz::TimeZone;
-use ketch_client::{Attrs, FileType};
+use ketch_client::{Attrs, FileType, Sftp};
 
 use crate::args::{ChmodArgs, PathArgs, StatArgs};
 use crate::cmd::login;
@@ -13,12 +13,18 @@ use crate::plan::At;
 /// Tells what the server knows of a file, a line for each thing.
 pub(crate) async fn run(args: StatArgs) -> Result<(), Failed> {
     let At { connection, remote } = At::new(&args.remote, args.connect)?;
-    let session = login::session(&connection).await?;
-    let sftp = session.sftp().await?;
-    let attrs = match args.dereference {
-        true => sftp.stat(&remote).await?,
-        false => sftp.lstat(&remote).await?,
+    let (path, dereference) = (remote.clone(), args.dereference);
+    let first = move |sftp: Sftp| {
+        let path = path.clone();
+        async move {
+            match dereference {
+                true => sftp.stat(&path).await,
+                false => sftp.lstat(&path).await,
+            }
+        }
     };
+    let (session, sftp, attrs) = login::sftp_with(&connection, first).await?;
+    let attrs = attrs?;
     let mut lines = Lines::new();
     lines.line(&format!("path: {remote}"))?;
     lines.line(&format!("type: {}", attrs.file_type()))?;

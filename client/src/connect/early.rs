@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ketch_keys::PublicKey;
-use ketch_transport::driver::{CloseReason, EarlyChannel, Login, OpenError};
+use ketch_transport::driver::{Application, CloseReason, EarlyChannel, Login, OpenError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::session::Session;
 use crate::sftp::{EarlySftp, takes_early};
+
+use super::ahead::Ahead;
 
 /// How our own server introduces itself.
 const OUR_SERVER: &str = "SSH-2.0-ketch";
@@ -26,6 +28,8 @@ const OUR_SERVER: &str = "SSH-2.0-ketch";
 pub(super) struct Early {
     wish: Wish,
     tried: Arc<AtomicBool>,
+    /// What is asked first on it.
+    ahead: Option<Ahead>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,21 +45,22 @@ enum Wish {
 
 impl Early {
     /// When the user is in.
-    pub(super) fn after_login() -> Self {
+    pub(super) fn after_login(ahead: Option<Ahead>) -> Self {
         Self {
             wish: Wish::AfterLogin,
             tried: Arc::default(),
+            ahead,
         }
     }
 
     /// Behind a login with the key of that fingerprint, if the server introduces itself so.
-    pub(super) fn behind_login(key: &str, server: &str) -> Self {
+    pub(super) fn behind_login(self, key: &str, server: &str) -> Self {
         Self {
             wish: Wish::BehindLogin {
                 key: key.to_owned(),
                 server: server.to_owned(),
             },
-            tried: Arc::default(),
+            ..self
         }
     }
 
@@ -86,13 +91,21 @@ impl Early {
             _ => return Ok(None),
         }
         self.tried.store(true, Ordering::Relaxed);
-        let (sftp, application) = EarlySftp::new(stall, here);
+        let (sftp, application) = self.begin(stall, here);
         let channel = login.open_early("sftp", EarlySftp::WINDOW, application)?;
         Ok(channel.map(|channel| Opening {
             sftp,
             channel,
             is_certain: false,
         }))
+    }
+
+    fn begin(&self, stall: Duration, server: &str) -> (EarlySftp, Box<dyn Application>) {
+        EarlySftp::new(stall, server, |shared| {
+            if let Some(ahead) = &self.ahead {
+                ahead.ask(shared);
+            }
+        })
     }
 
     /// To be asked when the user is in and nothing was opened.
@@ -103,7 +116,7 @@ impl Early {
         let early = session.connection().early()?;
         self.tried.store(true, Ordering::Relaxed);
         let (sftp, application) =
-            EarlySftp::new(session.timeouts().stall, session.peer_identification());
+            self.begin(session.timeouts().stall, session.peer_identification());
         let channel = early
             .open_session("sftp", EarlySftp::WINDOW, application)
             .ok()?;

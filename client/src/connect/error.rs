@@ -14,7 +14,7 @@ use crate::hostkey::HostKeyError;
 use crate::identity::{IdentityError, Origin};
 use crate::route::tcp::DialError;
 use crate::route::{CommandError, Endpoint, ProxyError, Unreachable};
-use crate::{Failure, Kind};
+use crate::{Failure, Kind, SftpError};
 
 /// `SSH_OPEN_CONNECT_FAILED` (RFC 4254 §5.1).
 const CONNECT_FAILED: u32 = 2;
@@ -143,6 +143,14 @@ pub enum ConnectError {
         stage: Stage,
         /// Why.
         source: Arc<CloseReason>,
+    },
+    /// The user is in, and SFTP did not start.
+    #[error("SFTP did not start at {host}")]
+    Sftp {
+        /// The server.
+        host: Host,
+        /// Why.
+        source: SftpError,
     },
     /// A helper thread did not finish: it panicked, or the runtime is shutting down.
     #[error("the connection to {host} was given up, because a helper thread did not finish")]
@@ -307,6 +315,7 @@ impl Failure for ConnectError {
                 ) => Kind::Auth,
                 (_, why) => why.kind(),
             },
+            Self::Sftp { source, .. } => source.kind(),
             Self::Runtime { .. } => Kind::Cancelled,
         }
     }

@@ -93,11 +93,14 @@ impl Plan {
         if !self.early.is_wanted() {
             return;
         }
-        self.early = match (known.bears_early, known.key_of(&self.user)) {
-            (Some(false), _) => Early::default(),
-            (_, Some(key)) => Early::behind_login(key, &known.identification),
-            (_, None) => Early::after_login(),
-        };
+        match (known.bears_early, known.key_of(&self.user)) {
+            (Some(false), _) => self.early = Early::default(),
+            (_, Some(key)) => {
+                let early = std::mem::take(&mut self.early);
+                self.early = early.behind_login(key, &known.identification);
+            }
+            (_, None) => {}
+        }
     }
 
     /// How to go on after such a failure; `None` if it would be no different.

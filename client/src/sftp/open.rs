@@ -43,16 +43,28 @@ impl EarlySftp {
     pub(crate) const WINDOW: u32 = WINDOW;
 
     /// What is kept, and what runs on the channel, for servers that [take it](takes_early).
-    pub(crate) fn new(stall: Duration, identification: &str) -> (Self, Box<dyn Application>) {
+    ///
+    /// `first` hands in the first requests: they leave along with its greeting.
+    pub(crate) fn new(
+        stall: Duration,
+        identification: &str,
+        first: impl FnOnce(&Arc<Shared>),
+    ) -> (Self, Box<dyn Application>) {
         let settings = Settings {
             stall,
             early: true,
             quirks: Quirks::of(identification),
         };
         let shared = Shared::new();
+        first(&shared);
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
         (Self { shared }, Box::new(channel))
+    }
+
+    /// Whether it is the one that `sftp` is a handle of.
+    pub(crate) fn is_of(&self, sftp: &Sftp) -> bool {
+        Arc::ptr_eq(&self.shared, sftp.shared())
     }
 
     /// Whether its channel has not ended meanwhile.

@@ -21,13 +21,15 @@ use crate::connect::tests_support::{host_key, server_config};
 use crate::hostkey::HostKeys;
 use crate::identity::Identity;
 use crate::memory::ProcessMemory;
-use crate::{Connect, Failure as _, Kind, Timeouts};
+use crate::{Attrs, Connect, Failure as _, Kind, Sftp, SftpError, Timeouts};
 
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Does {
     /// What it should.
     Good,
+    /// Its SFTP says that it is there when it was asked for something.
+    WaitsForRequests,
     /// It hangs up as soon as the user is in: as one would that does not bear what comes early.
     LeavesAfterLogin,
     /// It lets nobody in.
@@ -130,7 +132,7 @@ async fn serve(
 ) {
     let mut config = server_config(1);
     match does {
-        Does::Good | Does::Refuses | Does::LeavesAfterLogin => {}
+        Does::Good | Does::Refuses | Does::LeavesAfterLogin | Does::WaitsForRequests => {}
         Does::Ciphers => config.common.preferences.cipher = vec![CipherName::TripleDesCbc],
         Does::OtherKex => config.common.preferences.kex = vec![Kex::EcdhNistP256],
         _ => return serve_raw(&mut stream, does, &heard).await,
@@ -147,27 +149,44 @@ async fn serve(
         }
     }
     if does != Does::LeavesAfterLogin {
-        let (_handle, run) = login.run(Box::new(Greeter(sftp)));
+        let waits = does == Does::WaitsForRequests;
+        let (_handle, run) = login.run(Box::new(Greeter(sftp, waits)));
         run.await;
     }
 }
 
-/// A server whose SFTP says that it is there, and nothing more.
-struct Greeter(Arc<AtomicUsize>);
+/// A server whose SFTP says that it is there, and that there is no file; perhaps not before it was
+/// asked for one.
+struct Greeter(Arc<AtomicUsize>, bool);
 
 impl Acceptor for Greeter {
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
         assert_eq!(name, "sftp");
         self.0.fetch_add(1, Ordering::SeqCst);
         let (mut stream, application) = stream();
+        let waits = self.1;
         tokio::spawn(async move {
+            // It ends with the test.
             let mut init = [0; 9];
-            if stream.read_exact(&mut init).await.is_err() {
-                return; // the test is over
-            }
+            stream.read_exact(&mut init).await?;
             let version = [0, 0, 0, 5, 2, 0, 0, 0, 3];
-            let _ = stream.write_all(&version).await;
-            let _ = stream.read_to_end(&mut Vec::new()).await;
+            if !waits {
+                stream.write_all(&version).await?;
+            }
+            for n in 0.. {
+                let mut len = [0; 4];
+                stream.read_exact(&mut len).await?;
+                let mut packet = vec![0; u32::from_be_bytes(len) as usize];
+                stream.read_exact(&mut packet).await?;
+                if waits && n == 0 {
+                    stream.write_all(&version).await?;
+                }
+                let mut status = vec![0, 0, 0, 17, 101];
+                status.extend(&packet[1..5]);
+                status.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+                stream.write_all(&status).await?;
+            }
+            std::io::Result::Ok(())
         });
         Some(application)
     }
@@ -436,6 +455,57 @@ async fn sftp_is_opened_along_with_the_login_where_that_is_wanted() {
     }
     assert_eq!(server.recall(&memory).unwrap().bears_early, Some(true));
     assert_eq!(server.connections(), 3);
+}
+
+/// A question to ask first, which counts how often it was asked.
+fn stat_it(asked: &Arc<AtomicUsize>) -> impl Fn(Sftp) -> Asking + Send + Sync + 'static {
+    let asked = Arc::clone(asked);
+    move |sftp| {
+        asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move { sftp.stat("/in/a.csv").await })
+    }
+}
+
+type Asking = std::pin::Pin<Box<dyn Future<Output = Result<Attrs, SftpError>> + Send>>;
+
+#[tokio::test]
+async fn what_is_asked_first_leaves_before_the_server_has_said_a_word_of_sftp() {
+    let server = Server::start(&[Does::WaitsForRequests]).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let connect = || server.connect(Some(&memory)).identity(identity());
+    // Not known, known, and without a memory.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let unknown = server.connect(None).identity(identity());
+    for (n, connect) in [connect(), connect(), unknown].into_iter().enumerate() {
+        let (sftp, answer) = connect.sftp_with(stat_it(&asked)).await.unwrap();
+        assert_eq!(answer.unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(asked.load(Ordering::SeqCst), n + 1);
+        // It is a session like any other, and its handle keeps the connection.
+        let error = sftp.stat("/in/b.csv").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(!sftp.session().unwrap().is_closed());
+    }
+    assert_eq!(server.sftp.load(Ordering::SeqCst), 3);
+    assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
+async fn what_was_asked_of_a_connection_that_failed_is_asked_again() {
+    let does = &[Does::Good, Does::LeavesAfterLogin, Does::Good];
+    let server = Server::start(does).await;
+    let memory = Arc::new(ProcessMemory::new());
+    let connect = || server.connect(Some(&memory)).identity(identity());
+    connect().connect().await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (_sftp, answer) = connect().sftp_with(stat_it(&asked)).await.unwrap();
+    assert_eq!(answer.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(server.connections(), 3);
+    // Who is not let in asks nothing.
+    let server = Server::start(&[Does::Refuses]).await;
+    let connect = server.connect(None).identity(identity());
+    connect.sftp_with(stat_it(&asked)).await.unwrap_err();
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
