@@ -10,6 +10,7 @@
 //! | lines and progress | `output` |
 //! | Ctrl-C | `interrupt` |
 //! | what went wrong, and the code to end with | `failed`, `exit` |
+//! | the process's memory is its own | `shield` |
 //!
 //! The whole program runs on one thread; only what blocks (questions to the user, slow disks) is
 //! handed to others.
@@ -24,6 +25,8 @@ mod output;
 mod plan;
 mod prompt;
 mod proxy;
+#[cfg(target_os = "linux")]
+mod shield;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +40,8 @@ use failed::Failed;
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    shield::raise();
     let line = Line::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

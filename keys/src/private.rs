@@ -35,7 +35,7 @@ pub struct PrivateKey {
 /// The secret numbers of a key.
 pub(crate) enum Secret {
     /// The seed (RFC 8032 §5.1.5).
-    Ed25519(Zeroizing<[u8; 32]>),
+    Ed25519(Box<Zeroizing<[u8; 32]>>),
     /// The scalar, big-endian, as long as the curve's order.
     Ecdsa {
         curve: Curve,
@@ -63,7 +63,7 @@ impl PrivateKey {
                 random
                     .fill(&mut seed[..])
                     .map_err(|_| GenerateError::Random)?;
-                Ok(Self::from_ed25519_seed(seed))
+                Ok(Self::ed25519(&seed))
             }
             _ => Err(GenerateError::Type { key_type }),
         }
@@ -75,13 +75,21 @@ impl PrivateKey {
     /// Never: every 32 bytes are a seed.
     #[must_use]
     pub fn from_ed25519_seed(seed: Zeroizing<[u8; 32]>) -> Self {
+        Self::ed25519(&seed)
+    }
+
+    /// As [`PrivateKey::from_ed25519_seed`], of a seed that stays where it is: each move of an array
+    /// would leave a copy.
+    pub(crate) fn ed25519(seed: &[u8; 32]) -> Self {
+        let mut kept = Box::new(Zeroizing::new([0; 32]));
+        kept.copy_from_slice(seed);
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..])
             .expect("every 32 bytes are an Ed25519 seed");
         let point = pair.public_key().as_ref();
         let point = point.try_into().expect("an Ed25519 point has 32 bytes");
         Self {
             public: PublicKey::ed25519(point),
-            secret: Arc::new(Secret::Ed25519(seed)),
+            secret: Arc::new(Secret::Ed25519(kept)),
         }
     }
 

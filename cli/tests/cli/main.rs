@@ -8,6 +8,8 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod openssh;
 mod paths;
+#[cfg(target_os = "linux")]
+mod process;
 mod scene;
 mod selection;
 #[cfg(target_os = "linux")]

@@ -62,8 +62,8 @@ fn pkcs8_key(der: &[u8]) -> Result<PrivateKey, KeyFileError> {
         ED25519 => {
             // RFC 8410 §7: an octet string in the octet string.
             let seed = <&pkcs8::der::asn1::OctetStringRef>::from_der(inner).map_err(|_| DAMAGED)?;
-            let seed: [u8; 32] = seed.as_bytes().try_into().map_err(|_| DAMAGED)?;
-            Ok(PrivateKey::from_ed25519_seed(Zeroizing::new(seed)))
+            let seed = seed.as_bytes().try_into().map_err(|_| DAMAGED)?;
+            Ok(PrivateKey::ed25519(seed))
         }
         other => Err(KeyFileError::UnsupportedType {
             name: other.to_string(),

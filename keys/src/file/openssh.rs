@@ -253,11 +253,8 @@ fn private_part(bytes: &[u8]) -> Result<Private, KeyFileError> {
 fn ed25519(r: &mut Reader<'_>) -> Result<PrivateKey, KeyFileError> {
     let point = r.string(32)?;
     let pair = r.string(64)?;
-    let seed: [u8; 32] = pair
-        .get(..32)
-        .and_then(|seed| seed.try_into().ok())
-        .ok_or(KeyFileError::Invalid)?;
-    let key = PrivateKey::from_ed25519_seed(Zeroizing::new(seed));
+    let seed = pair.first_chunk().ok_or(KeyFileError::Invalid)?;
+    let key = PrivateKey::ed25519(seed);
     let same = matches!(key.public_key().material(), Material::Ed25519(own) if own == point);
     if same && pair.get(32..) == Some(point) {
         Ok(key)

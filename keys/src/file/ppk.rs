@@ -361,7 +361,7 @@ fn private_key(public: &PublicKey, private: &[u8]) -> Result<PrivateKey, KeyFile
                 .string(32)?
                 .try_into()
                 .map_err(|_| KeyFileError::Invalid)?;
-            PrivateKey::from_ed25519_seed(Zeroizing::new(seed))
+            PrivateKey::ed25519(seed)
         }
         Material::Ecdsa { curve, point } => ecdsa(*curve, point, &mut r)?,
         Material::Rsa(rsa) => {

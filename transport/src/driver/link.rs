@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use zeroize::Zeroize as _;
 
 use super::arena::{ARENA_LEN, Arena, OUTPUT_BUFFERS, READ_LEN};
 use crate::connection::Connection;
@@ -76,6 +77,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             arena.bytes.copy_within(taken..self.filled, 0);
         }
         self.filled -= taken;
+    }
+
+    /// As [`Link::taken`], and what was there is overwritten: arenas outlive their connections, and
+    /// in a login passwords come as they are.
+    pub(super) fn taken_and_wiped(&mut self, taken: usize) {
+        let end = self.filled;
+        self.taken(taken);
+        if let Some(arena) = &mut self.arena
+            && let Some(done) = arena.bytes.get_mut(self.filled..end)
+        {
+            done.zeroize();
+        }
     }
 
     /// Writes once. `Ready(Ok(0))` if there is nothing to write.

@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
                 })
             })
         });
-        self.link.taken(taken);
+        self.link.taken_and_wiped(taken);
         let still_out = matches!(
             event,
             Ok(Some(
