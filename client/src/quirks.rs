@@ -25,6 +25,8 @@ pub(crate) enum Quirk {
     NoExclusive,
     /// Attributes cannot be set: not asked for where they are not wanted explicitly.
     NoSetAttrs,
+    /// One file may be open at a time.
+    OneFile,
     /// `LSTAT` is not known: `STAT` has to do.
     NoLstat,
     /// A `WRITE` of more than 32 KiB of data is refused.
@@ -33,7 +35,8 @@ pub(crate) enum Quirk {
     ShortReads,
     /// A `WRITE` of more than 1 KiB stalls.
     TinyWrites,
-    /// A file is gone, or moved on, as soon as it is closed: nothing is looked at afterwards.
+    /// A file is gone, or moved on, as soon as it is closed: it is written under its own name, and
+    /// nothing is looked at afterwards.
     GoneAfterClose,
     /// Writes to one file from several channels are taken: known for a few servers only.
     Stripes,
@@ -88,6 +91,13 @@ pub(crate) const TABLE: &[Row] = &[
         evidence: "ssh2#1120",
     },
     Row {
+        quirk: Quirk::OneFile,
+        marks: &[],
+        who: "any server that refuses to open a second file while a first one is open",
+        evidence: "asyncssh#281, rclone#1381, rclone#9072: \"Maximum concurrent transfers \
+                   exceeded\", or PERMISSION_DENIED",
+    },
+    Row {
         quirk: Quirk::InOrder,
         marks: &["AzureSSH"],
         who: "Azure Blob Storage: no random writes, no append",
@@ -105,6 +115,13 @@ pub(crate) const TABLE: &[Row] = &[
         marks: &["AWS_SFTP_"],
         who: "AWS Transfer Family, with S3 behind it",
         evidence: "ssh2-sftp-client#330, sftpgo#922",
+    },
+    Row {
+        quirk: Quirk::InOrder,
+        marks: &[],
+        who: "any server that is not known to take writes in any order, and refused one that was \
+              out of order",
+        evidence: "minio#19735, rclone#5806, kopia#3035",
     },
     Row {
         quirk: Quirk::NoExclusive,
@@ -131,9 +148,21 @@ pub(crate) const TABLE: &[Row] = &[
         evidence: "WinSCP's notes on interoperability",
     },
     Row {
+        quirk: Quirk::NoLstat,
+        marks: &[],
+        who: "any server that says OP_UNSUPPORTED to LSTAT",
+        evidence: "WinSCP's notes on interoperability",
+    },
+    Row {
         quirk: Quirk::ShortWrites,
         marks: &["OpenSSH_for_Windows_7", "OpenSSH_for_Windows_8.0"],
         who: "OpenSSH for Windows: WRITEs of more than 100 KiB failed",
+        evidence: "Win32-OpenSSH#1395",
+    },
+    Row {
+        quirk: Quirk::ShortWrites,
+        marks: &[],
+        who: "any server that refused a longer WRITE, and took the same bytes in shorter ones",
         evidence: "Win32-OpenSSH#1395",
     },
     Row {
@@ -162,10 +191,36 @@ pub(crate) const TABLE: &[Row] = &[
     },
 ];
 
+/// Bytes of data in a `WRITE` that every server takes (draft-ietf-secsh-filexfer-02 §3).
+pub(crate) const SHORT_WRITE_LEN: u32 = 32 * 1024;
+
+/// What servers say when they bear no more open files than there are.
+const CROWDED: &[&str] = &["concurrent", "simultaneous", "too many", "maximum"];
+/// What servers say to a WRITE that is not behind the last one.
+const OUT_OF_ORDER: &[&str] = &["seek", "sequential", "in order", "out of order", "append"];
+
+/// Whether the text of a refusal speaks of too many open files.
+pub(crate) fn speaks_of_a_crowd(message: &[u8]) -> bool {
+    says_any(message, CROWDED)
+}
+
+/// Whether the text of a refusal speaks of the order of writes.
+pub(crate) fn speaks_of_order(message: &[u8]) -> bool {
+    says_any(message, OUT_OF_ORDER)
+}
+
+fn says_any(message: &[u8], phrases: &[&str]) -> bool {
+    let message = String::from_utf8_lossy(message).to_ascii_lowercase();
+    phrases.iter().any(|phrase| message.contains(phrase))
+}
+
 /// The habits that the server of one session has, as far as they are known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Quirks {
-    bits: u32,
+    /// Those that the identification names.
+    named: u32,
+    /// Those that were seen.
+    learnt: u32,
 }
 
 impl Quirks {
@@ -183,7 +238,7 @@ impl Quirks {
         let mut quirks = Self::default();
         for row in TABLE {
             if row.marks.iter().any(|mark| is_marked(mark)) {
-                quirks.learn(row.quirk);
+                quirks.named |= Self::bit(row.quirk);
             }
         }
         quirks
@@ -191,12 +246,17 @@ impl Quirks {
 
     /// The server was seen to have this one as well.
     pub(crate) const fn learn(&mut self, quirk: Quirk) {
-        self.bits |= Self::bit(quirk);
+        self.learnt |= Self::bit(quirk);
+    }
+
+    /// What was thought to be seen of it had another reason.
+    pub(crate) const fn forget(&mut self, quirk: Quirk) {
+        self.learnt &= !Self::bit(quirk);
     }
 
     /// Whether the server has it.
     pub(crate) const fn has(self, quirk: Quirk) -> bool {
-        self.bits & Self::bit(quirk) != 0
+        (self.named | self.learnt) & Self::bit(quirk) != 0
     }
 
     /// The order of the paths in a `SYMLINK`.
@@ -218,7 +278,7 @@ impl Quirks {
         if self.has(Quirk::TinyWrites) {
             1024
         } else if self.has(Quirk::ShortWrites) {
-            32 * 1024
+            SHORT_WRITE_LEN
         } else {
             u32::MAX
         }
@@ -266,7 +326,7 @@ mod tests {
     fn the_usual_server_has_no_habits_and_an_unknown_one_none_that_help() {
         let openssh = Quirks::of("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u9");
         let mut plain = Quirks::default();
-        plain.learn(Quirk::Stripes);
+        plain.named |= Quirks::bit(Quirk::Stripes);
         assert_eq!(openssh, plain);
         assert!(openssh.may_stripe_writes());
         assert_eq!(openssh.symlink_order(), SymlinkOrder::OpenSsh);

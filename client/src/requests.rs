@@ -40,7 +40,7 @@ use self::{
     link::{Link, Place, Places},
     slots::{Key, Slots},
     stall::{Stall, Verdict},
-    table::{Entry, Expect, Owner, What},
+    table::{Entry, Expect, Owner, Step, What},
     turns::Turns,
 };
 use crate::{quirks::Quirks, transfer::disk::Disk};
@@ -383,6 +383,9 @@ impl Inner {
             return;
         };
         let now = link.now();
+        if entry.is_owed {
+            self.core.on_late_answer();
+        }
         match entry.owner {
             Owner::Call(waiting) => {
                 let took = now.saturating_duration_since(entry.sent_at);
@@ -400,6 +403,9 @@ impl Inner {
                     }
                 }
                 if let Some(transfer) = self.jobs.get_mut(job) {
+                    if let (What::Step(Step::Open), Answer::Handle(_)) = (what, answer) {
+                        self.core.on_file_opened();
+                    }
                     let mut cx = Cx::of(&**transfer, job, &mut self.core, link);
                     transfer.on_answer(item, what, answer, &mut cx);
                 } else if let Answer::Handle(handle) = answer {

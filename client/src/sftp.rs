@@ -13,8 +13,8 @@ use std::{
 use ketch_protocol::{
     Attrs, CopyData, ExpandPath, Extension, ExtensionName, Hardlink, HomeDirectory, List, Lsetstat,
     Lstat, Mkdir, Open, OpenFlags, PosixRename, Reader, Readlink, Realpath, RemotePath, Remove,
-    Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, Statvfs, Symlink, UsersGroups,
-    UsersGroupsById, WireAttrs,
+    Rename, Request, Rmdir, ServerLimits, Setstat, Stat, StatVfs, StatusCode, Statvfs, Symlink,
+    UsersGroups, UsersGroupsById, WireAttrs,
 };
 
 mod answers;
@@ -30,6 +30,7 @@ pub(crate) use self::open::{EarlySftp, takes_early};
 use crate::{
     dir::ReadDir,
     file::{File, OpenOptions},
+    quirks::Quirk,
     requests::{
         calls::{Shared, Submission},
         table::Expect,
@@ -115,16 +116,28 @@ impl Sftp {
         self.attrs(Operation::Stat, &path, &request).await
     }
 
-    /// Attributes of a file, or of a link itself.
+    /// Attributes of a file, or of a link itself; of what a link leads to, on the few servers that
+    /// cannot tell.
     ///
     /// # Errors
     /// See [`Sftp`].
     pub async fn lstat(&self, path: impl Into<RemotePath>) -> Result<Attrs, SftpError> {
         let path = path.into();
-        let request = Request::Lstat(Lstat {
-            path: path.as_bytes(),
-        });
-        self.attrs(Operation::Stat, &path, &request).await
+        if !self.shared().server_now().quirks.has(Quirk::NoLstat) {
+            let request = Request::Lstat(Lstat {
+                path: path.as_bytes(),
+            });
+            let attrs = self.attrs(Operation::Stat, &path, &request).await;
+            match attrs {
+                // No server lacks `STAT`: better what a link leads to than nothing.
+                Err(SftpError::Refused {
+                    status: StatusCode::OP_UNSUPPORTED,
+                    ..
+                }) => {}
+                attrs => return attrs,
+            }
+        }
+        self.stat(path).await
     }
 
     /// Sets those attributes that are given; a link is followed.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use ketch_protocol::{
-    Close, Remove, Request, RequestId, Write,
+    Close, Remove, Request, RequestId, StatusCode, Write,
     limits::{DATA_LEN_PORTABLE, HANDLE_LEN_MAX},
 };
 
@@ -16,7 +16,7 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    quirks::Quirk,
+    quirks::{self, Quirk, Quirks},
     transfer::{
         disk::Disk,
         pace::{self, Pace},
@@ -54,8 +54,35 @@ pub(crate) struct Core {
     pub scratch: Vec<u8>,
     /// What the transfer that is being driven may do.
     pub turn: Turn,
-    /// When the server was last silent for too long: what was asked before may never be answered.
-    stalled_at: Option<Instant>,
+    /// Remote files that transfers have open.
+    files: u32,
+    /// What the server was seen to bear.
+    bears: Bears,
+}
+
+/// What a server was seen to bear: what it refuses later has another reason.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bears {
+    /// Several files were open at a time.
+    several: bool,
+    /// A WRITE was taken.
+    writes: bool,
+    /// A WRITE of more than [`quirks::SHORT_WRITE_LEN`] was taken.
+    long_writes: bool,
+    /// A WRITE was taken that was not behind the last one of its file.
+    disorder: bool,
+}
+
+/// A WRITE that a transfer was refused.
+pub(crate) struct RefusedWrite<'a> {
+    /// Bytes of data.
+    pub len: u32,
+    /// Whether it was not behind the last one of its file.
+    pub is_out_of_order: bool,
+    /// What was known of the server when the file was begun.
+    pub began_with: Quirks,
+    pub status: StatusCode,
+    pub message: &'a [u8],
 }
 
 impl Core {
@@ -71,7 +98,8 @@ impl Core {
             limits_due: true,
             scratch: Vec::new(),
             turn: Turn::default(),
-            stalled_at: None,
+            files: 0,
+            bears: Bears::default(),
         }
     }
 
@@ -83,20 +111,63 @@ impl Core {
     /// Whether a transfer may send anything: a server that bears one request at a time gets the
     /// next when it has answered the last.
     pub(crate) fn has_turn(&self) -> bool {
-        !self.server.quirks.has(Quirk::OneRequest)
-            || self
-                .table
-                .iter()
-                .all(|entry| self.stalled_at.is_some_and(|then| entry.sent_at <= then))
+        !self.server.quirks.has(Quirk::OneRequest) || self.table.iter().all(|entry| entry.is_owed)
     }
 
     /// The server was silent for too long. If it was asked several things at a time, that may have
-    /// been the reason: from now on it is asked one, and what it owes is not waited for.
-    pub(crate) fn on_stalled(&mut self, now: Instant) {
-        self.stalled_at = Some(now);
-        if self.table.len() > 1 {
+    /// been the reason: from now on it is asked one, and what it owes is not waited for. Says
+    /// whether that is news. A server that is known well bears them, and has another reason.
+    pub(crate) fn on_stalled(&mut self) -> bool {
+        self.table.iter_mut().for_each(|entry| entry.is_owed = true);
+        let quirks = self.server.quirks;
+        let is_unknown = !quirks.has(Quirk::OneRequest) && !quirks.has(Quirk::Stripes);
+        let is_news = is_unknown && self.table.len() > 1;
+        if is_news {
             self.learn(Quirk::OneRequest);
         }
+        is_news
+    }
+
+    /// A request was answered that was sent before the server was silent for too long: it was slow
+    /// and did not hang, so several requests at a time are not the reason.
+    pub(crate) fn on_late_answer(&mut self) {
+        self.forget(Quirk::OneRequest);
+    }
+
+    /// A transfer has a remote file open.
+    pub(crate) fn on_file_opened(&mut self) {
+        self.files = self.files.saturating_add(1);
+        if self.files > 1 && !self.bears.several {
+            self.bears.several = true;
+            self.forget(Quirk::OneFile);
+        }
+    }
+
+    /// A transfer closes a remote file.
+    pub(crate) const fn on_file_closed(&mut self) {
+        self.files = self.files.saturating_sub(1);
+    }
+
+    /// Whether a transfer may open one more remote file now.
+    pub(crate) fn may_open(&self) -> bool {
+        !self.server.quirks.has(Quirk::OneFile) || (self.files == 0 && self.table.is_empty())
+    }
+
+    /// A transfer was refused a file with `status`. Says whether that may be for another file that
+    /// is open: then it is worth a second try when none is.
+    pub(crate) fn is_crowded(&mut self, status: StatusCode, message: &[u8]) -> bool {
+        let may_be = matches!(status, StatusCode::FAILURE | StatusCode::PERMISSION_DENIED);
+        if self.files == 0 {
+            // It is the file that is refused, with nothing else open.
+            self.forget(Quirk::OneFile);
+            return false;
+        }
+        let bears_it = self.bears.several || self.server.quirks.has(Quirk::Stripes);
+        if !may_be || (bears_it && !quirks::speaks_of_a_crowd(message)) {
+            return false;
+        }
+        self.learn(Quirk::OneFile);
+        true
     }
 
     /// The server was seen to have a habit.
@@ -104,6 +175,57 @@ impl Core {
         if !self.server.quirks.has(quirk) {
             tracing::info!(?quirk, "the server has a habit");
             self.server.quirks.learn(quirk);
+            self.shared.set_quirks(self.server.quirks);
+        }
+    }
+
+    /// A WRITE of `len` bytes was taken, which was not behind the last one or was.
+    pub(crate) const fn on_written(&mut self, len: u32, is_out_of_order: bool) {
+        self.bears.writes = true;
+        self.bears.long_writes |= len > quirks::SHORT_WRITE_LEN;
+        self.bears.disorder |= is_out_of_order;
+    }
+
+    /// Says whether a refused WRITE may be for a habit of the server that was not known when the
+    /// file was begun: then it is known from now on, and the file is worth beginning anew.
+    pub(crate) fn may_teach(&mut self, refused: &RefusedWrite<'_>) -> bool {
+        let is_odd = matches!(
+            refused.status,
+            StatusCode::FAILURE | StatusCode::BAD_MESSAGE | StatusCode::OP_UNSUPPORTED
+        );
+        let is_long = refused.len > quirks::SHORT_WRITE_LEN;
+        if !is_long && !self.bears.writes {
+            // Short ones are refused too.
+            self.forget(Quirk::ShortWrites);
+        }
+        let speaks_of_order = quirks::speaks_of_order(refused.message);
+        let is_known_well = self.server.quirks.has(Quirk::Stripes);
+        let quirk = if speaks_of_order && refused.began_with.has(Quirk::InOrder) {
+            // It puts what comes at once out of order by itself.
+            Quirk::OneRequest
+        } else if speaks_of_order {
+            Quirk::InOrder
+        } else if is_known_well {
+            return false;
+        } else if is_long && !self.bears.long_writes {
+            Quirk::ShortWrites
+        } else if refused.is_out_of_order && !self.bears.disorder {
+            Quirk::InOrder
+        } else {
+            return false;
+        };
+        if !is_odd || refused.began_with.has(quirk) {
+            return false;
+        }
+        self.learn(quirk);
+        true
+    }
+
+    /// The server turned out not to have a habit.
+    fn forget(&mut self, quirk: Quirk) {
+        if self.server.quirks.has(quirk) {
+            tracing::info!(?quirk, "the server does not have that habit");
+            self.server.quirks.forget(quirk);
             self.shared.set_quirks(self.server.quirks);
         }
     }
@@ -144,6 +266,7 @@ impl Core {
             owner,
             expect,
             sent_at: now,
+            is_owed: false,
         })
     }
 
@@ -218,7 +341,7 @@ impl Core {
     /// Files that may be open on the server at a time, for one transfer.
     pub(crate) fn open_max(&self, wanted: usize) -> usize {
         let quirks = self.server.quirks;
-        if quirks.has(Quirk::OneRequest) {
+        if quirks.has(Quirk::OneRequest) || quirks.has(Quirk::OneFile) {
             return 1;
         }
         match self.server.limits {

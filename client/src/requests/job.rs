@@ -3,7 +3,7 @@
 
 use std::{io::IoSlice, time::Instant};
 
-use ketch_protocol::{Attrs, Names, Request, RequestId, StatusCode};
+use ketch_protocol::{Attrs, Close, Lstat, Names, Request, RequestId, Stat, StatusCode};
 
 use super::{
     calls::Ended,
@@ -12,11 +12,14 @@ use super::{
     slots::Key,
     table::{Expect, Owner, Step, What},
 };
-use crate::transfer::{
-    control::Priority,
-    disk::{Disk, Done},
-    download::Ask,
-    ranges::Span,
+use crate::{
+    quirks::Quirk,
+    transfer::{
+        control::Priority,
+        disk::{Disk, Done},
+        download::Ask,
+        ranges::Span,
+    },
 };
 
 /// A transfer, as the requests see it. No method may block.
@@ -40,6 +43,10 @@ pub(crate) trait Job: Send {
 
     /// Asks for what is wanted next, and says whether there will be more.
     fn drive(&mut self, cx: &mut Cx<'_>) -> Progress;
+
+    /// The server stalled with several requests under way, which may have been too much for it:
+    /// what was begun is begun again, one request at a time. Nothing that was asked will be answered.
+    fn on_demoted(&mut self, cx: &mut Cx<'_>);
 
     /// The server stalled: gives up, leaving no trace where that is possible.
     fn on_stalled(&mut self, cx: &mut Cx<'_>);
@@ -157,6 +164,39 @@ impl Cx<'_> {
             what,
         };
         self.core.ask(self.link, request, owner, expect).map(drop)
+    }
+
+    /// Asks what `path` is; not what a link leads to, where the server can tell the difference.
+    pub(crate) fn look(&mut self, item: Key, path: &[u8]) -> Result<(), Full> {
+        let (step, request) = if self.core.server.quirks.has(Quirk::NoLstat) {
+            (Step::LookThrough, Request::Stat(Stat { path }))
+        } else {
+            (Step::Look, Request::Lstat(Lstat { path }))
+        };
+        self.ask(item, step, &request, Expect::Attrs)
+    }
+
+    /// Whether an answer to [`Cx::look`] says that the server has no `LSTAT`: then it is to be
+    /// asked once more.
+    pub(crate) fn is_without_lstat(&mut self, what: What, answer: &Answer<'_>) -> bool {
+        let is_it = matches!(
+            (what, answer),
+            (
+                What::Step(Step::Look),
+                Answer::Status(StatusCode::OP_UNSUPPORTED, _)
+            )
+        );
+        if is_it {
+            self.core.learn(Quirk::NoLstat);
+        }
+        is_it
+    }
+
+    /// Closes a file that a transfer had open; nobody waits for the answer.
+    pub(crate) fn close_file(&mut self, handle: &[u8]) -> Result<(), Full> {
+        self.tell(&Request::Close(Close { handle }))?;
+        self.core.on_file_closed();
+        Ok(())
     }
 
     /// Sends a request whose answer nobody waits for.

@@ -10,7 +10,7 @@ use super::{
     job::{Answer, Cx},
     link::Link,
     misbehaved::PeerMisbehaved,
-    table::{Entry, Owner},
+    table::{Entry, Owner, What},
 };
 use crate::transfer::ranges::Span;
 
@@ -99,15 +99,28 @@ impl Inner {
 
     /// The server is silent: what waits is given up, and the channel kept for a second try.
     pub(super) fn on_stalled(&mut self, link: &mut dyn Link) {
-        self.core.on_stalled(link.now());
+        let is_demoted = self.core.on_stalled();
         for entry in self.core.table.iter_mut() {
-            if let Owner::Call(waiting) = &entry.owner {
-                waiting.slot.answer(Err(Unanswered {
-                    ended: Ended::Stalled,
-                    sent: true,
-                }));
-                entry.owner = Owner::Nobody { remove: None };
+            match &entry.owner {
+                Owner::Call(waiting) => {
+                    waiting.slot.answer(Err(Unanswered {
+                        ended: Ended::Stalled,
+                        sent: true,
+                    }));
+                }
+                Owner::Job { job, item, what } if is_demoted => {
+                    match *what {
+                        What::Read(_, sent) => self.core.down.on_forgotten(sent),
+                        What::Write { sent, .. } => self.core.up.on_forgotten(sent),
+                        What::ReadDir { .. } | What::Step(_) => {}
+                    }
+                    if let Some(job) = self.jobs.get_mut(*job) {
+                        job.on_lost(*item, *what);
+                    }
+                }
+                Owner::Job { .. } | Owner::Limits | Owner::Nobody { .. } => continue,
             }
+            entry.owner = Owner::Nobody { remove: None };
         }
         for submission in std::mem::take(&mut self.inbox) {
             match submission {
@@ -133,7 +146,11 @@ impl Inner {
                 continue;
             };
             let mut cx = Cx::of(&**job, key, &mut self.core, link);
-            job.on_stalled(&mut cx);
+            if is_demoted {
+                job.on_demoted(&mut cx);
+            } else {
+                job.on_stalled(&mut cx);
+            }
         }
     }
 

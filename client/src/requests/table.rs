@@ -25,6 +25,9 @@ pub(crate) struct Entry {
     pub expect: Expect,
     /// When it was sent.
     pub sent_at: Instant,
+    /// The server was silent for too long since: it may never be answered, and others do not wait
+    /// for that.
+    pub is_owed: bool,
 }
 
 /// Who waits for an answer.
@@ -79,7 +82,9 @@ pub(crate) enum Step {
     SetAttrs,
     Fsync,
     Close,
+    /// What has a name: by `LSTAT`, or by `STAT` where the server has only that.
     Look,
+    LookThrough,
     Rename,
     RenameAgain,
     RemoveOld,

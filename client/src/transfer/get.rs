@@ -131,7 +131,7 @@ pub(crate) struct Get {
     /// What the server was seen to answer whole.
     chunk: Option<Chunk>,
     /// Handles that are no longer needed.
-    closing: VecDeque<Box<[u8]>>,
+    closing: VecDeque<Closing>,
     /// Pieces of work on threads.
     at_disk: usize,
     /// The crew knows how long the path is.
@@ -154,6 +154,12 @@ impl From<FileTask> for Task {
     fn from(file: FileTask) -> Self {
         Self::File(file)
     }
+}
+
+/// A handle that is no longer needed.
+enum Closing {
+    File(Box<[u8]>),
+    Dir(Box<[u8]>),
 }
 
 /// A file to download.
@@ -323,9 +329,14 @@ impl Get {
 
     /// Closes the handles that are no longer needed; nobody waits for the answers.
     fn close_handles(&mut self, cx: &mut Cx<'_>) {
-        while let Some(handle) = self.closing.pop_front() {
-            if !cx.can_ask() || cx.tell(&Request::Close(Close { handle: &handle })).is_err() {
-                return self.closing.push_front(handle);
+        while let Some(closing) = self.closing.pop_front() {
+            let sent = cx.can_ask()
+                && match &closing {
+                    Closing::File(handle) => cx.close_file(handle).is_ok(),
+                    Closing::Dir(handle) => cx.tell(&Request::Close(Close { handle })).is_ok(),
+                };
+            if !sent {
+                return self.closing.push_front(closing);
             }
         }
     }
@@ -445,7 +456,7 @@ impl Get {
             match self.items.remove(key) {
                 Some(Item::File(file)) => self.discard(key, *file, cx),
                 Some(Item::Dir(dir)) => match dir.into_handle() {
-                    Some(handle) => self.closing.push_back(handle),
+                    Some(handle) => self.closing.push_back(Closing::Dir(handle)),
                     None => cx.orphan(key, None),
                 },
                 Some(Item::Link(_)) | None => {}
@@ -475,7 +486,19 @@ impl Job for Get {
             meter.give_back(u64::from(ask.span.len.saturating_sub(got)));
         }
         let result = match self.items.get_mut(item) {
-            Some(Item::File(file)) => file.on_answer(what, answer),
+            Some(Item::File(file)) if cx.is_without_lstat(what, &answer) => {
+                file.on_no_lstat();
+                Ok(())
+            }
+            Some(Item::File(file)) => match (what, answer) {
+                (What::Step(Step::Open), Answer::Status(status, message))
+                    if file.may_wait_to_open() && cx.core.is_crowded(status, message) =>
+                {
+                    file.wait_to_open();
+                    Ok(())
+                }
+                (what, answer) => file.on_answer(what, answer),
+            },
             Some(Item::Dir(_)) => {
                 self.on_dir_answer(item, what, answer, cx);
                 Ok(())
@@ -486,10 +509,14 @@ impl Job for Get {
             }
             None => {
                 // Too late for anybody: a handle is closed all the same.
-                if let (What::Step(Step::Open | Step::OpenDir), Answer::Handle(handle)) =
-                    (what, answer)
-                {
-                    self.closing.push_back(handle.into());
+                match (what, answer) {
+                    (What::Step(Step::Open), Answer::Handle(handle)) => {
+                        self.closing.push_back(Closing::File(handle.into()));
+                    }
+                    (What::Step(Step::OpenDir), Answer::Handle(handle)) => {
+                        self.closing.push_back(Closing::Dir(handle.into()));
+                    }
+                    _ => {}
                 }
                 Ok(())
             }
@@ -554,6 +581,25 @@ impl Job for Get {
 
     fn deadline(&self) -> Option<Instant> {
         self.limited_until
+    }
+
+    fn on_demoted(&mut self, _: &mut Cx<'_>) {
+        for item in self.items.drain() {
+            match item {
+                Item::File(mut file) => {
+                    let handle = file.handle.take();
+                    self.closing.extend(handle.map(Closing::File));
+                    file.give_back(&self.plan);
+                }
+                Item::Link(link) => self.plan.give_back_file(link.into_task()),
+                Item::Dir(mut dir) => {
+                    self.closing.extend(dir.take_handle().map(Closing::Dir));
+                    dir.give_back(&self.plan);
+                }
+            }
+        }
+        self.files = 0;
+        self.dirs = 0;
     }
 
     fn on_stalled(&mut self, cx: &mut Cx<'_>) {

@@ -207,6 +207,11 @@ impl Pace {
         };
     }
 
+    /// Records that the answer to a request is not waited for any more.
+    pub(crate) const fn on_forgotten(&mut self, sent: Sent) {
+        self.in_flight = self.in_flight.saturating_sub(sent.bytes);
+    }
+
     fn end_round(&mut self, rate: u64) {
         if !self.round.limited {
             self.best = self.best.max(rate);

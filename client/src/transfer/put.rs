@@ -12,7 +12,7 @@ mod link;
 
 use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
 
-use ketch_protocol::{Close, RemotePath, Remove, Request};
+use ketch_protocol::{RemotePath, Remove, Request};
 
 use self::{
     directory::{DirTask, PutDir},
@@ -376,7 +376,7 @@ impl Put {
         while let Some(undo) = self.undoing.pop_front() {
             let sent = cx.can_ask()
                 && match &undo {
-                    Undo::Close(handle) => cx.tell(&Request::Close(Close { handle })).is_ok(),
+                    Undo::Close(handle) => cx.close_file(handle).is_ok(),
                     Undo::Remove(path) => {
                         let item = Item::Removing(path.clone());
                         self.items.insert(item).is_some_and(|key| {
@@ -493,6 +493,23 @@ impl Job for Put {
 
     fn deadline(&self) -> Option<Instant> {
         self.limited_until
+    }
+
+    fn on_demoted(&mut self, _: &mut Cx<'_>) {
+        for item in self.items.drain() {
+            match item {
+                Item::File(mut file) => {
+                    self.undoing.extend(file.take_handles().map(Undo::Close));
+                    file.give_back(&self.plan);
+                }
+                Item::Link(link) => link.give_back(&self.plan),
+                Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
+                Item::Removing(path) => self.undoing.push_back(Undo::Remove(path)),
+            }
+        }
+        self.files = 0;
+        self.dirs = 0;
+        self.removing = 0;
     }
 
     fn on_stalled(&mut self, cx: &mut Cx<'_>) {

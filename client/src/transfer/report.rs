@@ -98,6 +98,9 @@ pub enum Remarkable {
     NotReplacedAtomically,
     /// Times, permissions or owner could not be set.
     AttributesNotSet,
+    /// The server takes a file on as soon as it is closed, so it was written under its own name: for
+    /// a while part of it was there.
+    WrittenInPlace,
     /// A part that an earlier run left was not of the same file: it was transferred anew.
     PartDiffered,
 }
@@ -109,8 +112,22 @@ impl fmt::Display for Remarkable {
                 "the old file was removed before the new one got its name"
             }
             Self::AttributesNotSet => "its times, permissions or owner could not be set",
+            Self::WrittenInPlace => "it was written under its own name",
             Self::PartDiffered => "what an earlier run had left was not of the same file",
         })
+    }
+}
+
+/// What there is to know about one file, each thing once.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks(Vec<Remarkable>);
+
+impl Remarks {
+    /// There is this to know.
+    pub(crate) fn add(&mut self, what: Remarkable) {
+        if !self.0.contains(&what) {
+            self.0.push(what);
+        }
     }
 }
 
@@ -144,6 +161,12 @@ impl Report {
     pub(crate) fn remark(&mut self, place: Place, what: Remarkable) {
         if self.remarks.len() < REPORTED_MAX {
             self.remarks.push(Remark { place, what });
+        }
+    }
+
+    pub(crate) fn remark_all(&mut self, place: &Place, remarks: &Remarks) {
+        for &what in &remarks.0 {
+            self.remark(place.clone(), what);
         }
     }
 }

@@ -5,14 +5,13 @@ use std::{fs, pin::pin};
 use ketch_protocol::{PacketType, StatusCode};
 
 use super::{
-    super::{Settings, stall::STALL_TIMEOUT},
+    super::Settings,
     server::Habits,
     sim::{Sim, poll},
 };
-use crate::{
-    GetOptions, PutOptions, Resume, TransferError,
-    quirks::{Quirk, Quirks},
-};
+use crate::{GetOptions, PutOptions, Resume, quirks::Quirks};
+
+mod learnt;
 
 fn content(len: usize) -> Vec<u8> {
     (0..=250).cycle().take(len).collect()
@@ -23,7 +22,7 @@ fn sim_of(identification: &str, habits: Habits) -> Sim {
         quirks: Quirks::of(identification),
         ..Settings::default()
     };
-    let mut sim = Sim::with_settings(habits, 1, settings);
+    let mut sim = Sim::of(habits, 1, settings);
     sim.settle();
     sim
 }
@@ -56,34 +55,6 @@ fn a_server_that_bears_one_request_at_a_time_gets_one() {
         assert_eq!((sim.server.answers_peak, sim.server.open_peak), (1, 1));
         assert_eq!(sim.server.handles(), 0);
     }
-}
-
-#[test]
-fn a_server_that_hangs_on_several_requests_is_asked_one_at_a_time_from_then_on() {
-    let dir = tempfile::tempdir().unwrap();
-    // It answers nothing as soon as a second request is there.
-    let mut sim = sim_of(
-        "SSH-2.0-unheard-of",
-        Habits {
-            hangs_at: Some(2),
-            ..Habits::default()
-        },
-    );
-    sim.server.file("/a", content(300_000));
-    let sftp = sim.sftp.clone();
-    {
-        let mut get = pin!(sftp.get("/a", dir.path().join("a"), GetOptions::new()));
-        assert!(poll(get.as_mut()).is_none());
-        sim.settle();
-        sim.pass_time(STALL_TIMEOUT);
-        let error = sim.run(get).unwrap_err();
-        assert!(matches!(error, TransferError::TimedOut { .. }), "{error}");
-    }
-    sim.settle();
-    let report = sim.run(sftp.get("/a", dir.path().join("a"), GetOptions::new()));
-    assert_eq!(report.unwrap().bytes, 300_000);
-    assert!(fs::read(dir.path().join("a")).unwrap() == content(300_000));
-    assert!(sftp.shared().server_now().quirks.has(Quirk::OneRequest));
 }
 
 #[test]
@@ -190,8 +161,11 @@ fn stores_that_take_bytes_in_order_get_neither_holes_nor_parts() {
     let file = fs::File::create(dir.path().join("a")).unwrap();
     file.set_len(20 << 20).unwrap();
     for identification in ["SSH-2.0-AzureSSH_1.0.0", "SSH-2.0-SFTPGo_2.6"] {
-        let mut sim = sim_of(identification, Habits::default());
-        sim.server.in_order = true;
+        let habits = Habits {
+            in_order: Some(""),
+            ..Habits::default()
+        };
+        let mut sim = sim_of(identification, habits);
         let sftp = sim.sftp.clone();
         let options = PutOptions::new().resume(Resume::Verified);
         let report = sim.run(sftp.put(dir.path().join("a"), "/a", options));

@@ -1,85 +1,19 @@
 //! A server in memory, with habits: what real ones do, and what they should not.
 
+mod habits;
+
 use std::collections::{BTreeMap, HashMap};
 
 use ketch_protocol::{
     Attrs, Data, Extension, ExtensionName, FileType, Limits, NameEntry, NamesWriter, OpenFlags,
-    PacketType, Pair, Pairs, Request, RequestDecoder, RequestEvent, RequestId, Response,
-    ServerLimits, Status, StatusCode, Times, Version, WireAttrs,
+    PacketType, Pair, Pairs, Request, RequestDecoder, RequestEvent, RequestId, Response, Status,
+    StatusCode, Times, Version, WireAttrs,
 };
+
+pub(crate) use self::habits::Habits;
 
 /// Answers some requests in its own way: whole packets, or nothing where the server is to answer.
 pub(crate) type Lies = Box<dyn FnMut(RequestId, &Request<'_>) -> Option<Vec<u8>>>;
-
-/// What the server does differently from the letter.
-#[derive(Clone, Debug)]
-pub(crate) struct Habits {
-    /// Longest answer to a READ.
-    pub(crate) read_max: u32,
-    /// Whether READs are answered short at random.
-    pub(crate) short: bool,
-    /// Whether answers come in any order.
-    pub(crate) shuffle: bool,
-    pub(crate) extensions: Vec<ExtensionName>,
-    pub(crate) limits: ServerLimits,
-    /// The n-th request of a type fails with this status.
-    pub(crate) fails: Option<(PacketType, usize, StatusCode)>,
-    /// From the n-th request of a type on, none of that type is answered.
-    pub(crate) silent_from: Option<(PacketType, usize)>,
-    /// Whether nothing at all is done or answered after such a one.
-    pub(crate) silent_for_good: bool,
-    /// Whether the size in attributes is told.
-    pub(crate) tells_size: bool,
-    /// A name that every listing also holds.
-    pub(crate) evil: Vec<Vec<u8>>,
-    /// Whether the listing never ends.
-    pub(crate) endless: bool,
-    /// Entries in one answer to READDIR.
-    pub(crate) names_max: usize,
-    /// Whether a VERSION comes at all.
-    pub(crate) greets: bool,
-    /// It says that files have so many bytes more than they have.
-    pub(crate) boasts: u64,
-    /// The byte at this offset is not kept as it was written.
-    pub(crate) spoils_at: Option<usize>,
-    /// It does not know `OPEN` with `EXCL`.
-    pub(crate) refuses_exclusive: bool,
-    /// With so many requests at a time it answers none of them.
-    pub(crate) hangs_at: Option<usize>,
-}
-
-impl Default for Habits {
-    fn default() -> Self {
-        Self {
-            read_max: u32::MAX,
-            short: false,
-            shuffle: false,
-            extensions: vec![
-                ExtensionName::PosixRename,
-                ExtensionName::Fsync,
-                ExtensionName::Limits,
-            ],
-            limits: ServerLimits {
-                packet_len: 262_144,
-                read_len: 261_120,
-                write_len: 261_120,
-                open_handles: 1000,
-            },
-            fails: None,
-            silent_from: None,
-            silent_for_good: false,
-            tells_size: true,
-            evil: Vec::new(),
-            endless: false,
-            names_max: 10,
-            greets: true,
-            boasts: 0,
-            spoils_at: None,
-            refuses_exclusive: false,
-            hangs_at: None,
-        }
-    }
-}
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Node {
@@ -120,8 +54,15 @@ pub(crate) struct Server {
     /// Bytes that were read from files, and written to them.
     pub(crate) bytes_read: usize,
     pub(crate) bytes_written: usize,
-    /// Whether bytes are taken only behind those that are there.
-    pub(crate) in_order: bool,
+    /// Asked before each WRITE: whether it is refused.
+    pub(crate) refuses_writes: Option<Box<dyn FnMut() -> bool>>,
+    /// What was gone when it was closed.
+    pub(crate) moved_on: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Files that are open now, not counting directories, and most of them at a time.
+    pub(crate) files: usize,
+    pub(crate) files_peak: usize,
+    /// WRITEs in one batch of requests.
+    batch: usize,
     rng: u64,
 }
 
@@ -146,7 +87,11 @@ impl Server {
             lies: None,
             bytes_read: 0,
             bytes_written: 0,
-            in_order: false,
+            refuses_writes: None,
+            moved_on: Vec::new(),
+            files: 0,
+            files_peak: 0,
+            batch: 0,
             rng: seed | 1,
         }
     }
@@ -201,6 +146,7 @@ impl Server {
 
     /// Takes bytes from the client.
     pub(crate) fn receive(&mut self, mut input: &[u8]) {
+        self.batch = 0;
         loop {
             let mut decoder =
                 std::mem::replace(&mut self.decoder, RequestDecoder::new(Limits::default()));
@@ -281,8 +227,12 @@ impl Server {
                 self.bytes_written += bytes.len();
                 self.write_peak = self.write_peak.max(u32::try_from(bytes.len()).unwrap());
                 if self.admit(id, PacketType::WRITE) {
-                    let status = self.write_file(handle, offset, &bytes);
-                    self.status(id, status);
+                    let (status, text) = self.write_file(handle, offset, bytes);
+                    let status = Status {
+                        message: text.as_bytes(),
+                        ..Status::new(status)
+                    };
+                    self.answer(id, &Response::Status(status));
                 }
             }
             RequestEvent::Refused { id, .. } => self.status(id, StatusCode::BAD_MESSAGE),
@@ -343,25 +293,43 @@ impl Server {
         })
     }
 
-    fn write_file(&mut self, handle: u32, offset: u64, bytes: &[u8]) -> StatusCode {
+    fn write_file(
+        &mut self,
+        handle: u32,
+        offset: u64,
+        mut bytes: Vec<u8>,
+    ) -> (StatusCode, &'static str) {
+        self.batch += 1;
+        if self.habits.mixes_up && self.batch > 1 {
+            bytes.reverse();
+        }
+        let is_refused = self
+            .refuses_writes
+            .as_mut()
+            .is_some_and(|refuses| refuses());
+        if is_refused || bytes.len() > self.habits.write_max as usize {
+            return (StatusCode::FAILURE, "");
+        }
         let Some(open) = self.handles.get(&handle) else {
-            return StatusCode::FAILURE;
+            return (StatusCode::FAILURE, "");
         };
         let Some(Node::File { data, .. }) = self.nodes.get_mut(&open.path) else {
-            return StatusCode::FAILURE;
+            return (StatusCode::FAILURE, "");
         };
         let at = usize::try_from(offset).unwrap();
-        if self.in_order && at != data.len() {
-            return StatusCode::FAILURE;
+        if let Some(text) = self.habits.in_order
+            && at != data.len()
+        {
+            return (StatusCode::FAILURE, text);
         }
         data.resize(data.len().max(at + bytes.len()), 0);
-        data[at..at + bytes.len()].copy_from_slice(bytes);
+        data[at..at + bytes.len()].copy_from_slice(&bytes);
         if let Some(spoilt) = self.habits.spoils_at
             && (at..at + bytes.len()).contains(&spoilt)
         {
             data[spoilt] ^= 1;
         }
-        StatusCode::OK
+        (StatusCode::OK, "")
     }
 
     fn open(&mut self, id: RequestId, path: &[u8], listing: Option<Vec<(Vec<u8>, Attrs)>>) {
@@ -375,6 +343,9 @@ impl Server {
             },
         );
         self.open_peak = self.open_peak.max(self.handles.len());
+        let files = self.handles.values().filter(|open| open.listing.is_none());
+        self.files = files.count();
+        self.files_peak = self.files_peak.max(self.files);
         self.answer(id, &Response::Handle(&handle.to_be_bytes()));
     }
 
@@ -383,6 +354,19 @@ impl Server {
         match request {
             Request::Open(open) => {
                 let there = self.nodes.contains_key(open.path);
+                let is_open = self.handles.values().any(|other| other.path == open.path);
+                if self.habits.read_once && is_open {
+                    return self.status(id, StatusCode::NO_SUCH_FILE);
+                }
+                if let Some((max, status, text)) = self.habits.files_max
+                    && self.files >= max
+                {
+                    let status = Status {
+                        message: text.as_bytes(),
+                        ..Status::new(status)
+                    };
+                    return self.answer(id, &Response::Status(status));
+                }
                 if open.flags.contains(OpenFlags::EXCLUSIVE) && self.habits.refuses_exclusive {
                     return self.status(id, StatusCode::OP_UNSUPPORTED);
                 }
@@ -405,10 +389,22 @@ impl Server {
                 self.open(id, open.path, None);
             }
             Request::Close(close) => {
-                let known = self.handles.remove(&number(close.handle)).is_some();
+                let closed = self.handles.remove(&number(close.handle));
+                if let Some(Handle {
+                    path,
+                    listing: None,
+                }) = &closed
+                {
+                    self.files = self.files.saturating_sub(1);
+                    if self.habits.moves_on || self.habits.read_once {
+                        if let Some(Node::File { data, .. }) = self.nodes.remove(path) {
+                            self.moved_on.push((path.clone(), data));
+                        }
+                    }
+                }
                 self.status(
                     id,
-                    if known {
+                    if closed.is_some() {
                         StatusCode::OK
                     } else {
                         StatusCode::FAILURE
@@ -439,6 +435,15 @@ impl Server {
                         data: &piece[..len],
                     }),
                 );
+            }
+            Request::Lstat(_) if self.habits.no_lstat => {
+                self.status(id, StatusCode::OP_UNSUPPORTED);
+            }
+            Request::Stat(_) | Request::Lstat(_) | Request::Fstat(_) if self.habits.read_once => {
+                self.status(id, StatusCode::NO_SUCH_FILE);
+            }
+            Request::Fsetstat(_) | Request::Setstat(_) if self.habits.no_setstat => {
+                self.status(id, StatusCode::OP_UNSUPPORTED);
             }
             Request::Stat(ketch_protocol::Stat { path })
             | Request::Lstat(ketch_protocol::Lstat { path }) => match self.attrs(path) {
@@ -540,6 +545,11 @@ impl Server {
                     StatusCode::FAILURE
                 };
                 self.status(id, status);
+            }
+            Request::Extended(Extension::PosixRename(rename))
+                if self.habits.never_replaces && self.nodes.contains_key(rename.to) =>
+            {
+                self.status(id, StatusCode::FAILURE);
             }
             Request::Extended(Extension::PosixRename(rename)) => {
                 let status = self.rename(rename.from, rename.to);

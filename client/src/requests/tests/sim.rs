@@ -127,10 +127,15 @@ impl Sim {
         Self::with_settings(habits, seed, Settings::default())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "an origin of simulated time")]
+    /// A server that is known to take writes in any order.
     pub(crate) fn with_settings(habits: Habits, seed: u64, mut settings: Settings) -> Self {
-        // It is known to be one of those.
         settings.quirks.learn(Quirk::Stripes);
+        Self::of(habits, seed, settings)
+    }
+
+    /// A server of which no more is known than `settings` say.
+    #[expect(clippy::disallowed_methods, reason = "an origin of simulated time")]
+    pub(crate) fn of(habits: Habits, seed: u64, settings: Settings) -> Self {
         let shared = Shared::new();
         let work: Arc<Mutex<VecDeque<Work>>> = Arc::default();
         let queue = Arc::clone(&work);

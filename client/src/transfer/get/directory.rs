@@ -11,7 +11,8 @@ use ketch_protocol::{
 };
 
 use super::{
-    DIRS_MAX, DIRS_MAX_FAR, Down, FileTask, Get, Item, Known, LinkTask, Local, Task, is_left_out,
+    Closing, DIRS_MAX, DIRS_MAX_FAR, Down, FileTask, Get, Item, Known, LinkTask, Local, Task,
+    is_left_out,
 };
 use crate::{
     platform,
@@ -101,6 +102,14 @@ impl DirScan {
         match self.state {
             Scan::Reading(reading) => Some(reading.handle),
             Scan::Rooting(_) | Scan::New | Scan::Locating | Scan::Opening => None,
+        }
+    }
+
+    /// Its handle, if it is open, of which nothing more is wanted.
+    pub(super) fn take_handle(&mut self) -> Option<Box<[u8]>> {
+        match &mut self.state {
+            Scan::Reading(reading) => Some(std::mem::take(&mut reading.handle)),
+            Scan::Rooting(_) | Scan::New | Scan::Opening | Scan::Locating => None,
         }
     }
 
@@ -562,7 +571,7 @@ impl Get {
             return;
         };
         self.dirs -= 1;
-        self.closing.extend(scan.into_handle());
+        self.closing.extend(scan.into_handle().map(Closing::Dir));
     }
 
     /// Ends a directory that cannot be read; the others go on, unless they would fail as well.
@@ -573,7 +582,7 @@ impl Get {
         self.dirs -= 1;
         let place = Place::Remote(scan.path.clone());
         match scan.into_handle() {
-            Some(handle) => self.closing.push_back(handle),
+            Some(handle) => self.closing.push_back(Closing::Dir(handle)),
             None => cx.orphan(key, None),
         }
         if error.ends_everything() {

@@ -21,7 +21,7 @@ use crate::{
         local::{Created, Hash, Tree},
         part::Front,
         ranges::{Ranges, Span},
-        report::Remarkable,
+        report::Remarks,
         sink::Sink,
     },
 };
@@ -63,7 +63,9 @@ pub(super) struct GetFile {
     /// Where it ended before the size that the server tells, when it was read first.
     short: Option<u64>,
     /// Something to know about it in the end.
-    remark: Option<Remarkable>,
+    remarks: Remarks,
+    /// It was refused while another file was open, and is opened once more.
+    has_waited: bool,
 }
 
 /// How far the last check of a file is.
@@ -161,7 +163,8 @@ impl GetFile {
             front: None,
             check: Check::Due,
             short: None,
-            remark: None,
+            remarks: Remarks::default(),
+            has_waited: false,
         }
     }
 
@@ -240,6 +243,30 @@ impl GetFile {
         }
     }
 
+    /// The server has no `LSTAT`: it is asked again, unless the file is being opened as it is.
+    pub(super) fn on_no_lstat(&mut self) {
+        if let State::Asked { open, .. } = self.state {
+            self.state = if open {
+                State::Asked { stat: false, open }
+            } else {
+                State::New
+            };
+        }
+    }
+
+    /// Whether a refusal to open it may be for another file that is open.
+    pub(super) const fn may_wait_to_open(&self) -> bool {
+        !self.has_waited && matches!(self.state, State::Asked { .. })
+    }
+
+    /// It will be opened when no other file is.
+    pub(super) const fn wait_to_open(&mut self) {
+        self.has_waited = true;
+        if let State::Asked { stat, .. } = self.state {
+            self.state = State::Asked { stat, open: false };
+        }
+    }
+
     /// Takes what the server answered.
     pub(super) fn on_answer(
         &mut self,
@@ -265,7 +292,7 @@ impl GetFile {
                     Ok(()) => self.learn_size(),
                 }
             }
-            (What::Step(Asked::Stat), answer) => {
+            (What::Step(Asked::Stat | Asked::Look | Asked::LookThrough), answer) => {
                 let State::Asked { open, .. } = self.state else {
                     return Ok(());
                 };

@@ -11,9 +11,10 @@ use ketch_protocol::{Attrs, RemotePath, StatusCode};
 
 use super::{FileTask, Item, Put, joint::Joint};
 use crate::{
-    quirks::Quirk,
+    quirks::{Quirk, Quirks},
     requests::{
         calls::message_of,
+        core::RefusedWrite,
         job::{Answer, Cx},
         slots::Key,
         table::{Step, What},
@@ -26,8 +27,8 @@ use crate::{
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names,
         part::Front,
-        ranges::Ranges,
-        report::Remarkable,
+        ranges::{Ranges, Span},
+        report::{Remarkable, Remarks},
         sink::Source,
         upload::Upload,
     },
@@ -75,10 +76,15 @@ pub(super) struct PutFile {
     /// Answers to wait for, those to writes not counted.
     waiting: u32,
     /// Something to know about it in the end.
-    remark: Option<Remarkable>,
+    remarks: Remarks,
     size: u64,
+    /// What was known of the server's habits when writing began.
+    began_with: Quirks,
     /// Whether holes need not be sent: there is nothing on the server where they are.
     leaves_holes: bool,
+    /// The first byte behind one that was left out, or was there already: what is written from here
+    /// on is not behind what was written before.
+    gap_at: Option<u64>,
     /// Bytes of holes that were left out and not counted.
     skipped: u64,
     /// Whether a part of it is looked for, and left if this fails.
@@ -95,6 +101,10 @@ pub(super) struct PutFile {
     is_verified: bool,
     /// What is on the server, being compared.
     probe: Option<Box<Probe>>,
+    /// It is written under its own name: what is closed on this server is no longer ours to rename.
+    is_in_place: bool,
+    /// It was refused while another file was open, and is opened once more.
+    has_waited: bool,
 }
 
 /// Where the bytes come from.
@@ -191,9 +201,11 @@ impl PutFile {
             block: None,
             reading: 0,
             waiting: 0,
-            remark: None,
+            remarks: Remarks::default(),
             size: 0,
+            began_with: Quirks::default(),
             leaves_holes: false,
+            gap_at: None,
             skipped: 0,
             resumes: false,
             has_looked: false,
@@ -202,6 +214,8 @@ impl PutFile {
             front: None,
             is_verified: false,
             probe: None,
+            is_in_place: false,
+            has_waited: false,
         }
     }
 
@@ -238,11 +252,28 @@ impl PutFile {
         )
     }
 
+    /// Whether what is written there is not behind what was written before.
+    fn is_out_of_order(&self, span: Span) -> bool {
+        self.gap_at.is_some_and(|gap| span.offset >= gap)
+    }
+
     /// Bytes that the source says it has.
     fn announced(&self) -> Option<u64> {
         match (&self.from, &self.opened) {
             (From::Source(_, size), _) => *size,
             (From::File(_), opened) => opened.as_ref().map(|opened| opened.size),
+        }
+    }
+
+    /// A look at a name was refused for the way in which it was asked: it is asked once more.
+    fn look_again(&mut self) {
+        match self.state {
+            State::Looking => self.state = State::Opened,
+            State::CheckingAsked { status } => self.state = State::Checking { status },
+            State::FindingAsked => self.state = State::Finding,
+            State::FindingNameAsked => self.state = State::FindingName,
+            State::Probing => self.probe.iter_mut().for_each(|probe| probe.look_again()),
+            _ => {}
         }
     }
 
@@ -367,6 +398,9 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if cx.is_without_lstat(what, &answer) {
+            return file.look_again();
+        }
         if file.is_joining() {
             return self.on_join_answer(key, what, answer, cx);
         }
@@ -376,7 +410,16 @@ impl Put {
         let result = match (what, answer) {
             (What::Write { span, .. }, Answer::Status(status, message)) => {
                 if status == StatusCode::OK {
+                    cx.core.on_written(span.len, file.is_out_of_order(span));
                     self.plan.progress.add_bytes(u64::from(span.len));
+                } else if cx.core.may_teach(&RefusedWrite {
+                    len: span.len,
+                    is_out_of_order: file.is_out_of_order(span),
+                    began_with: file.began_with,
+                    status,
+                    message,
+                }) {
+                    return self.begin_again(key);
                 }
                 if let Some(upload) = &mut file.upload {
                     upload.on_status(span.len, status);
@@ -403,12 +446,19 @@ impl Put {
                 file.state = State::Creating;
                 file.name_temporary()
             }
+            (What::Step(Step::Open), Answer::Status(status, message))
+                if !file.has_waited && cx.core.is_crowded(status, message) =>
+            {
+                file.has_waited = true;
+                file.state = State::Creating;
+                Ok(())
+            }
             (What::Step(Step::Open), Answer::Status(status, message)) => {
                 let taken = matches!(
                     status,
                     StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS
                 );
-                if taken && file.attempt + 1 < ATTEMPTS_MAX {
+                if taken && !file.is_in_place && file.attempt + 1 < ATTEMPTS_MAX {
                     // Perhaps left by somebody who was killed: not ours, so another name.
                     file.attempt += 1;
                     file.state = State::Creating;
@@ -417,7 +467,9 @@ impl Put {
                     Err(file.refused(Operation::Create, status, message))
                 }
             }
-            (What::Step(Step::Look), answer) => file.on_looked(answer, overwrite),
+            (What::Step(Step::Look | Step::LookThrough), answer) => {
+                file.on_looked(answer, overwrite)
+            }
             (What::Step(Step::Fstat), answer) => {
                 file.waiting = file.waiting.saturating_sub(1);
                 match answer {
@@ -435,7 +487,7 @@ impl Put {
             (What::Step(Step::SetAttrs), Answer::Status(status, _)) => {
                 file.waiting = file.waiting.saturating_sub(1);
                 if status != StatusCode::OK {
-                    file.remark.get_or_insert(Remarkable::AttributesNotSet);
+                    file.remarks.add(Remarkable::AttributesNotSet);
                 }
                 Ok(())
             }

@@ -54,7 +54,7 @@ impl GetFile {
         self.hold = Hold::Alone(Ranges::new(self.size()));
         self.front = Some(Front::new(0));
         self.asked = 0;
-        self.remark = Some(Remarkable::PartDiffered);
+        self.remarks.add(Remarkable::PartDiffered);
         Ok(true)
     }
 

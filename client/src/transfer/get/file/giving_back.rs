@@ -8,7 +8,7 @@ use crate::{
     transfer::{
         disk::Done,
         download::Download,
-        get::{FileTask, Get, Known, joint::Joint},
+        get::{Closing, FileTask, Get, Known, joint::Joint},
         hands::{Hands, Hold, Left},
         plan::Plan,
         ranges::Span,
@@ -40,7 +40,7 @@ impl Get {
     /// Closes what this channel has of a file; the local file goes if nobody else has it.
     pub(super) fn discard_left(&mut self, key: Key, mut file: GetFile, cx: &mut Cx<'_>) {
         match file.handle.take() {
-            Some(handle) => self.closing.push_back(handle),
+            Some(handle) => self.closing.push_back(Closing::File(handle)),
             None => cx.orphan(key, None),
         }
         if let Some(Target::File(_, tree)) = &file.target {

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use ketch_protocol::{Attrs, FileType, Fstat, Lstat, Open, OpenFlags, Request, Stat, WireAttrs};
+use ketch_protocol::{Attrs, FileType, Fstat, Open, OpenFlags, Request, Stat, WireAttrs};
 
 use super::State;
 use crate::{
-    quirks::Quirk,
     requests::{
         job::Cx,
         slots::Key,
@@ -34,21 +33,22 @@ impl Get {
             return;
         }
         let path = file.path.as_bytes();
-        let request = match file.known {
+        let asked = match file.known {
             Known::Attrs(_) => {
                 file.state = State::Known;
                 return;
             }
-            Known::Nothing | Known::Linked => Request::Stat(Stat { path }),
-            Known::Listed if cx.core.server.quirks.has(Quirk::NoLstat) => {
-                Request::Stat(Stat { path })
+            Known::Nothing | Known::Linked => {
+                let request = Request::Stat(Stat { path });
+                cx.ask(key, Asked::Stat, &request, Expect::Attrs)
             }
-            Known::Listed => Request::Lstat(Lstat { path }),
+            Known::Listed => cx.look(key, path),
         };
-        if cx.ask(key, Asked::Stat, &request, Expect::Attrs).is_err() {
+        if asked.is_err() {
             return;
         }
         let open = !recursive
+            && cx.core.may_open()
             && cx
                 .ask(key, Asked::Open, &open_request(path), Expect::Handle)
                 .is_ok();
@@ -120,6 +120,7 @@ impl Get {
             return;
         };
         if cx.can_ask()
+            && cx.core.may_open()
             && cx
                 .ask(
                     key,
@@ -142,7 +143,7 @@ impl Get {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        if !cx.can_ask() {
+        if !cx.can_ask() || (file.handle.is_none() && !cx.core.may_open()) {
             return;
         }
         match &file.handle {

@@ -12,7 +12,7 @@ use crate::{
         disk::Done,
         download::{Download, ReadFault},
         error::{Place, TransferError},
-        get::{Get, Item, Local, joint::Joint},
+        get::{Closing, Get, Item, Local, joint::Joint},
         hands::{Hands, Hold, Read},
         local::{Begin, Created, Finish, LocalAction, LocalFault, Tree},
         names::Identity,
@@ -207,7 +207,7 @@ impl Get {
         };
         file.state = State::Naming { size };
         if let Some(handle) = file.handle.take() {
-            self.closing.push_back(handle);
+            self.closing.push_back(Closing::File(handle));
         }
         let attrs = file.attrs.unwrap_or_default();
         let times = attrs.times.filter(|_| options.preserve.times);
@@ -340,18 +340,16 @@ impl Get {
             .progress
             .correct_total(file.size().unwrap_or(0), size);
         self.plan.progress.finish_file();
-        let mut remark = file.remark;
+        let mut remarks = file.remarks;
         if let Some(Target::File(created, _)) = &file.target
             && created.was_refused_attrs()
         {
-            remark = remark.or(Some(Remarkable::AttributesNotSet));
+            remarks.add(Remarkable::AttributesNotSet);
         }
         self.plan.report(|report| {
             report.files += 1;
             report.bytes += size;
-            if let Some(remark) = remark {
-                report.remark(Place::Remote(file.path.clone()), remark);
-            }
+            report.remark_all(&Place::Remote(file.path.clone()), &remarks);
         });
     }
 }

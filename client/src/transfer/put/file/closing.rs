@@ -54,6 +54,8 @@ impl Put {
                 }
             },
             Hold::Alone(_) => match (upload.poll(), upload.end()) {
+                // What is closed here is taken on, whatever is still refused of it.
+                (upload::Step::Sent, _) if file.is_in_place => return,
                 (upload::Step::Sent | upload::Step::Done { .. }, Some(end)) => end,
                 _ => return,
             },
@@ -92,7 +94,7 @@ impl Put {
         };
         let wanted = matches!(file.state, State::SettingOwner | State::SettingAttrs);
         if wanted && !sets_attrs && (owner != Attrs::NONE || attrs != Attrs::NONE) {
-            file.remark.get_or_insert(Remarkable::AttributesNotSet);
+            file.remarks.add(Remarkable::AttributesNotSet);
         }
         let set = |attrs: Attrs| {
             (sets_attrs && attrs != Attrs::NONE).then(|| {
@@ -138,6 +140,7 @@ impl Put {
         file.state = next;
         if next == State::Settling {
             file.handle = None;
+            cx.core.on_file_closed();
         }
     }
 
@@ -152,6 +155,10 @@ impl Put {
             let wants = self.options.verify == Verify::Checksum && file.size > 0;
             if wants && !file.is_verified {
                 return self.verify(key, cx);
+            }
+            if file.is_in_place {
+                file.remarks.add(Remarkable::WrittenInPlace);
+                return self.file_done(key);
             }
             file.state = State::Naming;
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ketch_protocol::{
-    Attrs, ExtensionName, FileType, Lstat, Open, OpenFlags, RemotePath, Request, Stat, WireAttrs,
+    Attrs, ExtensionName, FileType, Open, OpenFlags, RemotePath, Request, WireAttrs,
 };
 
 use super::{From, PutFile, State};
@@ -21,7 +21,7 @@ use crate::{
         hands::{Hands, Hold},
         local::SourceFile,
         names::{self, Identity},
-        options::Durability,
+        options::{Durability, Overwrite},
         part::Front,
         put::{Item, Put, joint::Joint},
         ranges::{RANGE_LEN_UP, Ranges},
@@ -35,6 +35,10 @@ const JOINT_LEN_MIN: u64 = 2 * RANGE_LEN_UP as u64;
 impl PutFile {
     /// The next temporary name.
     pub(super) fn name_temporary(&mut self) -> Result<(), TransferError> {
+        if self.is_in_place {
+            self.temporary = self.path.clone();
+            return Ok(());
+        }
         let Some(temporary) = self.temporary_of(self.attempt) else {
             let file_type = FileType::Directory;
             return Err(TransferError::NotAFile {
@@ -118,29 +122,26 @@ impl Put {
         if quirks.has(Quirk::NoExclusive) {
             file.attempt = names::ATTEMPT_BY_CHANCE;
         }
+        file.is_in_place = quirks.has(Quirk::GoneAfterClose);
         file.resumes = file.may_resume(resume, cx);
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
         }
-        let path = file.path.as_bytes();
-        let request = if quirks.has(Quirk::NoLstat) {
-            Request::Stat(Stat { path })
-        } else {
-            Request::Lstat(Lstat { path })
-        };
-        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+        if cx.can_ask() && cx.look(key, file.path.as_bytes()).is_ok() {
             file.state = State::Looking;
         }
     }
 
     pub(super) fn create(&mut self, key: Key, cx: &mut Cx<'_>) {
+        let overwrite = self.options.overwrite;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
         let local = file.opened.as_ref().and_then(|opened| opened.mode);
         let mode = file.replaced_mode.or(local);
         // A name that chance made is nobody's, also where the server cannot see to that.
-        let last = if cx.core.server.quirks.has(Quirk::NoExclusive) {
+        let replaces = file.is_in_place && overwrite == Overwrite::Replace;
+        let last = if replaces || cx.core.server.quirks.has(Quirk::NoExclusive) {
             OpenFlags::TRUNCATE
         } else {
             OpenFlags::EXCLUSIVE
@@ -156,6 +157,7 @@ impl Put {
             }),
         };
         if cx.can_ask()
+            && cx.core.may_open()
             && cx
                 .ask(key, Step::Open, &Request::Open(request), Expect::Handle)
                 .is_ok()
@@ -179,7 +181,8 @@ impl Put {
         let handle_len = file.handle.as_ref().map_or(0, |handle| handle.len());
         let chunk = cx.core.write_len(handle_len, cx.link);
         let announced = file.announced();
-        file.leaves_holes = !cx.core.server.quirks.has(Quirk::InOrder);
+        file.began_with = cx.core.server.quirks;
+        file.leaves_holes = !file.began_with.has(Quirk::InOrder);
         file.upload = Some(Upload::new(announced, chunk));
         file.state = State::Writing;
         if matches!(file.hold, Hold::Joint(_)) {
@@ -189,13 +192,14 @@ impl Put {
             let from = file.resumed_at;
             // What an earlier run sent behind that is written over, holes and all.
             file.leaves_holes &= from == 0;
+            file.gap_at = (from > 0).then_some(from);
             file.hold = Hold::Alone(Ranges::resuming(announced, from, Vec::new()));
             file.front = Some(Front::new(from));
             self.plan.progress.add_bytes(from);
             return Ok(());
         }
         let ranges = Ranges::of(announced, RANGE_LEN_UP);
-        if announced.is_none_or(|size| size <= JOINT_LEN_MIN) {
+        if file.is_in_place || announced.is_none_or(|size| size <= JOINT_LEN_MIN) {
             file.hold = Hold::Alone(ranges);
             return Ok(());
         }

@@ -8,14 +8,19 @@ use crate::{
     transfer::{
         hands::{Hands, Hold, Left},
         plan::Plan,
-        put::{Put, Undo, Up, joint::Joint},
+        put::{Item, Put, Undo, Up, joint::Joint},
         upload::Upload,
     },
 };
 
 impl Put {
     /// Takes back what was done on the server for a file that will not be whole.
-    pub(in crate::transfer::put) fn discard(&mut self, key: Key, file: PutFile, cx: &mut Cx<'_>) {
+    pub(in crate::transfer::put) fn discard(
+        &mut self,
+        key: Key,
+        mut file: PutFile,
+        cx: &mut Cx<'_>,
+    ) {
         let is_last = match &file.hold {
             Hold::Alone(_) => {
                 let creates = file.state != State::Probing;
@@ -34,6 +39,11 @@ impl Put {
                 }
             }
         };
+        if file.is_in_place && file.created {
+            // Before it is closed, or the server would take it on as it is.
+            self.undoing.push_back(Undo::Remove(file.path));
+            file.created = false;
+        }
         if let Some(handle) = file.handle {
             self.undoing.push_back(Undo::Close(handle));
         }
@@ -49,7 +59,42 @@ impl Put {
     }
 }
 
+impl Put {
+    /// Begins a file anew, from its first byte: the server has a habit that was not known when it
+    /// was begun.
+    pub(super) fn begin_again(&mut self, key: Key) {
+        let Some(Item::File(mut file)) = self.items.remove(key) else {
+            return;
+        };
+        self.files -= 1;
+        if file.is_in_place {
+            self.undoing.push_back(Undo::Remove(file.path.clone()));
+        }
+        self.undoing.extend(file.take_handles().map(Undo::Close));
+        if let Some(joint) = file.joint() {
+            // With such servers there is but one hand.
+            joint.hands.end();
+            self.plan.remove_joint(joint);
+        }
+        let came = file.upload.as_ref().map_or(0, Upload::acknowledged);
+        let came = came.saturating_add(file.resumed_at);
+        self.plan.progress.take_back(came);
+        if file.is_counted() {
+            let size = file.announced().unwrap_or(0);
+            self.plan.progress.correct_total(size, 0);
+        }
+        let stale = (!file.is_in_place).then(|| file.temporary.clone());
+        self.plan.give_back_file(file.into_task(stale));
+    }
+}
+
 impl PutFile {
+    /// The handles that it has open.
+    pub(in crate::transfer::put) fn take_handles(&mut self) -> impl Iterator<Item = Box<[u8]>> {
+        let probed = self.probe.take().and_then(|probe| probe.into_handle());
+        self.handle.take().into_iter().chain(probed)
+    }
+
     /// A request about it will not be answered.
     pub(in crate::transfer::put) fn on_lost(&mut self, what: What) {
         if let (What::Write { span, .. }, Some(upload)) = (what, &mut self.upload) {

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use ketch_protocol::{
-    Close, FileType, Lstat, Open, OpenFlags, RemotePath, Remove, Request, StatusCode, WireAttrs,
+    Close, FileType, Open, OpenFlags, RemotePath, Remove, Request, StatusCode, WireAttrs,
 };
 
 use super::{PutFile, State};
 use crate::{
+    quirks::Quirk,
     requests::{
         job::{Answer, Cx},
         slots::Key,
@@ -43,6 +44,8 @@ impl PutFile {
             }
             None => State::Joining,
         };
+        // Others have written before.
+        file.gap_at = Some(0);
         file.hold = Hold::Joint(joint);
         file
     }
@@ -105,12 +108,20 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if cx.core.server.quirks.has(Quirk::InOrder) {
+            // It takes nothing behind what another connection wrote.
+            file.state = State::Refused;
+            return;
+        }
         let request = Request::Open(Open {
             path: file.temporary.as_bytes(),
             flags: OpenFlags::WRITE,
             attrs: WireAttrs::default(),
         });
-        if cx.can_ask() && cx.ask(key, Step::Open, &request, Expect::Handle).is_ok() {
+        if cx.can_ask()
+            && cx.core.may_open()
+            && cx.ask(key, Step::Open, &request, Expect::Handle).is_ok()
+        {
             file.state = State::JoiningAsked;
         }
     }
@@ -126,6 +137,7 @@ impl Put {
         let request = Request::Close(Close { handle });
         if cx.can_ask() && cx.ask(key, Step::Close, &request, Expect::Status).is_ok() {
             file.handle = None;
+            cx.core.on_file_closed();
             file.state = State::LeavingAsked;
         }
     }
@@ -139,9 +151,7 @@ impl Put {
             State::Finding => (&file.temporary, State::FindingAsked),
             _ => (&file.path, State::FindingNameAsked),
         };
-        let path = path.as_bytes();
-        let request = Request::Lstat(Lstat { path });
-        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+        if cx.can_ask() && cx.look(key, path.as_bytes()).is_ok() {
             file.state = next;
         }
     }

@@ -5,7 +5,7 @@
 //! the old file is removed first, and the report says so.
 
 use ketch_protocol::{
-    Extension, ExtensionName, FileType, Lstat, PosixRename, Remove, Rename, Request, StatusCode,
+    Extension, ExtensionName, FileType, PosixRename, Remove, Rename, Request, StatusCode,
 };
 
 use super::{PutFile, State};
@@ -79,10 +79,7 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let request = Request::Lstat(Lstat {
-            path: file.path.as_bytes(),
-        });
-        if cx.can_ask() && cx.ask(key, Step::Look, &request, Expect::Attrs).is_ok() {
+        if cx.can_ask() && cx.look(key, file.path.as_bytes()).is_ok() {
             file.state = State::CheckingAsked { status };
         }
     }
@@ -108,7 +105,7 @@ impl Put {
         match (step, status) {
             (Step::Rename, StatusCode::OK) => self.file_done(key),
             (Step::RenameAgain, StatusCode::OK) => {
-                file.remark = Some(Remarkable::NotReplacedAtomically);
+                file.remarks.add(Remarkable::NotReplacedAtomically);
                 self.file_done(key);
             }
             // Version 3 has no status for a name that is taken; these are what servers say.
@@ -158,9 +155,7 @@ impl Put {
         self.plan.report(|report| {
             report.files += 1;
             report.bytes += file.size;
-            if let Some(remark) = file.remark {
-                report.remark(Place::Remote(file.path.clone()), remark);
-            }
+            report.remark_all(&Place::Remote(file.path.clone()), &file.remarks);
         });
     }
 }

@@ -9,7 +9,7 @@
 use std::io::{IoSlice, IoSliceMut};
 
 use ketch_protocol::{
-    CheckFileName, CheckFileReply, Extension, ExtensionName, FileType, HashAlgorithm, Lstat, Open,
+    CheckFileName, CheckFileReply, Extension, ExtensionName, FileType, HashAlgorithm, Open,
     OpenFlags, Reader, RemotePath, Rename, Request, StatusCode, WireAttrs,
 };
 
@@ -108,6 +108,13 @@ impl Probe {
         is_read && self.comparing == 0 && self.download.as_ref().is_none_or(is_quiet)
     }
 
+    /// Looks for the part of the same name once more.
+    pub(super) const fn look_again(&mut self) {
+        if let ProbeStep::LookAsked(n) = self.step {
+            self.step = ProbeStep::Look(n);
+        }
+    }
+
     /// The handle that it has open for reading.
     pub(super) fn into_handle(self) -> Option<Box<[u8]>> {
         self.handle
@@ -126,6 +133,7 @@ impl PutFile {
                 .is_some_and(|opened| opened.size > TAIL_LEN)
             && !quirks.has(Quirk::InOrder)
             && !quirks.has(Quirk::NoExclusive)
+            && !self.is_in_place
     }
 
     /// Whether what is on the server is of use for another run.
@@ -273,9 +281,12 @@ impl Put {
         let (step, request, expect, next) = match probe.step {
             ProbeStep::Look(n) => {
                 other = file.part_name(n);
-                let path = other.as_bytes();
-                let request = Request::Lstat(Lstat { path });
-                (Step::Look, request, Expect::Attrs, ProbeStep::LookAsked(n))
+                if cx.look(key, other.as_bytes()).is_ok()
+                    && let Some(probe) = &mut file.probe
+                {
+                    probe.step = ProbeStep::LookAsked(n);
+                }
+                return;
             }
             ProbeStep::Take(n) => {
                 other = file.part_name(n);
@@ -308,6 +319,7 @@ impl Put {
                     ProbeStep::ChecksumAsked,
                 )
             }
+            ProbeStep::Open | ProbeStep::Reopen if !cx.core.may_open() => return,
             ProbeStep::Open | ProbeStep::Reopen => {
                 let (flags, next) = match (probe.step, probe.differs) {
                     (ProbeStep::Open, _) => (OpenFlags::READ, ProbeStep::OpenAsked),
@@ -436,7 +448,7 @@ impl Put {
             (ProbeStep::ReopenAsked, _, Answer::Handle(handle)) => {
                 let from = if probe.differs { 0 } else { probe.believed };
                 if probe.differs && probe.believed > 0 {
-                    file.remark.get_or_insert(Remarkable::PartDiffered);
+                    file.remarks.add(Remarkable::PartDiffered);
                 }
                 file.probe = None;
                 file.resumed_at = from;

@@ -113,6 +113,7 @@ impl PutFile {
                                 front.add(Span { offset, len });
                             }
                             self.skipped = self.skipped.saturating_add(upload.skip(end));
+                            self.gap_at.get_or_insert(end);
                         }
                         _ => break span,
                     }
