@@ -9,6 +9,9 @@
 
 use ketch_protocol::SymlinkOrder;
 
+#[cfg(test)]
+mod catalogue;
+
 /// A way in which servers differ.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Quirk {

@@ -396,10 +396,9 @@ impl Server {
                 }) = &closed
                 {
                     self.files = self.files.saturating_sub(1);
-                    if self.habits.moves_on || self.habits.read_once {
-                        if let Some(Node::File { data, .. }) = self.nodes.remove(path) {
-                            self.moved_on.push((path.clone(), data));
-                        }
+                    let goes = self.habits.moves_on || self.habits.read_once;
+                    if goes && let Some(Node::File { data, .. }) = self.nodes.remove(path) {
+                        self.moved_on.push((path.clone(), data));
                     }
                 }
                 self.status(
