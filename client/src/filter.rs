@@ -1,12 +1,9 @@
 //! Which entries of a tree are taken: rules with globs, in order.
 //!
 //! One language for recursive transfers, for [sync](crate::Sftp::sync_down), and for the command
-//! line. How a single pattern is matched is in `filter/pattern.rs`.
+//! line. How a single pattern is matched is in `pattern.rs`.
 
-mod pattern;
-
-pub(crate) use self::pattern::Pattern;
-pub use self::pattern::{PATTERN_LEN_MAX, PatternError};
+use crate::pattern::{PathPattern, PatternError};
 
 /// Rules of one filter at most.
 pub const RULES_MAX: usize = 1000;
@@ -64,7 +61,7 @@ pub struct Filter {
 
 #[derive(Clone, Debug)]
 struct Rule {
-    pattern: Pattern,
+    pattern: PathPattern,
     includes: bool,
 }
 
@@ -107,7 +104,7 @@ impl Filter {
         if self.rules.len() >= RULES_MAX {
             return Err(PatternError::TooMany);
         }
-        let pattern = Pattern::new(pattern, self.ignores_case)?;
+        let pattern = PathPattern::new(pattern, self.ignores_case)?;
         self.rules.push(Rule { pattern, includes });
         Ok(self)
     }
@@ -186,6 +183,8 @@ mod tests {
     #[test]
     fn case_is_ignored_on_request() {
         let with = Filter::ignoring_case().exclude("*.[t-u]Mp").unwrap();
+        let others = Filter::ignoring_case().exclude("[!a]").unwrap();
+        assert!(others.admits(b"A", false) && !others.admits(b"B", false));
         let without = Filter::new().exclude("*.TMP").unwrap();
         assert!(!with.admits(b"a.TMP", false) && !with.admits(b"a.ump", false));
         assert!(without.admits(b"a.tmp", false) && !without.admits(b"a.TMP", false));

@@ -2,6 +2,7 @@
 //!
 //! Only with the feature `fuzzing`, and no part of the API. The bytes of a server go in, those of
 //! the client come out, time is a number, and what a disk has to do is done when a turn is made.
+//! Beside it stands what decides about names and links that a server lists.
 
 use std::{
     collections::VecDeque,
@@ -18,7 +19,7 @@ use crate::{
         link::{Fill, Full, Link, Place, Places},
     },
     sftp::Sftp,
-    transfer::disk::Disk,
+    transfer::{disk::Disk, links, names},
 };
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -202,4 +203,22 @@ impl Link for Wire {
     fn close(&mut self) {
         self.closed = true;
     }
+}
+
+/// Whether a listed name may become a local one.
+#[must_use]
+pub fn is_safe_name(name: &[u8]) -> bool {
+    names::check(name).is_ok()
+}
+
+/// A temporary name for a file that is called `name`.
+#[must_use]
+pub fn temporary_name(name: &[u8], attempt: u64) -> Vec<u8> {
+    names::temporary(b"/in", name, names::Identity::default(), attempt)
+}
+
+/// Whether a listed link is made, so many directories below the topmost one.
+#[must_use]
+pub fn is_safe_link(target: &[u8], depth: usize) -> bool {
+    links::stays_within(target, depth)
 }

@@ -1,19 +1,15 @@
-//! Patterns for the paths of files, as shells have them, and for single names.
+//! Patterns for the paths of files, as shells have them.
 //!
-//! [`Pattern`] is matched in time that grows with the product of its length and the name's at worst,
-//! and with their sum as a rule; both are bounded. [`Glob`] divides a pattern at its slashes, and
-//! says for each directory which parts its entries have to match: `walk.rs` lists what can hold a
-//! match and nothing else. Both work on bytes: names need not be UTF-8, and where they are, `?` is a
-//! character.
+//! [`Glob`] divides a pattern at its slashes, and says for each directory which parts its entries
+//! have to match: `walk.rs` lists what can hold a match and nothing else. A part is a [`Pattern`].
 
 use ketch_protocol::RemotePath;
 
-use crate::error::{Failure, Kind};
+use crate::{
+    error::{Failure, Kind},
+    pattern::{PATTERN_LEN_MAX, Pattern, PatternError},
+};
 
-/// Longest pattern, in bytes.
-const PATTERN_LEN_MAX: usize = 1024;
-/// Longest name that is looked at, in bytes: what is longer, no file system has.
-const NAME_LEN_MAX: usize = 4096;
 /// Parts of a pattern between slashes: each has a bit.
 const PARTS_MAX: usize = 64;
 
@@ -27,9 +23,9 @@ pub enum GlobError {
     /// It has more than 64 parts.
     #[error("a pattern has at most 64 parts between slashes")]
     TooManyParts,
-    /// A `[` without a `]`, or a `\` at the end.
-    #[error("the pattern is not complete")]
-    Incomplete,
+    /// One of its parts is no pattern.
+    #[error(transparent)]
+    Part(#[from] PatternError),
     /// There is nothing in it.
     #[error("the pattern is empty")]
     Empty,
@@ -39,178 +35,6 @@ impl Failure for GlobError {
     fn kind(&self) -> Kind {
         Kind::Local
     }
-}
-
-/// A pattern for one name.
-///
-/// `*` stands for any characters, `?` for one, `[a-z]` for one of these and `[!a-z]` for any other;
-/// `\` takes the meaning from what follows.
-///
-/// ```
-/// use ketch_client::Pattern;
-///
-/// let pattern = Pattern::new("report-[0-9]*.csv")?;
-/// assert!(pattern.matches(b"report-2024.csv"));
-/// assert!(!pattern.matches(b"report-x.csv"));
-/// # Ok::<(), ketch_client::GlobError>(())
-/// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Pattern {
-    tokens: Vec<Token>,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Token {
-    Byte(u8),
-    /// One character.
-    One,
-    /// One character out of these ranges, or out of the others.
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
-    /// Any characters.
-    Any,
-}
-
-impl Pattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// [`GlobError`].
-    pub fn new(pattern: impl AsRef<[u8]>) -> Result<Self, GlobError> {
-        let mut rest = pattern.as_ref();
-        if rest.len() > PATTERN_LEN_MAX {
-            return Err(GlobError::TooLong);
-        }
-        let mut tokens = Vec::with_capacity(rest.len());
-        while let Some((&first, after)) = rest.split_first() {
-            rest = after;
-            let token = match first {
-                b'*' => Token::Any,
-                b'?' => Token::One,
-                b'[' => {
-                    let (class, after) = class(rest).ok_or(GlobError::Incomplete)?;
-                    rest = after;
-                    class
-                }
-                b'\\' => {
-                    let (&escaped, after) = rest.split_first().ok_or(GlobError::Incomplete)?;
-                    rest = after;
-                    Token::Byte(escaped)
-                }
-                byte => Token::Byte(byte),
-            };
-            // Two stars mean what one does.
-            if !(token == Token::Any && tokens.last() == Some(&Token::Any)) {
-                tokens.push(token);
-            }
-        }
-        Ok(Self { tokens })
-    }
-
-    /// Whether the whole of `name` is what the pattern says. Names of more than 4 KiB match nothing.
-    #[must_use]
-    pub fn matches(&self, name: &[u8]) -> bool {
-        if name.len() > NAME_LEN_MAX {
-            return false;
-        }
-        let (mut token, mut at) = (0, 0);
-        // Behind the last star, and what it has taken so far: only that one is ever tried again.
-        let mut retry: Option<(usize, usize)> = None;
-        loop {
-            let step = match self.tokens.get(token) {
-                Some(Token::Any) => {
-                    retry = Some((token + 1, at));
-                    token += 1;
-                    continue;
-                }
-                Some(one) => one.len_at(name.get(at..).unwrap_or_default()),
-                None if at == name.len() => return true,
-                None => None,
-            };
-            if let Some(len) = step {
-                token += 1;
-                at += len;
-                continue;
-            }
-            match &mut retry {
-                Some((behind, taken)) if *taken < name.len() => {
-                    *taken += 1;
-                    (token, at) = (*behind, *taken);
-                }
-                _ => return false,
-            }
-        }
-    }
-
-    /// The one name that it matches, if it has no wildcards.
-    fn plain(&self) -> Option<Vec<u8>> {
-        let byte = |token: &Token| match token {
-            Token::Byte(byte) => Some(*byte),
-            _ => None,
-        };
-        self.tokens.iter().map(byte).collect()
-    }
-}
-
-impl Token {
-    /// How many bytes at the start of `text` it matches.
-    fn len_at(&self, text: &[u8]) -> Option<usize> {
-        let first = *text.first()?;
-        match self {
-            Self::Byte(byte) => (*byte == first).then_some(1),
-            Self::One => Some(char_at(text).map_or(1, char::len_utf8)),
-            Self::Class { negated, ranges } => {
-                let found = char_at(text);
-                let within = |c: char| ranges.iter().any(|&(from, to)| (from..=to).contains(&c));
-                (found.is_some_and(within) != *negated).then(|| found.map_or(1, char::len_utf8))
-            }
-            Self::Any => None,
-        }
-    }
-}
-
-/// The character at the start, if there is one.
-fn char_at(text: &[u8]) -> Option<char> {
-    const UTF8_LEN_MAX: usize = 4;
-    let start = text.get(..UTF8_LEN_MAX).unwrap_or(text);
-    let chunk = start.utf8_chunks().next()?;
-    chunk.valid().chars().next()
-}
-
-/// What stands behind a `[`: the class, and the rest.
-fn class(text: &[u8]) -> Option<(Token, &[u8])> {
-    let mut rest = text;
-    let negated = matches!(rest.first(), Some(b'!' | b'^'));
-    if negated {
-        rest = rest.get(1..)?;
-    }
-    let mut ranges: Vec<(char, char)> = Vec::new();
-    let mut is_first = true;
-    loop {
-        let (from, after) = class_char(rest)?;
-        // A bracket that comes first stands for itself.
-        if from == ']' && rest.first() == Some(&b']') && !is_first {
-            return Some((Token::Class { negated, ranges }, after));
-        }
-        is_first = false;
-        rest = after;
-        let mut to = from;
-        if rest.first() == Some(&b'-') && rest.get(1) != Some(&b']') {
-            (to, rest) = class_char(rest.get(1..)?)?;
-        }
-        ranges.push((from, to));
-    }
-}
-
-fn class_char(text: &[u8]) -> Option<(char, &[u8])> {
-    let text = match text.strip_prefix(b"\\") {
-        Some(escaped) => escaped,
-        None => text,
-    };
-    let c = char_at(text)?;
-    Some((c, text.get(c.len_utf8()..)?))
 }
 
 /// A pattern for paths: a [`Pattern`] for each part between slashes, and `**` for any number of
@@ -278,10 +102,10 @@ impl Glob {
                 b"**" => Part::AnyDepth,
                 part => {
                     let pattern = Pattern::new(part)?;
-                    match pattern.plain() {
+                    match plain(part) {
                         Some(name) => Part::Plain(name),
                         None => Part::Pattern {
-                            names_dot: pattern.tokens.first() == Some(&Token::Byte(b'.')),
+                            names_dot: part.starts_with(b".") || part.starts_with(br"\."),
                             pattern,
                         },
                     }
@@ -395,40 +219,25 @@ impl Glob {
     }
 }
 
+/// The one name that a part stands for, if it has no wildcards.
+fn plain(part: &[u8]) -> Option<Vec<u8>> {
+    let mut name = Vec::with_capacity(part.len());
+    let mut bytes = part.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => return None,
+            b'\\' => name.push(*bytes.next()?),
+            byte => name.push(byte),
+        }
+    }
+    Some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn names_match_as_in_a_shell() {
-        let table: [(&str, &[&str], &[&str]); 9] = [
-            ("*.csv", &["a.csv", ".csv"], &["a.csv.tmp", "csv"]),
-            ("a?c", &["abc", "aüc"], &["ac", "abbc"]),
-            ("[a-c]x", &["ax", "cx"], &["dx", "x"]),
-            ("[!a-c]x", &["dx"], &["ax"]),
-            ("[]-]", &["]", "-"], &["a"]),
-            (r"\*", &["*"], &["a"]),
-            ("a*b*c", &["abc", "aXbYc", "abcbc"], &["ab", "acb"]),
-            ("", &[""], &["a"]),
-            ("**", &["", "abc"], &[]),
-        ];
-        for (text, yes, no) in table {
-            let pattern = Pattern::new(text).unwrap();
-            for name in yes {
-                assert!(pattern.matches(name.as_bytes()), "{text} {name}");
-            }
-            for name in no {
-                assert!(!pattern.matches(name.as_bytes()), "{text} {name}");
-            }
-        }
-        assert!(Pattern::new("?").unwrap().matches(b"\xff"));
-        assert!(Pattern::new("[!a]").unwrap().matches(b"\xff"));
-        for wrong in ["[", "[a", "[]", r"a\"] {
-            assert_eq!(Pattern::new(wrong), Err(GlobError::Incomplete), "{wrong}");
-        }
-    }
 
     #[test]
     fn paths_match_part_by_part() {
@@ -477,39 +286,7 @@ mod tests {
         assert_eq!(glob.plain_next(rest.unwrap()), Some((&b"d"[..], None)));
     }
 
-    /// What `matches` means, without a thought for time.
-    fn slowly(tokens: &[Token], text: &[u8]) -> bool {
-        match tokens.split_first() {
-            None => text.is_empty(),
-            Some((Token::Any, rest)) => (0..=text.len()).any(|at| slowly(rest, &text[at..])),
-            Some((one, rest)) => one
-                .len_at(text)
-                .is_some_and(|len| slowly(rest, &text[len..])),
-        }
-    }
-
-    #[test]
-    fn the_worst_patterns_take_few_steps() {
-        // Time decides nothing here: with a matcher that tries every star again this never ends.
-        let text = vec![b'a'; NAME_LEN_MAX];
-        let stars = Pattern::new("*a".repeat(511) + "b").unwrap();
-        assert!(!stars.matches(&text));
-        let long = Pattern::new(format!("*{}b", "a".repeat(1000))).unwrap();
-        assert!(!long.matches(&text));
-        assert!(
-            !Pattern::new("*")
-                .unwrap()
-                .matches(&vec![b'a'; NAME_LEN_MAX + 1])
-        );
-    }
-
     proptest! {
-        #[test]
-        fn matching_means_what_it_says(pattern in "[ab*?]{0,8}|[ab*?]{0,3}\\[!?[ab]\\][ab*]{0,3}", text in "[abc]{0,10}") {
-            let pattern = Pattern::new(&pattern).unwrap();
-            prop_assert_eq!(pattern.matches(text.as_bytes()), slowly(&pattern.tokens, text.as_bytes()));
-        }
-
         #[test]
         fn any_bytes_are_a_pattern_or_an_error(
             pattern in prop::collection::vec(any::<u8>(), 0..40),

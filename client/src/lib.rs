@@ -70,6 +70,7 @@ mod in_flight;
 pub mod memory;
 mod on_demand;
 pub mod operations;
+mod pattern;
 mod platform;
 mod progress;
 mod quirks;
@@ -88,8 +89,8 @@ pub use destination::Destination;
 pub use dir::{DirEntries, DirEntry, DirEntryRef, ReadDir};
 pub use error::{Failure, Kind, Outcome};
 pub use file::{File, OpenOptions};
-pub use filter::{Filter, PATTERN_LEN_MAX, PatternError, RULES_MAX};
-pub use glob::{Glob, GlobError, Pattern};
+pub use filter::{Filter, RULES_MAX};
+pub use glob::{Glob, GlobError};
 pub use ketch_keys::PublicKey;
 pub use ketch_protocol::{
     Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
@@ -99,6 +100,7 @@ pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError, PingErr
 pub use ketch_transport::info::{Algorithms, ConnectionInfo, Traffic};
 pub use ketch_transport::profile::{Preferences, Profile};
 pub use on_demand::{OnDemand, OnDemandError, Opened};
+pub use pattern::{PATTERN_LEN_MAX, Pattern, PatternError};
 pub use progress::Progress;
 pub use reconnect::{Reconnect, ReconnectError, Reconnecting};
 pub use remove::{NotRemoved, RemoveError, RemoveFault, Removed};

@@ -19,12 +19,14 @@
 //! | [`keys`] | keys, certificates, signatures, key files, revocation lists |
 //! | [`ssh_script`] | a whole client or server with a peer that keeps no rule |
 //! | [`known_hosts`] | files of host keys, and destinations |
+//! | [`names`] | filters and globs of names, and names and links that a server lists |
 //! | [`ssh_config`] | configurations of users |
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod keys;
 pub mod known_hosts;
+pub mod names;
 pub mod packet;
 pub mod sftp;
 pub mod sftp_client;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{FileInfo, by};
-use crate::glob::Pattern;
+use crate::pattern::Pattern;
 
 /// Files that are sorted at a time beyond those that are wanted.
 const SORT_SLACK: usize = 4096;

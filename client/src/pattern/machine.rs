@@ -1,56 +1,22 @@
-//! One glob, matched in linear time.
+//! Patterns as an automaton: all that may have matched so far is known, so none goes back.
 //!
 //! A pattern becomes a row of states: state `n` means that its first `n` characters are matched.
 //! All states that are possible at a time are bits, and a byte of the path moves all of them at
 //! once, so no path makes a pattern go back (compare the matchers that were the hazard of
 //! CVE-2026-0967): the time is the length of the path times that of the pattern in words of 64.
 
-use std::{fmt, sync::Arc};
+use super::{PATTERN_LEN_MAX, PatternError};
 
-use crate::error::{Failure, Kind};
-
-/// Longest pattern, in bytes.
-pub const PATTERN_LEN_MAX: usize = 1024;
 /// Words for the states of the longest pattern: one more than it has characters.
 const WORDS_MAX: usize = PATTERN_LEN_MAX / 64 + 1;
 
-/// What is wrong with a pattern.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PatternError {
-    /// It matches no name: it is empty, or nothing but slashes.
-    #[error("a pattern is not to be empty")]
-    Empty,
-    /// It is longer than [`PATTERN_LEN_MAX`].
-    #[error("a pattern has at most {PATTERN_LEN_MAX} bytes")]
-    TooLong,
-    /// A filter has more than [`RULES_MAX`](super::RULES_MAX) of them.
-    #[error("a filter has at most {} patterns", super::RULES_MAX)]
-    TooMany,
-    /// A `[` without its `]`.
-    #[error("a [ in a pattern lacks its ]")]
-    OpenClass,
-    /// Something between `[` and `]` that is not ASCII.
-    #[error("what stands between [ and ] in a pattern must be ASCII")]
-    ClassNotAscii,
-    /// A range such as `[z-a]`.
-    #[error("a range in a pattern runs backwards")]
-    BackwardRange,
-    /// A `\` at the end.
-    #[error("a pattern ends with a \\ that stands before nothing")]
-    OpenEscape,
-    /// Three or more `*` in a row.
-    #[error("a pattern has no more than two * in a row")]
-    Stars,
-    /// A byte of zero, which no name holds.
-    #[error("a pattern holds a byte of zero")]
-    Zero,
-}
-
-impl Failure for PatternError {
-    fn kind(&self) -> Kind {
-        Kind::Local
-    }
+/// What two stars in a row mean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stars {
+    /// What one does: the pattern is for one name.
+    AsOne,
+    /// Anything, slashes included.
+    Anything,
 }
 
 /// A set of bytes.
@@ -104,19 +70,13 @@ const fn continues(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
 
-/// A pattern, ready to be matched.
-#[derive(Clone)]
-pub(crate) struct Pattern {
-    machine: Arc<Machine>,
-    directories_only: bool,
-}
-
 /// What a pattern becomes.
-struct Machine {
+#[derive(Eq, PartialEq)]
+pub(super) struct Machine {
     /// Words of a set of states that are used.
     words: usize,
     /// The state in which all is matched.
-    last: usize,
+    pub(super) last: usize,
     /// Which of `accepts` is a byte's.
     class_of: [u8; 256],
     /// For each class of bytes, `words` at a time: the states that a byte of it leads on from.
@@ -132,6 +92,7 @@ struct Machine {
 
 /// What the parsing of a pattern finds.
 struct Builder {
+    ignores_case: bool,
     tokens: Vec<Set>,
     stays_any: States,
     stays_in_name: States,
@@ -139,31 +100,16 @@ struct Builder {
     returns: States,
 }
 
-impl Pattern {
-    /// Compiles a pattern as [`Filter`](super::Filter) describes them.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn new(pattern: &[u8], ignores_case: bool) -> Result<Self, PatternError> {
-        if pattern.len() > PATTERN_LEN_MAX {
-            return Err(PatternError::TooLong);
-        }
-        if pattern.contains(&0) {
-            return Err(PatternError::Zero);
-        }
-        let (pattern, is_anchored) = match pattern.strip_prefix(b"/") {
-            Some(rest) => (rest, true),
-            None => (pattern, false),
-        };
-        let (pattern, directories_only) = match pattern.strip_suffix(b"/") {
-            // An escaped slash at the end is a slash all the same.
-            Some(rest) => (rest.strip_suffix(b"\\").unwrap_or(rest), true),
-            None => (pattern, false),
-        };
-        if pattern.iter().all(|&byte| byte == b'/') {
-            return Err(PatternError::Empty);
-        }
+impl Machine {
+    /// Compiles a pattern. One that is not anchored may begin at any name of a path.
+    pub(super) fn new(
+        pattern: &[u8],
+        stars: Stars,
+        is_anchored: bool,
+        ignores_case: bool,
+    ) -> Result<Self, PatternError> {
         let mut builder = Builder {
+            ignores_case,
             tokens: Vec::new(),
             stays_any: [0; WORDS_MAX],
             stays_in_name: [0; WORDS_MAX],
@@ -171,24 +117,15 @@ impl Pattern {
             returns: [0; WORDS_MAX],
         };
         if !is_anchored {
-            // It may begin at any name.
             set(&mut builder.returns, 0);
         }
-        builder.parse(pattern)?;
-        Ok(Self {
-            machine: Arc::new(builder.build(ignores_case)),
-            directories_only,
-        })
-    }
-
-    /// Whether it matches `path`.
-    pub(crate) fn matches(&self, path: &[u8], is_directory: bool) -> bool {
-        (is_directory || !self.directories_only) && self.machine.matches(path)
+        builder.parse(pattern, stars)?;
+        Ok(builder.build())
     }
 }
 
 impl Builder {
-    fn parse(&mut self, mut rest: &[u8]) -> Result<(), PatternError> {
+    fn parse(&mut self, mut rest: &[u8], stars: Stars) -> Result<(), PatternError> {
         let mut at_name = true; // at the start, or behind a slash
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
@@ -199,6 +136,7 @@ impl Builder {
                     let more = rest.iter().take_while(|&&byte| byte == b'*').count();
                     rest = rest.get(more..).unwrap_or_default();
                     match (more, rest.strip_prefix(b"/")) {
+                        _ if stars == Stars::AsOne => set(&mut self.stays_in_name, state),
                         (1, Some(after)) if was_at_name => {
                             set(&mut self.returns, state);
                             rest = after;
@@ -226,7 +164,8 @@ impl Builder {
     }
 
     fn literal(&mut self, byte: u8) {
-        self.tokens.push(Set::of(|other| other == byte));
+        let set = Set::of(|other| other == byte);
+        self.tokens.push(self.cases(set));
     }
 
     /// A whole character, of which `first` is the first byte.
@@ -266,6 +205,8 @@ impl Builder {
             }
             (low..=high).for_each(|byte| listed.add(byte));
         }
+        // Both cases of what is named are left out, before all else is taken.
+        let listed = self.cases(listed);
         if negated {
             self.character(Set::of(|byte| {
                 byte != b'/' && !continues(byte) && !listed.has(byte)
@@ -277,19 +218,24 @@ impl Builder {
         Ok(rest)
     }
 
-    fn build(self, ignores_case: bool) -> Machine {
+    /// As they are meant: with both cases of letters, if case is ignored.
+    fn cases(&self, set: Set) -> Set {
+        if self.ignores_case {
+            set.of_both_cases()
+        } else {
+            set
+        }
+    }
+
+    fn build(self) -> Machine {
         let Self {
-            mut tokens,
+            ignores_case: _,
+            tokens,
             stays_any,
             stays_in_name,
             stays_in_character,
             returns,
         } = self;
-        if ignores_case {
-            for token in &mut tokens {
-                *token = token.of_both_cases();
-            }
-        }
         let words = tokens.len() / 64 + 1;
         let mut class_of = [0; 256];
         let mut accepts: Vec<u64> = Vec::new();
@@ -341,7 +287,8 @@ fn member(byte: u8, rest: &mut &[u8]) -> Result<u8, PatternError> {
 }
 
 impl Machine {
-    fn matches(&self, path: &[u8]) -> bool {
+    /// Whether all of `path` is matched.
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
         let mut now: States = [0; WORDS_MAX];
         set(&mut now, 0);
         // States that are possible again behind a slash.
@@ -381,155 +328,5 @@ impl Machine {
         }
         now.get(self.last / 64)
             .is_some_and(|word| word >> (self.last % 64) & 1 == 1)
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pattern")
-            .field("characters", &self.machine.last)
-            .field("directories_only", &self.directories_only)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn matches(pattern: &str, path: &str) -> bool {
-        Pattern::new(pattern.as_bytes(), false)
-            .unwrap()
-            .matches(path.as_bytes(), true)
-    }
-
-    #[test]
-    fn patterns_mean_what_the_table_says() {
-        for (pattern, yes, no) in [
-            ("a", &["a", "x/a"][..], &["ab", "a/x", "xa"][..]),
-            ("/a", &["a"], &["x/a", "a/a"]),
-            ("a/b", &["a/b", "x/a/b"], &["xa/b", "a/b/c"]),
-            ("*", &["a", "x/y", ".hidden"], &[]),
-            ("/*", &["a"], &["x/y"]),
-            ("*.c", &["a.c", ".c", "x/a.c"], &["a.cc", "a.c/x"]),
-            ("a*z", &["az", "abcz"], &["a/z", "a"]),
-            ("/a**z", &["az", "a/b/z"], &["x/az"]),
-            ("**/a", &["a", "x/y/a"], &["xa"]),
-            ("/**/a", &["a", "x/y/a"], &["xa"]),
-            (
-                "/a/**/b",
-                &["a/b", "a/x/b", "a/x/y/b"],
-                &["a/xb", "ab", "x/a/b"],
-            ),
-            ("/a/**", &["a/b", "a/b/c"], &["a", "b"]),
-            ("a//b", &["a/b"], &["ab"]),
-            ("?", &["a", "ä", "€"], &["ab", "/"]),
-            ("a?c", &["abc", "aüc"], &["ac", "a/c", "abbc"]),
-            ("[a-cx]", &["a", "c", "x"], &["d", "-", "ab"]),
-            ("[!a-c]", &["d", "ü", "-"], &["a", "dd"]),
-            ("[^a]b", &["cb"], &["ab"]),
-            ("[]a]", &["]", "a"], &["b"]),
-            ("[a-]", &["-", "a"], &["b"]),
-            (r"[\]-a]", &["]", "^", "a"], &["b"]),
-            ("/[!x]b", &["ab"], &["/b", "a/b"]),
-            (r"\*", &["*"], &["a"]),
-            (r"a\[b", &["a[b"], &["ab"]),
-            ("a/", &["a", "x/a"], &["a/b"]),
-            ("ä*", &["ä", "äb"], &["a"]),
-        ] {
-            for path in yes {
-                assert!(matches(pattern, path), "{pattern} {path}");
-            }
-            for path in no {
-                assert!(!matches(pattern, path), "{pattern} {path}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_slash_at_the_end_is_for_directories() {
-        let pattern = Pattern::new(b"a/", false).unwrap();
-        assert!(pattern.matches(b"a", true) && !pattern.matches(b"a", false));
-    }
-
-    #[test]
-    fn what_is_no_pattern_is_said() {
-        for (pattern, error) in [
-            ("", PatternError::Empty),
-            ("/", PatternError::Empty),
-            ("//", PatternError::Empty),
-            ("a\0", PatternError::Zero),
-            ("[a", PatternError::OpenClass),
-            ("[]", PatternError::OpenClass),
-            ("[ä]", PatternError::ClassNotAscii),
-            ("[z-a]", PatternError::BackwardRange),
-            ("a\\", PatternError::OpenEscape),
-            ("a/***", PatternError::Stars),
-        ] {
-            assert_eq!(
-                Pattern::new(pattern.as_bytes(), false).err(),
-                Some(error),
-                "{pattern}"
-            );
-        }
-        let long = [b'a'; PATTERN_LEN_MAX + 1];
-        assert_eq!(
-            Pattern::new(&long, false).err(),
-            Some(PatternError::TooLong)
-        );
-        let longest = Pattern::new(&long[1..], false).unwrap();
-        assert!(longest.matches(&long[1..], false) && !longest.matches(&long, false));
-    }
-
-    /// The same by trying everything, as the definition reads.
-    fn by_trial(pattern: &[u8], path: &[u8]) -> bool {
-        match pattern {
-            [] => path.is_empty(),
-            [b'*', b'*', rest @ ..] => (0..=path.len()).any(|n| by_trial(rest, &path[n..])),
-            [b'*', rest @ ..] => (0..=path.len())
-                .take_while(|&n| !path[..n].contains(&b'/'))
-                .any(|n| by_trial(rest, &path[n..])),
-            [b'?', rest @ ..] => {
-                path.first().is_some_and(|&byte| byte != b'/') && by_trial(rest, &path[1..])
-            }
-            [byte, rest @ ..] => path.first() == Some(byte) && by_trial(rest, &path[1..]),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn matching_is_what_trying_everything_gives(
-            pattern in "([abx]|\\*|\\?|\\*\\*[ab]|/[ab]){1,8}", path in "[ab/]{0,10}",
-        ) {
-            prop_assume!(!pattern.contains("***") && !pattern.starts_with('/'));
-            let compiled = Pattern::new(pattern.as_bytes(), false).unwrap();
-            let starts = std::iter::once(0)
-                .chain(path.match_indices('/').map(|(n, _)| n + 1));
-            let expected = starts
-                .into_iter()
-                .any(|n| by_trial(pattern.as_bytes(), &path.as_bytes()[n..]));
-            prop_assert_eq!(compiled.matches(path.as_bytes(), true), expected);
-        }
-
-        #[test]
-        fn any_bytes_are_a_pattern_or_an_error(
-            pattern in proptest::collection::vec(any::<u8>(), 0..80),
-            path in proptest::collection::vec(any::<u8>(), 0..80),
-        ) {
-            if let Ok(pattern) = Pattern::new(&pattern, true) {
-                pattern.matches(&path, true);
-            }
-        }
-    }
-
-    #[test]
-    fn the_worst_pattern_takes_linear_time() {
-        // Matchers that go back need longer than anybody waits for this.
-        let mut pattern = b"*a".repeat(PATTERN_LEN_MAX / 2 - 1);
-        pattern.push(b'b');
-        let pattern = Pattern::new(&pattern, false).unwrap();
-        assert!(!pattern.matches(&vec![b'a'; 64 * 1024], false));
     }
 }
