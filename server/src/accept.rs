@@ -26,6 +26,7 @@ use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::ServerBuilder;
 use crate::credentials::Moment;
+use crate::password_hash::Hashing;
 use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
 use crate::users::{Outcome, Steps, Users, Verdict};
@@ -64,6 +65,7 @@ struct Inner {
     users: Users,
     subsystems: Subsystems,
     admission: Arc<Admission>,
+    hashing: Hashing,
     shutdown_time: Duration,
     phase: watch::Sender<Phase>,
 }
@@ -89,6 +91,7 @@ impl Server {
         users: Users,
         subsystems: Subsystems,
         admission: Arc<Admission>,
+        hashing: Hashing,
         shutdown_time: Duration,
     ) -> Self {
         let phase = watch::Sender::new(Phase::Running);
@@ -98,6 +101,7 @@ impl Server {
                 users,
                 subsystems,
                 admission,
+                hashing,
                 shutdown_time,
                 phase,
             }),
@@ -295,7 +299,14 @@ impl Server {
                         source,
                         now: unix_now(),
                     };
-                    match self.inner.users.check(user, method, &mut steps, moment) {
+                    let users = &self.inner.users;
+                    let fits_hash = match users.hash_to_try(user, method) {
+                        Some((hash, password)) => {
+                            self.inner.hashing.fits(hash, password.clone()).await
+                        }
+                        None => false,
+                    };
+                    match users.check(user, method, &mut steps, moment, fits_hash) {
                         Verdict::Accepted(outcome) => {
                             accepted = Some(outcome);
                             login.accept_auth()?;

@@ -12,6 +12,7 @@ use crate::accept::Server;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
+use crate::password_hash::Hashing;
 use crate::penalties::Penalties;
 use crate::subsystems::Subsystems;
 use crate::users::{Trust, User, Users};
@@ -58,6 +59,8 @@ pub struct ServerLimits {
     pub key_exchanges_max: usize,
     /// The same from one address (IPv6: one /64). Default: half of that, and one at the least.
     pub key_exchanges_per_source_max: usize,
+    /// Hashes of passwords that are computed at a time. Default: 2.
+    pub password_hashes_max: usize,
     /// Open files and directories of all sessions. Default: 4096.
     pub handles_max: usize,
 }
@@ -71,6 +74,7 @@ impl Default for ServerLimits {
             half_open_per_source_max: 20,
             key_exchanges_max: processors,
             key_exchanges_per_source_max: (processors / 2).max(1),
+            password_hashes_max: 2,
             handles_max: SERVER_HANDLES_MAX,
         }
     }
@@ -236,6 +240,7 @@ impl ServerBuilder {
             users,
             subsystems,
             Admission::new(admission, penalties),
+            Hashing::new(limits.password_hashes_max),
             timeouts.shutdown,
         ))
     }

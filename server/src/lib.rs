@@ -24,7 +24,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `config`, `users`, `keys`, `subsystems` | what an embedding program says |
+//! | `config`, `users`, `keys`, `password_hash`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
@@ -56,6 +56,7 @@ mod fs;
 mod handles;
 mod keys;
 mod longname;
+mod password_hash;
 mod path;
 mod penalties;
 mod policy;
@@ -82,6 +83,7 @@ pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
+pub use password_hash::{BadPasswordHash, HashError, PasswordHash};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use penalties::Penalties;
 pub use policy::Access;

@@ -25,6 +25,7 @@ use crate::credentials::{
 };
 use crate::fs::{FileSystem, LocalDirectory};
 use crate::handles::HandleBudget;
+use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 
@@ -45,13 +46,19 @@ const JITTER_MAX_MICROS: u64 = 50_000;
 pub struct User {
     name: String,
     root: UserRoot,
-    password: Option<Zeroizing<String>>,
+    password: Option<Password>,
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
     access: Access,
     symbolic_links: bool,
     hard_links: bool,
+}
+
+#[derive(Clone)]
+enum Password {
+    Plain(Zeroizing<String>),
+    Hash(Arc<PasswordHash>),
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +97,16 @@ impl User {
     /// Lets the user in with this password (1 to [`PASSWORD_LEN_MAX`] bytes).
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.password = Some(Zeroizing::new(password.into()));
+        self.password = Some(Password::Plain(Zeroizing::new(password.into())));
+        self
+    }
+
+    /// Lets the user in with the password that this was made of. To compare takes milliseconds and
+    /// megabytes: [`ServerLimits::password_hashes_max`](crate::ServerLimits::password_hashes_max) of
+    /// them are computed at a time, also for those who do not exist or have another kind of password.
+    #[must_use]
+    pub fn password_hash(mut self, hash: PasswordHash) -> Self {
+        self.password = Some(Password::Hash(Arc::new(hash)));
         self
     }
 
@@ -181,6 +197,8 @@ pub(crate) struct Users {
     key: hmac::Key,
     /// What the attempts of unknown users are compared with.
     nobody: Digest,
+    /// The same where anybody's password is hashed: as costly as the costliest.
+    decoy: Option<Arc<PasswordHash>>,
 }
 
 type Digest = [u8; 32];
@@ -188,10 +206,17 @@ type Digest = [u8; 32];
 #[derive(Debug)]
 struct Record {
     account: Arc<Account>,
-    password: Option<Digest>,
+    password: Option<Known>,
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
+}
+
+/// What is known of a password.
+#[derive(Debug)]
+enum Known {
+    Digest(Digest),
+    Hash(Arc<PasswordHash>),
 }
 
 /// The steps that somebody has taken on one connection. They are one user's: the transport sees to
@@ -244,6 +269,7 @@ impl Users {
             trust,
             key,
             nobody,
+            decoy: None,
         };
         let budget = Arc::new(HandleBudget::new(handles_max));
         for user in users {
@@ -254,6 +280,11 @@ impl Users {
         }
         if this.records.is_empty() {
             return Err(BuildError::NoUsers);
+        }
+        let hashes = this.records.values().filter_map(Record::hash);
+        if let Some(costliest) = hashes.max_by_key(|hash| hash.cost()) {
+            let decoy = costliest.decoy().map_err(|HashError| BuildError::Random)?;
+            this.decoy = Some(Arc::new(decoy));
         }
         Ok(this)
     }
@@ -279,7 +310,7 @@ impl Users {
         if user.authorities.iter().any(no_principal) || !can_be_met(user, has_key) {
             return Err(BuildError::Unattainable { user: name });
         }
-        if let Some(password) = &user.password
+        if let Some(Password::Plain(password)) = &user.password
             && !(1..=PASSWORD_LEN_MAX).contains(&password.len())
         {
             return Err(BuildError::BadPassword { user: name });
@@ -309,10 +340,10 @@ impl Users {
         };
         Ok(Record {
             account: Arc::new(account),
-            password: user
-                .password
-                .as_ref()
-                .map(|password| self.digest(&name, password)),
+            password: user.password.as_ref().map(|password| match password {
+                Password::Plain(text) => Known::Digest(self.digest(&name, text)),
+                Password::Hash(hash) => Known::Hash(Arc::clone(hash)),
+            }),
             keys: user.keys.clone(),
             authorities: user.authorities.clone(),
             required: user.required.clone(),
@@ -336,20 +367,38 @@ impl Users {
         methods
     }
 
-    /// Decides an attempt that follows on `steps`.
+    /// What a password has to be compared with before an attempt is decided: the same work for
+    /// everybody, whether they exist or not. `None` where no password is hashed.
+    pub(crate) fn hash_to_try<'a>(
+        &self,
+        user: &str,
+        method: &'a Method,
+    ) -> Option<(Arc<PasswordHash>, &'a Zeroizing<String>)> {
+        let (Method::Password(password) | Method::PasswordChange { old: password, .. }) = method
+        else {
+            return None;
+        };
+        let decoy = self.decoy.as_ref()?;
+        let hash = self.records.get(user).and_then(Record::hash);
+        Some((Arc::clone(hash.unwrap_or(decoy)), password))
+    }
+
+    /// Decides an attempt that follows on `steps`. `fits_hash`: whether the password fitted
+    /// [`Users::hash_to_try`].
     pub(crate) fn check(
         &self,
         user: &str,
         method: &Method,
         steps: &mut Steps,
         moment: Moment,
+        fits_hash: bool,
     ) -> Verdict {
         // The work is done before anything depends on whether there is such a user.
         let record = self.records.get(user);
         let rejected = Verdict::Rejected(FLOOR.saturating_add(self.jitter(user)));
         let (kind, key, restrictions) = match method {
             Method::Password(password) => {
-                let is_right = self.has_password(user, password, record);
+                let is_right = self.has_password(user, password, record, fits_hash);
                 (
                     AuthMethod::Password,
                     None,
@@ -358,7 +407,7 @@ impl Users {
             }
             // Passwords are not changed here: the old one is looked at, and neither is taken.
             Method::PasswordChange { old, .. } => {
-                let _ = self.has_password(user, old, record);
+                let _ = self.has_password(user, old, record, fits_hash);
                 return rejected;
             }
             Method::PublicKeyQuery { key, .. } => {
@@ -403,11 +452,25 @@ impl Users {
         }
     }
 
-    fn has_password(&self, user: &str, password: &str, record: Option<&Record>) -> bool {
+    fn has_password(
+        &self,
+        user: &str,
+        password: &str,
+        record: Option<&Record>,
+        fits_hash: bool,
+    ) -> bool {
         let given = self.digest(user, password);
-        let known = record.and_then(|record| record.password);
-        let is_equal = given.ct_eq(known.as_ref().unwrap_or(&self.nobody));
-        known.is_some() & bool::from(is_equal)
+        let known = record.and_then(|record| record.password.as_ref());
+        let digest = match known {
+            Some(Known::Digest(digest)) => digest,
+            Some(Known::Hash(_)) | None => &self.nobody,
+        };
+        let is_equal = bool::from(given.ct_eq(digest));
+        match known {
+            Some(Known::Digest(_)) => is_equal,
+            Some(Known::Hash(_)) => fits_hash,
+            None => false,
+        }
     }
 
     /// Under which restrictions a key or certificate lets a user in.
@@ -454,6 +517,13 @@ impl Users {
 }
 
 impl Record {
+    const fn hash(&self) -> Option<&Arc<PasswordHash>> {
+        match &self.password {
+            Some(Known::Hash(hash)) => Some(hash),
+            _ => None,
+        }
+    }
+
     /// Whether that method may come after those steps.
     fn wants_next(&self, method: AuthMethod, steps: &Steps) -> bool {
         match self.required.get(steps.taken.len()) {
@@ -504,250 +574,4 @@ impl fmt::Debug for Users {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fs::MemoryFileSystem;
-
-    fn user(name: &str) -> User {
-        User::with_file_system(name, Arc::new(MemoryFileSystem::new()))
-    }
-
-    fn users(users: Vec<User>) -> Result<Users, BuildError> {
-        Users::new(users, Trust::default(), 10, Duration::from_secs(1))
-    }
-
-    const MOMENT: Moment = Moment {
-        source: None,
-        now: 1_800_000_000,
-    };
-
-    /// The first step of a login.
-    fn check(users: &Users, user: &str, method: &Method) -> Verdict {
-        users.check(user, method, &mut Steps::default(), MOMENT)
-    }
-
-    fn query(key: PublicKey) -> Method {
-        let algorithm = key.algorithms()[0];
-        Method::PublicKeyQuery { key, algorithm }
-    }
-
-    fn signed(key: PublicKey) -> Method {
-        Method::PublicKey {
-            algorithm: key.algorithms()[0],
-            key,
-            presence: None,
-        }
-    }
-
-    fn password(password: &str) -> Method {
-        Method::Password(Zeroizing::new(password.to_owned()))
-    }
-
-    #[test]
-    fn a_user_is_let_in_by_the_right_password_alone() {
-        let users = users(vec![
-            user("anna").password("right"),
-            user("bob").password("other"),
-        ])
-        .unwrap();
-        let verdict = check(&users, "anna", &password("right"));
-        assert!(
-            matches!(&verdict, Verdict::Accepted(outcome) if outcome.account.policy.user == "anna")
-        );
-        for (name, given) in [
-            ("anna", "wrong"),
-            ("anna", ""),
-            ("anna", "other"),
-            ("bob", "right"),
-            ("eve", "right"),
-        ] {
-            let verdict = check(&users, name, &password(given));
-            assert!(
-                matches!(verdict, Verdict::Rejected(after) if after >= FLOOR),
-                "{name} {given}"
-            );
-        }
-        assert!(matches!(
-            check(&users, "anna", &Method::None),
-            Verdict::Rejected(_)
-        ));
-    }
-
-    #[test]
-    fn a_query_is_not_a_proof() {
-        let (key, other) = (PublicKey::ed25519([1; 32]), PublicKey::ed25519([2; 32]));
-        let users = users(vec![user("anna").authorized_key(key.clone())]).unwrap();
-        let verdict = check(&users, "anna", &query(key.clone()));
-        assert!(matches!(verdict, Verdict::Acceptable));
-        assert!(matches!(
-            check(&users, "anna", &signed(key)),
-            Verdict::Accepted(_)
-        ));
-        for method in [query(other.clone()), signed(other)] {
-            assert!(matches!(
-                check(&users, "anna", &method),
-                Verdict::Rejected(_)
-            ));
-        }
-    }
-
-    #[test]
-    fn a_user_without_a_password_has_none_that_fits() {
-        let key = PublicKey::ed25519([1; 32]);
-        let users = users(vec![user("anna").authorized_key(key)]).unwrap();
-        for given in ["", "x"] {
-            assert!(matches!(
-                check(&users, "anna", &password(given)),
-                Verdict::Rejected(_)
-            ));
-        }
-        assert_eq!(users.methods(), [AuthMethod::PublicKey]);
-    }
-
-    #[test]
-    fn degenerate_users_are_refused_at_the_start() {
-        let long = "n".repeat(USER_NAME_LEN_MAX + 1);
-        for bad in [
-            vec![],
-            vec![user("anna")],
-            vec![user("anna").password("")],
-            vec![user("anna").password("p".repeat(PASSWORD_LEN_MAX + 1))],
-            vec![user("").password("x")],
-            vec![user("a\nb").password("x")],
-            vec![user(&long).password("x")],
-            vec![user("anna").password("x"), user("anna").password("y")],
-            vec![User::new("anna", "/no/such/directory").password("x")],
-        ] {
-            let shown = format!("{bad:?}");
-            assert!(users(bad).is_err(), "{shown}");
-        }
-    }
-
-    #[test]
-    fn a_user_is_shown_without_the_password() {
-        assert!(!format!("{:?}", user("anna").password("hunter2")).contains("hunter2"));
-    }
-
-    #[test]
-    fn jitter_is_a_users_own_and_stays_the_same() {
-        let users = users(vec![user("anna").password("x")]).unwrap();
-        let all: Vec<_> = (0..50).map(|n| users.jitter(&format!("user{n}"))).collect();
-        assert!(
-            all.iter()
-                .all(|jitter| jitter.as_micros() < u128::from(JITTER_MAX_MICROS))
-        );
-        assert!(all.iter().any(|jitter| *jitter != all[0]));
-        assert_eq!(users.jitter("anna"), users.jitter("anna"));
-    }
-
-    fn key(seed: u8) -> PublicKey {
-        PublicKey::ed25519([seed; 32])
-    }
-
-    fn from(address: &str, now: u64) -> Moment {
-        let source = Some(address.parse().unwrap());
-        Moment { source, now }
-    }
-
-    #[test]
-    fn what_a_key_is_bound_to_is_enforced() {
-        let bound = AuthorizedKey::new(key(1))
-            .from_addresses(["192.0.2.0/24".parse().unwrap()])
-            .expires_at(2_000)
-            .read_only();
-        let users = users(vec![user("anna").authorized_key(bound)]).unwrap();
-        let verdict = |moment| users.check("anna", &signed(key(1)), &mut Steps::default(), moment);
-        let Verdict::Accepted(outcome) = verdict(from("192.0.2.9", 1_999)) else {
-            panic!("it is the right place and time")
-        };
-        assert_eq!(outcome.account.policy.access, Access::ReadOnly);
-        for moment in [
-            from("192.0.3.9", 1_999),
-            from("192.0.2.9", 2_000),
-            MOMENT,
-            Moment {
-                source: None,
-                now: 1_000,
-            },
-        ] {
-            assert!(
-                matches!(verdict(moment), Verdict::Rejected(_)),
-                "{moment:?}"
-            );
-            let asked = users.check("anna", &query(key(1)), &mut Steps::default(), moment);
-            assert!(matches!(asked, Verdict::Rejected(_)), "{moment:?}");
-        }
-    }
-
-    #[test]
-    fn all_that_is_required_is_wanted_in_its_order() {
-        use AuthMethod::{Password, PublicKey};
-        let users = users(vec![
-            user("anna")
-                .password("right")
-                .authorized_key(key(1))
-                .authorized_key(AuthorizedKey::new(key(2)).read_only())
-                .require([PublicKey, PublicKey, Password]),
-        ])
-        .unwrap();
-        let mut steps = Steps::default();
-        let mut step = |method: &Method| users.check("anna", method, &mut steps, MOMENT);
-        assert!(matches!(step(&password("right")), Verdict::Rejected(_)));
-        assert!(matches!(step(&signed(key(1))), Verdict::Partial(PublicKey)));
-        // The same key is no second one.
-        assert!(matches!(step(&signed(key(1))), Verdict::Rejected(_)));
-        assert!(matches!(step(&signed(key(3))), Verdict::Rejected(_)));
-        assert!(matches!(step(&signed(key(2))), Verdict::Partial(Password)));
-        assert!(matches!(step(&password("wrong")), Verdict::Rejected(_)));
-        let Verdict::Accepted(outcome) = step(&password("right")) else {
-            panic!("that was all")
-        };
-        // What one of the steps restricts holds for the session.
-        assert_eq!(outcome.account.policy.access, Access::ReadOnly);
-    }
-
-    #[test]
-    fn what_cannot_be_met_is_refused_at_the_start() {
-        use AuthMethod::{KeyboardInteractive, Password, PublicKey};
-        for bad in [
-            user("anna").password("x").require([PublicKey]),
-            user("anna").authorized_key(key(1)).require([Password]),
-            user("anna").authorized_key(key(1)).require([PublicKey; 2]),
-            user("anna").password("x").require([Password; 2]),
-            user("anna").password("x").require([KeyboardInteractive]),
-            user("anna").certificate_authority(key(1), [""; 0]),
-        ] {
-            assert!(users(vec![bad]).is_err());
-        }
-    }
-
-    #[test]
-    fn who_asks_about_keys_may_be_told_nothing() {
-        let trust = Trust {
-            uniform_queries: true,
-            ..Trust::default()
-        };
-        let anna = user("anna").authorized_key(key(1));
-        let users = Users::new(vec![anna], trust, 10, Duration::from_secs(1)).unwrap();
-        for (name, seed, does) in [("anna", 1, true), ("anna", 2, false), ("eve", 1, false)] {
-            let asked = check(&users, name, &query(key(seed)));
-            assert!(matches!(asked, Verdict::Acceptable));
-            let signed = check(&users, name, &signed(key(seed)));
-            assert_eq!(matches!(signed, Verdict::Accepted(_)), does);
-        }
-    }
-
-    #[test]
-    fn unknown_users_are_answered_as_those_with_wrong_credentials() {
-        let users = users(vec![user("anna").password("right").authorized_key(key(1))]).unwrap();
-        for method in [password("wrong"), signed(key(2)), query(key(2))] {
-            for name in ["anna", "eve", "../anna", "anna\0", "$(id)", "%u", ""] {
-                let verdict = check(&users, name, &method);
-                let Verdict::Rejected(after) = verdict else {
-                    panic!("{name:?} {method:?}")
-                };
-                assert_eq!(after, FLOOR + users.jitter(name));
-            }
-        }
-    }
-}
+mod tests;

@@ -747,3 +747,24 @@ async fn who_guesses_passwords_is_kept_out_and_nobody_else() {
     server.shutdown();
     serving.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_password_is_compared_with_its_hash() {
+    let hash = ketch_server::PasswordHash::of(PASSWORD).unwrap();
+    let files: Arc<dyn FileSystem> = Arc::new(MemoryFileSystem::new());
+    let anna = User::with_file_system("anna", files).password_hash(hash);
+    let server = Server::builder().host_key(host_key()).user(anna).build();
+    let server = server.unwrap();
+    for (user, password, lets_in) in [
+        ("anna", PASSWORD, true),
+        ("anna", "wrong", false),
+        ("nobody", PASSWORD, false),
+    ] {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { served.serve_stream(theirs, "test").await });
+        let outcome = log_in(ours, user, vec![Try::Password(password)]).await;
+        assert_eq!(outcome.is_ok(), lets_in, "{user} {password}");
+    }
+}
