@@ -17,23 +17,9 @@ use crate::transfer::names::{self, Identity, NAME_LEN_MAX};
 
 /// Seconds after which nobody is held to be writing any more.
 pub(super) const OLD_SECONDS: u32 = 24 * 60 * 60;
-/// What stands before the digits, and how many these are.
-const MARK: &[u8] = b".ketch-";
-const DIGITS: usize = 16;
-
-/// The name of the file whose part has the name `name`, cut if it was long; `None` for other
-/// names.
-fn stem(name: &[u8]) -> Option<&[u8]> {
-    let rest = name.strip_prefix(b".")?;
-    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
-    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let stem = rest.strip_suffix(MARK)?;
-    (!stem.is_empty() && digits.iter().all(is_digit)).then_some(stem)
-}
-
 /// Whether `name` is that of a file which is not whole.
 pub(super) fn is_temporary(name: &[u8]) -> bool {
-    stem(name).is_some()
+    names::of_temporary(name).is_some()
 }
 
 /// Whether the temporary file `leftover` may be removed.
@@ -46,7 +32,7 @@ pub(super) fn is_ours(
     destination_of: impl Fn(&[u8]) -> Vec<u8>,
     now: u32,
 ) -> bool {
-    let Some(stem) = stem(&leftover.name) else {
+    let Some(stem) = names::of_temporary(&leftover.name) else {
         return false;
     };
     let is_old = leftover

@@ -134,6 +134,20 @@ pub(crate) const fn has_part_name(tries: u8) -> bool {
     tries < NAMES_FIXED
 }
 
+/// What stands before the digits of a temporary name, and how many these are.
+const MARK: &[u8] = b".ketch-";
+const DIGITS: usize = 16;
+
+/// The name of the file whose temporary name `name` is, cut if it was long; `None` for names that
+/// are not ours.
+pub(crate) fn of_temporary(name: &[u8]) -> Option<&[u8]> {
+    let rest = name.strip_prefix(b".")?;
+    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let name = rest.strip_suffix(MARK)?;
+    (!name.is_empty() && digits.iter().all(is_digit)).then_some(name)
+}
+
 /// The name under which `name` is kept until it is whole: `.NAME.ketch-` and 16 hex digits.
 ///
 /// The digits are a hash of destination and source: the same source finds its part again,
@@ -144,8 +158,6 @@ pub(crate) fn temporary(
     source: Identity,
     attempt: u64,
 ) -> Vec<u8> {
-    const MARK: &[u8] = b".ketch-";
-    const DIGITS: usize = 16;
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(&(destination.len() as u64).to_be_bytes());
     hash.update(destination);
@@ -248,7 +260,8 @@ mod tests {
             let other = Identity { size: Some(size ^ 1), ..source };
             prop_assert_ne!(&first, &temporary(b"/in/x", &name, other, attempt));
             prop_assert_ne!(&first, &temporary(b"/in/y", &name, source, attempt));
-            prop_assert_ne!(first, temporary(b"/in/x", &name, source, attempt ^ 1));
+            prop_assert_ne!(&first, &temporary(b"/in/x", &name, source, attempt ^ 1));
+            prop_assert!(of_temporary(&first).is_some_and(|stem| name.starts_with(stem)));
         }
 
         #[test]

@@ -6,8 +6,16 @@
 //! ([`Front`]): so whenever it ends, and however late or mixed up answers were, all that may be
 //! missing lies in the last [`TAIL_LEN`] bytes of the part. These are never believed, and come
 //! again.
+//!
+//! The rest is compared with the source as far as the caller wants (`Resume`), and size and time of
+//! the source are in the part's name, so a part of another version is not even found. Here a part
+//! is locked while it is in use. A server has no lock: the run that takes a part renames it, and a
+//! connection that was lost may still have WRITEs of the run before under way, into the same file.
+//! These are bytes of the same version for the same places, so they do no harm whenever they come,
+//! unless the source was changed without changing its size and time; who has to reckon with that
+//! asks for a checksum in the end (`Verify`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use super::{
     options::Resume,
@@ -53,6 +61,23 @@ fn spans(from: u64, to: u64) -> Vec<Span> {
         offset += u64::from(len);
     }
     spans
+}
+
+/// Whether `read` gives these bytes at `offset`.
+pub(crate) fn is_same(
+    bytes: &[u8],
+    offset: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<bool> {
+    let mut there = vec![0; bytes.len()];
+    let mut filled = 0;
+    while let Some(rest) = there.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read(rest, offset.saturating_add(filled as u64))? {
+            0 => return Ok(false),
+            got => filled += got.min(rest.len()),
+        }
+    }
+    Ok(there == bytes)
 }
 
 /// Up to where a file has come without a gap.
@@ -171,5 +196,21 @@ mod tests {
         let front = Front::new(10);
         assert!(front.admits(TAIL_LEN + 10));
         assert!(!front.admits(TAIL_LEN + 11));
+    }
+
+    #[test]
+    fn what_the_source_does_not_have_is_not_the_same() {
+        let source = |slot: &mut [u8], at: u64| {
+            // Three bytes at a time.
+            let at = usize::try_from(at).unwrap();
+            let rest = b"0123456789".get(at..).unwrap_or_default();
+            let len = rest.len().min(slot.len()).min(3);
+            slot[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        };
+        assert!(is_same(b"23456", 2, source).unwrap());
+        assert!(!is_same(b"23457", 2, source).unwrap());
+        assert!(!is_same(b"89?", 8, source).unwrap());
+        assert!(is_same(b"", 50, source).unwrap());
     }
 }

@@ -23,7 +23,23 @@ pub trait Sink: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The download ended early: what was written is no whole file. Default: nothing.
+    /// Reads back what was written, into `buf` from `offset` on, and says how much; fewer than fit
+    /// mean that there is no more. Asked only for
+    /// [`Verify::Checksum`](crate::Verify::Checksum), after all bytes were written and before
+    /// [`Sink::finish`]. Default: it cannot, and such a download fails.
+    ///
+    /// # Errors
+    /// Whatever it likes: the download ends with it.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let _ = (offset, buf);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The download failed, or was given up: what was written is no whole file. Default: nothing.
+    ///
+    /// It is called once at most. It may follow [`Sink::finish`]: where that failed, or where the
+    /// caller gave the download up while it ran. Other calls that are under way on other threads may
+    /// return after it; none is begun.
     fn abort(&self) {}
 }
 

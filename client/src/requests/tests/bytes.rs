@@ -1,7 +1,9 @@
 //! That a copy is what its original was: parts that are continued, checksums, holes, attributes.
 
+mod changing;
 mod get;
 mod put;
+mod sink;
 
 use super::{server, sim};
 

@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use ketch_protocol::{Owner, Times};
@@ -46,6 +47,10 @@ pub(crate) struct Created {
     /// Attributes could not be set.
     refused: AtomicBool,
 }
+
+/// Time after which nobody is held to be writing to a part any more: those who do not continue parts
+/// lock theirs neither.
+const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a file is begun.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,8 +142,8 @@ impl Created {
                         sparse: sparse == Sparse::Always,
                         refused: AtomicBool::new(false),
                     };
-                    if keeps {
-                        created.take_part(mode, source).map_err(fault)?;
+                    if keeps && !created.take_part(mode, source).map_err(fault)? {
+                        created.remove_old_parts(tree, source);
                     }
                     return Ok(created);
                 }
@@ -154,11 +159,11 @@ impl Created {
         }
     }
 
-    /// Cuts the part to what is believed of it.
-    fn take_part(&self, mode: u32, source: Identity) -> io::Result<()> {
+    /// Cuts the part to what is believed of it; says whether there was one.
+    fn take_part(&self, mode: u32, source: Identity) -> io::Result<bool> {
         let metadata = self.file.metadata()?;
         if metadata.len() == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let fits = source.size.is_some_and(|size| metadata.len() <= size);
         let believed = if fits {
@@ -171,7 +176,38 @@ impl Created {
         }
         self.file.set_len(believed)?;
         self.compared.store(believed, Ordering::Release);
-        Ok(())
+        Ok(true)
+    }
+
+    /// A part of a new version is begun: those of earlier versions, which nobody will continue, are
+    /// removed. Theirs are the name of this file, an owner who is ours, no other name, nobody who
+    /// has them locked, and a last change [`OLD`] ago, by the clock that stamps both.
+    fn remove_old_parts(&self, tree: &Tree, source: Identity) {
+        if source.size.is_none_or(|size| part::believed(size) == 0) {
+            return; // what is so short never leaves a part
+        }
+        let modified = |file: &File| file.metadata().and_then(|metadata| metadata.modified());
+        let Ok(now) = modified(&self.file) else {
+            return;
+        };
+        let of = |name: &OsStr| {
+            let name = platform::remote_name(name).unwrap_or_default();
+            names::of_temporary(&name).map(<[u8]>::to_vec)
+        };
+        let ours = of(&self.temporary);
+        for name in tree.leftovers(&self.dir) {
+            if *name == self.temporary || of(name) != ours {
+                continue;
+            }
+            let Ok(Some(old)) = self.dir.open_part(name) else {
+                continue;
+            };
+            let age = modified(&old).map(|then| now.duration_since(then).unwrap_or_default());
+            if age.is_ok_and(|age| age >= OLD) {
+                let removed = self.dir.remove(name);
+                tracing::info!(?name, ?removed, "the part of an earlier version");
+            }
+        }
     }
 
     /// Bytes at the start that are there already, if the source turns out to have the same.
@@ -390,6 +426,50 @@ mod tests {
         again.spoil();
         drop(again);
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn parts_of_earlier_versions_go_when_they_are_old_and_nobody_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let digits = "0123456789abcdef";
+        let old = [
+            format!(".a.ketch-{digits}"),
+            ".a.ketch-fedcba9876543210".to_owned(),
+        ];
+        let stay = [
+            format!(".b.ketch-{digits}"),
+            format!(".a.ketch-{digits}0"),
+            ".a.ketch-0123456789ABCDEF".to_owned(),
+            "a".to_owned(),
+        ];
+        let young = ".a.ketch-00000000000000ff".to_owned();
+        let locked = ".a.ketch-00000000000000fe".to_owned();
+        let ago = |file: &File, time: Duration| {
+            let now = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(now - time).unwrap();
+        };
+        for name in old.iter().chain(&stay).chain([&young, &locked]) {
+            let file = File::create(path(name)).unwrap();
+            ago(&file, OLD + Duration::from_secs(60));
+        }
+        let file = File::options().write(true).open(path(&young)).unwrap();
+        file.set_modified(file.metadata().unwrap().modified().unwrap() + OLD / 2)
+            .unwrap();
+        let in_use = File::options().write(true).open(path(&locked)).unwrap();
+        assert!(platform::lock(&in_use));
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        // Who does not continue does not look.
+        drop(create(&tree).unwrap());
+        assert!(path(&old[0]).exists());
+        let created = create_for(&tree, Resume::Verified).unwrap();
+        for name in &old {
+            assert!(!path(name).exists(), "{name}");
+        }
+        for name in stay.iter().chain([&young, &locked]) {
+            assert!(path(name).exists(), "{name}");
+        }
+        drop(created);
     }
 
     #[cfg(unix)]

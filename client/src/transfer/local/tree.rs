@@ -16,6 +16,7 @@ use crate::{
     platform::{self, Dir, LocalEntry, LocalLink},
     transfer::{
         disk::{Speed, Speeds},
+        names,
         options::Links,
     },
 };
@@ -33,6 +34,8 @@ pub(crate) struct Tree {
     /// The topmost directory stays open.
     root: Option<Arc<Dir>>,
     creates: bool,
+    /// Temporary names that were in it when somebody first asked.
+    leftovers: OnceLock<Vec<OsString>>,
     /// A link stands for it, which is followed.
     is_linked: bool,
     /// Where the directory on the server really is that it is a copy of, where that was asked.
@@ -70,6 +73,7 @@ impl Tree {
             open: Mutex::default(),
             root: Some(Arc::new(dir)),
             creates,
+            leftovers: OnceLock::new(),
             is_linked: false,
             original: OnceLock::new(),
             speed,
@@ -96,6 +100,7 @@ impl Tree {
             open: Mutex::default(),
             root: None,
             creates: self.creates,
+            leftovers: OnceLock::new(),
             speed: Arc::clone(&self.speed),
         })
     }
@@ -159,6 +164,19 @@ impl Tree {
         let dir = Arc::new(dir);
         *open = Arc::downgrade(&dir);
         Ok(dir)
+    }
+
+    /// Temporary names in the directory, whoever left them. It is listed once for all of its files.
+    pub(super) fn leftovers(&self, dir: &Dir) -> &[OsString] {
+        self.leftovers.get_or_init(|| {
+            let entries = dir.list().unwrap_or_default();
+            let is_ours = |name: &OsStr| {
+                let name = platform::remote_name(name);
+                name.is_some_and(|name| names::of_temporary(&name).is_some())
+            };
+            let names = entries.into_iter().map(|entry| entry.name);
+            names.filter(|name| is_ours(name)).collect()
+        })
     }
 
     /// What is in the directory; of links, what is to be known to do as `links` says.

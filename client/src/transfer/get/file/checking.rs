@@ -151,7 +151,14 @@ impl Get {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        let wants = self.options.verify == Verify::Checksum && size > 0;
         let Some(Target::File(created, _)) = &file.target else {
+            if wants && file.check == Check::Due {
+                // What a sink has is compared as it comes again.
+                file.check = Check::Again;
+                file.state = State::Checking { size };
+                return self.ask_for_checksum(key, size, cx);
+            }
             return self.name_file(key, size, cx);
         };
         let error = TransferError::Differs {
@@ -164,7 +171,6 @@ impl Get {
             created.spoil();
             return self.fail_file(key, error, cx);
         }
-        let wants = self.options.verify == Verify::Checksum && size > 0;
         if !wants || file.check == Check::Again {
             return self.name_file(key, size, cx);
         }
@@ -181,8 +187,10 @@ impl Get {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let Some(Target::File(created, _)) = &file.target else {
-            return;
+        let created = match &file.target {
+            Some(Target::File(created, _)) => Some(created),
+            Some(Target::Sink(_)) => None,
+            None => return,
         };
         match (file.check, file.handle.as_deref()) {
             (Check::Due, Some(handle)) => {
@@ -203,14 +211,18 @@ impl Get {
                 }
             }
             (Check::Hash(_), _) => {
-                let created = std::sync::Arc::clone(created);
+                let Some(created) = created.map(std::sync::Arc::clone) else {
+                    return;
+                };
                 file.state = State::Hashing { size };
                 self.at_disk += 1;
                 let hash = move || Done::Hashed(created.hash());
                 cx.core.disk.run_on_thread((cx.job, key), 0, hash);
             }
             (Check::Again, Some(_)) => {
-                if let Err(error) = created.compare_all(size) {
+                if let Some(created) = created
+                    && let Err(error) = created.compare_all(size)
+                {
                     let error = created.fault(LocalAction::Write, error).into();
                     return self.fail_file(key, error, cx);
                 }

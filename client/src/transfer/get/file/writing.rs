@@ -17,7 +17,7 @@ use crate::{
         local::{Begin, Created, Finish, LocalAction, LocalFault, Tree},
         names::Identity,
         options::{Durability, Resume, Verify},
-        part::{self, Front},
+        part::{self, Front, is_same},
         ranges::{RANGE_LEN, Ranges, Span},
         report::Remarkable,
     },
@@ -112,6 +112,9 @@ impl Get {
                 self.plan.progress.add_bytes(believed);
             }
             return;
+        }
+        if options.verify != Verify::Size {
+            return; // what is compared is read in order, by one
         }
         if let (Hold::Alone(_), Some(attrs), Some(target)) = (&file.hold, file.attrs, &file.target)
             && is_for_several(&attrs)
@@ -305,6 +308,9 @@ impl Get {
                 self.on_hashed(key, hash, cx);
                 Ok(())
             }
+            Done::Compared(false) => Err(TransferError::Differs {
+                path: file.path.clone(),
+            }),
             Done::Named(Ok(())) => {
                 self.file_done(key);
                 Ok(())
@@ -412,12 +418,31 @@ impl GetFile {
             Some(Target::Sink(sink)) => {
                 let (sink, path) = (Arc::clone(sink), self.path.to_string());
                 let block = copy(run, len);
+                let compares = self.check == Check::Again;
                 cx.core.disk.run_on_thread((cx.job, key), len, move || {
                     let fault = |source| LocalFault {
-                        action: LocalAction::Write,
+                        action: if compares {
+                            LocalAction::Read
+                        } else {
+                            LocalAction::Write
+                        },
                         path: path.into(),
                         source,
                     };
+                    if compares {
+                        let read = |slot: &mut [u8], at| sink.read_at(at, slot);
+                        return match is_same(&block, offset, read) {
+                            Ok(true) => Done::Written {
+                                span,
+                                result: Ok(()),
+                            },
+                            Ok(false) => Done::Compared(false),
+                            Err(error) => Done::Written {
+                                span,
+                                result: Err(fault(error)),
+                            },
+                        };
+                    }
                     Done::Written {
                         span,
                         result: sink.write_at(offset, &block).map_err(fault),

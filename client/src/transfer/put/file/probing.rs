@@ -30,7 +30,7 @@ use crate::{
         error::TransferError,
         local::{self, Hash, LocalAction, LocalFault},
         options::Resume,
-        part::{self, TAIL_LEN},
+        part::{self, TAIL_LEN, is_same},
         put::{Item, Put, Undo},
         ranges::Ranges,
         report::Remarkable,
@@ -181,23 +181,6 @@ impl PutFile {
             });
         true
     }
-}
-
-/// Whether the source has these bytes at `offset`.
-fn is_same(
-    bytes: &[u8],
-    offset: u64,
-    read: impl Fn(&mut [u8], u64) -> std::io::Result<usize>,
-) -> std::io::Result<bool> {
-    let mut there = vec![0; bytes.len()];
-    let mut filled = 0;
-    while let Some(rest) = there.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match read(rest, offset.saturating_add(filled as u64))? {
-            0 => return Ok(false),
-            got => filled += got.min(rest.len()),
-        }
-    }
-    Ok(there == bytes)
 }
 
 impl Put {
@@ -573,26 +556,5 @@ impl PutFile {
     fn part_name(&self, n: u8) -> RemotePath {
         self.temporary_of(n)
             .unwrap_or_else(|| self.temporary.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_source_does_not_have_is_not_the_same() {
-        let source = |slot: &mut [u8], at: u64| {
-            // Three bytes at a time.
-            let at = usize::try_from(at).unwrap();
-            let rest = b"0123456789".get(at..).unwrap_or_default();
-            let len = rest.len().min(slot.len()).min(3);
-            slot[..len].copy_from_slice(&rest[..len]);
-            Ok(len)
-        };
-        assert!(is_same(b"23456", 2, source).unwrap());
-        assert!(!is_same(b"23457", 2, source).unwrap());
-        assert!(!is_same(b"89?", 8, source).unwrap());
-        assert!(is_same(b"", 50, source).unwrap());
     }
 }
