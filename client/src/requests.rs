@@ -113,6 +113,29 @@ struct Data {
     len: u32,
     /// The file it belongs to, if it does.
     file: Option<(Key, Key, u64)>,
+    /// Bytes of it that came.
+    came: u32,
+}
+
+impl Data {
+    /// What is left of a request that will not be answered: the bytes that came of it are written,
+    /// or are told of one by one.
+    fn rest_of(this: Option<&Self>, of: (Key, Key), what: What) -> What {
+        match (this, what) {
+            (
+                Some(Self {
+                    file: Some((job, item, start)),
+                    came,
+                    ..
+                }),
+                What::Read(mut ask, sent),
+            ) if (*job, *item) == of && *start == ask.span.offset => {
+                ask.span.split_to(*came);
+                What::Read(ask, sent)
+            }
+            _ => what,
+        }
+    }
 }
 
 /// A piece of a file, noted where it lies until the end of the turn.
@@ -352,12 +375,19 @@ impl Inner {
             }
             Owner::Job { .. } | Owner::Limits | Owner::Nobody { .. } => None,
         };
-        self.data = Some(Data { id, len, file });
+        self.data = Some(Data {
+            id,
+            len,
+            file,
+            came: 0,
+        });
         Ok(())
     }
 
     fn on_piece(&mut self, offset: u32, bytes: &[u8], end: usize) {
-        let Some(data) = self.data else { return };
+        let Some(data) = &mut self.data else { return };
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        data.came = offset.saturating_add(len);
         if let Some((job, item, start)) = data.file {
             let place = Place {
                 start: end.saturating_sub(bytes.len()),

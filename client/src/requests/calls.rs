@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{job::Job, misbehaved::PeerMisbehaved, table::Expect};
 use crate::{
-    quirks::Quirks,
+    quirks::{Quirk, Quirks},
     transfer::{disk::Speeds, pace::NEAR},
 };
 
@@ -80,6 +80,8 @@ pub(crate) enum Submission {
     Job(Box<dyn Job>),
     /// A transfer was given up: look for it.
     Look,
+    /// The server has a habit that was seen on another channel.
+    Habit(Quirk),
     /// Nobody holds a handle of the session any more.
     Goodbye,
 }
@@ -404,7 +406,7 @@ impl Submission {
                 }));
             }
             Self::Job(mut job) => job.on_ended(ended, None),
-            Self::Close(_) | Self::Look | Self::Goodbye => {}
+            Self::Close(_) | Self::Look | Self::Habit(_) | Self::Goodbye => {}
         }
     }
 }

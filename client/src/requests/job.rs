@@ -48,6 +48,15 @@ pub(crate) trait Job: Send {
     /// what was begun is begun again, one request at a time. Nothing that was asked will be answered.
     fn on_demoted(&mut self, cx: &mut Cx<'_>);
 
+    /// Whether others can go on with its work if the server stalls on this channel.
+    fn may_leave(&self) -> bool {
+        false
+    }
+
+    /// What was begun is given back ([`Job::on_demoted`]), and others go on with it: says its last
+    /// word, and asks for the handles to be closed.
+    fn leave(&mut self, cx: &mut Cx<'_>);
+
     /// The server stalled: gives up, leaving no trace where that is possible.
     fn on_stalled(&mut self, cx: &mut Cx<'_>);
 

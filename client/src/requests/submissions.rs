@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Inner, State,
+    Data, Inner, State,
     calls::{Ended, QueuedCall, Reply, Submission, Unanswered, WaitingCall, message_of},
-    job::{Answer, Cx},
+    job::{Answer, Cx, Job},
     link::Link,
     misbehaved::PeerMisbehaved,
+    slots::Key,
     table::{Entry, Owner, What},
 };
 use crate::transfer::ranges::Span;
@@ -40,6 +41,7 @@ impl Inner {
                     self.jobs.insert(job);
                 }
                 Submission::Look => {}
+                Submission::Habit(quirk) => self.core.learn(quirk),
                 Submission::Goodbye => self.leaving = true,
             }
         }
@@ -100,6 +102,10 @@ impl Inner {
     /// The server is silent: what waits is given up, and the channel kept for a second try.
     pub(super) fn on_stalled(&mut self, link: &mut dyn Link) {
         let is_demoted = self.core.on_stalled();
+        let keys = (0..self.jobs.span()).filter_map(|index| self.jobs.key_at(index));
+        let begins_anew = |job: &dyn Job| is_demoted || job.may_leave();
+        let jobs = keys.zip(self.jobs.iter().map(|job| begins_anew(&**job)));
+        let anew: Vec<Key> = jobs.filter_map(|(key, yes)| yes.then_some(key)).collect();
         for entry in self.core.table.iter_mut() {
             match &entry.owner {
                 Owner::Call(waiting) => {
@@ -108,14 +114,18 @@ impl Inner {
                         sent: true,
                     }));
                 }
-                Owner::Job { job, item, what } if is_demoted => {
+                Owner::Job { job, item, what } if anew.contains(job) => {
                     match *what {
                         What::Read(_, sent) => self.core.down.on_forgotten(sent),
                         What::Write { sent, .. } => self.core.up.on_forgotten(sent),
                         What::ReadDir { .. } | What::Step(_) => {}
                     }
-                    if let Some(job) = self.jobs.get_mut(*job) {
-                        job.on_lost(*item, *what);
+                    let key = *job;
+                    if let Some(job) = self.jobs.get_mut(key) {
+                        job.on_lost(
+                            *item,
+                            Data::rest_of(self.data.as_ref(), (key, *item), *what),
+                        );
                     }
                 }
                 Owner::Job { .. } | Owner::Limits | Owner::Nobody { .. } => continue,
@@ -146,8 +156,12 @@ impl Inner {
                 continue;
             };
             let mut cx = Cx::of(&**job, key, &mut self.core, link);
-            if is_demoted {
+            if anew.contains(&key) {
                 job.on_demoted(&mut cx);
+                if !is_demoted {
+                    job.leave(&mut cx);
+                    self.jobs.remove(key);
+                }
             } else {
                 job.on_stalled(&mut cx);
             }
@@ -163,7 +177,7 @@ impl Inner {
     pub(super) fn end(&mut self, ended: &Ended) {
         self.state = State::Over;
         self.core.stall.on_idle();
-        self.data = None;
+        let data = self.data.take();
         self.core.shared.end(ended);
         for note in std::mem::take(&mut self.notes) {
             if let Some(job) = self.jobs.get_mut(note.job) {
@@ -180,9 +194,13 @@ impl Inner {
                         sent: true,
                     }));
                 }
-                Owner::Job { job, item, what } => {
-                    if let Some(job) = self.jobs.get_mut(job) {
-                        job.on_lost(item, what);
+                Owner::Job {
+                    job: key,
+                    item,
+                    what,
+                } => {
+                    if let Some(job) = self.jobs.get_mut(key) {
+                        job.on_lost(item, Data::rest_of(data.as_ref(), (key, item), what));
                     }
                 }
                 Owner::Limits | Owner::Nobody { .. } => {}

@@ -220,10 +220,12 @@ impl Download {
         Ok(())
     }
 
-    /// Takes back a READ that could not be sent.
+    /// Takes back a READ that could not be sent, or what is left of one that is not answered.
     pub(crate) fn on_unsent(&mut self, ask: Ask) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.retry.push(ask);
+        if ask.span.len > 0 {
+            self.retry.push(ask);
+        }
     }
 
     /// Takes back bytes that came and were lost before they were written.

@@ -583,6 +583,17 @@ impl Job for Get {
         self.limited_until
     }
 
+    fn may_leave(&self) -> bool {
+        self.plan.may_go_on(self.id, &Ended::Stalled)
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        // What is not taken is closed with the channel.
+        self.close_handles(cx);
+        let error = TransferError::ended(&Ended::Stalled, error::Outcome::NotDone);
+        self.plan.leave(self.id, error);
+    }
+
     fn on_demoted(&mut self, _: &mut Cx<'_>) {
         for item in self.items.drain() {
             match item {

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Failure, Kind,
     connect::Origin,
+    quirks::Quirk,
     requests::calls::{Shared, Submission},
     session::Session,
     sftp::Sftp,
@@ -78,6 +79,7 @@ impl<W: Work> Outcome<W> {
         let further = origin.is_some_and(|origin| origin.further().is_some());
         let again = origin.is_some_and(|origin| origin.again().is_some());
         self.plan.set_second_chance(again);
+        self.plan.set_other_channels();
         self.opener = Some(Opener {
             crew: Crew::new(W::DIRECTION, streams, further),
             session: session.clone(),
@@ -155,6 +157,14 @@ impl Opener {
                         if let Some(session) = sftp.session() {
                             self.session = session.clone();
                         }
+                        if let Some(habits) = plan.stalled()
+                            && habits.has(Quirk::OneRequest)
+                            && !bears_many(self.session.peer_identification())
+                        {
+                            // That was perhaps why, and would be again.
+                            let habit = Submission::Habit(Quirk::OneRequest);
+                            sftp.shared().submit(habit);
+                        }
                         self.crew.on_made_anew();
                         add_worker(plan, options, &sftp.shared().clone(), Some(sftp));
                     }
@@ -174,6 +184,11 @@ impl Opener {
             self.fruitless = 0;
         } else {
             self.fruitless += 1;
+        }
+        if plan.stalled().is_some() && !self.session.is_closed() {
+            // The connection may be well: another channel of it.
+            self.anew = Some(Box::pin(sftp_of(self.session.clone())));
+            return true;
         }
         let again = self.session.origin().and_then(|origin| origin.again());
         let Some(again) = again.filter(|_| self.fruitless < FRUITLESS_MAX).cloned() else {

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     progress::Progress,
+    quirks::Quirks,
     requests::{
         calls::{Ended, Shared, Submission},
         job::Job,
@@ -46,6 +47,8 @@ pub(crate) const ENTRIES_MAX: u64 = if cfg!(test) { 20_000 } else { 10_000_000 }
 const WAITING_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 /// What each of them is counted as beside its path.
 const WAITING_EACH: usize = 256;
+/// Channels that stall with nobody else at work, until a plan ends with the next.
+const STALLS_MAX: u32 = 8;
 /// Directories below each other.
 pub(crate) const DEPTH_MAX: u8 = 64;
 
@@ -136,6 +139,13 @@ struct State<W: Work> {
     waker: Option<Waker>,
     /// Whether a lost connection can be made anew.
     has_second_chance: bool,
+    /// Whether another channel can be opened in place of one that stalled.
+    has_other_channels: bool,
+    /// Channels that stalled when no other was there, and what was moved when the last one did.
+    stalls: u32,
+    moved_at_stall: u64,
+    /// What the server was seen to do, on the last channel that stalled.
+    habits: Quirks,
     /// How the last connection was lost.
     lost: Option<TransferError>,
     facts: Facts,
@@ -203,6 +213,10 @@ impl<W: Work> Plan<W> {
                 finished: false,
                 waker: None,
                 has_second_chance: false,
+                has_other_channels: false,
+                stalls: 0,
+                moved_at_stall: 0,
+                habits: Quirks::default(),
                 lost: None,
                 facts: Facts::default(),
                 is_paused: false,
@@ -455,7 +469,22 @@ impl<W: Work> Plan<W> {
     pub(crate) fn may_go_on(&self, id: u32, ended: &Ended) -> bool {
         let state = self.lock();
         let others = state.members.iter().any(|member| member.id != id);
-        !self.is_over() && matches!(ended, Ended::Closed(_)) && (others || state.has_second_chance)
+        let is_possible = match ended {
+            Ended::Closed(_) => others || state.has_second_chance,
+            // A server that answers nothing at all would not answer on another channel either.
+            Ended::Stalled => {
+                let has_moved = self.moved() > state.moved_at_stall && state.stalls < STALLS_MAX;
+                others || state.has_other_channels && has_moved
+            }
+            Ended::Misbehaved(_) => false,
+        };
+        is_possible && !self.is_over()
+    }
+
+    /// What grows as long as the plan gets on.
+    fn moved(&self) -> u64 {
+        let files = self.progress.files_done();
+        self.progress.bytes_done().saturating_add(files)
     }
 
     /// Whether a listing may have to be begun again.
@@ -468,8 +497,20 @@ impl<W: Work> Plan<W> {
     /// stopped.
     pub(crate) fn leave(&self, id: u32, error: TransferError) {
         let mut state = self.lock();
+        let mut has_second_chance = state.has_second_chance;
+        if matches!(error, TransferError::TimedOut { .. }) {
+            has_second_chance |= state.has_other_channels;
+            let left = state.members.iter().find(|member| member.id == id);
+            if let Some(habits) = left.map(|left| left.shared.server_now().quirks) {
+                state.habits = habits;
+            }
+            if state.members.len() == 1 {
+                state.stalls += 1;
+                state.moved_at_stall = self.moved();
+            }
+        }
         state.members.retain(|member| member.id != id);
-        if state.members.is_empty() && (self.is_over() || !state.has_second_chance) {
+        if state.members.is_empty() && (self.is_over() || !has_second_chance) {
             if state.fatal.is_none() && !self.is_over() {
                 state.fatal = Some(error);
             }
@@ -497,6 +538,18 @@ impl<W: Work> Plan<W> {
     /// A lost connection can be made anew, or not.
     pub(crate) fn set_second_chance(&self, yes: bool) {
         self.lock().has_second_chance = yes;
+    }
+
+    /// Other channels can be opened.
+    pub(crate) fn set_other_channels(&self) {
+        self.lock().has_other_channels = true;
+    }
+
+    /// What the server was seen to do, if the last of its channels stalled and was left.
+    pub(crate) fn stalled(&self) -> Option<Quirks> {
+        let state = self.lock();
+        let is_stalled = matches!(state.lost, Some(TransferError::TimedOut { .. }));
+        is_stalled.then_some(state.habits)
     }
 
     /// There is no other connection to be had: the plan ends as the last one ended.

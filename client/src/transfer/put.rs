@@ -495,6 +495,24 @@ impl Job for Put {
         self.limited_until
     }
 
+    fn may_leave(&self) -> bool {
+        self.plan.may_go_on(self.id, &Ended::Stalled)
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        for undo in std::mem::take(&mut self.undoing) {
+            match undo {
+                Undo::Close(handle) => {
+                    // What is not taken is closed with the channel.
+                    let _ = cx.close_file(&handle);
+                }
+                Undo::Remove(path) => self.plan.add_leftover(path),
+            }
+        }
+        let error = TransferError::ended(&Ended::Stalled, error::Outcome::NotDone);
+        self.plan.leave(self.id, error);
+    }
+
     fn on_demoted(&mut self, _: &mut Cx<'_>) {
         for item in self.items.drain() {
             match item {

@@ -11,7 +11,7 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    Control, Failure, GetOptions, Kind, PutOptions, Report, TransferError,
+    Control, Failure, GetOptions, Kind, Progress, PutOptions, Report, TransferError,
     transfer::{get, outcome::Outcome, plan::Work, put},
 };
 
@@ -151,7 +151,8 @@ proptest! {
             server.file(&format!("/t/sub/{n}"), content(n * 900, n));
         }
         team.nodes = server.nodes.clone();
-        let options = GetOptions::new().recursive(true);
+        let progress = Arc::new(Progress::new());
+        let options = GetOptions::new().recursive(true).progress(Arc::clone(&progress));
         let shared = team.sims[0].sftp.shared().clone();
         let local = dir.path().join("t");
         let mut outcome = get::start_to_path(&shared, "/t".into(), local.clone(), options);
@@ -160,6 +161,9 @@ proptest! {
         }
         let report = team.run(&mut outcome, losses(cuts)).unwrap();
         prop_assert_eq!((report.files, report.directories), (1 + small as u64, 2));
+        // Nothing is counted twice, whatever came twice.
+        prop_assert_eq!(progress.files_done(), report.files);
+        prop_assert_eq!((progress.bytes_done(), progress.bytes_total()), (report.bytes, report.bytes));
         prop_assert!(fs::read(local.join("large")).unwrap() == content(large, 1));
         for n in 0..small {
             let found = fs::read(local.join(format!("sub/{n}"))).unwrap();
@@ -184,7 +188,8 @@ proptest! {
         let mut habits = Habits { shuffle, ..Habits::default() };
         habits.extensions.retain(|&name| posix || name != ExtensionName::PosixRename);
         let mut team = Team::new(habits, seed);
-        let options = PutOptions::new().recursive(true);
+        let progress = Arc::new(Progress::new());
+        let options = PutOptions::new().recursive(true).progress(Arc::clone(&progress));
         let shared = team.sims[0].sftp.shared().clone();
         let mut outcome =
             put::start_from_path(&shared, dir.path().to_owned(), "/t".into(), options);
@@ -193,6 +198,8 @@ proptest! {
         }
         let report = team.run(&mut outcome, losses(cuts)).unwrap();
         prop_assert_eq!((report.files, report.directories), (1 + small as u64, 2));
+        prop_assert_eq!(progress.files_done(), report.files);
+        prop_assert_eq!((progress.bytes_done(), progress.bytes_total()), (report.bytes, report.bytes));
         let mut expected = BTreeMap::from([
             (b"/".to_vec(), None),
             (b"/t".to_vec(), None),
@@ -404,4 +411,101 @@ fn a_transfer_whose_connection_is_being_made_anew_is_cancelled_at_once() {
     assert_eq!(error.kind(), Kind::Cancelled, "{error}");
     drop(down);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Time passes until the channels that wait for their server have waited too long.
+fn stall(team: &mut Team) {
+    team.settle();
+    for sim in &mut team.sims {
+        sim.pass_time(std::time::Duration::from_secs(61));
+    }
+}
+
+#[test]
+fn a_channel_that_stalls_leaves_its_work_to_the_others() {
+    for way in ["down", "up"] {
+        for seed in 0..4 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut team = Team::new(Habits::default(), seed);
+            let shared = team.sims[0].sftp.shared().clone();
+            let whole = content(6_000_000, 3);
+            fs::write(dir.path().join("a"), &whole).unwrap();
+            team.sims[0].server.file("/a", whole.clone());
+            team.nodes = team.sims[0].server.nodes.clone();
+            let begun = content(9_000, 1);
+            let small = (0..60).map(|n| format!("{n}"));
+            let run = |team: &mut Team, silent: PacketType| {
+                // The others answer; this one says nothing from here on.
+                team.sims[1].server.habits.silent_from = Some((silent, 3));
+                team.sims[1].server.habits.silent_for_good = true;
+            };
+            if way == "down" {
+                for name in small {
+                    team.nodes.insert(
+                        format!("/{name}").into_bytes(),
+                        Node::File {
+                            data: begun.clone(),
+                            times: None,
+                            mode: 0o644,
+                        },
+                    );
+                }
+                let local = dir.path().join("copy");
+                let options = GetOptions::new().recursive(true);
+                let mut down = get::start_to_path(&shared, "/".into(), local.clone(), options);
+                team.grow(&down);
+                team.grow(&down);
+                run(&mut team, PacketType::READ);
+                let report = finish(&mut team, &mut down);
+                assert_eq!((report.files, report.failed_count), (61, 0));
+                assert!(fs::read(local.join("a")).unwrap() == whole);
+                for n in 0..60 {
+                    assert!(fs::read(local.join(n.to_string())).unwrap() == begun);
+                }
+                assert_eq!(fs::read_dir(&local).unwrap().count(), 61);
+            } else {
+                let from = dir.path().join("from");
+                fs::create_dir(&from).unwrap();
+                fs::rename(dir.path().join("a"), from.join("a")).unwrap();
+                for name in small {
+                    fs::write(from.join(name), &begun).unwrap();
+                }
+                let options = PutOptions::new().recursive(true);
+                let mut up = put::start_from_path(&shared, from, "/t".into(), options);
+                team.grow(&up);
+                team.grow(&up);
+                run(&mut team, PacketType::WRITE);
+                let report = finish(&mut team, &mut up);
+                assert_eq!((report.files, report.failed_count), (61, 0));
+                let data = |path: &str| match team.nodes.get(path.as_bytes()) {
+                    Some(Node::File { data, .. }) => data.clone(),
+                    _ => panic!("{path} is not there"),
+                };
+                assert!(data("/t/a") == whole);
+                for n in 0..60 {
+                    assert!(data(&format!("/t/{n}")) == begun);
+                }
+                // The root, what was there, the directory, and the files: nothing else.
+                assert_eq!(team.nodes.len(), 3 + 61, "{:?}", team.nodes.keys());
+            }
+        }
+    }
+}
+
+/// Turns until it is done; channels whose server is silent wait too long when nothing else happens.
+fn finish<W: Work>(team: &mut Team, outcome: &mut Outcome<W>) -> Report {
+    let (mut idle, mut stalls) = (0, 0);
+    for _ in 0..100_000 {
+        if let Some(result) = poll(Pin::new(&mut *outcome)) {
+            assert!(stalls > 0, "nothing stalled");
+            return result.unwrap();
+        }
+        idle = if team.turn() { 0 } else { idle + 1 };
+        if idle > 10 {
+            stall(team);
+            (idle, stalls) = (0, stalls + 1);
+            assert!(stalls < 5, "nothing happens any more");
+        }
+    }
+    panic!("no end in sight");
 }
