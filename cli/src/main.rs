@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     shield::raise();
     let line = Line::parse();
+    allow_open_files();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -53,6 +54,18 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(line.command));
     runtime.shutdown_timeout(END_TIMEOUT);
     exit::report(result)
+}
+
+/// Lets as many files be open as the system allows: many small ones are under way at a time.
+fn allow_open_files() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let current = limit.maximum;
+        // Without it there are fewer at a time.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+    }
 }
 
 /// Does what the command says. Transfers and the server end in good order when they are

@@ -13,16 +13,16 @@ pub(crate) mod user_files;
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_source, owner_of,
-    read_slots, remote_name, set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_files_max, open_source,
+    owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_source, owner_of,
-    read_slots, remote_name, set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_files_max, open_source,
+    owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 use std::{

@@ -210,6 +210,11 @@ impl Dir {
     }
 }
 
+/// Files that this process may have open: what is always allowed.
+pub(crate) const fn open_files_max() -> usize {
+    1024
+}
+
 /// Whether an error about what a link leads to says that there is nothing.
 pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
     matches!(

@@ -252,6 +252,12 @@ impl Dir {
     }
 }
 
+/// Files that this process may have open.
+pub(crate) fn open_files_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    usize::try_from(limit.current.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
+}
+
 /// Whether an error about what a link leads to says that there is nothing.
 pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
     use rustix::io::Errno;

@@ -35,7 +35,7 @@ use super::{
     sink::Source,
 };
 use crate::{
-    error,
+    error, platform,
     requests::{
         calls::{Ended, Shared},
         job::{Answer, Cx, Job, Progress},
@@ -47,7 +47,13 @@ use crate::{
 
 /// Files under way at a time on a short path, and on a long one.
 const FILES_MAX: usize = 128;
-const FILES_MAX_FAR: usize = 512;
+const FILES_MAX_FAR: usize = 1024;
+/// Round trips of a small file on a long path, in one of which its bytes are sent: a look at the
+/// name, open, write and close, rename.
+const STAGES_FAR: u64 = 4;
+/// Bytes of small files in flight at most: with twice as many inside it, sshd needed twice the
+/// processor time for each.
+const SMALL_IN_FLIGHT_MAX: usize = 1024 * 1024;
 /// Directories under way at a time.
 const DIRS_MAX: usize = 8;
 /// WRITEs in a row for one file before the next has its turn.
@@ -95,6 +101,7 @@ impl Work for Up {
             limited_until: None,
             items: Slots::new(),
             files: 0,
+            handles: 0,
             dirs: 0,
             turn: 0,
             undoing: VecDeque::new(),
@@ -119,6 +126,8 @@ pub(crate) struct Put {
     items: Slots<Item>,
     /// Files and directories under way.
     files: usize,
+    /// Files that are open on the server, or asked to be.
+    handles: usize,
     dirs: usize,
     /// The slot whose turn it is to send.
     turn: usize,
@@ -162,6 +171,20 @@ pub(crate) struct FileTask {
     path: RemotePath,
     /// A temporary file of an earlier connection, to be removed first.
     stale: Option<RemotePath>,
+    /// This transfer made its directory: nothing has its name there.
+    is_dir_new: bool,
+}
+
+impl FileTask {
+    /// A file of which nothing was done yet.
+    const fn new(from: From, path: RemotePath) -> Self {
+        Self {
+            from,
+            path,
+            stale: None,
+            is_dir_new: false,
+        }
+    }
 }
 
 /// Starts the upload of `local` to `path`, and returns what to wait for.
@@ -186,8 +209,7 @@ pub(crate) fn start_all(
             plan.add_dir(DirTask::named(local, path));
         } else {
             let from = From::File(SourceFile::Named(local));
-            let stale = None;
-            plan.add_file(FileTask { from, path, stale }, 0);
+            plan.add_file(FileTask::new(from, path), 0);
         }
     }
     Outcome::start(plan, options, shared)
@@ -212,11 +234,7 @@ pub(crate) fn start_found(
     for found in found {
         match found {
             Found::File(source, path, size) => {
-                let task = FileTask {
-                    from: From::File(source),
-                    path,
-                    stale: None,
-                };
+                let task = FileTask::new(From::File(source), path);
                 plan.add_file(task, size);
             }
             Found::Link(local, target, path) => {
@@ -242,11 +260,7 @@ pub(crate) fn start_from_source(
     let plan = options.plan();
     let size = source.size();
     plan.add_file(
-        FileTask {
-            from: From::Source(source, size),
-            path,
-            stale: None,
-        },
+        FileTask::new(From::Source(source, size), path),
         size.unwrap_or(0),
     );
     Outcome::start(plan, options, shared)
@@ -256,11 +270,16 @@ impl Put {
     /// Begins files as long as the bytes they hold do not fill the budget.
     fn begin_files(&mut self, cx: &mut Cx<'_>) {
         let far = cx.core.up.min_rtt().is_some_and(|rtt| rtt >= FAR);
-        let files_max = cx
-            .core
-            .open_max(if far { FILES_MAX_FAR } else { FILES_MAX });
+        // Each holds a local file open, and only some of them one of the server's.
+        let files_max = match far {
+            _ if cx.core.open_max(2) < 2 => 1,
+            true => FILES_MAX_FAR.min(platform::open_files_max() / 2),
+            false => FILES_MAX,
+        };
         let files_max = cx.core.turn.share_of(files_max);
+        let stages = if far { STAGES_FAR } else { 1 };
         let budget = cx.core.turn.share_of(cx.core.up.budget()) as u64;
+        let budget = budget.saturating_mul(stages);
         let left = self.files().map(|file| file.left_to_send());
         // Sizes are the other side's: together they need not fit into a number.
         let mut backlog = left.fold(0, u64::saturating_add);
@@ -294,6 +313,7 @@ impl Put {
 
     /// Moves every file and directory on as far as it goes.
     fn advance(&mut self, cx: &mut Cx<'_>) {
+        self.handles = self.files().filter(|file| file.has_handle()).count();
         for index in 0..self.items.span() {
             let Some(key) = self.items.key_at(index) else {
                 continue;
@@ -305,6 +325,10 @@ impl Put {
                 Some(Item::Removing(_)) | None => {}
             }
         }
+    }
+
+    fn is_small(&mut self, key: Key) -> bool {
+        matches!(self.items.get_mut(key), Some(Item::File(file)) if file.is_small())
     }
 
     /// Sends data, file by file in turn, as long as budget and room last.
@@ -323,6 +347,9 @@ impl Put {
                     if cx.core.up.available() == 0 {
                         cx.core.up.on_limited();
                         return;
+                    }
+                    if cx.core.up.in_flight() >= SMALL_IN_FLIGHT_MAX && self.is_small(key) {
+                        break;
                     }
                     let before = cx.core.turn.sent();
                     let sending = self.write_once(key, cx);

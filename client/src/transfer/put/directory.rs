@@ -84,9 +84,13 @@ enum State {
     LookingAsked {
         status: StatusCode,
     },
-    /// The local directory is to be listed.
-    There,
-    Listing,
+    /// The local directory is to be listed; the remote one was made for it, or was there.
+    There {
+        is_new: bool,
+    },
+    Listing {
+        is_new: bool,
+    },
 }
 
 impl Put {
@@ -144,13 +148,13 @@ impl Put {
                     dir.state = State::LookingAsked { status };
                 }
             }
-            (State::There, Root::Found(tree)) => {
+            (&State::There { is_new }, Root::Found(tree)) => {
                 let (tree, links) = (Arc::clone(tree), self.options.links);
                 self.at_disk += 1;
                 cx.core
                     .disk
                     .run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list(links)));
-                dir.state = State::Listing;
+                dir.state = State::Listing { is_new };
             }
             _ => {}
         }
@@ -175,7 +179,7 @@ impl Put {
         };
         match (what, answer, &dir.state) {
             (What::Step(Step::MakeDir), Answer::Status(StatusCode::OK, _), _) => {
-                dir.state = State::There;
+                dir.state = State::There { is_new: true };
             }
             // Version 3 has no status for a name that is taken; some servers check permissions
             // first.
@@ -184,7 +188,7 @@ impl Put {
             }
             (What::Step(Step::Stat), Answer::Attrs(attrs), &State::LookingAsked { status }) => {
                 if matches!(attrs.file_type(), FileType::Directory | FileType::Unknown) {
-                    dir.state = State::There;
+                    dir.state = State::There { is_new: false };
                 } else {
                     let error = refused(&dir.path, status, b"something else has its name");
                     self.fail_dir(key, error, cx);
@@ -238,14 +242,7 @@ impl Put {
                 self.dirs -= 1;
                 if let Root::Named(local) = dir.from {
                     let from = From::File(SourceFile::Named(local));
-                    self.plan.add_file(
-                        FileTask {
-                            from,
-                            path: dir.path,
-                            stale: None,
-                        },
-                        0,
-                    );
+                    self.plan.add_file(FileTask::new(from, dir.path), 0);
                 }
             }
             Done::Listed(Ok(entries)) => {
@@ -254,13 +251,15 @@ impl Put {
                 };
                 self.dirs -= 1;
                 self.plan.report(|report| report.directories += 1);
+                let is_new = matches!(dir.state, State::Listing { is_new: true });
                 if let Root::Found(tree) = &dir.from {
+                    let at = (&dir.path, is_new);
                     for entry in entries {
                         if let Err(limit) = self.plan.count_entry() {
                             let path = dir.path.clone();
                             return self.stop(Some(TransferError::TooMuch { path, limit }), cx);
                         }
-                        self.on_entry(tree, &dir.path, dir.depth + 1, entry);
+                        self.on_entry(tree, at, dir.depth + 1, entry);
                     }
                 }
             }
@@ -272,7 +271,14 @@ impl Put {
         }
     }
 
-    fn on_entry(&mut self, tree: &Arc<Tree>, above: &RemotePath, depth: u8, entry: LocalEntry) {
+    /// Takes an entry of a directory that goes to `above`, which may have been made for it.
+    fn on_entry(
+        &mut self,
+        tree: &Arc<Tree>,
+        (above, is_new): (&RemotePath, bool),
+        depth: u8,
+        entry: LocalEntry,
+    ) {
         let place = Place::Local(tree.path().join(&entry.name));
         let Some(name) = platform::remote_name(&entry.name) else {
             let fault = NameFault::NotHere;
@@ -352,9 +358,11 @@ impl Put {
                     true => SourceFile::Linked(Arc::clone(tree), local),
                     false => SourceFile::Found(Arc::clone(tree), local),
                 });
-                let stale = None;
-                self.plan
-                    .add_file(FileTask { from, path, stale }, metadata.len());
+                let task = FileTask {
+                    is_dir_new: is_new,
+                    ..FileTask::new(from, path)
+                };
+                self.plan.add_file(task, metadata.len());
             }
             file_type => self.plan.report(|report| report.skip(place, file_type)),
         }

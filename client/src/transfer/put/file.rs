@@ -68,6 +68,8 @@ pub(super) struct PutFile {
     has_left: bool,
     /// A temporary file of an earlier connection, to be removed first.
     stale: Option<RemotePath>,
+    /// Nothing has its name: its directory was made by this transfer.
+    is_dir_new: bool,
     upload: Option<Upload>,
     /// Data that a thread read.
     block: Option<Block>,
@@ -197,6 +199,7 @@ impl PutFile {
             hold: Hold::Alone(Ranges::new(None)),
             has_left: false,
             stale: task.stale,
+            is_dir_new: task.is_dir_new,
             upload: None,
             block: None,
             reading: 0,
@@ -242,6 +245,16 @@ impl PutFile {
             }
             _ => 0,
         }
+    }
+
+    /// Whether it is open on the server, or is to be.
+    pub(super) const fn has_handle(&self) -> bool {
+        self.handle.is_some() || matches!(self.state, State::Asked | State::JoiningAsked)
+    }
+
+    /// Whether all of it is one message or two.
+    pub(super) fn is_small(&self) -> bool {
+        self.announced().is_some_and(|size| size <= SIZE_GUESS)
     }
 
     /// Whether its last step may be done without anybody knowing.

@@ -23,7 +23,7 @@ use crate::{
         names::{self, Identity},
         options::{Durability, Overwrite},
         part::Front,
-        put::{Item, Put, joint::Joint},
+        put::{FILES_MAX_FAR, Item, Put, joint::Joint},
         ranges::{RANGE_LEN_UP, Ranges},
         upload::Upload,
     },
@@ -127,12 +127,19 @@ impl Put {
         if let Err(error) = file.name_temporary() {
             return self.fail_file(key, error, cx);
         }
+        if file.is_dir_new && self.options.overwrite == Overwrite::Replace {
+            file.state = State::Creating;
+            return;
+        }
         if cx.can_ask() && cx.look(key, file.path.as_bytes()).is_ok() {
             file.state = State::Looking;
         }
     }
 
     pub(super) fn create(&mut self, key: Key, cx: &mut Cx<'_>) {
+        if self.handles >= cx.core.open_max(FILES_MAX_FAR) {
+            return;
+        }
         let overwrite = self.options.overwrite;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
@@ -163,6 +170,7 @@ impl Put {
                 .is_ok()
         {
             file.state = State::Asked;
+            self.handles += 1;
         }
     }
 

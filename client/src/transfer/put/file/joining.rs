@@ -29,11 +29,8 @@ use crate::{
 impl PutFile {
     /// A file that was begun by somebody else; a hand of it was taken.
     pub(in crate::transfer::put) fn for_joint(joint: Arc<Joint>) -> Self {
-        let mut file = Self::new(FileTask {
-            from: joint.from.clone(),
-            path: joint.path.clone(),
-            stale: None,
-        });
+        let task = FileTask::new(joint.from.clone(), joint.path.clone());
+        let mut file = Self::new(task);
         file.opened.clone_from(&joint.opened);
         file.temporary = joint.temporary.clone();
         file.created = true;
@@ -70,9 +67,8 @@ impl PutFile {
     /// As it is begun anew, with what is to be removed before.
     pub(super) fn into_task(self, stale: Option<RemotePath>) -> FileTask {
         FileTask {
-            from: self.from,
-            path: self.path,
             stale,
+            ..FileTask::new(self.from, self.path)
         }
     }
 
