@@ -131,6 +131,62 @@ fn a_tree_arrives_whole_with_its_times() {
 }
 
 #[test]
+fn names_in_a_directory_that_was_made_for_them_are_not_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..30 {
+        fs::write(dir.path().join(format!("f{n}")), content(n)).unwrap();
+    }
+    let asked = |there: bool, options: PutOptions| {
+        let mut sim = Sim::new(Habits::default(), 1);
+        sim.settle();
+        if there {
+            sim.server.dir("/t");
+            sim.server.file("/t/f7", b"old".to_vec());
+        }
+        let sftp = sim.sftp.clone();
+        let put = sftp.put(dir.path(), "/t", options.recursive(true));
+        let files = match sim.run(put) {
+            Ok(report) => report.files,
+            Err(TransferError::Incomplete { report }) => report.files,
+            Err(error) => panic!("{error}"),
+        };
+        let kept = sim.server.data("/t/f7") == Some(b"old");
+        assert_eq!(files, 30 - u64::from(kept));
+        (sim.server.asked(PacketType::LSTAT), kept)
+    };
+    assert_eq!(asked(false, PutOptions::new()), (0, false));
+    assert_eq!(asked(true, PutOptions::new()), (30, false));
+    // Who wants nothing replaced has every name looked at.
+    let never = PutOptions::new().overwrite(Overwrite::Never);
+    assert_eq!(asked(false, never.clone()), (30, false));
+    assert_eq!(asked(true, never), (30, true));
+}
+
+#[test]
+fn handles_are_as_few_as_the_server_has_and_files_under_way_are_more() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..300 {
+        fs::write(dir.path().join(format!("f{n}")), content(4096)).unwrap();
+    }
+    for handles in [0, 20] {
+        let mut habits = Habits::default();
+        habits.limits.open_handles = handles;
+        let mut sim = Sim::new(habits, 1);
+        sim.settle();
+        let sftp = sim.sftp.clone();
+        let options = PutOptions::new().recursive(true);
+        assert_eq!(
+            sim.run(sftp.put(dir.path(), "/t", options)).unwrap().files,
+            300
+        );
+        match handles {
+            0 => assert!(sim.server.open_peak > 20, "{}", sim.server.open_peak),
+            _ => assert!(sim.server.open_peak <= 10, "{}", sim.server.open_peak),
+        }
+    }
+}
+
+#[test]
 fn every_failed_write_fails_the_file_and_leaves_nothing() {
     for nth in 1..=64 {
         let dir = tempfile::tempdir().unwrap();

@@ -271,6 +271,8 @@ fn a_server_without_lstat_is_asked_by_stat() {
         ..Habits::default()
     };
     let mut sim = sim_of(UNKNOWN, habits);
+    // What is there already is looked at.
+    sim.server.dir("/up");
     assert_uploaded(&mut sim, dir.path());
     assert!(has(&sim, Quirk::NoLstat));
     let asked = sim.server.asked(PacketType::LSTAT);
