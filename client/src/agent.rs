@@ -1,7 +1,7 @@
 //! An ssh-agent as a client uses it: which keys are there, and signatures with them.
 //!
 //! [`message`] is the protocol, bytes to values; here is the thin part that has a stream. An agent is
-//! asked to list and to sign and nothing else: keys are neither added nor removed, and an agent is
+//! asked to list and to sign, is told for which server, and nothing else: keys are neither added nor removed, and an agent is
 //! never forwarded to a server. What it signs is verified before it is used. On Unix the agent is a
 //! socket; elsewhere a stream to it, such as a named pipe, is the caller's to open
 //! ([`Agent::over`]).
@@ -16,11 +16,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ketch_keys::{PublicKey, SignatureAlgorithm};
+use ketch_transport::info::HostProof;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::{Failure, Kind};
-use message::{BadReply, Frames, Request, SignFlags, decode_identities, decode_signature};
+use message::{
+    BadReply, Frames, Request, SignFlags, decode_bound, decode_identities, decode_signature,
+};
 
 /// How long an agent may take to list its keys: nobody is asked.
 pub const LIST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,6 +100,22 @@ impl Agent {
             frames: Frames::default(),
             is_asked: false,
         }
+    }
+
+    /// Tells it for which server it will be asked to sign, with the proof of that: an agent may hold
+    /// keys for some servers alone, and lists them then. Call it before anything else.
+    ///
+    /// # Errors
+    /// [`AgentError`]; [`AgentError::Refused`] also from an agent that does not know of this, which
+    /// is no reason not to go on.
+    pub async fn bind(&mut self, proof: &HostProof) -> Result<(), AgentError> {
+        let request = Request::Bind {
+            host_key: proof.host_key.as_blob(),
+            session_id: &proof.session_id,
+            signature: &proof.signature,
+        };
+        let reply = self.ask(&request, LIST_TIMEOUT).await?;
+        Ok(decode_bound(&reply)?)
     }
 
     /// The keys that it has, in its order, without those of types that are not known here.

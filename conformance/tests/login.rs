@@ -116,7 +116,8 @@ impl SshAgent {
             .spawn()
             .expect("ssh-agent runs: install openssh-client (scripts/test does it)");
         for _ in 0..2_000 {
-            if socket.exists() {
+            // It is there before somebody listens.
+            if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -344,4 +345,32 @@ async fn sftp_takes_two_steps_at_our_server() {
     let option = |path: &PathBuf| format!("IdentityFile={}", path.display());
     assert!(!sftp_logs_in(port, vec![option(&keys[0])]).await);
     assert!(sftp_logs_in(port, keys.iter().map(option).collect()).await);
+}
+
+/// `ssh-add -h`: the agent signs for the servers that it was told of, and for no others.
+#[tokio::test]
+async fn keys_that_the_agent_holds_for_one_server_log_in_there_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = keygen(dir.path(), "key", TYPES[0], "");
+    let server = sshd(dir.path(), &[&key], &[]);
+    let known = dir.path().join("known");
+    let host_key = server.host_key().public_key().to_owned();
+    let other = fs::read_to_string(beside(&key, ".pub")).unwrap();
+    fs::write(&known, format!("here {host_key}\nelsewhere {other}")).unwrap();
+    for (named, lets_in) in [("here", true), ("elsewhere", false)] {
+        let own = dir.path().join(format!("agent-{lets_in}"));
+        fs::create_dir(&own).unwrap();
+        let agent = SshAgent::start(&own);
+        let args = [
+            "-q",
+            "-h",
+            named,
+            "-H",
+            known.to_str().unwrap(),
+            key.to_str().unwrap(),
+        ];
+        run("ssh-add", &args, &[("SSH_AUTH_SOCK", &agent.socket)]);
+        let outcome = client(&server).agent(agent.path()).connect().await;
+        assert_eq!(outcome.is_ok(), lets_in, "{named}: {outcome:?}");
+    }
 }

@@ -22,7 +22,7 @@ use crate::crypto::Random;
 use crate::error::{ConnectionError, PeerMisbehaved};
 use crate::event::Event;
 use crate::handshake::{self, Handshake, Side, Step};
-use crate::info::{Algorithms, ConnectionInfo, Traffic};
+use crate::info::{Algorithms, ConnectionInfo, HostProof, Traffic};
 use crate::keeper::Keeper;
 use crate::message::number;
 use crate::message::transport::{Disconnect, DisconnectReason, ExtInfo, Unimplemented};
@@ -389,6 +389,17 @@ impl Connection {
         }
     }
 
+    /// Client: with what the host proved itself, once its key was accepted.
+    #[must_use]
+    pub fn host_proof(&self) -> Option<HostProof> {
+        self.handshake.host_proof()
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn rsa_proofs(&self) -> ketch_keys::SignatureAlgorithm {
+        self.handshake.rsa_proofs()
+    }
+
     /// For logs.
     pub(crate) const fn role_name(&self) -> &'static str {
         if self.is_client() { "client" } else { "server" }
@@ -463,6 +474,7 @@ impl Connection {
                 if let Some(session_id) = self.handshake.session_id() {
                     self.mux.set_session_id(session_id.as_bytes());
                 }
+                self.mux.set_rsa_proofs(self.handshake.rsa_proofs());
                 if let Auth::Client(auth) = &mut self.auth {
                     auth.start();
                 }

@@ -25,6 +25,7 @@ use crate::crypto::derive::{Agreed, Direction, ExchangeHash, GroupTranscript, Tr
 use crate::crypto::kex::{ClientShare, Group, TESTED_BITS_MAX, UnsafeGroup, respond};
 use crate::crypto::{Random, kex};
 use crate::error::{ConnectionError, PeerMisbehaved};
+use crate::info::HostProof;
 use crate::message::kex::{ClientPublic, GroupChoice, GroupRequest, KexInit, ServerReply};
 use crate::message::number;
 use crate::negotiation::{self, Negotiated};
@@ -68,6 +69,10 @@ pub(crate) struct Handshake {
     current: Option<Negotiated>,
     /// What the two offers would have led to, had nothing been remembered.
     unprejudiced: Option<Kex>,
+    /// Server: what an RSA key proves itself with later on: of what the client offered, the best.
+    rsa_proofs: SignatureAlgorithm,
+    /// Client: the signature of the first exchange.
+    host_signature: Vec<u8>,
     state: State,
     exchanges: u64,
 }
@@ -177,6 +182,8 @@ impl Handshake {
             strict: false,
             current: None,
             unprejudiced: None,
+            rsa_proofs: SignatureAlgorithm::RsaSha512,
+            host_signature: Vec::new(),
             state,
             exchanges: 0,
         }
@@ -242,6 +249,21 @@ impl Handshake {
             kex: self.unprejudiced.unwrap_or(current.kex),
             host_key: current.host_key,
             strict: self.strict,
+        })
+    }
+
+    /// Server: the algorithm by which RSA keys prove themselves beside the key exchange, as OpenSSH
+    /// chooses it: that of the exchange if that was RSA, or else the best that the client takes.
+    pub(crate) const fn rsa_proofs(&self) -> SignatureAlgorithm {
+        self.rsa_proofs
+    }
+
+    /// Client: with what the host proved itself in the first exchange, once it did.
+    pub(crate) fn host_proof(&self) -> Option<HostProof> {
+        Some(HostProof {
+            host_key: self.host_key()?.clone(),
+            session_id: self.session_id?.as_bytes().to_vec(),
+            signature: self.host_signature.clone(),
         })
     }
 
@@ -479,6 +501,14 @@ impl Handshake {
             if !self.strict && (self.preferences.require_strict || negotiated.needs_strict()) {
                 return Err(PeerMisbehaved::NotStrict.into());
             }
+            let of_exchange = negotiated.host_key.plain();
+            let rsa = [SignatureAlgorithm::RsaSha512, SignatureAlgorithm::RsaSha256];
+            let offered = theirs.host_key;
+            let best = rsa.into_iter().find(|each| offered.contains(each.name()));
+            self.rsa_proofs = match rsa.contains(&of_exchange) {
+                true => of_exchange,
+                false => best.unwrap_or(SignatureAlgorithm::RsaSha512),
+            };
             let plain = self.preferences.kex.iter();
             self.unprejudiced = plain.copied().find(|kex| theirs.kex.contains(kex.name()));
         }
@@ -617,6 +647,7 @@ impl Handshake {
         match host_key {
             None => {
                 *host_key = Some(key.clone());
+                self.host_signature = reply.signature.to_vec();
                 self.state = State::AwaitingVerdict(agreed, *negotiated);
                 Ok(Outcome::HostKey(key))
             }

@@ -2,6 +2,7 @@
 
 use crate::algorithm::{Kex, SignatureAlgorithm};
 use crate::crypto::Suite;
+use ketch_keys::PublicKey;
 
 /// How a connection is protected and what went over it, at one moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,6 +32,19 @@ pub struct Algorithms {
     pub server_to_client: Suite,
     /// Both sides keep strict key exchange.
     pub strict: bool,
+}
+
+/// With what a server proved who it is in the first key exchange: good for showing somebody else, such
+/// as an agent, whom this client talks to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct HostProof {
+    /// The host key, or its certificate.
+    pub host_key: PublicKey,
+    /// The session identifier (RFC 4253 §7.2).
+    pub session_id: Vec<u8>,
+    /// The host key's signature over that.
+    pub signature: Vec<u8>,
 }
 
 /// Counters of a connection; they only grow.

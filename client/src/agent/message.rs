@@ -16,12 +16,19 @@ const COMMENT_LEN_MAX: usize = 4 * 1024;
 /// Message numbers (§5.1).
 mod number {
     pub(super) const FAILURE: u8 = 5;
+    pub(super) const SUCCESS: u8 = 6;
     pub(super) const REQUEST_IDENTITIES: u8 = 11;
     pub(super) const IDENTITIES_ANSWER: u8 = 12;
     pub(super) const SIGN_REQUEST: u8 = 13;
     pub(super) const SIGN_RESPONSE: u8 = 14;
+    pub(super) const EXTENSION: u8 = 27;
     pub(super) const EXTENSION_FAILURE: u8 = 28;
+    pub(super) const EXTENSION_RESPONSE: u8 = 29;
 }
+
+/// Name of the extension that binds a connection to an agent to a session (OpenSSH's
+/// PROTOCOL.agent §1).
+const SESSION_BIND: &[u8] = b"session-bind@openssh.com";
 
 /// Which hash an RSA key signs with; other keys have no choice (§3.6.1).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -59,6 +66,16 @@ pub enum Request<'a> {
         /// How.
         flags: SignFlags,
     },
+    /// To take note of the server that signatures will be for: keys may be for some servers alone
+    /// (`ssh-add -h`).
+    Bind {
+        /// The server's host key, as a blob.
+        host_key: &'a [u8],
+        /// The session identifier.
+        session_id: &'a [u8],
+        /// The host key's signature over that.
+        signature: &'a [u8],
+    },
 }
 
 impl Request<'_> {
@@ -73,6 +90,18 @@ impl Request<'_> {
                 w.string(key);
                 w.string(data);
                 w.u32(flags.bits());
+            }
+            Self::Bind {
+                host_key,
+                session_id,
+                signature,
+            } => {
+                w.u8(number::EXTENSION);
+                w.string(SESSION_BIND);
+                w.string(host_key);
+                w.string(session_id);
+                w.string(signature);
+                w.bool(false); // it is no connection that forwards the agent
             }
         });
         frame
@@ -156,6 +185,18 @@ pub fn decode_signature(payload: &[u8]) -> Result<&[u8], BadReply> {
     let signature = r.string(FRAME_LEN_MAX)?;
     r.finish()?;
     Ok(signature)
+}
+
+/// The answer to [`Request::Bind`].
+///
+/// # Errors
+/// [`BadReply`] for everything but consent.
+pub fn decode_bound(payload: &[u8]) -> Result<(), BadReply> {
+    let number = match payload.first() {
+        Some(&number::EXTENSION_RESPONSE) => return Ok(()), // whatever it adds
+        _ => number::SUCCESS,
+    };
+    Ok(reply(payload, number)?.finish()?)
 }
 
 /// The fields of a reply that has to be of one kind.
@@ -247,6 +288,37 @@ mod tests {
             &[0, 0, 0, 4],
         ];
         assert_eq!(sign.to_frame(), expected.concat());
+    }
+
+    #[test]
+    fn a_session_is_bound_as_openssh_has_it() {
+        let bind = Request::Bind {
+            host_key: b"k",
+            session_id: b"id",
+            signature: b"s",
+        };
+        let expected = [
+            &[0, 0, 0, 46, 27, 0, 0, 0, 24][..],
+            b"session-bind@openssh.com",
+            &[0, 0, 0, 1],
+            b"k",
+            &[0, 0, 0, 2],
+            b"id",
+            &[0, 0, 0, 1],
+            b"s",
+            &[0],
+        ];
+        assert_eq!(bind.to_frame(), expected.concat());
+        assert_eq!(decode_bound(&[6]), Ok(()));
+        assert_eq!(decode_bound(&[29]), Ok(()));
+        for refused in [5, 28] {
+            assert_eq!(decode_bound(&[refused]), Err(BadReply::Refused));
+        }
+        assert_eq!(
+            decode_bound(&[12]),
+            Err(BadReply::Unexpected { number: 12 })
+        );
+        assert!(decode_bound(&[]).is_err() && decode_bound(&[6, 0]).is_err());
     }
 
     #[test]

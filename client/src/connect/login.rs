@@ -92,9 +92,10 @@ where
         early: (&Early, Duration),
     ) -> Result<(Login<S>, Option<Tried>, Option<Opening>), ConnectError> {
         let allow_none = credentials.allow_none;
+        let offers = Offers::new(credentials, allowed, self.0.host_proof()).await;
         let mut dialogue = Dialogue {
             login: self.0,
-            offers: Offers::new(credentials, allowed).await,
+            offers,
             whose: Whose {
                 user: user.clone(),
                 host: host.clone(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use ketch_keys::{KeyType, PublicKey, SignatureAlgorithm};
 use ketch_transport::auth::signature_algorithms;
+use ketch_transport::info::HostProof;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -160,9 +161,33 @@ pub(super) struct Offers {
     pub(super) asker: Asker,
 }
 
+/// A connection to an agent that knows who the server is, if it can.
+async fn bound(path: &AgentPath, host: Option<&HostProof>) -> Result<Agent, AgentError> {
+    let mut agent = Agent::connect(path).await?;
+    let Some(host) = host else {
+        return Ok(agent);
+    };
+    match agent.bind(host).await {
+        Ok(()) => Ok(agent),
+        Err(AgentError::Refused) => {
+            tracing::debug!("the agent binds no keys to servers");
+            Ok(agent)
+        }
+        // An agent that does not know of this may hang up, or say anything.
+        Err(error) => {
+            tracing::debug!(%error, "the agent was not told of the server");
+            Agent::connect(path).await
+        }
+    }
+}
+
 impl Offers {
-    /// Puts everything in order; an agent is asked for its keys.
-    pub(super) async fn new(credentials: Credentials, allowed: Vec<SignatureAlgorithm>) -> Self {
+    /// Puts everything in order; an agent is told who the server is, and asked for its keys.
+    pub(super) async fn new(
+        credentials: Credentials,
+        allowed: Vec<SignatureAlgorithm>,
+        host: Option<HostProof>,
+    ) -> Self {
         let Credentials {
             identities,
             agent,
@@ -183,7 +208,7 @@ impl Offers {
             asker,
         };
         let mut held = match agent {
-            Some(path) => this.list(&path, agent_asks).await,
+            Some(path) => this.list(&path, agent_asks, host.as_ref()).await,
             None => Vec::new(),
         };
         for identity in identities {
@@ -212,9 +237,14 @@ impl Offers {
     }
 
     /// What the agent has, if it is there.
-    async fn list(&mut self, path: &AgentPath, asks: bool) -> Vec<KeyOffer> {
+    async fn list(
+        &mut self,
+        path: &AgentPath,
+        asks: bool,
+        host: Option<&HostProof>,
+    ) -> Vec<KeyOffer> {
         let listed = async {
-            let mut agent = Agent::connect(path).await?;
+            let mut agent = bound(path, host).await?;
             let keys = agent.keys().await?;
             Ok::<_, AgentError>((agent, keys))
         };

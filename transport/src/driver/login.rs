@@ -21,7 +21,7 @@ use crate::connection::Connection;
 use crate::crypto::SystemRandom;
 use crate::error::ConnectionError;
 use crate::event::Event;
-use crate::info::ConnectionInfo;
+use crate::info::{ConnectionInfo, HostProof};
 use crate::message::transport::DisconnectReason;
 use crate::session::SessionStart;
 use ketch_keys::PublicKey;
@@ -424,6 +424,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Login<S> {
     #[must_use]
     pub fn info(&self) -> ConnectionInfo {
         self.link.connection.info()
+    }
+
+    /// Client: with what the host proved itself, once [`Login::accept_host_key`] was called.
+    #[must_use]
+    pub fn host_proof(&self) -> Option<HostProof> {
+        self.link.connection.host_proof()
     }
 
     /// Client: what to remember of the host, so that the next login takes fewer round trips; `None`

@@ -170,6 +170,41 @@ fn every_type_of_host_key_proves_itself_and_the_client_chooses() {
     ));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn rsa_keys_prove_themselves_by_what_the_client_takes_as_openssh_does() {
+    use SignatureAlgorithm::{Ed25519, RsaSha256, RsaSha512};
+    use ketch_keys::KeyFile;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rsa");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f"])
+        .arg(&file)
+        .status();
+    assert!(made.unwrap().success());
+    let file = std::fs::read(file).unwrap();
+    let rsa = KeyFile::parse(&file).unwrap().open().unwrap();
+    let keys: Vec<Arc<HostKey>> = vec![host_key(KeyType::Ed25519), Arc::new(rsa.into())];
+    for (offered, expected) in [
+        (vec![Ed25519], RsaSha512),
+        (vec![Ed25519, RsaSha256], RsaSha256),
+        (vec![Ed25519, RsaSha256, RsaSha512], RsaSha512),
+        // The exchange itself was RSA: OpenSSH's client takes that algorithm and no other.
+        (vec![RsaSha256, RsaSha512], RsaSha256),
+        (vec![RsaSha512, RsaSha256], RsaSha512),
+    ] {
+        let (mut client, _) = configs();
+        client.common.preferences.host_key = offered.clone();
+        let mut both = Both::new(client, ServerConfig::new(keys.clone()));
+        both.rounds().unwrap();
+        assert_eq!(both.server.rsa_proofs(), expected, "{offered:?}");
+        let proof = both.client.host_proof().unwrap();
+        let algorithm = both.client.info().algorithms.unwrap().host_key;
+        let (data, signature) = (&proof.session_id, &proof.signature);
+        assert!(proof.host_key.verify(algorithm, data, signature).is_ok());
+    }
+}
+
 fn remembered(kex: Kex) -> Option<Remembered> {
     Some(Remembered {
         identification: "SSH-2.0-x".to_owned(),

@@ -29,6 +29,8 @@ pub(crate) struct HostKeyProofs {
     /// Which of them have signed.
     signed: Vec<bool>,
     session_id: Vec<u8>,
+    /// The server's: what an RSA key signs with; its best where nothing is said.
+    rsa: Option<SignatureAlgorithm>,
     /// The client's: an offer was taken, and there is one on a connection.
     offered: bool,
 }
@@ -37,6 +39,12 @@ impl super::Mux {
     /// Both sides: what proofs are bound to.
     pub(crate) fn set_session_id(&mut self, session_id: &[u8]) {
         self.host_keys.set_session_id(session_id);
+    }
+
+    /// Server: what RSA keys sign proofs with. OpenSSH's client verifies those of a connection on which
+    /// the host proved itself by RSA with that very algorithm, and with no other.
+    pub(crate) const fn set_rsa_proofs(&mut self, algorithm: SignatureAlgorithm) {
+        self.host_keys.rsa = Some(algorithm);
     }
 
     /// Server: the keys that it tells. Only these are ever proved.
@@ -109,8 +117,9 @@ impl HostKeyProofs {
             self.signed[*index] = true;
             let key = &self.own[*index];
             let data = prove_data(&self.session_id, key.public_key().as_blob());
-            let algorithm = key.public_key().algorithms().first();
-            match algorithm.map(|&algorithm| key.sign(algorithm, &data)) {
+            let best = key.public_key().algorithms().first().copied();
+            let rsa = self.rsa.filter(|_| key.public_key().rsa_bits().is_some());
+            match rsa.or(best).map(|algorithm| key.sign(algorithm, &data)) {
                 Some(Ok(signature)) => w.string(&signature),
                 _ => return Ok(None), // it could not be drawn at random, or did not verify
             }

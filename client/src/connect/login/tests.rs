@@ -309,13 +309,15 @@ fn agent(dir: &tempfile::TempDir, held: PrivateKey) -> (AgentPath, Arc<AtomicU32
                 stream.read_exact(&mut payload).await.unwrap();
                 let mut r = ketch_wire::Reader::new(&payload);
                 let mut reply = Vec::new();
-                Writer::new(&mut reply).scope(|w| {
-                    if r.u8().unwrap() == 11 {
+                Writer::new(&mut reply).scope(|w| match r.u8().unwrap() {
+                    11 => {
                         w.u8(12);
                         w.u32(1);
                         w.string(held.public_key().as_blob());
                         w.string(b"ann's key");
-                    } else {
+                    }
+                    27 => w.u8(5), // it has no extensions
+                    _ => {
                         r.string(10_000).unwrap();
                         let data = r.string(10_000).unwrap();
                         count.fetch_add(1, Ordering::SeqCst);
