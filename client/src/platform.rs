@@ -32,6 +32,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ketch_protocol::{Attrs, Times};
+
 /// Runs of data of one sparse file that are kept; what is behind them counts as data.
 #[cfg(unix)]
 const DATA_RUNS_MAX: usize = 4096;
@@ -72,6 +74,20 @@ pub(crate) enum LocalLink {
     Leads(io::Result<Metadata>),
     /// It leads to a directory that it is in.
     LeadsBack,
+}
+
+/// What the system tells about a local file, as SFTP has it.
+pub(crate) fn attrs_of(metadata: &Metadata) -> Attrs {
+    let seconds = |time: io::Result<_>| time.map(seconds);
+    let times = seconds(metadata.accessed())
+        .and_then(|atime| Ok((atime, seconds(metadata.modified())?)))
+        .map(|(atime, mtime)| Times { atime, mtime });
+    Attrs {
+        size: Some(metadata.len()),
+        times: times.ok(),
+        permissions: mode_of(metadata),
+        owner: owner_of(metadata),
+    }
 }
 
 /// Sets the times of an open file, in seconds since 1970.

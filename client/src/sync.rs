@@ -38,7 +38,7 @@ use self::{
 use crate::{
     Control, Failure, Filter, GetOptions, Kind, Links, OpenOptions, Place, PutOptions, RateLimit,
     Sftp, platform,
-    transfer::local::{LocalAction, LocalFault, Tree},
+    transfer::local::{Endings, LocalAction, LocalFault, Tree},
 };
 
 /// How to sync. The defaults: files are compared by size and time, those that differ are replaced,
@@ -143,8 +143,10 @@ impl SyncOptions {
         self
     }
 
-    /// How files are downloaded: progress, durability and the like. What sync decides itself
-    /// (which files, that they are replaced, and that times are preserved) is not taken from here.
+    /// How files are downloaded: progress, durability, parts that are continued and the like. What
+    /// sync decides itself (which files, that they are replaced, and that their times are
+    /// preserved) is not taken from here. What of attributes is to be preserved holds for
+    /// directories, too: they get it in the end.
     #[must_use]
     pub fn get_options(mut self, options: GetOptions) -> Self {
         self.get = options;
@@ -362,6 +364,15 @@ async fn sync(
     }
     let delete_max = options.delete_max.unwrap_or(u64::MAX);
     let local = tree.as_ref().map(|tree| tree.path().to_owned());
+    if let Some(tree) = &tree
+        && direction == Direction::Down
+        && options.get.preserve.any()
+        && !options.dry_run
+        && let Ok(attrs) = sftp.stat(&remote).await
+    {
+        tree.ends_with(attrs, options.get.preserve);
+    }
+    let endings = Arc::<Endings>::default();
     let mut run = Run::new(Context {
         sftp: sftp.clone(),
         direction,
@@ -369,6 +380,7 @@ async fn sync(
         remote: remote.clone(),
         now: now(),
         counted: Arc::default(),
+        endings: Arc::clone(&endings),
     });
     let mut result = run.bring_together(Node::root(tree), is_there).await;
     let found = run.doomed().found();
@@ -393,6 +405,9 @@ async fn sync(
             return Err(SyncError::NotADirectory { place });
         }
         result = run.remove().await;
+    }
+    if result.is_ok() {
+        result = run.end_directories().await;
     }
     let report = Box::new(run.report);
     match result {

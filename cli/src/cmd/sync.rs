@@ -31,8 +31,26 @@ pub(crate) async fn run(plan: Sync) -> Result<(), Failed> {
     let observer = Arc::clone(&told);
     let options = plan
         .options
-        .get_options(GetOptions::new().progress(Arc::clone(&progress)))
-        .put_options(PutOptions::new().progress(Arc::clone(&progress)))
+        .get_options(
+            GetOptions::new()
+                .resume(plan.bytes.resume)
+                .preserve(plan.bytes.preserve)
+                .verify(plan.bytes.verify)
+                .sparse(plan.bytes.sparse)
+                .durability(plan.bytes.durability)
+                .streams(plan.streams)
+                .progress(Arc::clone(&progress)),
+        )
+        .put_options(
+            PutOptions::new()
+                .resume(plan.bytes.resume)
+                .preserve(plan.bytes.preserve)
+                .verify(plan.bytes.verify)
+                .sparse(plan.bytes.sparse)
+                .durability(plan.bytes.durability)
+                .streams(plan.streams)
+                .progress(Arc::clone(&progress)),
+        )
         .observer(move |news| lock(&observer).tell(news));
     let (remote, local) = (&plan.remote, &plan.local);
     let work = async {

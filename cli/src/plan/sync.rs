@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use ketch_client::{Comparison, Filter, RateLimit, RemotePath, SyncOptions};
+use ketch_client::{Comparison, Filter, RateLimit, RemotePath, Streams, SyncOptions};
 
-use super::{Connection, bar, connection};
+use super::{Bytes, Connection, bar, connection, streams};
 use crate::args::{FilterArgs, SyncArgs};
 use crate::failed::Failed;
 use crate::output::Bar;
@@ -23,6 +23,8 @@ pub(crate) struct Sync {
     pub(crate) verbose: bool,
     pub(crate) quiet: bool,
     pub(crate) json: bool,
+    pub(crate) bytes: Bytes,
+    pub(crate) streams: Streams,
     pub(crate) bar: Bar,
 }
 
@@ -70,6 +72,8 @@ impl Sync {
             verbose: args.verbose,
             quiet: args.transfer.quiet,
             json: args.json,
+            bytes: Bytes::new(args.transfer.bytes),
+            streams: streams(&args.transfer),
             bar,
         })
     }

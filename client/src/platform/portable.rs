@@ -131,6 +131,17 @@ impl Dir {
         File::open(self.path.join(name))
     }
 
+    /// What the system tells about it.
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        fs::metadata(&self.path)
+    }
+
+    /// It as a file, of which attributes can be set: here directories are none.
+    #[expect(clippy::unused_self, reason = "Unix has more to do")]
+    pub(crate) fn as_file(&self) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Whether there is something of this name.
     pub(crate) fn exists(&self, name: &OsStr) -> io::Result<bool> {
         match fs::symlink_metadata(self.path.join(name)) {

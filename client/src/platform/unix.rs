@@ -164,6 +164,16 @@ impl Dir {
         Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
     }
 
+    /// What the system tells about it.
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.as_file()?.metadata()
+    }
+
+    /// It as a file, of which attributes can be set.
+    pub(crate) fn as_file(&self) -> io::Result<File> {
+        Ok(self.fd.try_clone()?.into())
+    }
+
     /// Whether there is something of this name.
     pub(crate) fn exists(&self, name: &OsStr) -> io::Result<bool> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -3,6 +3,7 @@
 pub(crate) mod server;
 pub(crate) mod sim;
 
+mod attributes;
 mod bytes;
 mod calls;
 mod control;

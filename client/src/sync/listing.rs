@@ -4,15 +4,12 @@
 //! missing in it would count as removed. What a server says is checked as transfers do
 //! (`transfer/names.rs`): a name that is no name is refused, and so is one that comes twice.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use ketch_protocol::{Attrs, FileType, RemotePath, Times};
+use ketch_protocol::{Attrs, FileType, RemotePath};
 
 use super::{
     compare::Entry,
@@ -189,13 +186,13 @@ pub(super) async fn local(
             let mut entry = Entry {
                 name: wire.into(),
                 file_type: platform::file_type(&metadata),
-                attrs: attrs_of(&metadata),
+                attrs: platform::attrs_of(&metadata),
                 followed: false,
             };
             match link {
                 Some(LocalLink::Leads(Ok(metadata))) => {
                     let file_type = platform::file_type(&metadata);
-                    resolve(&mut entry, attrs_of(&metadata), file_type);
+                    resolve(&mut entry, platform::attrs_of(&metadata), file_type);
                 }
                 // It leads nowhere: it stays a link.
                 Some(LocalLink::Leads(Err(error))) if platform::leads_nowhere(&error) => {}
@@ -216,17 +213,4 @@ pub(super) async fn local(
         Ok(Listing::new(entries, refused))
     })
     .await
-}
-
-fn attrs_of(metadata: &std::fs::Metadata) -> Attrs {
-    let seconds = |time: io::Result<_>| time.map(platform::seconds);
-    let times = seconds(metadata.accessed())
-        .and_then(|atime| Ok((atime, seconds(metadata.modified())?)))
-        .map(|(atime, mtime)| Times { atime, mtime });
-    Attrs {
-        size: Some(metadata.len()),
-        times: times.ok(),
-        permissions: platform::mode_of(metadata),
-        owner: None,
-    }
 }

@@ -28,7 +28,7 @@ use super::{
     },
 };
 use crate::{
-    NameFault, Outcome, platform,
+    NameFault, Outcome, Place, Remark, Remarkable, platform,
     quirks::Quirk,
     transfer::{REPORTED_MAX, Report, TransferError, control::Wanted, plan::DEPTH_MAX},
 };
@@ -42,6 +42,8 @@ const BATCH_MAX: usize = REPORTED_MAX;
 /// Of the files that a server lets be open at a time, a transfer takes half; the directories and
 /// the files being compared have one in so many, each.
 const HANDLES_SHARE: u32 = 8;
+/// Directories at a time that get their attributes in the end.
+const ENDINGS_MAX: usize = 64;
 /// Files that wait for a batch or a comparison, before no more directories are read.
 const WAITING_MAX: usize = 4 * BATCH_MAX;
 
@@ -50,6 +52,7 @@ enum Done {
     Scanned(Arc<Node>, Presence, Result<Scanned, SyncFault>),
     Checked(Copy, Result<bool, SyncFault>),
     Copied(Vec<Copy>, Result<Report, TransferError>),
+    Ended(RemotePath, Result<(), SyncFault>),
 }
 
 /// A sync under way.
@@ -64,6 +67,7 @@ pub(super) struct Run {
     alone: bool,
     scans: usize,
     checks: usize,
+    endings: usize,
     /// A batch is under way: a second would want as many open files as the first.
     copying: bool,
     to_scan: Vec<(Arc<Node>, Presence)>,
@@ -86,6 +90,7 @@ impl Run {
             alone: false,
             scans: 0,
             checks: 0,
+            endings: 0,
             copying: false,
             to_scan: Vec::new(),
             to_check: VecDeque::new(),
@@ -158,12 +163,56 @@ impl Run {
             .await
     }
 
+    /// Gives directories on the server their attributes; those here have them when nobody holds
+    /// them any more.
+    pub(super) async fn end_directories(&mut self) -> Result<(), SyncFault> {
+        self.doomed = Doomed::default();
+        loop {
+            self.begin_endings();
+            match self.crowd.next().await {
+                Some(done) => self.on_done(done)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Gives directories their attributes in which all is that goes there.
+    fn begin_endings(&mut self) {
+        while self.endings < ENDINGS_MAX
+            && self.is_free()
+            && let Some((path, attrs)) = self.context.endings.take()
+        {
+            self.endings += 1;
+            let sftp = self.context.sftp.clone();
+            self.crowd.add(async move {
+                let set = sftp.set_attrs(&path, attrs).await;
+                Done::Ended(path, set.map_err(SyncFault::from))
+            });
+        }
+    }
+
+    fn on_ended(&mut self, path: RemotePath, set: Result<(), SyncFault>) -> Result<(), SyncFault> {
+        self.endings -= 1;
+        match set {
+            Err(error) if error.ends_everything() => return Err(error),
+            Err(_) if self.report.remarks.len() < REPORTED_MAX => {
+                self.report.remarks.push(Remark {
+                    place: Place::Remote(path),
+                    what: Remarkable::AttributesNotSet,
+                });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Ok(())
+    }
+
     /// What only the destination has, and is to be removed.
     pub(super) const fn doomed(&self) -> &Doomed {
         &self.doomed
     }
 
     fn begin(&mut self) {
+        self.begin_endings();
         while self.checks < self.checks_max
             && self.is_free()
             && let Some(copy) = self.to_check.pop_front()
@@ -250,6 +299,7 @@ impl Run {
                 }
                 Ok(())
             }
+            Done::Ended(path, set) => self.on_ended(path, set),
             Done::Copied(batch, result) => {
                 self.copying = false;
                 self.on_copied(batch, result)
@@ -364,6 +414,11 @@ impl Run {
                 let child = node.child(name, local, linked);
                 if presence == Presence::Destination {
                     self.doomed.directory(&child);
+                } else if let Some(tree) = &child.tree
+                    && self.context.direction == Direction::Down
+                    && !self.context.options.dry_run
+                {
+                    tree.ends_with(entry.attrs, self.context.options.get.preserve);
                 }
                 self.to_scan.push((child, presence));
             }

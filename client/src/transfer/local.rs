@@ -13,7 +13,7 @@ pub(crate) use self::{
     created::{Begin, Created, Finish},
     hash::{Hash, hash_file},
     source::{Opened, SourceFile},
-    tree::Tree,
+    tree::{Endings, Tree},
 };
 
 /// Names that are tried for a temporary file before giving up.

@@ -24,6 +24,7 @@ use super::{
     crew::Direction,
     error::TransferError,
     hands::Hands,
+    local::Endings,
     options::Streams,
     rate::RateLimit,
     report::{Place, Report},
@@ -113,6 +114,8 @@ pub(crate) struct Plan<W: Work> {
     state: Mutex<State<W>>,
     over: AtomicBool,
     control: Control,
+    /// Directories on the server that all is in that goes there.
+    pub endings: Arc<Endings>,
     /// Counters for whoever wants to look.
     pub progress: Arc<Progress>,
 }
@@ -223,6 +226,7 @@ impl<W: Work> Plan<W> {
             }),
             over: AtomicBool::new(false),
             control: control.clone(),
+            endings: Arc::default(),
             progress: progress.unwrap_or_default(),
         });
         let told: Weak<dyn Controlled> = Arc::downgrade(&plan) as _;

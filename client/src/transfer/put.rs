@@ -10,9 +10,11 @@ mod file;
 mod joint;
 mod link;
 
-use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque, ffi::OsString, io::IoSlice, path::PathBuf, sync::Arc, time::Instant,
+};
 
-use ketch_protocol::{RemotePath, Remove, Request};
+use ketch_protocol::{Attrs, RemotePath, Remove, Request, Setstat, StatusCode};
 
 use self::{
     directory::{DirTask, PutDir},
@@ -25,17 +27,19 @@ use super::{
     crew::Direction,
     disk::{Disk, Done},
     error::{Place, TransferError},
-    local::SourceFile,
+    local::{SourceFile, Tree},
     options::{PutOptions, Streams},
     outcome::Outcome,
     pace::FAR,
     plan::{Plan, Rest, Taken, Work},
     ranges::Span,
     rate::Meter,
+    report::Remarkable,
     sink::Source,
 };
 use crate::{
     error, platform,
+    quirks::Quirk,
     requests::{
         calls::{Ended, Shared},
         job::{Answer, Cx, Job, Progress},
@@ -143,6 +147,8 @@ enum Item {
     File(Box<PutFile>),
     Link(Box<PutLink>),
     Dir(Box<PutDir>),
+    /// A directory that all is in, and that gets its attributes.
+    Ending(Box<(RemotePath, Attrs)>),
     /// A temporary file that is being removed.
     Removing(RemotePath),
 }
@@ -220,7 +226,7 @@ pub(crate) enum Found {
     /// A file of about so many bytes.
     File(SourceFile, RemotePath, u64),
     /// A link: where it is, where it leads, and where it goes.
-    Link(PathBuf, Vec<u8>, RemotePath),
+    Link(Arc<Tree>, OsString, Vec<u8>, RemotePath),
 }
 
 /// Starts the upload of files and links that were found, and returns what to wait
@@ -237,9 +243,10 @@ pub(crate) fn start_found(
                 let task = FileTask::new(From::File(source), path);
                 plan.add_file(task, size);
             }
-            Found::Link(local, target, path) => {
+            Found::Link(tree, name, target, path) => {
                 let task = LinkTask {
-                    local,
+                    tree,
+                    name,
                     target,
                     path,
                 };
@@ -307,7 +314,7 @@ impl Put {
     fn files(&self) -> impl Iterator<Item = &PutFile> {
         self.items.iter().filter_map(|item| match item {
             Item::File(file) => Some(&**file),
-            Item::Link(_) | Item::Dir(_) | Item::Removing(_) => None,
+            Item::Link(_) | Item::Dir(_) | Item::Ending(_) | Item::Removing(_) => None,
         })
     }
 
@@ -322,7 +329,7 @@ impl Put {
                 Some(Item::File(_)) => self.advance_file(key, cx),
                 Some(Item::Link(_)) => self.advance_link(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
-                Some(Item::Removing(_)) | None => {}
+                Some(Item::Ending(_) | Item::Removing(_)) | None => {}
             }
         }
     }
@@ -430,6 +437,50 @@ impl Put {
         true
     }
 
+    /// Gives directories their attributes in which all is that goes there.
+    fn end_dirs(&mut self, cx: &mut Cx<'_>) {
+        let can_set = !cx.core.server.quirks.has(Quirk::NoSetAttrs);
+        while cx.can_ask()
+            && let Some((path, attrs)) = self.plan.endings.take()
+        {
+            if self.plan.is_over() {
+                continue;
+            }
+            if !can_set {
+                self.say_unset(path);
+                continue;
+            }
+            let item = Item::Ending(Box::new((path.clone(), attrs)));
+            let Some(key) = self.items.insert(item) else {
+                return self.plan.endings.add(path, attrs);
+            };
+            let request = Request::Setstat(Setstat {
+                path: path.as_bytes(),
+                attrs: attrs.into(),
+            });
+            if cx
+                .ask(key, Step::SetAttrs, &request, Expect::Status)
+                .is_err()
+            {
+                self.items.remove(key);
+                return self.plan.endings.add(path, attrs);
+            }
+        }
+    }
+
+    fn on_end_answer(&mut self, key: Key, answer: Answer<'_>) {
+        if let Some(Item::Ending(ending)) = self.items.remove(key)
+            && !matches!(answer, Answer::Status(StatusCode::OK, _))
+        {
+            self.say_unset(ending.0);
+        }
+    }
+
+    fn say_unset(&self, path: RemotePath) {
+        let (place, what) = (Place::Remote(path), Remarkable::AttributesNotSet);
+        self.plan.report(|report| report.remark(place, what));
+    }
+
     /// Ends everything that is under way.
     fn stop(&mut self, error: Option<TransferError>, cx: &mut Cx<'_>) {
         self.plan.stop(error);
@@ -459,6 +510,7 @@ impl Job for Put {
             Some(Item::File(_)) => self.on_file_answer(item, what, answer, cx),
             Some(Item::Link(_)) => self.on_link_answer(item, what, answer, cx),
             Some(Item::Dir(_)) => self.on_dir_answer(item, what, answer, cx),
+            Some(Item::Ending(_)) => self.on_end_answer(item, answer),
             Some(Item::Removing(_)) => {
                 self.items.remove(item);
                 self.removing -= 1;
@@ -484,7 +536,7 @@ impl Job for Put {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_done(item, done, cx),
             Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),
-            Some(Item::Link(_) | Item::Removing(_)) | None => {}
+            Some(Item::Link(_) | Item::Ending(_) | Item::Removing(_)) | None => {}
         }
     }
 
@@ -503,7 +555,9 @@ impl Job for Put {
         // Behind the last data of a file, its attributes and its close leave at once.
         self.advance(cx);
         let idle = self.items.is_empty() && self.at_disk == 0 && self.removing == 0;
+        self.end_dirs(cx);
         let idle = idle && undone && self.undoing.is_empty();
+        let idle = idle && self.items.is_empty() && self.plan.endings.is_empty();
         if idle && self.plan.rest(self.id) == Rest::Over {
             return Progress::Finished;
         }
@@ -549,6 +603,7 @@ impl Job for Put {
                 }
                 Item::Link(link) => link.give_back(&self.plan),
                 Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
+                Item::Ending(ending) => self.plan.endings.add(ending.0, ending.1),
                 Item::Removing(path) => self.undoing.push_back(Undo::Remove(path)),
             }
         }
@@ -582,6 +637,7 @@ impl Job for Put {
                     Item::File(file) => file.give_back(&self.plan),
                     Item::Link(link) => link.give_back(&self.plan),
                     Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
+                    Item::Ending(ending) => self.plan.endings.add(ending.0, ending.1),
                     Item::Removing(path) => self.plan.add_leftover(path),
                 }
             }

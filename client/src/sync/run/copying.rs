@@ -190,9 +190,8 @@ pub(super) async fn upload(context: &Context, batch: &[Copy]) -> Result<Report, 
             let tree = Arc::clone(tree);
             let source = match (entry.file_type, entry.followed) {
                 (FileType::Symlink, _) => {
-                    let local = tree.path().join(&name);
-                    let target = read_link(tree, name).await?;
-                    found.push(put::Found::Link(local, target, path));
+                    let target = read_link(Arc::clone(&tree), name.clone()).await?;
+                    found.push(put::Found::Link(tree, name, target, path));
                     continue;
                 }
                 (_, true) => SourceFile::Linked(tree, name),

@@ -21,7 +21,7 @@ use crate::{
         removal,
         report::SyncFault,
     },
-    transfer::local::{LocalAction, LocalFault, Tree},
+    transfer::local::{Endings, LocalAction, LocalFault, Tree},
 };
 
 /// Which side is the source.
@@ -42,6 +42,8 @@ pub(in crate::sync) struct Context {
     /// Seconds since 1970, when the sync began.
     pub now: u32,
     pub counted: Arc<Entries>,
+    /// Directories on the server that all is in that goes there.
+    pub endings: Arc<Endings>,
 }
 
 /// A directory that both sides have, or will have, or that one of them loses.
@@ -236,6 +238,7 @@ impl Context {
             self.make(node).await?;
         }
         if presence != Presence::Destination {
+            self.note_attrs(node).await?;
             scanned.source = self.list_source(node).await?;
         }
         if presence != Presence::Source {
@@ -243,6 +246,17 @@ impl Context {
             self.reap(node, &mut scanned).await?;
         }
         Ok(scanned)
+    }
+
+    /// A local directory is looked at before it is read: its copy gets its attributes.
+    async fn note_attrs(&self, node: &Node) -> Result<(), SyncFault> {
+        let preserve = self.options.put.preserve;
+        if self.direction == Direction::Up && preserve.any() && !self.options.dry_run {
+            let (tree, path) = (Arc::clone(node.tree()?), self.remote(node));
+            let endings = Arc::clone(&self.endings);
+            on_thread(move || tree.ends_there(&endings, path, preserve)).await;
+        }
+        Ok(())
     }
 
     async fn reap(&self, node: &Node, scanned: &mut Scanned) -> Result<(), SyncFault> {

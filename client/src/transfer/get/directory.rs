@@ -7,7 +7,7 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use ketch_protocol::{
-    FileType, NameEntry, Names, Opendir, Readdir, Realpath, RemotePath, Request, StatusCode,
+    Attrs, FileType, NameEntry, Names, Opendir, Readdir, Realpath, RemotePath, Request, StatusCode,
 };
 
 use super::{
@@ -47,6 +47,8 @@ pub(crate) struct DirTask {
     pub(super) path: RemotePath,
     tree: Arc<Tree>,
     depth: u8,
+    /// What it is said to be on the server.
+    attrs: Attrs,
     /// It may be one that it is in: a link led to it, or it is the topmost.
     is_linked: bool,
     /// What an earlier listing brought, before its connection was lost.
@@ -61,6 +63,7 @@ pub(super) struct DirScan {
     path: RemotePath,
     tree: Option<Arc<Tree>>,
     depth: u8,
+    attrs: Attrs,
     /// It is to be seen whether it is one that it is in.
     is_linked: bool,
     state: Scan,
@@ -122,6 +125,7 @@ impl DirScan {
             path: task.path,
             tree: Some(task.tree),
             depth: task.depth,
+            attrs: task.attrs,
             is_linked: task.is_linked,
             state: Scan::New,
             before: before.map(Box::from).collect(),
@@ -143,6 +147,7 @@ impl DirScan {
                 path: self.path,
                 tree,
                 depth: self.depth,
+                attrs: self.attrs,
                 is_linked: self.is_linked,
                 seen: self.is_counted.then(|| self.seen.unwrap_or_default()),
             }),
@@ -171,7 +176,7 @@ impl Get {
         &mut self,
         path: RemotePath,
         local: Local,
-        (depth, is_linked): (u8, bool),
+        (depth, is_linked, attrs): (u8, bool, Attrs),
         cx: &mut Cx<'_>,
     ) {
         if depth > DEPTH_MAX {
@@ -197,6 +202,7 @@ impl Get {
             path,
             tree,
             depth,
+            attrs,
             is_linked: is_linked || (named.is_some() && self.options.links == Links::Follow),
             state,
             before: HashSet::new(),
@@ -317,6 +323,7 @@ impl Get {
                 let Some(tree) = scan.tree.clone() else {
                     return;
                 };
+                tree.ends_with(scan.attrs, self.options.preserve);
                 if !std::mem::replace(&mut scan.is_counted, true) {
                     self.plan.report(|report| report.directories += 1);
                 }
@@ -511,6 +518,7 @@ impl Get {
                     path,
                     tree: tree.child(name),
                     depth,
+                    attrs,
                     is_linked: false,
                     seen: None,
                 });

@@ -1,5 +1,6 @@
 //! Local directories of transfers: a handle for each that is in use, and none for the others.
 
+mod ending;
 mod links;
 
 use std::{
@@ -11,6 +12,8 @@ use std::{
 
 use ketch_protocol::RemotePath;
 
+use self::ending::Ending;
+pub(crate) use self::ending::Endings;
 use super::{LocalAction, LocalFault};
 use crate::{
     platform::{self, Dir, LocalEntry, LocalLink},
@@ -40,6 +43,8 @@ pub(crate) struct Tree {
     is_linked: bool,
     /// Where the directory on the server really is that it is a copy of, where that was asked.
     original: OnceLock<RemotePath>,
+    /// What is done when nobody holds it any more.
+    ending: OnceLock<Ending>,
     speed: Arc<Speed>,
 }
 
@@ -76,6 +81,7 @@ impl Tree {
             leftovers: OnceLock::new(),
             is_linked: false,
             original: OnceLock::new(),
+            ending: OnceLock::new(),
             speed,
         })
     }
@@ -94,6 +100,7 @@ impl Tree {
         Arc::new(Self {
             is_linked,
             original: OnceLock::new(),
+            ending: OnceLock::new(),
             path: self.path.join(&name),
             parent: Some(Arc::clone(self)),
             name,

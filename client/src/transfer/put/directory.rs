@@ -150,10 +150,13 @@ impl Put {
             }
             (&State::There { is_new }, Root::Found(tree)) => {
                 let (tree, links) = (Arc::clone(tree), self.options.links);
+                let (endings, path) = (Arc::clone(&self.plan.endings), dir.path.clone());
+                let preserve = self.options.preserve;
                 self.at_disk += 1;
-                cx.core
-                    .disk
-                    .run_on_thread((cx.job, key), 0, move || Done::Listed(tree.list(links)));
+                cx.core.disk.run_on_thread((cx.job, key), 0, move || {
+                    tree.ends_there(&endings, path, preserve);
+                    Done::Listed(tree.list(links))
+                });
                 dir.state = State::Listing { is_new };
             }
             _ => {}
@@ -330,9 +333,9 @@ impl Put {
                     let fault = NameFault::NotHere;
                     return self.plan.fail(place, TransferError::Name { path, fault });
                 };
-                let local = tree.path().join(&local);
                 let task = LinkTask {
-                    local,
+                    tree: Arc::clone(tree),
+                    name: local,
                     target,
                     path,
                 };

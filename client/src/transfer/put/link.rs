@@ -4,7 +4,7 @@
 //! temporary name and takes the place of what was there in one step. Version 3 alone makes links
 //! under free names only: there what has the name is removed first, and the report says so.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsString, sync::Arc};
 
 use ketch_protocol::{
     Extension, ExtensionName, PosixRename, RemotePath, Remove, Request, StatusCode, Symlink,
@@ -21,6 +21,7 @@ use crate::{
     sftp::Operation,
     transfer::{
         error::{Place, TransferError},
+        local::Tree,
         names::{self, Identity},
         options::Overwrite,
         plan::Plan,
@@ -30,8 +31,9 @@ use crate::{
 
 /// A link to make.
 pub(crate) struct LinkTask {
-    /// Where it is, for messages.
-    pub(super) local: PathBuf,
+    /// Where it is.
+    pub(super) tree: Arc<Tree>,
+    pub(super) name: OsString,
     /// Where it leads.
     pub(super) target: Vec<u8>,
     pub(super) path: RemotePath,
@@ -232,7 +234,7 @@ impl Put {
             return;
         };
         self.files -= 1;
-        let place = Place::Local(link.task.local.clone());
+        let place = Place::Local(link.task.tree.path().join(&link.task.name));
         if let Some(temporary) = link.into_leftover() {
             self.undoing.push_back(Undo::Remove(temporary));
         }

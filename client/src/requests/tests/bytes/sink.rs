@@ -5,11 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{
-    content,
-    server::Habits,
-    sim::Sim,
-};
+use super::{content, server::Habits, sim::Sim};
 use crate::{GetOptions, Sink, TransferError, Verify};
 
 #[derive(Default)]

@@ -191,7 +191,8 @@ impl Get {
         self.files -= 1;
         self.plan.progress.forget_file();
         let is_linked = matches!(file.known, Known::Linked);
-        self.found_dir(file.path, file.local, (file.depth, is_linked), cx);
+        let attrs = file.attrs.unwrap_or_default();
+        self.found_dir(file.path, file.local, (file.depth, is_linked, attrs), cx);
     }
 }
 
