@@ -19,7 +19,7 @@ use crate::{
         link::{Fill, Full, Link, Place, Places},
     },
     sftp::Sftp,
-    transfer::{disk::Disk, links, names},
+    transfer::{disk::Disk, links, names, part},
 };
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -203,6 +203,12 @@ impl Link for Wire {
     fn close(&mut self) {
         self.closed = true;
     }
+}
+
+/// Parts of transfers are believed but for their last `bytes`; zero for what is usual. It holds for
+/// the whole process, so for one that does nothing but fuzz.
+pub fn set_tail_of_parts(bytes: u64) {
+    part::TAIL_LEN_FUZZED.store(bytes, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Whether a listed name may become a local one.

@@ -10,6 +10,7 @@
 //! | [`wire`] | the data types of RFC 4251 §5 |
 //! | [`sftp`] | every SFTP packet, as server and as client read it |
 //! | [`sftp_client`] | the SFTP client, against a server that lies |
+//! | [`sftp_resume`] | transfers that are continued, whatever became of the one before |
 //! | [`sftp_stream`] | the streaming decoders, with their input cut anywhere |
 //! | [`packet`] | identification lines, and the packet layer under every cipher |
 //! | [`ssh`] | every SSH message, and what two offers agree on |
@@ -28,8 +29,11 @@ pub mod keys;
 pub mod known_hosts;
 pub mod names;
 pub mod packet;
+mod script;
 pub mod sftp;
 pub mod sftp_client;
+pub mod sftp_resume;
+
 pub mod sftp_stream;
 pub mod ssh;
 pub mod ssh_channels;

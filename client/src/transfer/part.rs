@@ -24,14 +24,35 @@ use super::{
 
 /// Bytes at the end of a part that are not believed.
 pub(crate) const TAIL_LEN: u64 = 8 * 1024 * 1024;
+
+/// What stands in place of [`TAIL_LEN`] while a fuzzer is at work, unless it is zero: whole runs
+/// with it are short.
+#[cfg(feature = "fuzzing")]
+pub(crate) static TAIL_LEN_FUZZED: std::sync::atomic::AtomicU64 =
+    std::sync::atomic::AtomicU64::new(0);
+
+/// Bytes at the end of a part that are not believed.
+#[cfg_attr(
+    not(feature = "fuzzing"),
+    expect(clippy::missing_const_for_fn, reason = "a fuzzer may change it")
+)]
+pub(crate) fn tail_len() -> u64 {
+    #[cfg(feature = "fuzzing")]
+    match TAIL_LEN_FUZZED.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => {}
+        len => return len,
+    }
+    TAIL_LEN
+}
+
 /// Bytes at the start of a part that are compared with the source.
 pub(crate) const HEAD_CHECK_LEN: u64 = 64 * 1024;
 /// Bytes at the end of what is believed that are compared with the source.
 pub(crate) const TAIL_CHECK_LEN: u64 = 1024 * 1024;
 
 /// Bytes of a part of `len` bytes that are believed, if they turn out to be those of the source.
-pub(crate) const fn believed(len: u64) -> u64 {
-    len.saturating_sub(TAIL_LEN)
+pub(crate) fn believed(len: u64) -> u64 {
+    len.saturating_sub(tail_len())
 }
 
 /// What is compared of a part of which `believed` bytes are believed, from the start on.
@@ -126,8 +147,8 @@ impl Front {
     }
 
     /// Whether bytes up to `end` may be under way.
-    pub(crate) const fn admits(&self, end: u64) -> bool {
-        end <= self.at.saturating_add(TAIL_LEN)
+    pub(crate) fn admits(&self, end: u64) -> bool {
+        end <= self.at.saturating_add(tail_len())
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         error::TransferError,
         local::{self, Hash, LocalAction, LocalFault},
         options::Resume,
-        part::{self, TAIL_LEN, is_same},
+        part::{self, is_same, tail_len},
         put::{Item, Put, Undo},
         ranges::Ranges,
         report::Remarkable,
@@ -130,7 +130,7 @@ impl PutFile {
             && self
                 .opened
                 .as_ref()
-                .is_some_and(|opened| opened.size > TAIL_LEN)
+                .is_some_and(|opened| opened.size > tail_len())
             && !quirks.has(Quirk::InOrder)
             && !quirks.has(Quirk::NoExclusive)
             && !self.is_in_place
@@ -140,7 +140,7 @@ impl PutFile {
     pub(super) fn is_worth_keeping(&self) -> bool {
         let is_part = self.resumes && !self.is_spoilt && self.attempt < PART_NAMES;
         let sent = self.upload.as_ref().map_or(0, super::Upload::sent);
-        is_part && (sent > TAIL_LEN || self.probe.is_some())
+        is_part && (sent > tail_len() || self.probe.is_some())
     }
 
     fn compare(&mut self, offset: u64, run: &[IoSlice<'_>], key: Key, cx: &mut Cx<'_>) -> bool {
