@@ -298,6 +298,8 @@ impl Sftp {
         users_groups(uids: &[u32], gids: &[u32]) -> UserNames, SftpError;
         /// How large and how full the file system of `path` is.
         statvfs(path: impl Into<RemotePath>) -> StatVfs, SftpError;
+        /// See [`Sftp::sha256`](crate::Sftp::sha256).
+        sha256(path: impl Into<RemotePath>) -> [u8; 32], SftpError;
         /// Downloads a file, or a directory with [`GetOptions::recursive`].
         get(remote: impl Into<RemotePath>, local: impl AsRef<Path>, options: GetOptions)
             -> Report, TransferError;

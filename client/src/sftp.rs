@@ -18,6 +18,7 @@ use ketch_protocol::{
 };
 
 mod answers;
+mod checksum;
 mod conveniences;
 mod error;
 mod open;

@@ -22,7 +22,8 @@ pub(crate) struct SyncArgs {
     /// Do nothing, and say what would be done
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Compare files by size and content, not by size and time: all of both is read
+    /// Compare files by size and content, not by size and time: by the server's checksums where it
+    /// has them, else all of both is read
     #[arg(long, conflicts_with = "size_only")]
     pub(crate) checksum: bool,
     /// Compare files by size alone

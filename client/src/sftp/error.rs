@@ -122,6 +122,8 @@ pub enum Operation {
     Canonicalize,
     /// To look at the file system.
     StatVfs,
+    /// To compute a checksum.
+    Checksum,
     /// To name its limits.
     Limits,
     /// To name users and groups.
@@ -166,6 +168,7 @@ impl fmt::Display for Operation {
             Self::ReadLink => "read the link",
             Self::Canonicalize => "find the path of",
             Self::StatVfs => "look at the file system of",
+            Self::Checksum => "compute the checksum of",
             Self::Limits => "name its limits",
             Self::Users => "name users and groups",
         })

@@ -46,7 +46,8 @@ pub enum Comparison {
     SizeAndTime,
     /// Size alone.
     Size,
-    /// Size, and then the content: all of both files is read.
+    /// Size, and then the content: by the server's own checksum where it has one
+    /// (`check-file-name`), else all of both files is read.
     Content,
 }
 

@@ -1,6 +1,7 @@
 //! Whether a local file and one on the server hold the same bytes.
 //!
-//! The file is downloaded by the engine, many pieces at a time; each piece is compared with the
+//! Where the server computes checksums (`check-file-name`), one is asked for, and none is sent. Else
+//! the file is downloaded by the engine, many pieces at a time; each piece is compared with the
 //! local one where it lies. The first that differs ends it.
 
 use std::{
@@ -15,11 +16,18 @@ use std::{
 use ketch_protocol::RemotePath;
 
 use super::{crowd::on_thread, report::SyncFault};
-use crate::{GetOptions, Sftp, Sink, platform, transfer::local::SourceFile};
+use crate::{
+    GetOptions, Sftp, Sink, platform,
+    transfer::local::{SourceFile, hash_file},
+};
+
+/// The server is asked for the checksum of no larger file, in bytes: it says nothing until it has
+/// read all of it.
+const HASHED_MAX: u64 = 4 << 30;
 
 /// What the pieces are compared with.
 struct Compared {
-    file: File,
+    file: Arc<File>,
     differs: AtomicBool,
 }
 
@@ -46,9 +54,26 @@ pub(super) async fn is_same(
     local: SourceFile,
     size: u64,
 ) -> Result<bool, SyncFault> {
-    let opened = on_thread(move || local.open_file());
+    let file = Arc::new(on_thread(move || local.open_file()).await?);
+    if size <= HASHED_MAX {
+        match sftp.sha256(remote).await {
+            Ok(there) => {
+                let here = Arc::clone(&file);
+                let hashed = on_thread(move || hash_file(&here)).await;
+                if let Ok(here) = hashed {
+                    return Ok(here == there);
+                }
+            }
+            Err(error) => {
+                let error = SyncFault::from(error);
+                if error.ends_everything() {
+                    return Err(error);
+                }
+            }
+        }
+    }
     let compared = Arc::new(Compared {
-        file: opened.await?,
+        file,
         differs: AtomicBool::new(false),
     });
     let sink = Arc::clone(&compared);

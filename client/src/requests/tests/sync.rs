@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ketch_protocol::{PacketType, StatusCode, Times};
+use ketch_protocol::{ExtensionName, PacketType, StatusCode, Times};
 use proptest::prelude::*;
 
 use super::{
@@ -387,8 +387,17 @@ fn two_kinds_of_things_of_one_name_are_both_left() {
 
 #[test]
 fn content_is_compared_on_request() {
-    for way in WAYS {
-        let mut scene = Scene::new(way, Habits::default(), 1);
+    for (way, hashes) in [
+        (Way::Down, false),
+        (Way::Up, false),
+        (Way::Down, true),
+        (Way::Up, true),
+    ] {
+        let mut habits = Habits::default();
+        if hashes {
+            habits.extensions.push(ExtensionName::CheckFileName);
+        }
+        let mut scene = Scene::new(way, habits, 1);
         let long = vec![7; 300_000];
         let mut other = long.clone();
         other[299_999] = 8;
@@ -401,7 +410,11 @@ fn content_is_compared_on_request() {
         let report = scene.sync(options.clone()).unwrap();
         assert_eq!((report.unchanged, report.replaced), (1, 1), "{report:?}");
         assert_eq!(scene.source(), scene.destination());
+        let read = scene.sim.server.bytes_read;
         assert_eq!(scene.sync(options).unwrap().unchanged, 2);
+        // A server that has checksums is not read.
+        let has_read = scene.sim.server.bytes_read - read;
+        assert_eq!(has_read, if hashes { 0 } else { 600_000 });
     }
 }
 

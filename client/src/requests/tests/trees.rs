@@ -205,6 +205,61 @@ fn names_that_are_none_lead_nowhere() {
 }
 
 #[test]
+fn walks_and_globs_stay_below_where_they_began() {
+    let long = "l".repeat(300);
+    for evil in [
+        "..",
+        ".",
+        "../victim",
+        "/etc/passwd",
+        "a/b",
+        "a/",
+        "",
+        "x\0y",
+        "c\n\u{1b}[2Jd",
+        &long,
+    ] {
+        let habits = Habits {
+            evil: vec![evil.as_bytes().to_vec()],
+            ..Habits::default()
+        };
+        let mut sim = Sim::new(habits, 1);
+        sim.server.dir("/d");
+        sim.server.file("/d/good", Vec::new());
+        sim.server.file("/victim", Vec::new());
+        let sftp = sim.sftp.clone();
+        let is_name = !evil.is_empty() && !evil.contains(['/', '\0']);
+        for follow in [false, true] {
+            let options = WalkOptions::new().follow_links(follow);
+            for mut walk in [sftp.walk("/d", options), sftp.glob("/d/*").unwrap()] {
+                let (mut found, mut refused) = (Vec::new(), 0);
+                while let Some(entry) = sim.run(walk.next()) {
+                    match entry {
+                        Ok(entry) => found.push(entry.into_path()),
+                        Err(WalkError::BadName { path }) => {
+                            assert_eq!(path, RemotePath::from("/d"));
+                            refused += 1;
+                        }
+                        Err(WalkError::Unreadable { .. }) if is_name => refused += 1,
+                        Err(error) => panic!("{evil:?}: {error:?}"),
+                    }
+                }
+                let name = RemotePath::from("/d").join(evil);
+                assert!(found.contains(&"/d/good".into()), "{evil:?}");
+                let others = found.iter().filter(|path| **path != "/d/good".into());
+                for path in others {
+                    // What is shown is one line that moves no cursor.
+                    assert!(is_name && *path == name, "{evil:?} {path}");
+                    assert!(!path.to_string().chars().any(char::is_control));
+                    assert!(!path.as_bytes().ends_with(b"/.."), "{path}");
+                }
+                assert!(is_name || refused == 1, "{evil:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_missing_above_a_directory_is_created_too() {
     let dir = tempfile::tempdir().unwrap();
     let mut pipe = Pipe::open(dir.path());
