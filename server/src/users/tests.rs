@@ -1,5 +1,7 @@
 //! Who is let in, and that nobody learns who is not.
 
+mod times;
+
 use super::*;
 use crate::fs::MemoryFileSystem;
 
