@@ -15,6 +15,11 @@ const CHANNEL_WORTH: u64 = 4 * 1024 * 1024;
 const CONNECTION_WORTH: u64 = 192 * 1024 * 1024;
 /// Connections at most on a short path: three were slower than two.
 const CONNECTIONS_NEAR: u32 = 2;
+/// Files that make a second channel worth its set-up, on a short path: each has a program of the
+/// server's to itself, which is what small files wait for.
+pub(crate) const MANY_FILES: usize = 2048;
+/// Channels at most on a short path: a program each, beside the two that encrypt.
+const CHANNELS_NEAR: u32 = 2;
 /// Bytes for each connection that make another one worth its round trips, on a long path.
 const CONNECTION_WORTH_FAR: u64 = 256 * 1024 * 1024;
 
@@ -98,6 +103,10 @@ impl Crew {
     }
 
     fn near(&self, facts: &Facts) -> Option<Step> {
+        let channels = CHANNELS_NEAR.min(self.streams.channels);
+        if facts.files >= MANY_FILES && self.channels < channels && !self.no_more_channels {
+            return Some(Step::Channel);
+        }
         (facts.joint_bytes >= CONNECTION_WORTH).then_some(())?;
         self.connection(CONNECTIONS_NEAR.min(self.streams.connections))
     }
@@ -180,6 +189,23 @@ mod tests {
             let mut crew = Crew::new(direction, Streams::default(), true);
             assert_eq!(all(&mut crew, &facts(0, 100)), []);
             assert_eq!(all(&mut crew, &facts(0, 10_000)), [Step::Connection]);
+        }
+    }
+
+    #[test]
+    fn many_small_files_on_a_short_path_have_a_second_channel() {
+        let many = |rtt_ms| Facts {
+            files: MANY_FILES,
+            ..facts(rtt_ms, 0)
+        };
+        for direction in [Direction::Up, Direction::Down] {
+            let mut crew = Crew::new(direction, Streams::default(), true);
+            assert_eq!(all(&mut crew, &many(0)), [Step::Channel]);
+            assert_eq!(all(&mut crew, &facts(0, 10_000)), [Step::Connection]);
+            let mut crew = Crew::new(direction, Streams::default(), true);
+            assert_eq!(all(&mut crew, &many(50)), []);
+            let mut crew = Crew::new(direction, Streams::default().channels(1), true);
+            assert_eq!(all(&mut crew, &many(0)), []);
         }
     }
 

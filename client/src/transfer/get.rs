@@ -555,6 +555,7 @@ impl Job for Get {
         }
         self.close_handles(cx);
         self.begin_dirs(cx);
+        self.plan.on_many_files(cx.core.down.min_rtt());
         self.begin_files(cx);
         self.advance(cx);
         self.read(cx);

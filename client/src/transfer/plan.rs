@@ -21,7 +21,7 @@ use ketch_protocol::RemotePath;
 
 use super::{
     control::{Control, Controlled, Priority, Wanted},
-    crew::Direction,
+    crew::{Direction, MANY_FILES},
     error::TransferError,
     hands::Hands,
     local::Endings,
@@ -142,6 +142,8 @@ struct State<W: Work> {
     waker: Option<Waker>,
     /// Whether a lost connection can be made anew.
     has_second_chance: bool,
+    /// Who opens channels knows that many files wait.
+    are_many_told: bool,
     /// Whether another channel can be opened in place of one that stalled.
     has_other_channels: bool,
     /// Channels that stalled when no other was there, and what was moved when the last one did.
@@ -216,6 +218,7 @@ impl<W: Work> Plan<W> {
                 finished: false,
                 waker: None,
                 has_second_chance: false,
+                are_many_told: false,
                 has_other_channels: false,
                 stalls: 0,
                 moved_at_stall: 0,
@@ -537,6 +540,18 @@ impl<W: Work> Plan<W> {
         state.facts.is_rtt_sure |= is_sure;
         state.facts.rtt = Some(state.facts.rtt.map_or(rtt, |known| known.min(rtt)));
         state.wake_crew();
+    }
+
+    /// A worker whose path is so long tells of it when many files wait: once.
+    pub(crate) fn on_many_files(&self, rtt: Option<Duration>) {
+        let mut state = self.lock();
+        if let (Some(rtt), false) = (rtt, state.are_many_told)
+            && state.files.len() >= MANY_FILES
+        {
+            state.are_many_told = true;
+            drop(state);
+            self.on_round_trip(rtt, true);
+        }
     }
 
     /// A lost connection can be made anew, or not.

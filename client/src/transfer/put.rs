@@ -549,6 +549,7 @@ impl Job for Put {
         }
         let undone = self.undo(cx);
         self.begin_dirs(cx);
+        self.plan.on_many_files(cx.core.up.min_rtt());
         self.begin_files(cx);
         self.advance(cx);
         self.write(cx);
