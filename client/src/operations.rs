@@ -26,12 +26,18 @@
 //! ```
 
 mod condition;
+mod create;
+mod template;
 
 use std::{cmp::Ordering, fmt, future::Future};
 
 use ketch_protocol::{Attrs, FileType, RemotePath};
 
-pub use self::condition::{Compare, Condition, Query, SortBy};
+pub use self::{
+    condition::{Compare, Condition, Query, SortBy},
+    create::{Create, IfExists},
+    template::{NameTemplate, TemplateError},
+};
 use crate::{
     error::{Failure, Kind, Outcome},
     file::OpenOptions,
@@ -42,8 +48,6 @@ use crate::{
 
 /// Longest content that is read into memory, by default: 256 MiB.
 const CONTENT_MAX: u64 = 256 * 1024 * 1024;
-/// Numbers that are tried for a name that is free.
-const NUMBERS_MAX: u32 = 10_000;
 /// Longest name, in bytes.
 const NAME_LEN_MAX: usize = 255;
 
@@ -215,75 +219,6 @@ pub enum AfterRead {
     Delete,
 }
 
-/// What happens if the name of a new file is taken.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum IfExists {
-    /// It is an error. The default.
-    #[default]
-    Fail,
-    /// The old file is replaced when the new one is whole.
-    Overwrite,
-    /// The content is added to what is there.
-    Append,
-    /// The new one gets a number: `output1.txt`, `output2.txt`, and so on until one is free.
-    Number,
-}
-
-/// How a file is created. The defaults: it must not be there, and the directory must.
-#[derive(Clone, Debug, Default)]
-pub struct Create {
-    if_exists: IfExists,
-    create_directories: bool,
-    temporary_extension: Option<Vec<u8>>,
-    staging: Option<RemotePath>,
-    permissions: Option<u32>,
-}
-
-impl Create {
-    /// The defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// What happens if the name is taken. Default: it is an error.
-    #[must_use]
-    pub const fn if_exists(mut self, policy: IfExists) -> Self {
-        self.if_exists = policy;
-        self
-    }
-
-    /// Whether directories that are not there are created. Default: no.
-    #[must_use]
-    pub const fn create_directories(mut self, yes: bool) -> Self {
-        self.create_directories = yes;
-        self
-    }
-
-    /// What the name has behind it until the file is whole, for partners who look for that:
-    /// `.part`. Default: a name of our own, which is hidden and unlike any other.
-    #[must_use]
-    pub fn temporary_extension(mut self, extension: impl Into<Vec<u8>>) -> Self {
-        self.temporary_extension = Some(extension.into());
-        self
-    }
-
-    /// The directory in which the file is until it is whole; on the same file system. Default: the
-    /// one that it is created in.
-    #[must_use]
-    pub fn staging(mut self, directory: impl Into<RemotePath>) -> Self {
-        self.staging = Some(directory.into());
-        self
-    }
-
-    /// Permission bits. Default: what the server chooses.
-    #[must_use]
-    pub const fn permissions(mut self, mode: u32) -> Self {
-        self.permissions = Some(mode);
-        self
-    }
-}
-
 /// A directory on a server, and what is done with the files in it.
 #[derive(Clone, Debug)]
 pub struct Folder<S> {
@@ -338,9 +273,11 @@ impl<S: Server> Folder<S> {
         content: &[u8],
         options: Create,
     ) -> Result<FileInfo, OperationError> {
-        let path = self.path_of(name.as_ref())?;
+        self.path_of(name.as_ref())?; // it has to be a name, before anybody is asked
         let lent = self.server.lend().await?;
-        let done = self.write(lent.sftp(), path, content, &options).await;
+        let done = self
+            .write(lent.sftp(), name.as_ref(), content, &options)
+            .await;
         lent.give_back().await;
         done
     }
@@ -501,123 +438,6 @@ impl<S: Server> Folder<S> {
         })
     }
 
-    async fn write(
-        &self,
-        sftp: &Sftp,
-        path: RemotePath,
-        content: &[u8],
-        options: &Create,
-    ) -> Result<FileInfo, OperationError> {
-        if options.create_directories && !self.directory.as_bytes().is_empty() {
-            sftp.create_dir_all(&self.directory).await?;
-        }
-        let there = match sftp.stat(&path).await {
-            Ok(attrs) => Some(attrs),
-            Err(error) if error.kind() == Kind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(attrs) = there
-            && !matches!(attrs.file_type(), FileType::Regular | FileType::Unknown)
-            && options.if_exists != IfExists::Number
-        {
-            return Err(OperationError::NotAFile(path));
-        }
-        match (there, options.if_exists) {
-            (Some(_), IfExists::Fail) => return Err(OperationError::Exists(path)),
-            (Some(attrs), IfExists::Append) => {
-                // Servers that know no appending write where they are told to.
-                let file = sftp.open(&path, OpenOptions::new().append()).await?;
-                file.write_at(attrs.size.unwrap_or(0), content).await?;
-                let attrs = file.attrs().await?;
-                file.close().await?;
-                return Ok(FileInfo::new(path, attrs, attrs.file_type()));
-            }
-            _ => {}
-        }
-        let mode = options.permissions.or_else(|| there?.mode());
-        let attrs = mode.map_or(Attrs::NONE, Attrs::with_permissions);
-        let (temporary, file) = self.begin(sftp, &path, attrs, options).await?;
-        let written = async {
-            file.write_at(0, content).await?;
-            let attrs = file.attrs().await?;
-            file.close().await?;
-            let path = self.name(sftp, &temporary, path, options.if_exists).await?;
-            Ok(FileInfo::new(path, attrs, attrs.file_type()))
-        };
-        let written = written.await;
-        if written.is_err() {
-            let _ = sftp.remove_file(&temporary).await;
-        }
-        written
-    }
-
-    /// Creates the file under the name that it has until it is whole.
-    async fn begin(
-        &self,
-        sftp: &Sftp,
-        path: &RemotePath,
-        attrs: Attrs,
-        options: &Create,
-    ) -> Result<(RemotePath, crate::File), OperationError> {
-        let name = path.file_name().unwrap_or_default();
-        let beside = match &options.staging {
-            Some(directory) => directory.join(name),
-            None => path.clone(),
-        };
-        let Some(extension) = &options.temporary_extension else {
-            return Ok(sftp.create_beside(&beside, attrs).await?);
-        };
-        let temporary = RemotePath::from([beside.as_bytes(), extension].concat());
-        let mut open = OpenOptions::writing();
-        if let Some(mode) = attrs.mode() {
-            open = open.permissions(mode);
-        }
-        let file = sftp.open(&temporary, open).await?;
-        Ok((temporary, file))
-    }
-
-    /// Gives the whole file its name, which may be another than was asked for.
-    async fn name(
-        &self,
-        sftp: &Sftp,
-        temporary: &RemotePath,
-        path: RemotePath,
-        policy: IfExists,
-    ) -> Result<RemotePath, OperationError> {
-        if policy == IfExists::Overwrite {
-            sftp.replace(temporary, &path).await?;
-            return Ok(path);
-        }
-        let tries = if policy == IfExists::Number {
-            NUMBERS_MAX
-        } else {
-            1
-        };
-        for number in 0..tries {
-            let candidate = numbered(&path, number);
-            // Some servers replace when they rename, so it is looked at first; with the others nobody
-            // comes between.
-            let is_taken = match sftp.lstat(&candidate).await {
-                Ok(_) => true,
-                Err(error) if error.kind() == Kind::NotFound => false,
-                Err(error) => return Err(error.into()),
-            };
-            if is_taken {
-                continue;
-            }
-            match sftp.rename(temporary, &candidate).await {
-                Ok(()) => return Ok(candidate),
-                Err(error) => {
-                    // Somebody may have been quicker.
-                    if sftp.lstat(&candidate).await.is_err() {
-                        return Err(error.into());
-                    }
-                }
-            }
-        }
-        Err(OperationError::Exists(path))
-    }
-
     async fn find(&self, sftp: &Sftp, query: &Query) -> Result<Vec<FileInfo>, OperationError> {
         let depth = if query.is_recursive() { u32::MAX } else { 1 };
         let mut walk = sftp.walk(&self.directory, WalkOptions::new().depth_max(depth));
@@ -643,49 +463,7 @@ impl<S: Server> Folder<S> {
     }
 }
 
-/// `output.txt`, `output1.txt`, `output2.txt`.
-fn numbered(path: &RemotePath, number: u32) -> RemotePath {
-    let name = path.file_name().unwrap_or_default();
-    if number == 0 {
-        return path.clone();
-    }
-    // A dot at the start begins no extension.
-    let dot = name
-        .iter()
-        .rposition(|&byte| byte == b'.')
-        .filter(|&at| at > 0);
-    let (base, extension) = name.split_at(dot.unwrap_or(name.len()));
-    let digits = number.to_string();
-    let name = [base, digits.as_bytes(), extension].concat();
-    let directory = path.parent().unwrap_or_else(|| RemotePath::from(""));
-    match path.as_bytes().contains(&b'/') {
-        true => directory.join(name),
-        false => RemotePath::from(name),
-    }
-}
-
 /// How two numbers that may be missing stand to each other: what is missing comes first.
 fn by<T: Ord>(a: Option<T>, b: Option<T>) -> Ordering {
     a.cmp(&b)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_stand_before_the_extension() {
-        let table = [
-            ("in/output.txt", 0, "in/output.txt"),
-            ("in/output.txt", 1, "in/output1.txt"),
-            ("output.txt", 12, "output12.txt"),
-            ("/output", 3, "/output3"),
-            ("in/.hidden", 1, "in/.hidden1"),
-            ("a.tar.gz", 2, "a.tar2.gz"),
-        ];
-        for (path, number, wanted) in table {
-            let path = numbered(&path.into(), number);
-            assert_eq!(path, RemotePath::from(wanted));
-        }
-    }
 }

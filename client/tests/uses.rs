@@ -13,7 +13,7 @@ use ketch_client::exec::Exit;
 use ketch_client::hostkey::HostKeys;
 use ketch_client::identity::Identity;
 use ketch_client::operations::{
-    AfterRead, Condition, Create, Folder, IfExists, OperationError, Query, SortBy,
+    AfterRead, Condition, Create, Folder, IfExists, NameTemplate, OperationError, Query, SortBy,
 };
 use ketch_client::{
     Connect, Control, Failure, GetOptions, Kind, OnDemand, OpenOptions, PutOptions, RateLimit,
@@ -264,12 +264,38 @@ async fn a_folder_does_what_integrations_ask_for() {
     }
     fs::create_dir(dir.path().join("staging")).unwrap();
     let staged = new
+        .clone()
         .temporary_extension(".part")
         .staging(path(dir.path(), "staging"))
         .permissions(0o600);
     folder.create("b.bin", b"staged", staged).await.unwrap();
     assert_eq!(local("b.bin").unwrap(), b"staged");
     assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+
+    // Names by templates: another one for the second, and a temporary one that nobody has.
+    let by = |text: &str| NameTemplate::new(text).unwrap();
+    let templates = new
+        .clone()
+        .if_exists(IfExists::Number)
+        .named_by(by("$BASE.made.$EXTENSION"))
+        .unique_by(by("$BASE-$UUID.$EXTENSION"))
+        .temporary_by(by("$BASE.$NUMBER.part"));
+    fs::write(dir.path().join("in/t.made.1.part"), "somebody's").unwrap();
+    for unique_len in [0, 1 + 36] {
+        let made = folder.create("t.xml", b"t", templates.clone()).await;
+        let name = made.unwrap().name;
+        assert_eq!(name.len(), "t.made.xml".len() + unique_len);
+        assert!(folder.delete(&name).await.unwrap());
+        if unique_len == 0 {
+            fs::write(dir.path().join("in/t.made.xml"), "again").unwrap();
+        }
+    }
+    for left in ["t.made.xml", "t.made.1.part"] {
+        assert!(folder.delete(left).await.unwrap(), "{left}");
+    }
+    let evil = new.named_by(by(".."));
+    let error = folder.create("t.xml", b"t", evil).await.unwrap_err();
+    assert!(matches!(error, OperationError::BadName(_)), "{error}");
 
     fs::create_dir(dir.path().join("in/sub")).unwrap();
     fs::write(dir.path().join("in/sub/c.txt"), "c").unwrap();
