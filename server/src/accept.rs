@@ -26,6 +26,7 @@ use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::ServerBuilder;
 use crate::credentials::Moment;
+use crate::interview::Interview;
 use crate::password_hash::Hashing;
 use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
@@ -286,6 +287,8 @@ impl Server {
     {
         let mut accepted = None;
         let mut steps = Steps::default();
+        // Of the questions that are being asked, by rounds.
+        let mut answers = Vec::new();
         loop {
             match login.next().await? {
                 LoginEvent::KeysWanted => {
@@ -300,13 +303,26 @@ impl Server {
                         now: unix_now(),
                     };
                     let users = &self.inner.users;
-                    let fits_hash = match users.hash_to_try(user, method) {
-                        Some((hash, password)) => {
+                    let found_right = match (method, users.hash_to_try(user, method)) {
+                        (_, Some((hash, password))) => {
                             self.inner.hashing.fits(hash, password.clone()).await
                         }
-                        None => false,
+                        (Method::KeyboardInteractive | Method::Answers(_), None) => {
+                            match method {
+                                Method::Answers(given) => answers.push(given.clone()),
+                                _ => answers.clear(),
+                            }
+                            match users.interviewer().go_on(user, &answers).await {
+                                Interview::Ask(questions) => {
+                                    login.ask(&questions)?;
+                                    continue;
+                                }
+                                outcome => outcome == Interview::Accept,
+                            }
+                        }
+                        _ => false,
                     };
-                    match users.check(user, method, &mut steps, moment, fits_hash) {
+                    match users.check(user, method, &mut steps, moment, found_right) {
                         Verdict::Accepted(outcome) => {
                             accepted = Some(outcome);
                             login.accept_auth()?;

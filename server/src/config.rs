@@ -12,6 +12,7 @@ use crate::accept::Server;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
+use crate::interview::{Answers, Interview, Interviewer};
 use crate::password_hash::Hashing;
 use crate::penalties::Penalties;
 use crate::subsystems::Subsystems;
@@ -131,6 +132,32 @@ impl ServerBuilder {
     /// Default: the answer is right, as RFC 4252 §7 has it.
     pub const fn uniform_key_queries(mut self) -> Self {
         self.trust.uniform_queries = true;
+        self
+    }
+
+    /// Asks users questions (keyboard-interactive, RFC 4256), those whom [`User::questions`] lets in so:
+    /// `conduct` is told who, and the answers to each round so far, and says what comes next, up to
+    /// [`ROUNDS_MAX`](crate::ROUNDS_MAX) times. It is called where blocking is allowed, and also for
+    /// names that do not exist, who are to be asked the same.
+    ///
+    /// ```
+    /// use ketch_server::{Interview, Prompt, Questions, Server};
+    ///
+    /// let builder = Server::builder().ask_questions(|_user, answers| match answers {
+    ///     [] => {
+    ///         let mut questions = Questions::default();
+    ///         questions.prompts = vec![Prompt { text: "Code: ".to_owned(), echo: false }];
+    ///         Interview::Ask(questions)
+    ///     }
+    ///     [code] if code[0].as_str() == "123456" => Interview::Accept,
+    ///     _ => Interview::Reject,
+    /// });
+    /// ```
+    pub fn ask_questions<F>(mut self, conduct: F) -> Self
+    where
+        F: Fn(&str, &Answers) -> Interview + Send + Sync + 'static,
+    {
+        self.trust.interviewer = Interviewer::new(conduct);
         self
     }
 

@@ -24,7 +24,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `config`, `users`, `keys`, `password_hash`, `subsystems` | what an embedding program says |
+//! | `config`, `users`, `keys`, `password_hash`, `interview`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
@@ -54,6 +54,7 @@ mod credentials;
 mod engine;
 mod fs;
 mod handles;
+mod interview;
 mod keys;
 mod longname;
 mod password_hash;
@@ -75,10 +76,12 @@ pub use fs::{
     OpenHow, TYPE_BITS, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work, blocking,
 };
 pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
+pub use interview::{Answers, Interview, ROUNDS_MAX};
 pub use ketch_keys::{
     GenerateError, KeyFileError, LineError, PrivateKey, PublicKey, RevocationError, RevocationList,
 };
 pub use ketch_protocol::StatVfs;
+pub use ketch_transport::auth::{Prompt, Questions};
 pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};

@@ -25,6 +25,7 @@ use crate::credentials::{
 };
 use crate::fs::{FileSystem, LocalDirectory};
 use crate::handles::HandleBudget;
+use crate::interview::Interviewer;
 use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
@@ -50,6 +51,7 @@ pub struct User {
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
+    questions: bool,
     access: Access,
     symbolic_links: bool,
     hard_links: bool,
@@ -88,6 +90,7 @@ impl User {
             keys: Vec::new(),
             authorities: Vec::new(),
             required: Vec::new(),
+            questions: false,
             access: Access::ReadWrite,
             symbolic_links: false,
             hard_links: false,
@@ -128,6 +131,14 @@ impl User {
     ) -> Self {
         let principals = principals.into_iter().map(Into::into).collect();
         self.authorities.push(Authority { key, principals });
+        self
+    }
+
+    /// Lets the user in when the right answers were given to the questions of
+    /// [`ServerBuilder::ask_questions`](crate::ServerBuilder::ask_questions). Default: no.
+    #[must_use]
+    pub const fn questions(mut self) -> Self {
+        self.questions = true;
         self
     }
 
@@ -188,6 +199,7 @@ pub(crate) struct Trust {
     pub(crate) revoked: Revoked,
     /// Whether any key at all is said to do, so that asking tells nothing.
     pub(crate) uniform_queries: bool,
+    pub(crate) interviewer: Interviewer,
 }
 
 /// All users of a server.
@@ -210,6 +222,7 @@ struct Record {
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
+    questions: bool,
 }
 
 /// What is known of a password.
@@ -303,7 +316,10 @@ impl Users {
         let has_key = !user.keys.is_empty()
             || !user.authorities.is_empty()
             || !self.trust.authorities.is_empty();
-        if user.password.is_none() && !has_key {
+        if user.questions && !self.trust.interviewer.is_there() {
+            return Err(BuildError::Unattainable { user: name });
+        }
+        if user.password.is_none() && !has_key && !user.questions {
             return Err(BuildError::NoCredential { user: name });
         }
         let no_principal = |authority: &Authority| authority.principals.is_empty();
@@ -347,6 +363,7 @@ impl Users {
             keys: user.keys.clone(),
             authorities: user.authorities.clone(),
             required: user.required.clone(),
+            questions: user.questions,
         })
     }
 
@@ -363,6 +380,9 @@ impl Users {
             .any(|record| record.password.is_some())
         {
             methods.push(AuthMethod::Password);
+        }
+        if self.records.values().any(|record| record.questions) {
+            methods.push(AuthMethod::KeyboardInteractive);
         }
         methods
     }
@@ -383,22 +403,27 @@ impl Users {
         Some((Arc::clone(hash.unwrap_or(decoy)), password))
     }
 
-    /// Decides an attempt that follows on `steps`. `fits_hash`: whether the password fitted
-    /// [`Users::hash_to_try`].
+    /// Who asks questions.
+    pub(crate) const fn interviewer(&self) -> &Interviewer {
+        &self.trust.interviewer
+    }
+
+    /// Decides an attempt that follows on `steps`. `found_right`: whether the password fitted
+    /// [`Users::hash_to_try`], or the answers [`Users::interviewer`].
     pub(crate) fn check(
         &self,
         user: &str,
         method: &Method,
         steps: &mut Steps,
         moment: Moment,
-        fits_hash: bool,
+        found_right: bool,
     ) -> Verdict {
         // The work is done before anything depends on whether there is such a user.
         let record = self.records.get(user);
         let rejected = Verdict::Rejected(FLOOR.saturating_add(self.jitter(user)));
         let (kind, key, restrictions) = match method {
             Method::Password(password) => {
-                let is_right = self.has_password(user, password, record, fits_hash);
+                let is_right = self.has_password(user, password, record, found_right);
                 (
                     AuthMethod::Password,
                     None,
@@ -407,7 +432,7 @@ impl Users {
             }
             // Passwords are not changed here: the old one is looked at, and neither is taken.
             Method::PasswordChange { old, .. } => {
-                let _ = self.has_password(user, old, record, fits_hash);
+                let _ = self.has_password(user, old, record, found_right);
                 return rejected;
             }
             Method::PublicKeyQuery { key, .. } => {
@@ -428,6 +453,14 @@ impl Users {
                 let restrictions =
                     record.and_then(|record| self.by_any_key(user, record, key, shown, moment));
                 (AuthMethod::PublicKey, Some(key.plain()), restrictions)
+            }
+            Method::KeyboardInteractive | Method::Answers(_) => {
+                let is_right = found_right && record.is_some_and(|record| record.questions);
+                (
+                    AuthMethod::KeyboardInteractive,
+                    None,
+                    is_right.then(Restrictions::default),
+                )
             }
             // Which methods there are is the same for everybody: there is nothing to hide.
             Method::None => return Verdict::Rejected(Duration::ZERO),
@@ -555,6 +588,7 @@ fn can_be_met(user: &User, has_key: bool) -> bool {
     let count = |method| user.required.iter().filter(|each| **each == method).count();
     let keys = count(AuthMethod::PublicKey);
     let passwords = count(AuthMethod::Password);
+    let questions = count(AuthMethod::KeyboardInteractive);
     // Certificates may be as many as one likes.
     let different = user.keys.iter().enumerate().filter(|(n, entry)| {
         let before = user.keys.iter().take(*n);
@@ -562,7 +596,8 @@ fn can_be_met(user: &User, has_key: bool) -> bool {
     });
     let enough_keys = keys < 2 || !user.authorities.is_empty() || keys <= different.count();
     user.required.len() <= STEPS_MAX
-        && keys + passwords == user.required.len()
+        && keys + passwords + questions == user.required.len()
+        && (questions == 0 || (questions == 1 && user.questions))
         && (keys == 0 || (has_key && enough_keys))
         && (passwords == 0 || (passwords == 1 && user.password.is_some()))
 }

@@ -33,8 +33,8 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 enum Try {
     Password(&'static str),
     Key(Ed25519KeyPair),
-    /// By a method that this server does not offer.
-    Questions,
+    /// By answering questions, each with this, so often.
+    Questions(&'static str),
 }
 
 async fn log_in<S>(stream: S, user: &str, tries: Vec<Try>) -> Result<ConnectionHandle, CloseReason>
@@ -43,7 +43,7 @@ where
 {
     let mut login = Login::client(stream, ClientConfig::new(user))?;
     let mut tries = tries.into_iter();
-    let mut key = None;
+    let (mut key, mut answer) = (None, "");
     loop {
         match login.next().await? {
             LoginEvent::HostKey(_) => login.accept_host_key()?,
@@ -57,7 +57,10 @@ where
                     key = Some(pair);
                     login.authenticate(&Credential::public_key(PublicKey::ed25519(public)))?;
                 }
-                Some(Try::Questions) => login.authenticate(&Credential::KeyboardInteractive)?,
+                Some(Try::Questions(with)) => {
+                    answer = with;
+                    login.authenticate(&Credential::KeyboardInteractive)?;
+                }
                 None => return Err(CloseReason::Requested),
             },
             LoginEvent::Sign(data) => {
@@ -66,6 +69,11 @@ where
                     SignatureAlgorithm::Ed25519,
                     signature.as_ref(),
                 ))?;
+            }
+            LoginEvent::Questions(questions) => {
+                let answers = questions.prompts.iter();
+                let answers: Vec<_> = answers.map(|_| Zeroizing::new(answer.to_owned())).collect();
+                login.answers(&answers)?;
             }
             LoginEvent::Authenticated { .. } => break,
             _ => {}
@@ -623,7 +631,7 @@ async fn whatever_is_wrong_is_answered_at_the_floor() {
             vec![],
             vec![Try::Password("wrong")],
             vec![Try::Key(pair(2))],
-            vec![Try::Questions],
+            vec![Try::Questions("")],
         ];
         for tries in wrong {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
@@ -766,5 +774,51 @@ async fn a_password_is_compared_with_its_hash() {
         tokio::spawn(async move { served.serve_stream(theirs, "test").await });
         let outcome = log_in(ours, user, vec![Try::Password(password)]).await;
         assert_eq!(outcome.is_ok(), lets_in, "{user} {password}");
+    }
+}
+
+#[tokio::test]
+async fn questions_are_asked_where_the_program_has_some() {
+    use ketch_server::{Interview, Prompt, Questions};
+    let files: Arc<dyn FileSystem> = Arc::new(MemoryFileSystem::new());
+    let server = Server::builder()
+        .host_key(host_key())
+        .user(User::with_file_system("anna", Arc::clone(&files)).questions())
+        .user(User::with_file_system("bob", files).password(PASSWORD))
+        .ask_questions(|_user, answers| {
+            let question = |count: usize| {
+                let mut questions = Questions::default();
+                let text = "Again: ".to_owned();
+                questions.prompts = vec![Prompt { text, echo: false }; count];
+                Interview::Ask(questions)
+            };
+            match answers {
+                [] => question(1),
+                [first] if first[0].as_str() == "endless" => question(1),
+                [first] if first[0].as_str() == "panic" => panic!("on purpose"),
+                [first] if first[0].as_str() == "yes" => question(2),
+                [_, second] if second.iter().all(|answer| answer.as_str() == "yes") => {
+                    Interview::Accept
+                }
+                [_, ..] if answers[0][0].as_str() == "endless" => question(0),
+                _ => Interview::Reject,
+            }
+        })
+        .build()
+        .unwrap();
+    for (user, answer, lets_in) in [
+        ("anna", "yes", true),
+        ("anna", "no", false),
+        ("anna", "endless", false),
+        ("anna", "panic", false),
+        ("bob", "yes", false),
+        ("nobody", "yes", false),
+    ] {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { served.serve_stream(theirs, "test").await });
+        let outcome = log_in(ours, user, vec![Try::Questions(answer)]).await;
+        assert_eq!(outcome.is_ok(), lets_in, "{user} {answer}");
     }
 }

@@ -309,3 +309,58 @@ fn a_hash_is_compared_with_for_everybody_at_the_cost_of_the_costliest() {
         Verdict::Accepted(_)
     ));
 }
+
+#[test]
+fn questions_let_in_whom_they_are_for_and_need_somebody_who_asks() {
+    use crate::interview::Interview;
+    let nobody_asks = users(vec![user("anna").questions()]).unwrap_err();
+    assert!(matches!(nobody_asks, BuildError::Unattainable { .. }));
+    let trust = || Trust {
+        interviewer: Interviewer::new(|_, _| Interview::Accept),
+        ..Trust::default()
+    };
+    let users = |users| Users::new(users, trust(), 10, Duration::from_secs(1));
+    let both = [AuthMethod::Password, AuthMethod::KeyboardInteractive];
+    let known = users(vec![
+        user("anna").questions(),
+        user("bob").password("right"),
+        user("carl").password("right").questions().require(both),
+    ])
+    .unwrap();
+    assert!(known.methods().contains(&AuthMethod::KeyboardInteractive));
+    let answered = |name: &str, steps: &mut Steps, found_right| {
+        let method = Method::Answers(Vec::new());
+        known.check(name, &method, steps, MOMENT, found_right)
+    };
+    for (name, lets_in) in [
+        ("anna", true),
+        ("bob", false),
+        ("carl", false),
+        ("eve", false),
+    ] {
+        let verdict = answered(name, &mut Steps::default(), true);
+        assert_eq!(matches!(verdict, Verdict::Accepted(_)), lets_in, "{name}");
+        let verdict = answered(name, &mut Steps::default(), false);
+        assert!(matches!(verdict, Verdict::Rejected(_)));
+    }
+    let mut steps = Steps::default();
+    let first = known.check("carl", &password("right"), &mut steps, MOMENT, false);
+    assert!(matches!(
+        first,
+        Verdict::Partial(AuthMethod::KeyboardInteractive)
+    ));
+    let verdict = answered("carl", &mut steps, true);
+    assert!(matches!(verdict, Verdict::Accepted(_)));
+    // Nothing is required that the user cannot do.
+    for bad in [
+        user("anna").password("x").require(both),
+        user("anna")
+            .questions()
+            .require([AuthMethod::KeyboardInteractive; 2]),
+    ] {
+        assert!(matches!(
+            users(vec![bad]).unwrap_err(),
+            BuildError::Unattainable { .. }
+        ));
+    }
+}
