@@ -322,7 +322,24 @@ impl Server {
                         }
                         _ => false,
                     };
-                    match users.check(user, method, &mut steps, moment, found_right) {
+                    let mut verdict = users.check(user, method, &mut steps, moment, found_right);
+                    if let (Verdict::Change, Method::PasswordChange { new, .. }) =
+                        (&verdict, method)
+                    {
+                        verdict = match users.change_password(user, new).await {
+                            // It is what the user logs in with now.
+                            Ok(()) => {
+                                info!(peer, user, "password changed");
+                                let method = Method::Password(new.clone());
+                                users.check(user, &method, &mut steps, moment, true)
+                            }
+                            Err(why) => Verdict::Expired(why),
+                        };
+                    }
+                    match verdict {
+                        Verdict::Expired(prompt) => login.password_expired(&prompt)?,
+                        // It was carried out, or there was none.
+                        Verdict::Change => login.reject_auth()?,
                         Verdict::Accepted(outcome) => {
                             accepted = Some(outcome);
                             login.accept_auth()?;

@@ -13,6 +13,7 @@ use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
 use crate::interview::{Answers, Interview, Interviewer};
+use crate::password_change::PasswordKeeper;
 use crate::password_hash::Hashing;
 use crate::penalties::Penalties;
 use crate::subsystems::Subsystems;
@@ -158,6 +159,18 @@ impl ServerBuilder {
         F: Fn(&str, &Answers) -> Interview + Send + Sync + 'static,
     {
         self.trust.interviewer = Interviewer::new(conduct);
+        self
+    }
+
+    /// Lets users change a password that [has expired](User::password_expired): `keep` is told whose it
+    /// is and the new one, where blocking is allowed, once the old one was right. When it has kept
+    /// it, the new one counts at once; what it says instead is shown, and another asked for.
+    /// Default: none can be changed.
+    pub fn change_passwords<F>(mut self, keep: F) -> Self
+    where
+        F: Fn(&str, &str) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.trust.password_keeper = PasswordKeeper::new(keep);
         self
     }
 

@@ -24,7 +24,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `config`, `users`, `keys`, `password_hash`, `interview`, `subsystems` | what an embedding program says |
+//! | `config`, `users`, `keys`, `password_hash`, `password_change`, `interview`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
@@ -57,6 +57,7 @@ mod handles;
 mod interview;
 mod keys;
 mod longname;
+mod password_change;
 mod password_hash;
 mod path;
 mod penalties;

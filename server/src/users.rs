@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ketch_keys::PublicKey;
@@ -26,6 +26,7 @@ use crate::credentials::{
 use crate::fs::{FileSystem, LocalDirectory};
 use crate::handles::HandleBudget;
 use crate::interview::Interviewer;
+use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
@@ -48,6 +49,7 @@ pub struct User {
     name: String,
     root: UserRoot,
     password: Option<Password>,
+    expired: Option<String>,
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
@@ -87,6 +89,7 @@ impl User {
             name,
             root,
             password: None,
+            expired: None,
             keys: Vec::new(),
             authorities: Vec::new(),
             required: Vec::new(),
@@ -110,6 +113,15 @@ impl User {
     #[must_use]
     pub fn password_hash(mut self, hash: PasswordHash) -> Self {
         self.password = Some(Password::Hash(Arc::new(hash)));
+        self
+    }
+
+    /// The password has to be changed before it lets in: `prompt` says so to the user.
+    /// [`ServerBuilder::change_passwords`](crate::ServerBuilder::change_passwords) keeps the new one.
+    /// Default: it lets in.
+    #[must_use]
+    pub fn password_expired(mut self, prompt: impl Into<String>) -> Self {
+        self.expired = Some(prompt.into());
         self
     }
 
@@ -200,6 +212,7 @@ pub(crate) struct Trust {
     /// Whether any key at all is said to do, so that asking tells nothing.
     pub(crate) uniform_queries: bool,
     pub(crate) interviewer: Interviewer,
+    pub(crate) password_keeper: PasswordKeeper,
 }
 
 /// All users of a server.
@@ -218,16 +231,25 @@ type Digest = [u8; 32];
 #[derive(Debug)]
 struct Record {
     account: Arc<Account>,
-    password: Option<Known>,
+    /// Set before anybody comes in, and by a change.
+    password: Mutex<Secret>,
     keys: Vec<AuthorizedKey>,
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
     questions: bool,
 }
 
+/// A user's password as it is now.
+#[derive(Clone, Debug)]
+struct Secret {
+    known: Option<Known>,
+    /// It has to be changed, and what is said of that.
+    expired: Option<String>,
+}
+
 /// What is known of a password.
-#[derive(Debug)]
-enum Known {
+#[derive(Clone, Debug)]
+pub(crate) enum Known {
     Digest(Digest),
     Hash(Arc<PasswordHash>),
 }
@@ -258,6 +280,10 @@ pub(crate) enum Verdict {
     Partial(AuthMethod),
     /// The key would do; its owner has to prove that it is theirs.
     Acceptable,
+    /// The password is right and has to be changed; what is said of that.
+    Expired(String),
+    /// It may be changed: [`Users::change_password`].
+    Change,
     /// Not so; to be answered this long after it came, at least.
     Rejected(Duration),
 }
@@ -295,7 +321,8 @@ impl Users {
             return Err(BuildError::NoUsers);
         }
         let hashes = this.records.values().filter_map(Record::hash);
-        if let Some(costliest) = hashes.max_by_key(|hash| hash.cost()) {
+        let costliest = hashes.max_by_key(|hash| hash.cost());
+        if let Some(costliest) = costliest {
             let decoy = costliest.decoy().map_err(|HashError| BuildError::Random)?;
             this.decoy = Some(Arc::new(decoy));
         }
@@ -316,7 +343,8 @@ impl Users {
         let has_key = !user.keys.is_empty()
             || !user.authorities.is_empty()
             || !self.trust.authorities.is_empty();
-        if user.questions && !self.trust.interviewer.is_there() {
+        let cannot_change = user.expired.is_some() && !self.trust.password_keeper.is_there();
+        if (user.questions && !self.trust.interviewer.is_there()) || cannot_change {
             return Err(BuildError::Unattainable { user: name });
         }
         if user.password.is_none() && !has_key && !user.questions {
@@ -356,9 +384,12 @@ impl Users {
         };
         Ok(Record {
             account: Arc::new(account),
-            password: user.password.as_ref().map(|password| match password {
-                Password::Plain(text) => Known::Digest(self.digest(&name, text)),
-                Password::Hash(hash) => Known::Hash(Arc::clone(hash)),
+            password: Mutex::new(Secret {
+                known: user.password.as_ref().map(|password| match password {
+                    Password::Plain(text) => Known::Digest(self.digest(&name, text)),
+                    Password::Hash(hash) => Known::Hash(Arc::clone(hash)),
+                }),
+                expired: user.expired.clone(),
             }),
             keys: user.keys.clone(),
             authorities: user.authorities.clone(),
@@ -377,7 +408,7 @@ impl Users {
         if self
             .records
             .values()
-            .any(|record| record.password.is_some())
+            .any(|record| record.secret().known.is_some())
         {
             methods.push(AuthMethod::Password);
         }
@@ -400,7 +431,32 @@ impl Users {
         };
         let decoy = self.decoy.as_ref()?;
         let hash = self.records.get(user).and_then(Record::hash);
-        Some((Arc::clone(hash.unwrap_or(decoy)), password))
+        Some((hash.unwrap_or_else(|| Arc::clone(decoy)), password))
+    }
+
+    /// Has the new password of a user kept whose old one was right and has expired. The reason if
+    /// another is wanted.
+    pub(crate) async fn change_password(
+        &self,
+        user: &str,
+        new: &Zeroizing<String>,
+    ) -> Result<(), String> {
+        let Some(record) = self.records.get(user) else {
+            return Err(String::new());
+        };
+        let as_hash = record.hash().is_some();
+        let digest = |new: &str| Known::Digest(self.digest(user, new));
+        let keeper = &self.trust.password_keeper;
+        match keeper.keep(user, new.clone(), as_hash, digest).await {
+            Kept::As(known) => {
+                *record.secret() = Secret {
+                    known: Some(known),
+                    expired: None,
+                };
+                Ok(())
+            }
+            Kept::Not(why) => Err(why),
+        }
     }
 
     /// Who asks questions.
@@ -424,16 +480,28 @@ impl Users {
         let (kind, key, restrictions) = match method {
             Method::Password(password) => {
                 let is_right = self.has_password(user, password, record, found_right);
+                let expired = record.and_then(|record| record.secret().expired.clone());
+                if let (true, Some(prompt)) = (is_right, expired) {
+                    let is_next = |record: &Record| record.wants_next(AuthMethod::Password, steps);
+                    return match record.is_some_and(is_next) {
+                        true => Verdict::Expired(prompt),
+                        false => rejected,
+                    };
+                }
                 (
                     AuthMethod::Password,
                     None,
                     is_right.then(Restrictions::default),
                 )
             }
-            // Passwords are not changed here: the old one is looked at, and neither is taken.
+            // Whoever changes has to be right, and it has to be time: the old one is looked at first.
             Method::PasswordChange { old, .. } => {
-                let _ = self.has_password(user, old, record, found_right);
-                return rejected;
+                let is_right = self.has_password(user, old, record, found_right);
+                let may = record.filter(|record| {
+                    let is_next = record.wants_next(AuthMethod::Password, steps);
+                    is_right && is_next && record.secret().expired.is_some()
+                });
+                return may.map_or(rejected, |_| Verdict::Change);
             }
             Method::PublicKeyQuery { key, .. } => {
                 let would_do = record.is_some_and(|record| {
@@ -493,8 +561,8 @@ impl Users {
         fits_hash: bool,
     ) -> bool {
         let given = self.digest(user, password);
-        let known = record.and_then(|record| record.password.as_ref());
-        let digest = match known {
+        let known = record.and_then(|record| record.secret().known.clone());
+        let digest = match &known {
             Some(Known::Digest(digest)) => digest,
             Some(Known::Hash(_)) | None => &self.nobody,
         };
@@ -550,9 +618,13 @@ impl Users {
 }
 
 impl Record {
-    const fn hash(&self) -> Option<&Arc<PasswordHash>> {
-        match &self.password {
-            Some(Known::Hash(hash)) => Some(hash),
+    fn secret(&self) -> MutexGuard<'_, Secret> {
+        self.password.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hash(&self) -> Option<Arc<PasswordHash>> {
+        match &self.secret().known {
+            Some(Known::Hash(hash)) => Some(Arc::clone(hash)),
             _ => None,
         }
     }

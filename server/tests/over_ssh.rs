@@ -33,8 +33,10 @@ const WINDOW: u32 = 2 * 1024 * 1024;
 enum Try {
     Password(&'static str),
     Key(Ed25519KeyPair),
-    /// By answering questions, each with this, so often.
+    /// By answering questions, each with this.
     Questions(&'static str),
+    /// With a password, and these new ones when it has to be changed.
+    Change(&'static str, &'static [&'static str]),
 }
 
 async fn log_in<S>(stream: S, user: &str, tries: Vec<Try>) -> Result<ConnectionHandle, CloseReason>
@@ -44,6 +46,7 @@ where
     let mut login = Login::client(stream, ClientConfig::new(user))?;
     let mut tries = tries.into_iter();
     let (mut key, mut answer) = (None, "");
+    let (mut old, mut new) = ("", [].iter());
     loop {
         match login.next().await? {
             LoginEvent::HostKey(_) => login.accept_host_key()?,
@@ -57,6 +60,11 @@ where
                     key = Some(pair);
                     login.authenticate(&Credential::public_key(PublicKey::ed25519(public)))?;
                 }
+                Some(Try::Change(password, wanted)) => {
+                    (old, new) = (password, wanted.iter());
+                    let password = Zeroizing::new(password.to_owned());
+                    login.authenticate(&Credential::Password(password))?;
+                }
                 Some(Try::Questions(with)) => {
                     answer = with;
                     login.authenticate(&Credential::KeyboardInteractive)?;
@@ -69,6 +77,13 @@ where
                     SignatureAlgorithm::Ed25519,
                     signature.as_ref(),
                 ))?;
+            }
+            LoginEvent::PasswordExpired { .. } => {
+                let Some(new) = new.next() else {
+                    return Err(CloseReason::Requested);
+                };
+                let [old, new] = [old, new].map(|text: &str| Zeroizing::new(text.to_owned()));
+                login.authenticate(&Credential::PasswordChange { old, new })?;
             }
             LoginEvent::Questions(questions) => {
                 let answers = questions.prompts.iter();
@@ -821,4 +836,52 @@ async fn questions_are_asked_where_the_program_has_some() {
         let outcome = log_in(ours, user, vec![Try::Questions(answer)]).await;
         assert_eq!(outcome.is_ok(), lets_in, "{user} {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_expired_is_changed_before_it_lets_in() {
+    let hash = ketch_server::PasswordHash::of(PASSWORD).unwrap();
+    let files = || -> Arc<dyn FileSystem> { Arc::new(MemoryFileSystem::new()) };
+    let expired = |user: User| user.password_expired("It is time for another.");
+    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeps = Arc::clone(&kept);
+    let server = Server::builder()
+        .host_key(host_key())
+        .user(expired(
+            User::with_file_system("anna", files()).password(PASSWORD),
+        ))
+        .user(expired(
+            User::with_file_system("bob", files()).password_hash(hash),
+        ))
+        .user(User::with_file_system("carl", files()).password(PASSWORD))
+        .change_passwords(move |user, new| {
+            if new.len() < 6 {
+                return Err("It is too short.".to_owned());
+            }
+            keeps
+                .lock()
+                .unwrap()
+                .push((user.to_owned(), new.to_owned()));
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    let attempt = async |user, with| {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { served.serve_stream(theirs, "test").await });
+        log_in(ours, user, vec![with]).await.is_ok()
+    };
+    for user in ["anna", "bob"] {
+        assert!(!attempt(user, Try::Password(PASSWORD)).await, "it expired");
+        assert!(!attempt(user, Try::Change("wrong", &["new password"])).await);
+        assert!(!attempt(user, Try::Change(PASSWORD, &["", "short"])).await);
+        assert!(attempt(user, Try::Change(PASSWORD, &["short", "new password"])).await);
+        assert!(attempt(user, Try::Password("new password")).await);
+        assert!(!attempt(user, Try::Password(PASSWORD)).await, "the old one");
+    }
+    assert!(attempt("carl", Try::Password(PASSWORD)).await);
+    let new = |user: &str| (user.to_owned(), "new password".to_owned());
+    assert_eq!(*kept.lock().unwrap(), [new("anna"), new("bob")]);
 }
