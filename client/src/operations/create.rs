@@ -222,7 +222,7 @@ impl<S: Server> Folder<S> {
             let name = template.fill(filling(name, number));
             self.path_of(&name)?; // it has to be a name
             let temporary = renamed(beside, &name);
-            match sftp.open(&temporary, open.clone()).await {
+            match sftp.open(&temporary, open).await {
                 Ok(file) => return Ok((temporary, file)),
                 // Version 3 has no status for a name that is taken: whether it is, tells a look.
                 Err(error) => {
