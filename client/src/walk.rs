@@ -7,6 +7,8 @@
 //!
 //! Links are not followed unless asked for; then a directory is not entered again below itself.
 
+mod looking;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -19,6 +21,7 @@ use std::{
 use futures_core::Stream;
 use ketch_protocol::{Attrs, FileType, RemotePath};
 
+use self::looking::{Above, Look};
 use crate::{
     dir::{DirEntryRef, ReadDir},
     error::{Failure, Kind, Outcome},
@@ -215,23 +218,6 @@ struct Directory {
     above: Option<Arc<Above>>,
     /// It may be no directory, or not there: then there is nothing to tell.
     is_guess: bool,
-}
-
-struct Above {
-    path: RemotePath,
-    above: Option<Arc<Self>>,
-}
-
-/// What a look at a path found.
-enum Look {
-    /// A link, or the root, with what it leads to.
-    Entered {
-        entry: Option<WalkEntry>,
-        directory: Directory,
-        found: Result<(Attrs, RemotePath), SftpError>,
-    },
-    /// A name that a pattern ends with.
-    Named(RemotePath, u32, Result<Attrs, SftpError>),
 }
 
 impl Walk {
@@ -459,83 +445,6 @@ impl Walk {
             directory.states = rest;
         }
         self.waiting.push(directory);
-    }
-
-    /// Looks what something is, and where a link leads if links are followed.
-    fn look(&mut self, entry: Option<WalkEntry>, directory: Directory) {
-        let (sftp, path) = (self.sftp.clone(), directory.path.clone());
-        let follows = self.options.follow_links;
-        self.looks.push(async move {
-            let found = async {
-                if !follows {
-                    return Ok((sftp.lstat(&path).await?, path));
-                }
-                let attrs = sftp.stat(&path).await?;
-                let real = sftp.canonicalize(&path).await?;
-                Ok((attrs, real))
-            };
-            Look::Entered {
-                entry,
-                found: found.await,
-                directory,
-            }
-        });
-    }
-
-    fn on_look(&mut self, look: Look) {
-        match look {
-            Look::Named(path, depth, Ok(attrs)) => self.ready.push_back(Ok(WalkEntry {
-                path,
-                depth,
-                attrs,
-                file_type: attrs.file_type(),
-            })),
-            Look::Named(_, _, Err(SftpError::Refused { .. })) => {}
-            Look::Named(path, _, Err(source)) => {
-                self.ready
-                    .push_back(Err(WalkError::Unreadable { path, source }));
-            }
-            Look::Entered {
-                entry,
-                mut directory,
-                found: Ok((attrs, real)),
-            } => {
-                let is_directory = attrs.file_type() == FileType::Directory;
-                if let Some(entry) = entry {
-                    self.ready.push_back(Ok(WalkEntry {
-                        attrs,
-                        file_type: attrs.file_type(),
-                        ..entry
-                    }));
-                }
-                let mut above = directory.above.as_ref();
-                while let Some(inner) = above {
-                    if inner.path == real {
-                        return; // below itself
-                    }
-                    above = inner.above.as_ref();
-                }
-                let is_inner = self.glob.is_none() || !directory.states.is_empty();
-                if is_inner && (is_directory || directory.depth == 0) {
-                    if self.options.follow_links {
-                        directory.above = Some(Arc::new(Above {
-                            path: real,
-                            above: directory.above.take(),
-                        }));
-                    }
-                    self.enter(directory);
-                }
-            }
-            Look::Entered {
-                entry: None,
-                directory,
-                found: Err(source),
-            } => self.on_unreadable(directory, source),
-            // A link that leads nowhere is told as what it is.
-            Look::Entered {
-                entry: Some(entry), ..
-            } => self.ready.push_back(Ok(entry)),
-        }
     }
 }
 
