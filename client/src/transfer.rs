@@ -27,6 +27,7 @@ pub(crate) mod ranges;
 pub(crate) mod rate;
 pub(crate) mod report;
 pub(crate) mod sink;
+pub(crate) mod trial;
 pub(crate) mod upload;
 
 pub use self::{

@@ -140,6 +140,12 @@ impl Cx<'_> {
         !self.is_held && self.core.can_ask(self.link)
     }
 
+    /// Whether answers are awaited for the transfer.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let is_mine = |owner: &Owner| matches!(owner, Owner::Job { job, .. } if *job == self.job);
+        self.core.table.iter().any(|entry| is_mine(&entry.owner))
+    }
+
     /// Whether a transfer may send anything now.
     fn has_turn(&self) -> bool {
         !self.is_held && self.core.has_turn()

@@ -130,6 +130,13 @@ impl Crew {
         }
     }
 
+    /// What was opened further did not pay, and is gone: no more of it.
+    pub(crate) const fn on_unpaid(&mut self) {
+        self.on_made_anew();
+        self.no_more_channels = true;
+        self.no_more_connections = true;
+    }
+
     /// All connections were lost, and one was made anew.
     pub(crate) const fn on_made_anew(&mut self) {
         self.channels = 1;
@@ -249,6 +256,17 @@ mod tests {
         crew.on_refused(Step::Channel);
         crew.on_made_anew();
         assert_eq!(all(&mut crew, &facts(50, 256)), []);
+    }
+
+    #[test]
+    fn what_did_not_pay_is_not_opened_again() {
+        for direction in [Direction::Up, Direction::Down] {
+            let mut crew = Crew::new(direction, Streams::default(), true);
+            assert!(!all(&mut crew, &facts(50, 10_000)).is_empty());
+            crew.on_unpaid();
+            assert_eq!(all(&mut crew, &facts(50, 10_000)), []);
+            assert_eq!(all(&mut crew, &facts(0, 10_000)), []);
+        }
     }
 
     proptest! {

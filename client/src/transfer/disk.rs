@@ -66,7 +66,11 @@ struct State {
     wake: Option<WakeDriver>,
     /// Nobody asks what was done any more.
     closed: bool,
+    /// To be done when nothing else is under way any more, after that.
+    last: Vec<LastWord>,
 }
+
+type LastWord = Box<dyn FnOnce() + Send>;
 
 struct Task {
     job: Key,
@@ -166,8 +170,11 @@ impl Disk {
         if state.running < THREADS_MAX {
             state.running += 1;
             drop(state);
-            let shared = Arc::clone(&self.shared);
-            (self.spawn)(Box::new(move || shared.work()));
+            let mut worker = Worker {
+                threads: Arc::clone(&self.shared),
+                is_done: false,
+            };
+            (self.spawn)(Box::new(move || worker.work()));
         }
     }
 
@@ -177,8 +184,16 @@ impl Disk {
         state.closed = true;
         state.wake = None;
         let done = std::mem::take(&mut state.done);
+        let last = state.take_last();
         drop(state);
         drop(done);
+        last.into_iter().for_each(|word| word());
+    }
+
+    /// Does `word` when [`close`](Self::close) was called and all work is done, with whatever came
+    /// of it dropped: right then, where there is none.
+    pub(crate) fn at_close(&self, word: impl FnOnce() + Send + 'static) {
+        self.shared.lock().last.push(Box::new(word));
     }
 
     /// Bytes of data that wait to be written.
@@ -194,16 +209,35 @@ impl Disk {
     }
 }
 
+impl State {
+    /// What is to be done last, if that time has come.
+    fn take_last(&mut self) -> Vec<LastWord> {
+        if self.closed && self.running == 0 && self.waiting.is_empty() {
+            std::mem::take(&mut self.last)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 impl Threads {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Work is done outside the lock; nothing can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// What each thread does: piece after piece until nothing waits.
-    fn work(&self) {
+/// One thread, from when it is asked for.
+struct Worker {
+    threads: Arc<Threads>,
+    is_done: bool,
+}
+
+impl Worker {
+    /// Piece after piece until nothing waits.
+    fn work(&mut self) {
         loop {
-            let mut state = self.lock();
+            let mut state = self.threads.lock();
             let Some(Task {
                 job,
                 item,
@@ -212,12 +246,15 @@ impl Threads {
             }) = state.waiting.pop_front()
             else {
                 state.running -= 1;
-                return;
+                let last = state.take_last();
+                drop(state);
+                self.is_done = true;
+                return last.into_iter().for_each(|word| word());
             };
             drop(state);
             // A sink of the embedder's may panic: the transfer ends, the others go on.
             let done = std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Done::Panicked);
-            let mut state = self.lock();
+            let mut state = self.threads.lock();
             if state.closed {
                 drop(state);
                 drop(done);
@@ -236,6 +273,26 @@ impl Threads {
                 wake();
             }
         }
+    }
+}
+
+impl Drop for Worker {
+    /// A runtime that ends runs no more threads: nobody waits for them.
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut state = self.threads.lock();
+        state.running -= 1;
+        let waiting = if state.running == 0 {
+            std::mem::take(&mut state.waiting)
+        } else {
+            VecDeque::new()
+        };
+        let last = state.take_last();
+        drop(state);
+        drop(waiting);
+        last.into_iter().for_each(|word| word());
     }
 }
 
@@ -366,5 +423,39 @@ mod tests {
         assert!(matches!(disk.next_done().unwrap().done, Done::Panicked));
         assert!(disk.next_done().is_none());
         assert_eq!(disk.held(), 0);
+    }
+
+    #[test]
+    fn the_last_word_waits_for_all_work_that_is_under_way() {
+        for runs in [true, false] {
+            let queue: Arc<Mutex<Vec<LastWord>>> = Arc::default();
+            let spawned = Arc::clone(&queue);
+            let mut disk = Disk::new(Arc::new(move |work| spawned.lock().unwrap().push(work)));
+            let said = Arc::new(AtomicBool::new(false));
+            for _ in 0..6 {
+                disk.run_on_thread((1, 2), 0, || Done::DirMade(Ok(())));
+            }
+            let word = Arc::clone(&said);
+            disk.at_close(move || word.store(true, Ordering::Relaxed));
+            disk.close();
+            let threads: Vec<_> = queue.lock().unwrap().drain(..).collect();
+            assert_eq!(threads.len(), THREADS_MAX);
+            for thread in threads {
+                assert!(!said.load(Ordering::Relaxed));
+                if runs {
+                    thread();
+                } else {
+                    drop(thread); // the runtime is gone
+                }
+            }
+            assert!(said.load(Ordering::Relaxed));
+        }
+        // Where nothing is under way it is said at once.
+        let disk = Disk::new(Arc::new(|work| work()));
+        let said = Arc::new(AtomicBool::new(false));
+        let word = Arc::clone(&said);
+        disk.at_close(move || word.store(true, Ordering::Relaxed));
+        disk.close();
+        assert!(said.load(Ordering::Relaxed));
     }
 }

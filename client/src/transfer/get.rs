@@ -29,7 +29,7 @@ use super::{
     options::{GetOptions, Streams},
     outcome::Outcome,
     pace::FAR,
-    plan::{Plan, Rest, Taken, Work},
+    plan::{Orders, Plan, Rest, Taken, Work},
     ranges::Span,
     rate::Meter,
     sink::Sink,
@@ -37,7 +37,7 @@ use super::{
 use crate::{
     error,
     requests::{
-        calls::{Ended, Shared},
+        calls::{Ended, Shared, Submission},
         job::{Answer, Cx, Job, Progress},
         slots::{Key, Slots},
         table::{Step, What},
@@ -90,8 +90,10 @@ impl Work for Down {
         shared: &Arc<Shared>,
         connection: Option<Sftp>,
     ) -> Box<dyn Job> {
+        let (id, orders) = plan.join(shared);
         Box::new(Get {
-            id: plan.join(shared),
+            id,
+            orders,
             plan: Arc::clone(plan),
             options: options.clone(),
             shared: Arc::clone(shared),
@@ -113,8 +115,9 @@ impl Work for Down {
 /// A worker of a download, on one channel.
 pub(crate) struct Get {
     plan: Arc<Plan<Down>>,
-    /// What the plan knows it as.
+    /// What the plan knows it as, and tells it.
     id: u32,
+    orders: Orders,
     options: GetOptions,
     shared: Arc<Shared>,
     /// Lives as long as there is something to do on it.
@@ -552,6 +555,8 @@ impl Job for Get {
     fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
         if self.plan.is_over() {
             self.stop(None, cx);
+        } else if self.orders.are_to_leave() {
+            return self.dismissed(cx);
         }
         self.close_handles(cx);
         self.begin_dirs(cx);
@@ -573,7 +578,8 @@ impl Job for Get {
     }
 
     fn is_held(&self) -> bool {
-        self.plan.is_held()
+        let is_going = self.orders.are_to_leave() && !self.items.is_empty();
+        self.plan.is_held() || (self.orders.are_to_hold() || is_going) && !self.plan.is_over()
     }
 
     fn priority(&self) -> Priority {
@@ -641,7 +647,7 @@ impl Job for Get {
                     Item::Dir(dir) => dir.give_back(&self.plan),
                 }
             }
-            return self.plan.leave(self.id, error);
+            return self.last_word(error, disk);
         }
         self.plan
             .stop(Some(TransferError::ended(ended, error::Outcome::NotDone)));
@@ -656,15 +662,53 @@ impl Job for Get {
                 files.push(file);
             }
         }
-        let (plan, id) = (Arc::clone(&self.plan), self.id);
         let work = move || {
             files.into_iter().for_each(|file| file.abandon());
-            plan.leave(id, error);
             Done::Removed
         };
         match disk {
-            Some(disk) if !quick => disk.run_on_thread((0, 0), 0, work),
-            _ => drop(work()),
+            Some(disk) if !quick => {
+                self.at_disk += 1;
+                disk.run_on_thread((0, 0), 0, work);
+                self.last_word(error, Some(disk));
+            }
+            disk => {
+                drop(work());
+                self.last_word(error, disk);
+            }
+        }
+    }
+}
+
+impl Get {
+    /// Gives back what it has, when nothing more comes of what was asked for.
+    fn dismissed(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if cx.is_waiting() || self.at_disk > 0 {
+            return Progress::Working;
+        }
+        if !self.items.is_empty() {
+            self.on_demoted(cx);
+            // From now on it may send again, and closes what it had open.
+            self.shared.submit(Submission::Look);
+            return Progress::Working;
+        }
+        self.close_handles(cx);
+        if !self.closing.is_empty() {
+            return Progress::Working;
+        }
+        if self.plan.dismiss(self.id) {
+            return Progress::Finished;
+        }
+        self.shared.submit(Submission::Look);
+        Progress::Working
+    }
+
+    /// Leaves the plan with `error`, when files that threads were creating are gone.
+    fn last_word(&self, error: TransferError, disk: Option<&mut Disk>) {
+        let (plan, id) = (Arc::clone(&self.plan), self.id);
+        match disk {
+            Some(disk) if self.at_disk > 0 => disk.at_close(move || plan.leave(id, error)),
+            _ => plan.leave(id, error),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     options::Streams,
     plan::{Plan, Work},
     report::Report,
+    trial::{Order, Trial},
 };
 use crate::{
     Failure, Kind,
@@ -26,6 +27,7 @@ use crate::{
     session::Session,
     sftp::Sftp,
 };
+use tokio::time::{Instant, Sleep};
 
 /// New connections in a row that are lost before anything moved, until a transfer ends with them.
 const FRUITLESS_MAX: u32 = 8;
@@ -47,6 +49,9 @@ struct Opener {
     opening: Vec<(Step, Opening)>,
     /// A connection in place of those that were lost.
     anew: Option<Opening>,
+    /// Whether the further ones pay, and what wakes it when to look next.
+    trial: Trial,
+    timer: Option<Pin<Box<Sleep>>>,
     /// What was moved when the last connection was lost, and how often it was no more.
     moved: (u64, u64),
     fruitless: u32,
@@ -85,6 +90,8 @@ impl<W: Work> Outcome<W> {
             session: session.clone(),
             opening: Vec::new(),
             anew: None,
+            trial: Trial::default(),
+            timer: None,
             moved: (0, 0),
             fruitless: 0,
         });
@@ -127,7 +134,10 @@ impl Opener {
             {
                 continue;
             }
-            while let Some(step) = self.crew.poll(&facts) {
+            self.try_out(cx, plan);
+            while !self.trial.is_holding()
+                && let Some(step) = self.crew.poll(&facts)
+            {
                 let opening = self.open(step);
                 self.opening.push((step, opening));
             }
@@ -141,7 +151,12 @@ impl Opener {
             if let Some((index, sftp)) = ready {
                 let (step, _) = self.opening.swap_remove(index);
                 match sftp {
-                    Some(sftp) => add_worker(plan, options, &sftp.shared().clone(), Some(sftp)),
+                    Some(sftp) => {
+                        add_worker(plan, options, &sftp.shared().clone(), Some(sftp));
+                        if self.trial.is_holding() {
+                            plan.order_further(Order::Hold);
+                        }
+                    }
                     // What was lost with its connection was not refused.
                     None if step == Step::Channel && self.session.is_closed() => {}
                     None => self.crew.on_refused(step),
@@ -173,6 +188,34 @@ impl Opener {
                 continue;
             }
             return;
+        }
+    }
+
+    /// Sees whether the further ones pay, and has those that do not give back what they have.
+    fn try_out<W: Work>(&mut self, cx: &mut Context<'_>, plan: &Plan<W>) {
+        let seen = plan.seen();
+        let order = self.trial.poll(Instant::now().into_std(), &seen);
+        if let Some(order) = order {
+            if order == Order::Leave {
+                tracing::info!("further channels or connections do not pay, and are given up");
+                self.opening.clear();
+                self.crew.on_unpaid();
+            }
+            plan.order_further(order);
+        }
+        let Some(at) = self.trial.deadline(seen.rtt) else {
+            self.timer = None;
+            return;
+        };
+        let at = Instant::from_std(at);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref(); // it is time already
         }
     }
 

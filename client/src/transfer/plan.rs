@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -28,6 +28,7 @@ use super::{
     options::Streams,
     rate::RateLimit,
     report::{Place, Report},
+    trial::{Order, Seen},
 };
 use crate::{
     progress::Progress,
@@ -116,6 +117,7 @@ pub(crate) struct Plan<W: Work> {
     control: Control,
     /// Directories on the server that all is in that goes there.
     pub endings: Arc<Endings>,
+    limit: Option<RateLimit>,
     /// Counters for whoever wants to look.
     pub progress: Arc<Progress>,
 }
@@ -163,6 +165,36 @@ struct Member {
     id: u32,
     shared: Arc<Shared>,
     resting: bool,
+    orders: Orders,
+}
+
+/// What one worker is told: it looks in every turn.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Orders(Arc<AtomicU8>);
+
+const WORK: u8 = 0;
+const HOLD: u8 = 1;
+const LEAVE: u8 = 2;
+
+impl Orders {
+    /// Whether to send nothing for now.
+    pub(crate) fn are_to_hold(&self) -> bool {
+        self.0.load(Ordering::Acquire) == HOLD
+    }
+
+    /// Whether to give back everything, and to go.
+    pub(crate) fn are_to_leave(&self) -> bool {
+        self.0.load(Ordering::Acquire) == LEAVE
+    }
+
+    fn set(&self, order: Order) {
+        let number = match order {
+            Order::Work => WORK,
+            Order::Hold => HOLD,
+            Order::Leave => LEAVE,
+        };
+        self.0.store(number, Ordering::Release);
+    }
 }
 
 /// What the crew wants to know of a plan (`crew.rs`).
@@ -230,6 +262,7 @@ impl<W: Work> Plan<W> {
             over: AtomicBool::new(false),
             control: control.clone(),
             endings: Arc::default(),
+            limit: limit.cloned(),
             progress: progress.unwrap_or_default(),
         });
         let told: Weak<dyn Controlled> = Arc::downgrade(&plan) as _;
@@ -443,16 +476,42 @@ impl<W: Work> Plan<W> {
 /// Those who work on it.
 impl<W: Work> Plan<W> {
     /// A channel comes to work on the plan.
-    pub(crate) fn join(&self, shared: &Arc<Shared>) -> u32 {
+    pub(crate) fn join(&self, shared: &Arc<Shared>) -> (u32, Orders) {
         let mut state = self.lock();
-        let id = state.next_member;
+        let (id, orders) = (state.next_member, Orders::default());
         state.next_member = id.wrapping_add(1);
         state.members.push(Member {
             id,
             shared: Arc::clone(shared),
             resting: false,
+            orders: orders.clone(),
         });
-        id
+        (id, orders)
+    }
+
+    /// Has all who came after the first do as they are told.
+    pub(crate) fn order_further(&self, order: Order) {
+        for member in self.lock().members.iter_mut().skip(1) {
+            member.orders.set(order);
+            member.resting = false;
+            member.shared.submit(Submission::Look);
+        }
+    }
+
+    /// A worker that was told to leave has given back what it had. False if it is the last, and has
+    /// to stay.
+    pub(crate) fn dismiss(&self, id: u32) -> bool {
+        let mut state = self.lock();
+        let is_last = state.members.len() < 2;
+        if is_last {
+            let member = state.members.iter().find(|member| member.id == id);
+            member.inspect(|member| member.orders.set(Order::Work));
+            return false;
+        }
+        state.members.retain(|member| member.id != id);
+        state.wake_all();
+        state.wake_crew();
+        true
     }
 
     /// A worker has nothing to do: it may go when all is done.
@@ -526,6 +585,24 @@ impl<W: Work> Plan<W> {
             state.lost = Some(error);
             state.wake_all();
             state.wake_crew();
+        }
+    }
+
+    /// What there is to see of its pace.
+    pub(crate) fn seen(&self) -> Seen {
+        let limit = self.limit.as_ref();
+        let is_limited = limit.is_some_and(|limit| limit.bytes_per_second().is_some());
+        let state = self.lock();
+        let joint_bytes = state
+            .joints
+            .iter()
+            .map(|joint| joint.hands().left_for_others());
+        Seen {
+            workers: state.members.len(),
+            moved: self.progress.bytes_done(),
+            left: joint_bytes.sum(),
+            rtt: state.facts.rtt,
+            is_bound: is_limited || self.control.is_paused(),
         }
     }
 

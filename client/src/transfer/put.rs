@@ -31,7 +31,7 @@ use super::{
     options::{PutOptions, Streams},
     outcome::Outcome,
     pace::FAR,
-    plan::{Plan, Rest, Taken, Work},
+    plan::{Orders, Plan, Rest, Taken, Work},
     ranges::Span,
     rate::Meter,
     report::Remarkable,
@@ -41,7 +41,7 @@ use crate::{
     error, platform,
     quirks::Quirk,
     requests::{
-        calls::{Ended, Shared},
+        calls::{Ended, Shared, Submission},
         job::{Answer, Cx, Job, Progress},
         slots::{Key, Slots},
         table::{Expect, Step, What},
@@ -95,8 +95,10 @@ impl Work for Up {
         shared: &Arc<Shared>,
         connection: Option<Sftp>,
     ) -> Box<dyn Job> {
+        let (id, orders) = plan.join(shared);
         Box::new(Put {
-            id: plan.join(shared),
+            id,
+            orders,
             plan: Arc::clone(plan),
             options: options.clone(),
             shared: Arc::clone(shared),
@@ -118,8 +120,9 @@ impl Work for Up {
 /// A worker of an upload, on one channel.
 pub(crate) struct Put {
     plan: Arc<Plan<Up>>,
-    /// What the plan knows it as.
+    /// What the plan knows it as, and tells it.
     id: u32,
+    orders: Orders,
     options: PutOptions,
     shared: Arc<Shared>,
     /// Lives as long as there is something to do on it.
@@ -543,6 +546,8 @@ impl Job for Put {
     fn drive(&mut self, cx: &mut Cx<'_>) -> Progress {
         if self.plan.is_over() {
             self.stop(None, cx);
+        } else if self.orders.are_to_leave() {
+            return self.dismissed(cx);
         }
         while let Some(path) = self.plan.take_leftover() {
             self.undoing.push_back(Undo::Remove(path));
@@ -566,7 +571,8 @@ impl Job for Put {
     }
 
     fn is_held(&self) -> bool {
-        self.plan.is_held()
+        let is_going = self.orders.are_to_leave() && !self.items.is_empty();
+        self.plan.is_held() || (self.orders.are_to_hold() || is_going) && !self.plan.is_over()
     }
 
     fn priority(&self) -> Priority {
@@ -658,6 +664,27 @@ impl Job for Put {
 }
 
 impl Put {
+    /// Gives back what it has, when nothing more comes of what was sent.
+    fn dismissed(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if cx.is_waiting() || self.at_disk > 0 {
+            return Progress::Working;
+        }
+        if !self.items.is_empty() {
+            self.on_demoted(cx);
+            // From now on it may send again, and closes what it had open.
+            self.shared.submit(Submission::Look);
+            return Progress::Working;
+        }
+        if !self.undo(cx) {
+            return Progress::Working;
+        }
+        if self.plan.dismiss(self.id) {
+            return Progress::Finished;
+        }
+        self.shared.submit(Submission::Look);
+        Progress::Working
+    }
+
     /// What became of the upload if nothing more is answered: a rename may have been done.
     fn outcome(&self) -> error::Outcome {
         if self.files().any(PutFile::is_renaming) {

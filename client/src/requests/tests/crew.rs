@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Control, Failure, GetOptions, Kind, Progress, PutOptions, Report, TransferError,
-    transfer::{get, outcome::Outcome, plan::Work, put},
+    transfer::{get, outcome::Outcome, plan::Work, put, trial::Order},
 };
 
 /// Channels to one server: they have their requests of their own, and its files in common.
@@ -508,4 +508,117 @@ fn finish<W: Work>(team: &mut Team, outcome: &mut Outcome<W>) -> Report {
         }
     }
     panic!("no end in sight");
+}
+
+/// Has the further channels hold, then leave; says how many requests they saw after that.
+fn leave_early<W: Work>(team: &mut Team, outcome: &mut Outcome<W>, turns: usize) -> Report {
+    for _ in 0..turns {
+        assert!(
+            poll(Pin::new(&mut *outcome)).is_none(),
+            "it ended too early"
+        );
+        team.turn();
+    }
+    let further = |team: &Team| -> Vec<usize> {
+        team.sims[1..]
+            .iter()
+            .map(|sim| sim.server.log.len())
+            .collect()
+    };
+    outcome.plan().order_further(Order::Hold);
+    for _ in 0..20 {
+        team.turn();
+    }
+    let asked = further(team);
+    assert!(
+        asked.iter().all(|asked| *asked > 0),
+        "they worked: {asked:?}"
+    );
+    for _ in 0..5 {
+        assert!(
+            poll(Pin::new(&mut *outcome)).is_none(),
+            "it ended too early"
+        );
+        team.turn();
+    }
+    assert_eq!(further(team), asked, "who is held asks for nothing");
+    outcome.plan().order_further(Order::Leave);
+    for _ in 0..10 {
+        team.turn();
+    }
+    assert_eq!(outcome.plan().facts().workers, 1, "they are gone");
+    let asked = further(team);
+    let report = team.run(outcome, |_, _, _| {}).unwrap();
+    assert_eq!(
+        further(team),
+        asked,
+        "nothing more is asked of those who left"
+    );
+    assert_eq!(team.handles(), 0);
+    report
+}
+
+#[test]
+fn channels_that_do_not_pay_give_back_what_they_have() {
+    for turns in [8, 18] {
+        let dir = tempfile::tempdir().unwrap();
+        let local = dir.path().join("t");
+        fs::create_dir(&local).unwrap();
+        fs::write(local.join("large"), content(16_000_000, 1)).unwrap();
+        for n in 0..40 {
+            fs::write(local.join(n.to_string()), content(n * 900, n)).unwrap();
+        }
+        let mut team = Team::new(Habits::default(), 1);
+        let shared = team.sims[0].sftp.shared().clone();
+        let progress = Arc::new(Progress::new());
+        let options = PutOptions::new()
+            .recursive(true)
+            .progress(Arc::clone(&progress));
+        let mut up = put::start_from_path(&shared, local.clone(), "/t".into(), options);
+        team.grow(&up);
+        team.grow(&up);
+        let report = leave_early(&mut team, &mut up, turns);
+        assert_eq!((report.files, progress.bytes_done()), (41, report.bytes));
+        assert_eq!(team.nodes.len(), 2 + 41, "{:?}", team.nodes.keys());
+
+        let back = dir.path().join("back");
+        let mut others = Team::new(Habits::default(), 2);
+        others.nodes = team.nodes.clone();
+        let shared = others.sims[0].sftp.shared().clone();
+        let progress = Arc::new(Progress::new());
+        let options = GetOptions::new()
+            .recursive(true)
+            .progress(Arc::clone(&progress));
+        let mut down = get::start_to_path(&shared, "/t".into(), back.clone(), options);
+        others.grow(&down);
+        others.grow(&down);
+        let report = leave_early(&mut others, &mut down, turns + 6);
+        assert_eq!((report.files, progress.bytes_done()), (41, report.bytes));
+        assert_eq!(fs::read_dir(&back).unwrap().count(), 41);
+        assert!(fs::read(back.join("large")).unwrap() == content(16_000_000, 1));
+        for n in 0..40 {
+            assert!(fs::read(back.join(n.to_string())).unwrap() == content(n * 900, n));
+        }
+    }
+}
+
+#[test]
+fn the_last_channel_stays_whatever_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    team.sims[0].server.file("/a", content(3_000_000, 3));
+    team.nodes = team.sims[0].server.nodes.clone();
+    let shared = team.sims[0].sftp.shared().clone();
+    let local = dir.path().join("a");
+    let mut down = get::start_to_path(&shared, "/a".into(), local.clone(), GetOptions::new());
+    team.grow(&down);
+    for _ in 0..8 {
+        assert!(poll(Pin::new(&mut down)).is_none());
+        team.turn();
+    }
+    down.plan().order_further(Order::Leave);
+    team.lose(0);
+    let report = team.run(&mut down, |_, _, _| {}).unwrap();
+    assert_eq!(report.files, 1);
+    assert!(fs::read(&local).unwrap() == content(3_000_000, 3));
 }
