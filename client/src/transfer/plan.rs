@@ -130,6 +130,9 @@ struct State<W: Work> {
     joints: Vec<Arc<W::Joint>>,
     /// Temporary files on the server that are to be removed, and whose connection is gone.
     leftovers: Vec<RemotePath>,
+    /// Temporary files that a server may still create, of a connection that is gone: to be removed
+    /// when all is done, for until then others may have their names.
+    doubtful: Vec<RemotePath>,
     members: Vec<Member>,
     next_member: u32,
     entries: u64,
@@ -240,6 +243,7 @@ impl<W: Work> Plan<W> {
                 dirs: Vec::new(),
                 joints: Vec::new(),
                 leftovers: Vec::new(),
+                doubtful: Vec::new(),
                 members: Vec::new(),
                 next_member: 0,
                 entries: 0,
@@ -343,6 +347,11 @@ impl<W: Work> Plan<W> {
         let mut state = self.lock();
         state.leftovers.push(path);
         state.wake_resting();
+    }
+
+    /// Adds a temporary file whose creation was not answered, and which may come yet.
+    pub(crate) fn add_doubtful(&self, path: RemotePath) {
+        self.lock().doubtful.push(path);
     }
 
     /// The next temporary file to remove.
@@ -522,6 +531,16 @@ impl<W: Work> Plan<W> {
         }
         let all_rest = state.members.iter().all(|member| member.resting);
         let is_done = all_rest && state.is_empty();
+        if is_done && !state.finished && !state.doubtful.is_empty() {
+            let State {
+                leftovers,
+                doubtful,
+                ..
+            } = &mut *state;
+            leftovers.append(doubtful);
+            state.wake_resting();
+            return Rest::Wait;
+        }
         if !(state.finished || is_done) {
             return Rest::Wait;
         }

@@ -622,3 +622,46 @@ fn the_last_channel_stays_whatever_it_is_told() {
     assert_eq!(report.files, 1);
     assert!(fs::read(&local).unwrap() == content(3_000_000, 3));
 }
+
+#[test]
+fn a_temporary_file_that_a_lost_connection_creates_late_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(3_000, 3)).unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    let shared = team.sims[0].sftp.shared().clone();
+    let from = dir.path().join("a");
+    let mut up = put::start_from_path(&shared, from, "/b".into(), PutOptions::new());
+    up.plan().set_second_chance(true);
+    while team.sims[0].server.asked(PacketType::OPEN) == 0 {
+        assert!(poll(Pin::new(&mut up)).is_none());
+        team.turn();
+    }
+    // The request is there, and nothing came of it yet.
+    let (temporary, late) = team.nodes.pop_first().map_or_else(
+        || panic!("no root"),
+        |root| {
+            let late = team.nodes.pop_first().expect("a temporary file");
+            team.nodes.insert(root.0, root.1);
+            late
+        },
+    );
+    team.lose(0);
+    team.grow(&up);
+    let mut is_late = false;
+    let report = team
+        .run(&mut up, |team, _, _| {
+            if !is_late && team.sims[0].server.asked(PacketType::REMOVE) > 0 {
+                is_late = true;
+                team.nodes.insert(temporary.clone(), late.clone());
+            }
+        })
+        .unwrap();
+    assert!(is_late);
+    assert_eq!(report.files, 1);
+    let names: Vec<_> = team
+        .nodes
+        .keys()
+        .map(|path| RemotePath::from(&path[..]))
+        .collect();
+    assert_eq!(names, [RemotePath::from("/"), RemotePath::from("/b")]);
+}

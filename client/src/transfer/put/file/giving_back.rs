@@ -137,6 +137,10 @@ impl PutFile {
                     let size = self.announced().unwrap_or(0);
                     plan.progress.correct_total(size, 0);
                 }
+                if self.state == State::Asked && !self.resumes {
+                    // The server may come to it when it was already seen not to be there.
+                    plan.add_doubtful(self.temporary.clone());
+                }
                 let stale = if self.is_worth_keeping() {
                     None // it will be found
                 } else if self.created || self.state == State::Asked {
