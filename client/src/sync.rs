@@ -364,15 +364,15 @@ async fn sync(
     }
     let delete_max = options.delete_max.unwrap_or(u64::MAX);
     let local = tree.as_ref().map(|tree| tree.path().to_owned());
+    let endings = Arc::<Endings>::default();
     if let Some(tree) = &tree
         && direction == Direction::Down
         && options.get.preserve.any()
         && !options.dry_run
         && let Ok(attrs) = sftp.stat(&remote).await
     {
-        tree.ends_with(attrs, options.get.preserve);
+        tree.ends_with(&endings, attrs, options.get.preserve);
     }
-    let endings = Arc::<Endings>::default();
     let mut run = Run::new(Context {
         sftp: sftp.clone(),
         direction,
@@ -382,6 +382,8 @@ async fn sync(
         counted: Arc::default(),
         endings: Arc::clone(&endings),
     });
+    // Dropped before the directories are, whatever ends this.
+    let unfinished = Unfinished(Some(endings));
     let mut result = run.bring_together(Node::root(tree), is_there).await;
     let found = run.doomed().found();
     if result.is_ok() && found > 0 {
@@ -409,6 +411,9 @@ async fn sync(
     if result.is_ok() {
         result = run.end_directories().await;
     }
+    if result.is_ok() {
+        unfinished.forget();
+    }
     let report = Box::new(run.report);
     match result {
         Err(source) => Err(SyncError::Ended { source, report }),
@@ -416,6 +421,24 @@ async fn sync(
             Err(SyncError::Incomplete { report })
         }
         Ok(()) => Ok(*report),
+    }
+}
+
+/// A sync that has not come to its end: its directories get nothing.
+struct Unfinished(Option<Arc<Endings>>);
+
+impl Unfinished {
+    /// It has.
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(endings) = &self.0 {
+            endings.close();
+        }
     }
 }
 

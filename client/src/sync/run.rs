@@ -418,7 +418,8 @@ impl Run {
                     && self.context.direction == Direction::Down
                     && !self.context.options.dry_run
                 {
-                    tree.ends_with(entry.attrs, self.context.options.get.preserve);
+                    let preserve = self.context.options.get.preserve;
+                    tree.ends_with(&self.context.endings, entry.attrs, preserve);
                 }
                 self.to_scan.push((child, presence));
             }

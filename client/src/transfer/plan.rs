@@ -366,6 +366,8 @@ impl<W: Work> Plan<W> {
 
     /// Everything ends, because of `error` if there is one; nothing more is begun.
     pub(crate) fn stop(&self, error: Option<TransferError>) {
+        // What is let go of from here on is not whole.
+        self.endings.close();
         let mut state = self.lock();
         state.files.clear();
         state.dirs.clear();

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    future::Future,
+    future::{Future, IntoFuture},
     os::unix::fs::PermissionsExt,
     path::Path,
     task::Poll,
@@ -95,6 +95,35 @@ fn directories_are_as_their_originals_when_all_is_in_them() {
     let plain = GetOptions::new().recursive(true);
     pipe.run(sftp.get("from", at("plain"), plain)).unwrap();
     assert_ne!(seen(&at("plain"))["a/deep"].1, wanted["a/deep"].1);
+}
+
+#[test]
+fn a_download_that_is_given_up_leaves_no_directory_as_if_it_were_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("from")).unwrap();
+    for n in 0..3000 {
+        fs::write(at(&format!("from/{n}")), "f").unwrap();
+    }
+    set(&at("from"), 0o500, 1_000_000_000);
+    let mut pipe = Pipe::open(dir.path());
+    let sftp = pipe.sftp.clone();
+    let preserve = Preserve::TIMES_AND_PERMISSIONS;
+    let get = GetOptions::new().recursive(true).preserve(preserve);
+    let mut work = Box::pin(sftp.get("from", at("got"), get).into_future());
+    pipe.run(std::future::poll_fn(|cx| {
+        assert!(work.as_mut().poll(cx).is_pending(), "too quick to be cut");
+        let is_there = fs::read_dir(at("got")).is_ok_and(|mut dir| dir.next().is_some());
+        if is_there {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
+    drop(work);
+    pipe.run(sftp.stat("from")).unwrap();
+    let metadata = fs::metadata(at("got")).unwrap();
+    assert_ne!(metadata.permissions().mode() & 0o777, 0o500);
 }
 
 #[test]

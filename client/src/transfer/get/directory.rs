@@ -323,7 +323,7 @@ impl Get {
                 let Some(tree) = scan.tree.clone() else {
                     return;
                 };
-                tree.ends_with(scan.attrs, self.options.preserve);
+                tree.ends_with(&self.plan.endings, scan.attrs, self.options.preserve);
                 if !std::mem::replace(&mut scan.is_counted, true) {
                     self.plan.report(|report| report.directories += 1);
                 }

@@ -7,7 +7,10 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use ketch_protocol::{Attrs, RemotePath};
@@ -18,27 +21,39 @@ use crate::{
     transfer::options::Preserve,
 };
 
-/// Directories on a server whose content is there, and what they get.
+/// The ends of all directories of a transfer: those on a server whose content is there, and what
+/// they get.
 #[derive(Debug, Default)]
-pub(crate) struct Endings(Mutex<VecDeque<(RemotePath, Attrs)>>);
+pub(crate) struct Endings {
+    waiting: Mutex<VecDeque<(RemotePath, Attrs)>>,
+    /// The transfer was given up: directories that are let go of are not at their end.
+    is_closed: AtomicBool,
+}
 
 impl Endings {
     /// The next one.
     pub(crate) fn take(&self) -> Option<(RemotePath, Attrs)> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.pop_front()
+        self.lock().pop_front()
     }
 
     /// Adds one.
     pub(crate) fn add(&self, path: RemotePath, attrs: Attrs) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back((path, attrs));
+        self.lock().push_back((path, attrs));
     }
 
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.is_empty()
+        self.lock().is_empty()
+    }
+
+    /// The transfer is given up: no directory gets anything from now on, as not all is in it.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(RemotePath, Attrs)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,7 +61,7 @@ impl Endings {
 #[derive(Debug)]
 pub(super) enum Ending {
     /// It is the copy, and gets these.
-    Here(Attrs),
+    Here(Arc<Endings>, Attrs),
     /// It is the original of that one.
     There(Arc<Endings>, RemotePath, Attrs),
 }
@@ -67,9 +82,10 @@ fn kept(attrs: Attrs, preserve: Preserve) -> Option<Attrs> {
 
 impl Tree {
     /// It gets what is to be preserved of `attrs`, those of its original, in the end.
-    pub(crate) fn ends_with(&self, attrs: Attrs, preserve: Preserve) {
+    pub(crate) fn ends_with(&self, endings: &Arc<Endings>, attrs: Attrs, preserve: Preserve) {
         if let Some(attrs) = kept(attrs, preserve) {
-            self.ending.get_or_init(|| Ending::Here(attrs));
+            let endings = Arc::clone(endings);
+            self.ending.get_or_init(|| Ending::Here(endings, attrs));
         }
     }
 
@@ -121,7 +137,12 @@ fn set(dir: &Dir, attrs: Attrs) -> io::Result<()> {
 impl Drop for Tree {
     fn drop(&mut self) {
         let result = match self.ending.take() {
-            Some(Ending::Here(attrs)) => self.set_attrs(attrs),
+            Some(Ending::Here(endings, _) | Ending::There(endings, ..))
+                if endings.is_closed.load(Ordering::Acquire) =>
+            {
+                Ok(())
+            }
+            Some(Ending::Here(_, attrs)) => self.set_attrs(attrs),
             Some(Ending::There(endings, path, attrs)) => {
                 endings.add(path, attrs);
                 Ok(())
