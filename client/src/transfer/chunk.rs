@@ -31,6 +31,16 @@ impl Chunk {
         }
     }
 
+    /// The server said that it allows `max` bytes: it may be asked before it says so.
+    pub(crate) const fn allow(&mut self, max: u32) {
+        if max > self.max {
+            if self.len == self.max {
+                self.len = max;
+            }
+            self.max = max;
+        }
+    }
+
     /// Bytes to ask for.
     pub(crate) const fn len(&self) -> u32 {
         self.len
@@ -77,6 +87,18 @@ mod tests {
             chunk.on_whole();
         }
         assert_eq!(chunk.len(), 261_120);
+    }
+
+    #[test]
+    fn more_is_asked_for_as_soon_as_it_is_allowed_and_not_where_less_came() {
+        let mut chunk = Chunk::new(32_755);
+        chunk.allow(65_523);
+        assert_eq!(chunk.len(), 65_523);
+        chunk.allow(32_755);
+        assert_eq!(chunk.len(), 65_523);
+        chunk.on_short(16_384);
+        chunk.allow(261_120);
+        assert_eq!(chunk.len(), 16_384);
     }
 
     #[test]

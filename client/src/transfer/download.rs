@@ -119,6 +119,11 @@ impl Download {
         }
     }
 
+    /// The server said that it allows READs of `max` bytes.
+    pub(crate) const fn allow(&mut self, max: u32) {
+        self.chunk.allow(max);
+    }
+
     /// Adds a range to read. Only after [`Step::Starved`].
     pub(crate) const fn deal(&mut self, range: Span) {
         self.range = range;

@@ -69,6 +69,13 @@ impl Upload {
         }
     }
 
+    /// The server said that it allows pieces of `chunk` bytes: the first ones may be sent before.
+    pub(crate) const fn allow(&mut self, chunk: u32) {
+        if chunk > self.chunk {
+            self.chunk = chunk;
+        }
+    }
+
     /// Adds a range to send. Only after [`Step::Starved`].
     pub(crate) const fn deal(&mut self, range: Span) {
         self.range = range;

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     Durability, Failure, FileType, Filter, GetOptions, Kind, Overwrite, Progress, PutOptions, Sink,
-    TransferError, requests::stall::STALL_TIMEOUT,
+    TransferError,
+    requests::{Settings, stall::STALL_TIMEOUT},
 };
 
 /// Bytes that differ from their neighbours, and from those a packet further on.
@@ -73,6 +74,22 @@ proptest! {
         sim.settle();
         prop_assert_eq!(sim.server.handles(), 0);
     }
+}
+
+#[test]
+fn a_file_that_was_begun_before_the_server_named_its_limits_uses_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        early: true,
+        ..Settings::default()
+    };
+    let mut sim = Sim::with_settings(Habits::default(), 1, settings);
+    sim.server.file("/a", content(8_000_000));
+    let local = dir.path().join("b");
+    let sftp = sim.sftp.clone();
+    sim.run(sftp.get("/a", &local, GetOptions::new())).unwrap();
+    assert_eq!(sim.server.read_peak, 65_523);
+    assert!(fs::read(&local).unwrap() == content(8_000_000));
 }
 
 fn tree(sim: &mut Sim) -> Vec<(String, Vec<u8>)> {

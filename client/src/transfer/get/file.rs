@@ -367,15 +367,17 @@ impl GetFile {
         if self.state != State::Reading {
             return Ok(false);
         }
-        if !may_ask(self.target.as_ref(), cx, cx.core.read_len() as usize) {
+        let read_len = cx.core.read_len();
+        if !may_ask(self.target.as_ref(), cx, read_len as usize) {
             return Ok(false);
         }
         if !self.is_part_good()? {
             return Ok(false);
         }
-        let (Some(handle), Some(_)) = (&self.handle, &self.download) else {
+        let (Some(handle), Some(download)) = (&self.handle, &mut self.download) else {
             return Ok(false);
         };
+        download.allow(read_len);
         loop {
             let Some(download) = &mut self.download else {
                 return Ok(false);

@@ -93,7 +93,9 @@ impl Get {
 
     pub(super) fn start_reading(&mut self, key: Key, cx: &Cx<'_>) {
         let read_len = cx.core.read_len();
-        let chunk = *self.chunk.get_or_insert_with(|| Chunk::new(read_len));
+        let chunk = self.chunk.get_or_insert_with(|| Chunk::new(read_len));
+        chunk.allow(read_len);
+        let chunk = *chunk;
         let options = &self.options;
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;

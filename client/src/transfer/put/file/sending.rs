@@ -95,6 +95,10 @@ impl PutFile {
         if self.state != State::Writing || self.reading > 0 {
             return Ok(Next::Did(Sending::Nothing));
         }
+        let handle_len = self.handle.as_ref().map_or(0, |handle| handle.len());
+        if let Some(upload) = &mut self.upload {
+            upload.allow(cx.core.write_len(handle_len, cx.link));
+        }
         let span = loop {
             let Some(upload) = &mut self.upload else {
                 return Ok(Next::Did(Sending::Nothing));
