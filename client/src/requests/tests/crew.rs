@@ -665,3 +665,47 @@ fn a_temporary_file_that_a_lost_connection_creates_late_is_removed() {
         .collect();
     assert_eq!(names, [RemotePath::from("/"), RemotePath::from("/b")]);
 }
+
+#[test]
+fn what_a_lost_connection_does_late_meets_no_file_of_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(3_000, 3)).unwrap();
+    let mut team = Team::new(Habits::default(), 1);
+    let shared = team.sims[0].sftp.shared().clone();
+    let from = dir.path().join("a");
+    let mut up = put::start_from_path(&shared, from, "/b".into(), PutOptions::new());
+    up.plan().set_second_chance(true);
+    while team.nodes.len() < 2 {
+        assert!(poll(Pin::new(&mut up)).is_none());
+        team.turn();
+    }
+    let temporaries = |team: &Team| -> Vec<Vec<u8>> {
+        team.nodes
+            .keys()
+            .filter(|path| path.len() > 2)
+            .cloned()
+            .collect()
+    };
+    let first = temporaries(&team);
+    // The next connection asks for its removal, is lost as well, and a third one comes.
+    team.lose(0);
+    team.grow(&up);
+    while team.sims[0].server.asked(PacketType::REMOVE) == 0 {
+        assert!(poll(Pin::new(&mut up)).is_none());
+        team.turn();
+    }
+    team.lose(0);
+    team.grow(&up);
+    let report = team
+        .run(&mut up, |team, _, _| {
+            // The removal is done only now: of whatever has that name.
+            for path in &first {
+                let is_there = team.sims[0].server.asked(PacketType::OPEN) > 0;
+                if is_there {
+                    team.nodes.remove(path);
+                }
+            }
+        })
+        .unwrap();
+    assert_eq!((report.files, team.nodes.len()), (1, 2));
+}

@@ -186,7 +186,12 @@ impl PutFile {
             from: task.from,
             temporary: RemotePath::from(""),
             path: task.path,
-            attempt: 0,
+            // What a lost connection had asked for may still be done, to the name that it used.
+            attempt: if task.stale.is_some() {
+                names::ATTEMPT_BY_CHANCE
+            } else {
+                0
+            },
             state: if task.stale.is_some() {
                 State::Purging
             } else {
