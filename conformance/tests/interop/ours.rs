@@ -321,7 +321,10 @@ impl Server {
         loop {
             match login.next().await.map_err(|e| text(&e))? {
                 LoginEvent::Attempt(attempt) => {
-                    outcome.said.push(told(&attempt.method));
+                    // What is no attempt of any kind that is offered is no evidence of one.
+                    if !matches!(attempt.method, Tried::Unusable) {
+                        outcome.said.push(told(&attempt.method));
+                    }
                     let verdict = if attempt.user == USER {
                         policy.judge(&attempt.method)
                     } else {
