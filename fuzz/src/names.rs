@@ -90,6 +90,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn texts_of_what_means_something_pass() {
+        const ALPHABET: &[u8] = b"*?[]!-\\\\/.ab\xc3\xa4\0";
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 33).unwrap_or(0) % below
+        };
+        for _ in 0..1000 {
+            let len = random(14);
+            let data: Vec<u8> = (0..len).map(|_| ALPHABET[random(ALPHABET.len())]).collect();
+            names(&data);
+        }
+    }
+
+    #[test]
     fn good_and_bad_names_pass() {
         for data in [
             &b"*.csv\0in/a.csv"[..],
