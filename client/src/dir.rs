@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +16,7 @@ use ketch_protocol::{
 
 use crate::{
     requests::{
-        calls::{Call, OwnedNames, Reply, Sending, Submission, Unanswered},
+        calls::{Call, Hold, OwnedNames, Reply, Sending, Submission, Unanswered},
         table::Expect,
     },
     sftp::{Operation, Sftp, SftpError},
@@ -172,6 +173,8 @@ enum State {
 
 struct Reading {
     handle: Vec<u8>,
+    /// Bytes that came and were not looked at.
+    hold: Arc<Hold>,
     sending: Sending,
     pending: VecDeque<Call>,
     /// Requests to have under way.
@@ -264,9 +267,11 @@ impl ReadDir {
                         } else {
                             READDIRS_MIN_FAR
                         };
+                        let hold = Arc::default();
                         self.state = State::Reading(Reading {
                             handle,
-                            sending: Sending::default(),
+                            sending: Sending::within(&hold),
+                            hold,
                             pending: VecDeque::new(),
                             depth,
                             longest: 0,
@@ -306,6 +311,7 @@ impl ReadDir {
         };
         match answer {
             Ok(Reply::Names(names)) => {
+                reading.hold.release(names.len_in_bytes());
                 if names.is_empty() {
                     reading.empty += 1;
                     if reading.empty > EMPTY_ANSWERS_MAX {

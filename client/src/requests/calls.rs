@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -21,6 +21,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use ketch_protocol::{
     Attrs, Element, ExtensionSet, NameEntry, Names, PacketType, Reader, ServerLimits, StatusCode,
+    WireAttrs, Writer,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -34,6 +35,11 @@ use crate::{
 pub(crate) const CALLS_KIB_MAX: u32 = 16 * 1024;
 /// The least that one call is counted as, in KiB.
 const CALL_KIB_MIN: u32 = 4;
+/// Bytes of names that may wait for one reader. The longest answers of OpenSSH's server, to as many
+/// requests as are ever under way, come to 12 MiB; what is more is not kept.
+const HOLD_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Longest path in an answer that is one path, in bytes.
+const PATH_LEN_MAX: usize = 32 * 1024;
 /// Longest text of a status that is kept, in bytes.
 const MESSAGE_LEN_MAX: usize = 512;
 
@@ -110,6 +116,8 @@ pub(crate) struct WaitingCall {
     pub slot: Arc<CallSlot>,
     /// The data of a READ, as it comes.
     pub data: Vec<u8>,
+    /// What counts the names that wait for the same reader.
+    pub hold: Option<Arc<Hold>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -152,6 +160,25 @@ impl OwnedNames {
         std::iter::from_fn(move || NameEntry::decode_next(&mut reader).ok())
     }
 
+    /// The names alone of an answer that should be one, and of two where there are more; none if one
+    /// is longer than [`PATH_LEN_MAX`].
+    pub(crate) fn of_one(names: Names<'_>) -> Option<Self> {
+        let mut bytes = Vec::new();
+        for NameEntry { filename, .. } in names.into_iter().take(2) {
+            if filename.len() > PATH_LEN_MAX {
+                return None;
+            }
+            let entry = NameEntry {
+                filename,
+                longname: b"",
+                attrs: WireAttrs::default(),
+            };
+            entry.encode(&mut Writer::new(&mut bytes));
+        }
+        let bytes = bytes.into();
+        Some(Self { bytes })
+    }
+
     /// Takes the first name out.
     pub(crate) fn with_first<T>(&mut self, take: impl FnOnce(NameEntry<'_>) -> T) -> Option<T> {
         let mut reader = Reader::new(&self.bytes);
@@ -160,6 +187,24 @@ impl OwnedNames {
         let taken = take(entry);
         self.bytes.advance(self.bytes.len().saturating_sub(left));
         Some(taken)
+    }
+}
+
+/// What counts names that came and were not looked at yet, for one reader.
+#[derive(Debug, Default)]
+pub(crate) struct Hold(AtomicUsize);
+
+impl Hold {
+    /// Takes `bytes` more, if that is not beyond [`HOLD_LEN_MAX`].
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let more =
+            |held: usize| Some(held.saturating_add(bytes)).filter(|&held| held <= HOLD_LEN_MAX);
+        self.0.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// The reader has taken so much of it.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Relaxed);
     }
 }
 
@@ -232,6 +277,17 @@ impl Shared {
         expect: Expect,
         bytes: usize,
     ) -> Call {
+        self.call_within(packet, expect, bytes, None).await
+    }
+
+    /// As [`Shared::call`], for a reader whose answers are counted in `hold`.
+    async fn call_within(
+        self: &Arc<Self>,
+        packet: Vec<u8>,
+        expect: Expect,
+        bytes: usize,
+        hold: Option<Arc<Hold>>,
+    ) -> Call {
         let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
         let kib = kib.clamp(CALL_KIB_MIN, CALLS_KIB_MAX);
         let permit = Arc::clone(&self.permits).acquire_many_owned(kib).await;
@@ -240,6 +296,7 @@ impl Shared {
             let waiting = WaitingCall {
                 slot: Arc::clone(&slot),
                 data: Vec::new(),
+                hold,
                 _permit: permit,
             };
             self.submit(Submission::Call(QueuedCall {
@@ -262,15 +319,16 @@ impl Shared {
         cx: &mut Context<'_>,
         make: impl FnOnce() -> (Vec<u8>, Expect, usize),
     ) -> Poll<Call> {
-        let waiting = sending.0.get_or_insert_with(|| {
+        let hold = &sending.hold;
+        let waiting = sending.waiting.get_or_insert_with(|| {
             let (packet, expect, bytes) = make();
-            let shared = Arc::clone(self);
-            Box::pin(async move { Queued(shared.call(packet, expect, bytes).await) })
+            let (shared, hold) = (Arc::clone(self), hold.clone());
+            Box::pin(async move { Queued(shared.call_within(packet, expect, bytes, hold).await) })
         });
         match waiting.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Queued(call)) => {
-                sending.0 = None;
+                sending.waiting = None;
                 Poll::Ready(call)
             }
         }
@@ -435,7 +493,20 @@ impl CallSlot {
 
 /// A request that waits for its turn among the calls.
 #[derive(Default)]
-pub(crate) struct Sending(Option<Pin<Box<dyn Future<Output = Queued> + Send + Sync>>>);
+pub(crate) struct Sending {
+    waiting: Option<Pin<Box<dyn Future<Output = Queued> + Send + Sync>>>,
+    hold: Option<Arc<Hold>>,
+}
+
+impl Sending {
+    /// For a reader whose answers are counted in `hold`.
+    pub(crate) fn within(hold: &Arc<Hold>) -> Self {
+        Self {
+            waiting: None,
+            hold: Some(Arc::clone(hold)),
+        }
+    }
+}
 
 /// A call that has had its turn; its answer is still to come.
 struct Queued(Call);

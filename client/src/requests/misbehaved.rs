@@ -1,4 +1,5 @@
-//! How a server can break SFTP: one name for each way. All of them end the channel.
+//! How a server can break SFTP: one name for each way. All of them end the channel, but for names
+//! that are too many: these fail the call that asked for them.
 
 use ketch_protocol::{PacketType, ProtocolError, RequestId};
 
@@ -47,6 +48,12 @@ pub enum PeerMisbehaved {
     #[error("the server gave a handle of {len} bytes")]
     HandleTooLong {
         /// Its length in bytes; draft-02 §6.3 allows 256.
+        len: usize,
+    },
+    /// It sent more names, or a longer path, than are kept for one who asks.
+    #[error("the server sent {len} bytes of names, with those that wait more than are kept")]
+    TooManyNames {
+        /// Bytes of the answer that was not kept.
         len: usize,
     },
     /// It sends packets that answer nothing, one after the other.

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::{
     Data, Inner, State,
-    calls::{Ended, QueuedCall, Reply, Submission, Unanswered, WaitingCall, message_of},
+    calls::{
+        Ended, OwnedNames, QueuedCall, Reply, Submission, Unanswered, WaitingCall, message_of,
+    },
     job::{Answer, Cx, Job},
     link::Link,
     misbehaved::PeerMisbehaved,
@@ -90,7 +92,22 @@ impl Inner {
             Answer::Status(status, message) => Reply::Status(status, message_of(message)),
             Answer::Handle(handle) => Reply::Handle(handle.to_vec()),
             Answer::Data(_) => Reply::Data(Bytes::from(waiting.data)),
-            Answer::Names(names) => Reply::Names(names.into()),
+            Answer::Names(names) => {
+                let len = names.as_wire().map_or(0, <[u8]>::len);
+                let held = match &waiting.hold {
+                    Some(hold) => hold.take(len).then(|| names.into()),
+                    None => OwnedNames::of_one(names),
+                };
+                let Some(names) = held else {
+                    let fault = PeerMisbehaved::TooManyNames { len };
+                    waiting.slot.answer(Err(Unanswered {
+                        ended: Ended::Misbehaved(Arc::new(fault)),
+                        sent: true,
+                    }));
+                    return;
+                };
+                Reply::Names(names)
+            }
             Answer::Attrs(attrs) => Reply::Attrs(attrs),
             Answer::Extended(data) => Reply::Extended(data.to_vec()),
         };

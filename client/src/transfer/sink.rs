@@ -1,6 +1,9 @@
 //! Where an embedder has bytes go to, or come from, in place of a local file.
 
-use std::io;
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Takes the bytes of a download.
 ///
@@ -43,6 +46,41 @@ pub trait Sink: Send + Sync + 'static {
     fn abort(&self) {}
 }
 
+/// A sink that a download feeds, over one connection or one after another.
+pub(crate) struct Fed {
+    pub sink: Arc<dyn Sink>,
+    /// How its end went, once it did.
+    ended: Mutex<Option<bool>>,
+}
+
+impl Fed {
+    pub(crate) fn new(sink: Arc<dyn Sink>) -> Arc<Self> {
+        let ended = Mutex::new(None);
+        Arc::new(Self { sink, ended })
+    }
+
+    /// Tells the sink that all is there. It is told once: who was lost while it was told leaves the
+    /// next one in doubt whether it was.
+    pub(crate) fn finish(&self, size: u64) -> io::Result<()> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        match *ended {
+            Some(true) => Ok(()),
+            Some(false) => Err(io::Error::other("it failed before")),
+            None => {
+                let result = self.sink.finish(size);
+                *ended = Some(result.is_ok());
+                result
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Fed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fed").finish_non_exhaustive()
+    }
+}
+
 /// Gives the bytes of an upload.
 ///
 /// It is read on a thread that may block, never on the task that drives the connection.
@@ -59,4 +97,46 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// Whatever it likes: the upload ends with it.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    #[derive(Default)]
+    struct Counting {
+        finished: AtomicUsize,
+        fails: bool,
+    }
+
+    impl Sink for Counting {
+        fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn finish(&self, _: u64) -> io::Result<()> {
+            self.finished.fetch_add(1, Relaxed);
+            if self.fails {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_is_told_once_that_all_is_there() {
+        for fails in [false, true] {
+            let sink = Arc::new(Counting {
+                fails,
+                ..Counting::default()
+            });
+            let fed = Fed::new(Arc::clone(&sink) as Arc<dyn Sink>);
+            // The connection over which it was told is lost before anybody knew.
+            for _ in 0..3 {
+                assert_eq!(fed.finish(7).is_err(), fails);
+            }
+            assert_eq!(sink.finished.load(Relaxed), 1);
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
         part::Front,
         ranges::{Ranges, Span},
         report::Remarks,
-        sink::Sink,
+        sink::Fed,
     },
 };
 
@@ -135,7 +135,7 @@ pub(super) enum State {
 #[derive(Clone)]
 pub(super) enum Target {
     File(Arc<Created>, Arc<Tree>),
-    Sink(Arc<dyn Sink>),
+    Sink(Arc<Fed>),
 }
 
 impl GetFile {

@@ -25,7 +25,7 @@ impl Joint {
     pub(super) fn local(&self) -> Local {
         match &self.target {
             Target::File(created, tree) => Local::In(tree.clone(), created.name().to_owned()),
-            Target::Sink(sink) => Local::Sink(sink.clone()),
+            Target::Sink(sink) => Local::Sink(sink.sink.clone()),
         }
     }
 

@@ -30,7 +30,7 @@ impl Get {
             let sink = Arc::clone(sink);
             self.at_disk += 1;
             cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                sink.abort();
+                sink.sink.abort();
                 Done::Removed
             });
         }
@@ -104,7 +104,7 @@ impl GetFile {
             None => true,
         };
         if let (true, Some(Target::Sink(sink))) = (is_last, &self.target) {
-            sink.abort();
+            sink.sink.abort();
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
         part::{self, Front, is_same},
         ranges::{RANGE_LEN, Ranges, Span},
         report::Remarkable,
+        sink::Fed,
     },
 };
 
@@ -59,7 +60,7 @@ impl Get {
             Local::Named(_) => {} // its directory is being opened
             _ if file.target.is_some() => self.start_reading(key, cx), // others have created it
             Local::Sink(sink) => {
-                file.target = Some(Target::Sink(Arc::clone(sink)));
+                file.target = Some(Target::Sink(Fed::new(Arc::clone(sink))));
                 self.start_reading(key, cx);
             }
             Local::In(tree, name) => {
@@ -418,7 +419,7 @@ impl GetFile {
                 });
             }
             Some(Target::Sink(sink)) => {
-                let (sink, path) = (Arc::clone(sink), self.path.to_string());
+                let (sink, path) = (Arc::clone(&sink.sink), self.path.to_string());
                 let block = copy(run, len);
                 let compares = self.check == Check::Again;
                 cx.core.disk.run_on_thread((cx.job, key), len, move || {
