@@ -178,12 +178,7 @@ fn a_transfer_may_begin_paused_and_progress_tells() {
 
 #[test]
 fn a_cancelled_transfer_leaves_nothing_and_the_session_is_used_on() {
-    for (way, shuffle, seed) in [
-        (Way::Down, false, 1),
-        (Way::Up, false, 2),
-        (Way::Down, true, 3),
-        (Way::Up, true, 4),
-    ] {
+    for (way, shuffle, seed) in [(Way::Down, false, 1), (Way::Up, true, 2)] {
         for bytes in [0, 1, 300_000, 2_000_000] {
             for pauses in [false, true] {
                 let dir = tempfile::tempdir().unwrap();
@@ -274,7 +269,7 @@ fn first_done(sim: &mut Sim, running: &mut [Running<'_>]) -> usize {
 
 #[test]
 fn the_higher_transfer_is_done_first_and_the_lower_goes_on_meanwhile() {
-    const LEN: usize = 24_000_000;
+    const LEN: usize = 16_000_000;
     for way in [Way::Down, Way::Up] {
         for (first, second) in [
             (Priority::Low, Priority::High),
