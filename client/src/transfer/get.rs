@@ -8,11 +8,14 @@ mod directory;
 mod file;
 mod joint;
 mod link;
+mod task;
 
-use std::{collections::VecDeque, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Instant};
 
-use ketch_protocol::{Attrs, Close, FileType, RemotePath, Request};
+use ketch_protocol::{Close, FileType, RemotePath, Request};
 
+use self::task::{FileTask, Known, Local, Task};
+pub(crate) use self::task::{Found, start_all, start_found, start_to_path, start_to_sink};
 use self::{
     directory::{DirScan, DirTask},
     file::{GetFile, Target},
@@ -25,14 +28,11 @@ use super::{
     crew::Direction,
     disk::{Disk, Done, HELD_MAX},
     error::{Place, TransferError},
-    local::Tree,
     options::{GetOptions, Streams},
-    outcome::Outcome,
     pace::FAR,
     plan::{Orders, Plan, Rest, Taken, Work},
     ranges::Span,
     rate::Meter,
-    sink::Sink,
 };
 use crate::{
     error,
@@ -147,146 +147,10 @@ enum Item {
     Dir(Box<DirScan>),
 }
 
-/// What is to be made here.
-pub(crate) enum Task {
-    File(FileTask),
-    Link(LinkTask),
-}
-
-impl From<FileTask> for Task {
-    fn from(file: FileTask) -> Self {
-        Self::File(file)
-    }
-}
-
 /// A handle that is no longer needed.
 enum Closing {
     File(Box<[u8]>),
     Dir(Box<[u8]>),
-}
-
-/// A file to download.
-pub(crate) struct FileTask {
-    path: RemotePath,
-    known: Known,
-    local: Local,
-    /// Directories above it, below the one that the user named.
-    depth: u8,
-}
-
-/// What is known of a remote file before it is opened.
-#[derive(Clone, Copy)]
-enum Known {
-    /// Nothing, and the user named it: links in its path are the user's business.
-    Nothing,
-    /// That it was listed, and not as what.
-    Listed,
-    /// That it is a link: what it leads to is meant, if that is anything.
-    Linked,
-    /// What a listing said.
-    Attrs(Attrs),
-}
-
-/// Where a file goes.
-#[derive(Clone)]
-enum Local {
-    /// To a path that the user named, whose directory is being opened.
-    Named(PathBuf),
-    /// Into a directory.
-    In(Arc<Tree>, std::ffi::OsString),
-    /// To the embedder.
-    Sink(Arc<dyn Sink>),
-}
-
-/// Starts the download of `path` to `local`, and returns what to wait for.
-pub(crate) fn start_to_path(
-    shared: &Arc<Shared>,
-    path: RemotePath,
-    local: PathBuf,
-    options: GetOptions,
-) -> Outcome<Down> {
-    start_all(shared, [(path, local)], options)
-}
-
-/// Starts the download of `path` into `sink`, and returns what to wait for.
-pub(crate) fn start_to_sink(
-    shared: &Arc<Shared>,
-    path: RemotePath,
-    sink: Arc<dyn Sink>,
-    options: GetOptions,
-) -> Outcome<Down> {
-    let options = options.recursive(false);
-    let task = FileTask {
-        path,
-        known: Known::Nothing,
-        local: Local::Sink(sink),
-        depth: 0,
-    };
-    start(shared, [task], options)
-}
-
-/// Starts the download of many files and trees, and returns what to wait for.
-pub(crate) fn start_all(
-    shared: &Arc<Shared>,
-    items: impl IntoIterator<Item = (RemotePath, PathBuf)>,
-    options: GetOptions,
-) -> Outcome<Down> {
-    let tasks = items.into_iter().map(|(path, local)| FileTask {
-        path,
-        known: Known::Nothing,
-        local: Local::Named(local),
-        depth: 0,
-    });
-    start(shared, tasks, options)
-}
-
-/// A file or link that was found by somebody who listed its directory.
-pub(crate) struct Found {
-    pub path: RemotePath,
-    /// What the listing said.
-    pub attrs: Attrs,
-    /// It is a link, to be made here.
-    pub is_link: bool,
-    /// Where it goes.
-    pub tree: Arc<Tree>,
-    pub name: std::ffi::OsString,
-}
-
-/// Starts the download of files and links that were found, and returns what to wait for.
-pub(crate) fn start_found(
-    shared: &Arc<Shared>,
-    found: Vec<Found>,
-    options: GetOptions,
-) -> Outcome<Down> {
-    let tasks = found.into_iter().map(|found| {
-        if found.is_link {
-            return Task::Link(LinkTask {
-                path: found.path,
-                tree: found.tree,
-                name: found.name,
-                times: found.attrs.times,
-            });
-        }
-        Task::File(FileTask {
-            path: found.path,
-            known: Known::Attrs(found.attrs),
-            local: Local::In(found.tree, found.name),
-            depth: 1,
-        })
-    });
-    start(shared, tasks, options)
-}
-
-fn start(
-    shared: &Arc<Shared>,
-    tasks: impl IntoIterator<Item = impl Into<Task>>,
-    options: GetOptions,
-) -> Outcome<Down> {
-    let plan = options.plan();
-    for task in tasks {
-        plan.add_file(task, 0);
-    }
-    Outcome::start(plan, options, shared)
 }
 
 impl Get {

@@ -9,13 +9,14 @@ mod directory;
 mod file;
 mod joint;
 mod link;
+mod task;
 
-use std::{
-    collections::VecDeque, ffi::OsString, io::IoSlice, path::PathBuf, sync::Arc, time::Instant,
-};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Instant};
 
 use ketch_protocol::{Attrs, RemotePath, Remove, Request, Setstat, StatusCode};
 
+use self::task::{FileTask, Task};
+pub(crate) use self::task::{Found, start_all, start_found, start_from_path, start_from_source};
 use self::{
     directory::{DirTask, PutDir},
     file::{From, PutFile, Sending},
@@ -27,15 +28,12 @@ use super::{
     crew::Direction,
     disk::{Disk, Done},
     error::{Place, TransferError},
-    local::{SourceFile, Tree},
     options::{PutOptions, Streams},
-    outcome::Outcome,
     pace::FAR,
     plan::{Orders, Plan, Rest, Taken, Work},
     ranges::Span,
     rate::Meter,
     report::Remarkable,
-    sink::Source,
 };
 use crate::{
     error, platform,
@@ -160,120 +158,6 @@ enum Item {
 enum Undo {
     Close(Box<[u8]>),
     Remove(RemotePath),
-}
-
-/// What is to be made on the server.
-pub(crate) enum Task {
-    File(FileTask),
-    Link(LinkTask),
-}
-
-impl std::convert::From<FileTask> for Task {
-    fn from(file: FileTask) -> Self {
-        Self::File(file)
-    }
-}
-
-/// A file to upload.
-pub(crate) struct FileTask {
-    from: From,
-    path: RemotePath,
-    /// A temporary file of an earlier connection, to be removed first.
-    stale: Option<RemotePath>,
-    /// This transfer made its directory: nothing has its name there.
-    is_dir_new: bool,
-}
-
-impl FileTask {
-    /// A file of which nothing was done yet.
-    const fn new(from: From, path: RemotePath) -> Self {
-        Self {
-            from,
-            path,
-            stale: None,
-            is_dir_new: false,
-        }
-    }
-}
-
-/// Starts the upload of `local` to `path`, and returns what to wait for.
-pub(crate) fn start_from_path(
-    shared: &Arc<Shared>,
-    local: PathBuf,
-    path: RemotePath,
-    options: PutOptions,
-) -> Outcome<Up> {
-    start_all(shared, [(local, path)], options)
-}
-
-/// Starts the upload of many files and trees, and returns what to wait for.
-pub(crate) fn start_all(
-    shared: &Arc<Shared>,
-    items: impl IntoIterator<Item = (PathBuf, RemotePath)>,
-    options: PutOptions,
-) -> Outcome<Up> {
-    let plan = options.plan();
-    for (local, path) in items {
-        if options.recursive {
-            plan.add_dir(DirTask::named(local, path));
-        } else {
-            let from = From::File(SourceFile::Named(local));
-            plan.add_file(FileTask::new(from, path), 0);
-        }
-    }
-    Outcome::start(plan, options, shared)
-}
-
-/// Something that was found by somebody who listed its directory.
-pub(crate) enum Found {
-    /// A file of about so many bytes.
-    File(SourceFile, RemotePath, u64),
-    /// A link: where it is, where it leads, and where it goes.
-    Link(Arc<Tree>, OsString, Vec<u8>, RemotePath),
-}
-
-/// Starts the upload of files and links that were found, and returns what to wait
-/// for.
-pub(crate) fn start_found(
-    shared: &Arc<Shared>,
-    found: Vec<Found>,
-    options: PutOptions,
-) -> Outcome<Up> {
-    let plan = options.plan();
-    for found in found {
-        match found {
-            Found::File(source, path, size) => {
-                let task = FileTask::new(From::File(source), path);
-                plan.add_file(task, size);
-            }
-            Found::Link(tree, name, target, path) => {
-                let task = LinkTask {
-                    tree,
-                    name,
-                    target,
-                    path,
-                };
-                plan.add_file(Task::Link(task), 0);
-            }
-        }
-    }
-    Outcome::start(plan, options, shared)
-}
-
-/// Starts the upload of what `source` gives to `path`, and returns what to wait for.
-pub(crate) fn start_from_source(
-    shared: &Arc<Shared>,
-    source: Arc<dyn Source>,
-    path: RemotePath,
-    options: PutOptions,
-) -> Outcome<Up> {
-    let plan = options.plan();
-    let size = source.size();
-    plan.add_file(
-        FileTask::new(From::Source(source, size), path),
-        size.unwrap_or(0),
-    );
-    Outcome::start(plan, options, shared)
 }
 
 impl Put {
