@@ -1,20 +1,28 @@
 //! Links in trees that are copied: left out, followed, or made anew; against OpenSSH's server, and
 //! against one that lies.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::symlink,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
 
 use ketch_protocol::{
-    Attrs, FileType, NameEntry, Names, PacketType, Request, RequestId, Response, Status, StatusCode,
+    Attrs, Extension, FileType, NameEntry, Names, PacketType, Request, RequestId, Response, Status,
+    StatusCode,
 };
 
 use super::{
     pipe::Pipe,
     server::{Habits, Node},
-    sim::Sim,
+    sim::{Sim, poll},
 };
 use crate::{
     Failure, Filter, GetOptions, Kind, Links, Overwrite, PutOptions, Remarkable, Report,
-    SyncOptions, TransferError, WhySkipped,
+    SyncOptions, TransferError, WhySkipped, transfer::put,
 };
 
 /// What is in a directory, with what is below it: files with their content, links with where they
@@ -413,73 +421,203 @@ fn a_circle_that_the_server_denies_ends_at_the_limit() {
     ));
 }
 
-/// The simulated server learns links: it keeps those that it is asked for.
-fn keeper(posix: bool, taken: bool) -> (Sim, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+/// What was asked about names, line by line.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// A server that has a link, a file or nothing at `/t/l`, and says `FAILURE` to what `refuses`
+/// says of the lines that it keeps: `NAME -> TARGET`, `mv NAME`, `rm NAME`.
+fn keeper(posix: bool, old: Option<Node>, refuses: fn(&str) -> bool) -> (Sim, Asked) {
     let mut habits = Habits::default();
     if !posix {
         habits.extensions.clear();
     }
     let mut sim = Sim::new(habits, 1);
     sim.settle();
-    if taken {
-        sim.server.dir("/t");
-        sim.server.nodes.insert(b"/t/l".to_vec(), Node::Link);
+    sim.server.dir("/t");
+    if let Some(old) = old {
+        sim.server.nodes.insert(b"/t/l".to_vec(), old);
     }
-    let log: std::sync::Arc<std::sync::Mutex<Vec<String>>> = std::sync::Arc::default();
-    let told = std::sync::Arc::clone(&log);
-    let mut free = !taken;
+    let log = Asked::default();
+    let told = Arc::clone(&log);
     sim.server.lies = Some(Box::new(move |id, request| {
-        let answer = |code, line: String| {
-            told.lock().unwrap().push(line);
-            Some(packet(id, &Response::Status(Status::new(code))))
-        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match request {
-            Request::Symlink(link) => {
-                let line = format!("{} -> {}", text(link.link), text(link.target));
-                let status = if free || link.link != b"/t/l" {
-                    StatusCode::OK
-                } else {
-                    StatusCode::FAILURE
-                };
-                answer(status, line)
-            }
-            Request::Remove(remove) => {
-                free |= remove.path == b"/t/l";
-                answer(StatusCode::OK, format!("rm {}", text(remove.path)))
-            }
-            Request::Extended(ketch_protocol::Extension::PosixRename(rename)) => {
-                answer(StatusCode::OK, format!("mv {}", text(rename.to)))
-            }
-            _ => None,
-        }
+        let line = match request {
+            Request::Symlink(link) => format!("{} -> {}", text(link.link), text(link.target)),
+            Request::Remove(remove) => format!("rm {}", text(remove.path)),
+            Request::Rename(rename) => format!("mv {}", text(rename.to)),
+            Request::Extended(Extension::PosixRename(rename)) => format!("mv {}", text(rename.to)),
+            _ => return None,
+        };
+        let refused = refuses(&line);
+        told.lock().unwrap().push(line);
+        refused.then(|| packet(id, &Response::Status(Status::new(StatusCode::FAILURE))))
     }));
     (sim, log)
 }
 
+/// Puts a directory that holds nothing but the link `l`, and says what became of it.
+fn put_link(sim: &mut Sim, overwrite: Overwrite) -> Result<Report, TransferError> {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    let sftp = sim.sftp.clone();
+    let options = PutOptions::new().recursive(true).links(Links::Copy);
+    let result = sim.run(sftp.put(dir.path(), "/t", options.overwrite(overwrite)));
+    sim.settle();
+    result
+}
+
+fn incomplete(result: Result<Report, TransferError>) -> Report {
+    match result {
+        Err(TransferError::Incomplete { report }) => *report,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn remarks(report: &Report) -> Vec<Remarkable> {
+    report.remarks.iter().map(|remark| remark.what).collect()
+}
+
+fn assert_asked(log: &Asked, wanted: &[&str]) {
+    let log = log.lock().unwrap();
+    assert_eq!(log.len(), wanted.len(), "{log:?}");
+    for (line, wanted) in log.iter().zip(wanted) {
+        // Its 16 digits are left to chance.
+        let line = match line.split_once("/t/.l.ketch-") {
+            Some((before, rest)) => format!("{before}TEMPORARY{}", &rest[16..]),
+            None => line.clone(),
+        };
+        assert_eq!(line, *wanted);
+    }
+}
+
+const MAKE: &str = "TEMPORARY -> f";
+const RENAME: &str = "mv /t/l";
+const CLEAR: &str = "rm /t/l";
+const TIDY: &str = "rm TEMPORARY";
+
+fn mine() -> Node {
+    Node::File {
+        data: b"mine".to_vec(),
+        times: None,
+        mode: 0o644,
+    }
+}
+
 #[test]
 fn a_server_without_posix_rename_loses_the_old_name_for_a_moment() {
-    for (posix, taken, wanted) in [
-        (false, false, &["/t/l -> f"][..]),
-        (false, true, &["/t/l -> f", "rm /t/l", "/t/l -> f"]),
-        (true, true, &["-> f", "mv /t/l"]),
+    for (posix, old, wanted) in [
+        (false, None, &[MAKE, RENAME][..]),
+        (false, Some(Node::Link), &[MAKE, RENAME, CLEAR, RENAME]),
+        (false, Some(mine()), &[MAKE, RENAME, CLEAR, RENAME]),
+        (true, None, &[MAKE, RENAME]),
+        (true, Some(mine()), &[MAKE, RENAME]),
     ] {
-        let dir = tempfile::tempdir().unwrap();
-        symlink("f", dir.path().join("l")).unwrap();
-        let (mut sim, log) = keeper(posix, taken);
-        let sftp = sim.sftp.clone();
-        let options = PutOptions::new().recursive(true).links(Links::Copy);
-        let report = sim.run(sftp.put(dir.path(), "/t", options)).unwrap();
+        let cleared = !posix && old.is_some();
+        let (mut sim, log) = keeper(posix, old, |_| false);
+        let report = put_link(&mut sim, Overwrite::Replace).unwrap();
         assert_eq!(report.links, 1);
-        let log = log.lock().unwrap().clone();
-        assert_eq!(log.len(), wanted.len(), "{log:?}");
-        for (line, wanted) in log.iter().zip(wanted) {
-            assert!(line.ends_with(wanted), "{log:?}");
-        }
-        let remarks: Vec<_> = report.remarks.iter().map(|remark| remark.what).collect();
-        let remarked = (!posix && taken).then_some(Remarkable::NotReplacedAtomically);
-        assert_eq!(remarks, Vec::from_iter(remarked));
+        assert_asked(&log, wanted);
+        let remarked = cleared.then_some(Remarkable::NotReplacedAtomically);
+        assert_eq!(remarks(&report), Vec::from_iter(remarked));
+        assert_eq!(sim.server.paths(), ["/", "/t", "/t/l"]);
+        assert_eq!(sim.server.nodes[&b"/t/l"[..]], Node::Link);
     }
+}
+
+#[test]
+fn a_link_that_cannot_be_made_takes_nothing_s_place() {
+    for posix in [false, true] {
+        for (overwrite, asked) in [(Overwrite::Replace, MAKE), (Overwrite::Never, "/t/l -> f")] {
+            // No links, no room, no quota left: all of it is this one status.
+            let (mut sim, log) = keeper(posix, Some(mine()), |line| line.contains(" -> "));
+            let report = incomplete(put_link(&mut sim, overwrite));
+            assert_eq!((report.links, report.failed_count), (0, 1));
+            assert_asked(&log, &[asked]);
+            assert_eq!(remarks(&report), []);
+            assert_eq!(sim.server.paths(), ["/", "/t", "/t/l"]);
+            assert_eq!(sim.server.nodes[&b"/t/l"[..]], mine());
+        }
+    }
+}
+
+#[test]
+fn a_link_that_does_not_get_its_name_leaves_nothing_of_ours() {
+    let no_rename: fn(&str) -> bool = |line| line == RENAME;
+    let no_remove: fn(&str) -> bool = |line| line == RENAME || line == CLEAR;
+    for (posix, old, refuses, wanted) in [
+        (true, Some(mine()), no_rename, &[MAKE, RENAME, TIDY][..]),
+        (false, Some(mine()), no_remove, &[MAKE, RENAME, CLEAR, TIDY]),
+        (
+            false,
+            Some(mine()),
+            no_rename,
+            &[MAKE, RENAME, CLEAR, RENAME, TIDY],
+        ),
+        (false, None, no_rename, &[MAKE, RENAME, CLEAR, RENAME, TIDY]),
+    ] {
+        let was_there = old.is_some();
+        let (mut sim, log) = keeper(posix, old, refuses);
+        let report = incomplete(put_link(&mut sim, Overwrite::Replace));
+        assert_eq!((report.links, report.failed_count), (0, 1));
+        assert_asked(&log, wanted);
+        let is_there = sim.server.nodes.contains_key(&b"/t/l"[..]);
+        // Whoever has lost something is told so.
+        let lost = was_there && !is_there;
+        let remarked = lost.then_some(Remarkable::NotReplacedAtomically);
+        assert_eq!(remarks(&report), Vec::from_iter(remarked));
+        assert_eq!(
+            is_there,
+            was_there && !wanted.ends_with(&[CLEAR, RENAME, TIDY])
+        );
+        let temporary = |path: &String| path.contains(".ketch-");
+        assert!(!sim.server.paths().iter().any(temporary));
+    }
+}
+
+#[test]
+fn a_link_that_is_made_after_its_connection_was_lost_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    let asked = Asked::default();
+    let told = Arc::clone(&asked);
+    let mut lost = Sim::new(Habits::default(), 1);
+    lost.server.lies = Some(Box::new(move |_, request| {
+        let Request::Symlink(link) = request else {
+            return None;
+        };
+        let name = String::from_utf8_lossy(link.link).into_owned();
+        told.lock().unwrap().push(name);
+        Some(Vec::new()) // neither done nor answered
+    }));
+    let options = PutOptions::new().recursive(true).links(Links::Copy);
+    let shared = lost.sftp.shared().clone();
+    let from = dir.path().to_owned();
+    let mut outcome = put::start_from_path(&shared, from, "/t".into(), options);
+    outcome.plan().set_second_chance(true);
+    assert!(poll(Pin::new(&mut outcome)).is_none());
+    lost.settle();
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    lost.requests
+        .on_closed(Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+
+    let mut sim = Sim::new(Habits::default(), 2);
+    sim.server.nodes = lost.server.nodes.clone();
+    outcome.add_worker(sim.sftp.shared(), None);
+    let mut late = asked.lock().unwrap().pop();
+    let mut result = None;
+    for _ in 0..1000 {
+        result = result.or_else(|| poll(Pin::new(&mut outcome)));
+        sim.turn();
+        // The server comes to it when the link is already being made anew.
+        if sim.server.asked(PacketType::SYMLINK) > 0
+            && let Some(late) = late.take()
+        {
+            sim.server.nodes.insert(late.into_bytes(), Node::Link);
+        }
+    }
+    assert_eq!(result.expect("an end").unwrap().links, 1);
+    assert!(late.is_none(), "it was made late");
+    assert_eq!(sim.server.paths(), ["/", "/t", "/t/l"]);
 }
 
 #[test]

@@ -536,6 +536,18 @@ impl Server {
                 self.nodes.insert(mkdir.path.to_vec(), Node::Dir);
                 self.status(id, StatusCode::OK);
             }
+            Request::Symlink(symlink) => {
+                let free = !self.nodes.contains_key(symlink.link);
+                if free {
+                    self.nodes.insert(symlink.link.to_vec(), Node::Link);
+                }
+                let status = if free {
+                    StatusCode::OK
+                } else {
+                    StatusCode::FAILURE
+                };
+                self.status(id, status);
+            }
             Request::Rename(rename) => {
                 let free = !self.nodes.contains_key(rename.to);
                 let status = if free {

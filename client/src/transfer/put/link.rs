@@ -1,13 +1,15 @@
 //! One local link being made on the server.
 //!
-//! Where the server can replace a name (`posix-rename@openssh.com`), the link is made under a
-//! temporary name and takes the place of what was there in one step. Version 3 alone makes links
-//! under free names only: there what has the name is removed first, and the report says so.
+//! Where it may take the place of something, the link is made under a temporary name first: a
+//! server that makes no links, or has no room for one, says so before anything was removed. With
+//! `posix-rename@openssh.com` it then replaces what was there in one step. Version 3 alone has a
+//! rename that fails if the name is taken (draft-ietf-secsh-filexfer-02 §6.5): then what has the
+//! name is removed, and the report says so.
 
 use std::{ffi::OsString, sync::Arc};
 
 use ketch_protocol::{
-    Extension, ExtensionName, PosixRename, RemotePath, Remove, Request, StatusCode, Symlink,
+    Extension, ExtensionName, PosixRename, RemotePath, Remove, Rename, Request, StatusCode, Symlink,
 };
 
 use super::{Item, Put, Task, Undo, Up};
@@ -43,7 +45,7 @@ pub(crate) struct LinkTask {
 pub(super) struct PutLink {
     task: LinkTask,
     state: State,
-    /// The name under which it is made first, as soon as that was asked for.
+    /// The name under which it is made first, from when that was asked for.
     temporary: Option<RemotePath>,
     /// What had its name was removed.
     has_cleared: bool,
@@ -57,9 +59,12 @@ enum State {
     /// It is there under its temporary name.
     Made,
     RenamingAsked,
-    /// What has its name is to be removed.
+    /// The server does not replace: what has its name is to be removed.
     Clearing,
     ClearingAsked,
+    /// The name is free: the rename is to be sent again.
+    NamingAgain,
+    RenamingAgain,
 }
 
 impl PutLink {
@@ -74,8 +79,11 @@ impl PutLink {
 
     /// The connection is lost: it is begun anew, by whoever comes next.
     pub(super) fn give_back(self, plan: &Arc<Plan<Up>>) {
-        if let Some(temporary) = self.temporary {
-            plan.add_leftover(temporary);
+        match self.temporary {
+            // The server may come to it when it was already seen not to be there.
+            Some(temporary) if self.state == State::MakingAsked => plan.add_doubtful(temporary),
+            Some(temporary) => plan.add_leftover(temporary),
+            None => {}
         }
         plan.give_back_file(Task::Link(self.task));
     }
@@ -106,8 +114,8 @@ impl Put {
     /// Asks for what a link needs next.
     pub(super) fn advance_link(&mut self, key: Key, cx: &mut Cx<'_>) {
         let extensions = cx.core.server.extensions;
-        let replaces = self.options.overwrite == Overwrite::Replace
-            && extensions.contains(ExtensionName::PosixRename);
+        let posix = extensions.contains(ExtensionName::PosixRename);
+        let replaces = self.options.overwrite == Overwrite::Replace;
         let order = cx.core.server.quirks.symlink_order();
         let Some(Item::Link(link)) = self.items.get_mut(key) else {
             return;
@@ -118,10 +126,9 @@ impl Put {
         let path = link.task.path.as_bytes();
         match link.state {
             State::New => {
-                if replaces && link.temporary.is_none() {
-                    link.temporary = link.temporary();
-                }
-                let name = link.temporary.as_ref().map_or(path, RemotePath::as_bytes);
+                // What must not be replaced is safe: SYMLINK takes free names only.
+                let temporary = if replaces { link.temporary() } else { None };
+                let name = temporary.as_ref().map_or(path, RemotePath::as_bytes);
                 let request = Request::Symlink(Symlink {
                     target: &link.task.target,
                     link: name,
@@ -131,18 +138,28 @@ impl Put {
                     .ask(key, Step::MakeLink, &request, Expect::Status)
                     .is_ok()
                 {
+                    link.temporary = temporary;
                     link.state = State::MakingAsked;
                 }
             }
-            State::Made => {
+            State::Made | State::NamingAgain => {
                 let Some(temporary) = &link.temporary else {
                     return;
                 };
                 let from = temporary.as_bytes();
-                let rename = PosixRename { from, to: path };
-                let request = Request::Extended(Extension::PosixRename(rename));
-                if cx.ask(key, Step::Rename, &request, Expect::Status).is_ok() {
-                    link.state = State::RenamingAsked;
+                let to = path;
+                let request = if posix {
+                    Request::Extended(Extension::PosixRename(PosixRename { from, to }))
+                } else {
+                    Request::Rename(Rename { from, to })
+                };
+                let (step, next) = if link.state == State::Made {
+                    (Step::Rename, State::RenamingAsked)
+                } else {
+                    (Step::RenameAgain, State::RenamingAgain)
+                };
+                if cx.ask(key, step, &request, Expect::Status).is_ok() {
+                    link.state = next;
                 }
             }
             State::Clearing => {
@@ -154,7 +171,10 @@ impl Put {
                     link.state = State::ClearingAsked;
                 }
             }
-            State::MakingAsked | State::RenamingAsked | State::ClearingAsked => {}
+            State::MakingAsked
+            | State::RenamingAsked
+            | State::ClearingAsked
+            | State::RenamingAgain => {}
         }
     }
 
@@ -166,7 +186,8 @@ impl Put {
         answer: Answer<'_>,
         cx: &mut Cx<'_>,
     ) {
-        let overwrite = self.options.overwrite;
+        let extensions = cx.core.server.extensions;
+        let posix = extensions.contains(ExtensionName::PosixRename);
         let Some(Item::Link(link)) = self.items.get_mut(key) else {
             return;
         };
@@ -177,19 +198,20 @@ impl Put {
             (Step::MakeLink, StatusCode::OK) if link.temporary.is_some() => {
                 link.state = State::Made;
             }
-            (Step::MakeLink | Step::Rename, StatusCode::OK) => self.link_done(key),
-            (Step::RemoveOld, StatusCode::OK) => {
-                link.has_cleared = true;
-                link.state = State::New;
+            (Step::MakeLink | Step::Rename | Step::RenameAgain, StatusCode::OK) => {
+                self.link_done(key);
             }
-            // Version 3 has no status for a name that is taken; these are what servers say.
-            (Step::MakeLink, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS)
-                if link.temporary.is_none()
-                    && !link.has_cleared
-                    && overwrite == Overwrite::Replace =>
-            {
+            // Version 3 has no status for a name that is taken; these are what servers say. Any
+            // other refusal would be given to the second rename, too: what is there stays.
+            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS) if !posix => {
                 link.state = State::Clearing;
             }
+            (Step::RemoveOld, StatusCode::OK) => {
+                link.has_cleared = true;
+                link.state = State::NamingAgain;
+            }
+            // Nothing had the name: why it cannot be had, only the rename can say.
+            (Step::RemoveOld, StatusCode::NO_SUCH_FILE) => link.state = State::NamingAgain,
             (Step::MakeLink, StatusCode::FILE_ALREADY_EXISTS) if link.temporary.is_none() => {
                 let path = link.task.path.clone();
                 self.fail_link(key, TransferError::Exists { path }, cx);
@@ -199,7 +221,7 @@ impl Put {
                     link.temporary = None; // it was not made
                 }
                 let operation = match step {
-                    Step::Rename => Operation::Rename,
+                    Step::Rename | Step::RenameAgain => Operation::Rename,
                     Step::RemoveOld => Operation::Remove,
                     _ => Operation::Link,
                 };
@@ -220,13 +242,17 @@ impl Put {
         };
         self.files -= 1;
         self.plan.progress.finish_file();
-        self.plan.report(|report| {
-            report.links += 1;
-            if link.has_cleared {
-                let place = Place::Remote(link.task.path);
-                report.remark(place, Remarkable::NotReplacedAtomically);
-            }
-        });
+        self.plan.report(|report| report.links += 1);
+        self.say_cleared(&link);
+    }
+
+    /// Tells of what was removed to make room for a link, whether or not that has got its name.
+    fn say_cleared(&self, link: &PutLink) {
+        if link.has_cleared {
+            let place = Place::Remote(link.task.path.clone());
+            self.plan
+                .report(|report| report.remark(place, Remarkable::NotReplacedAtomically));
+        }
     }
 
     fn fail_link(&mut self, key: Key, error: TransferError, cx: &mut Cx<'_>) {
@@ -234,6 +260,7 @@ impl Put {
             return;
         };
         self.files -= 1;
+        self.say_cleared(&link);
         let place = Place::Local(link.task.tree.path().join(&link.task.name));
         if let Some(temporary) = link.into_leftover() {
             self.undoing.push_back(Undo::Remove(temporary));
