@@ -68,6 +68,8 @@ pub struct Job<'a> {
     pub target: &'a Path,
     /// Whether the content has to be on the disk in the end.
     pub durable: bool,
+    /// Whether the source is a hole, all of which is to go over the wire.
+    pub is_hole: bool,
     /// Whether a round trip takes its time: those that need many connections for that take them.
     pub far: bool,
 }
@@ -275,6 +277,9 @@ pub fn command(
         Tool::Ketch => match (job.durable, programs.durable_flags) {
             (true, None) => return Ok(None),
             (true, Some(flags)) => calling.ketch(&flags),
+            (false, _) if job.is_hole && job.work == Work::Put => {
+                calling.ketch(&["--sparse", "never"])
+            }
             (false, _) => calling.ketch(&[]),
         },
         Tool::Sftp => calling.sftp(&[])?,

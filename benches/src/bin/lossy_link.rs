@@ -308,6 +308,7 @@ impl Bench<'_> {
             source: source.path(),
             target: &target,
             durable: false,
+            is_hole: false,
             far: true,
         };
         let command = command(

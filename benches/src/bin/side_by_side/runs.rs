@@ -195,6 +195,7 @@ impl Bench {
             source,
             target: &target,
             durable: row.disk == Disk::Durable,
+            is_hole: row.amount == Amount::MemorySize,
             far: row.path != PathKind::Loopback,
         };
         let Some(command) = command(
