@@ -39,6 +39,10 @@ use failed::Failed;
 /// How long the program waits, at its end, for threads that are still in a blocking call.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// Turns of tasks after which interrupts and timers are looked for: a turn of a connection that
+/// brings more than can be worked off is long, and 61 of them would be seconds.
+const EVENT_INTERVAL: u32 = 4;
+
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     shield::raise();
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     allow_open_files();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(EVENT_INTERVAL)
         .build()
     {
         Ok(runtime) => runtime,

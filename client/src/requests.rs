@@ -216,7 +216,10 @@ impl Requests {
     /// The server sends no more.
     pub(crate) fn on_eof(&mut self, link: &mut dyn Link) {
         if self.inner.state != State::Over {
-            self.inner.misbehaved(PeerMisbehaved::EndOfStream, link);
+            // Its program is gone, and the connection may be well: as if the channel were lost.
+            let why = Arc::new(PeerMisbehaved::EndOfStream);
+            self.inner.end(&Ended::Closed(why));
+            link.close();
         }
     }
 

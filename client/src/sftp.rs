@@ -101,6 +101,11 @@ impl Sftp {
         self.anchor.connection.get()?.downcast_ref()
     }
 
+    /// Whether nothing will be answered on it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.anchor.shared.has_ended()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.anchor.shared
     }

@@ -9,6 +9,7 @@ mod compare;
 mod content;
 mod crowd;
 mod leftover;
+mod line;
 mod listing;
 mod removal;
 mod report;
@@ -374,7 +375,7 @@ async fn sync(
         tree.ends_with(&endings, attrs, options.get.preserve);
     }
     let mut run = Run::new(Context {
-        sftp: sftp.clone(),
+        line: line::Line::new(sftp.clone()),
         direction,
         options,
         remote: remote.clone(),

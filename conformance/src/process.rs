@@ -112,6 +112,11 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Ends it at once.
+    pub fn kill(self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Ends its descendants at once.
     pub fn kill_descendants(self) {
         // What is stopped starts nothing: stop until nobody new is found, then end them all.

@@ -160,6 +160,28 @@ fn an_sshd_with_another_key_is_refused() {
 }
 
 #[test]
+fn an_sftp_program_that_dies_costs_no_file() {
+    const LEN: u64 = 1 << 30;
+    let sshd = Sshd::start();
+    let large = File::create(sshd.path("large")).unwrap();
+    large.set_len(LEN).unwrap();
+    fs::create_dir(sshd.path("here")).unwrap();
+    let args = ["get", &sshd.remote("large"), &sshd.path("here")];
+    let mut get = sshd.command(&args, sshd.server.identity().private());
+    let mut get = get.stderr(Stdio::piped()).spawn().unwrap();
+    while fs::read_dir(sshd.path("here")).unwrap().next().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(get.try_wait().unwrap().is_none(), "it is still at work");
+    sshd.server.kill_sftp();
+    let output = get.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let names: Vec<_> = fs::read_dir(sshd.path("here")).unwrap().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(fs::metadata(sshd.path("here/large")).unwrap().len(), LEN);
+}
+
+#[test]
 fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
     for (stalls, code) in [(true, 11), (false, 10)] {
         let mut sshd = Sshd::start();
@@ -184,12 +206,24 @@ fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
         while fs::read_dir(sshd.path("here")).unwrap().next().is_none() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        if stalls {
-            sshd.server.suspend_sftp();
+        let output = if stalls {
+            // Wherever else it goes on, nothing is answered.
+            let ended = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                        sshd.server.suspend_sftp();
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                });
+                let output = get.wait_with_output().unwrap();
+                ended.store(true, std::sync::atomic::Ordering::SeqCst);
+                output
+            })
         } else {
             sshd.server.kill();
-        }
-        let output = get.wait_with_output().unwrap();
+            get.wait_with_output().unwrap()
+        };
         if stalls {
             sshd.server.resume_sftp();
         }

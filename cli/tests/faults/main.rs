@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ketch_conformance::content::{Sha256, random_file};
@@ -305,9 +306,22 @@ fn an_sftp_server_that_stops_in_mid_upload_ends_it_at_the_deadline() {
         put.args(["--sparse", "never", "--timeout", "2s"]),
         &scene.path("there"),
     );
-    // sshd goes on: it takes what its window admits, and answers keepalives.
-    let _suspended = Suspended::new(scene.server.process().leaves());
-    failed(put, TIMEOUT);
+    // sshd goes on: it takes what its window admits, answers keepalives, and starts SFTP on other
+    // channels, which stops there as well.
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::SeqCst) {
+                scene.server.suspend_sftp();
+                std::thread::sleep(LOOK);
+            }
+        });
+        let failing = std::panic::AssertUnwindSafe(|| failed(put, TIMEOUT));
+        let failing = std::panic::catch_unwind(failing);
+        ended.store(true, Ordering::SeqCst);
+        failing.unwrap();
+    });
+    scene.server.resume_sftp();
     assert_eq!(fs::read_to_string(&remote).unwrap(), OLD);
 }
 

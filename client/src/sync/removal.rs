@@ -136,7 +136,9 @@ pub(super) async fn file(context: &Context, node: &Node, name: &[u8]) -> Result<
             let path = context.remote(node).join(name);
             gone(
                 context
-                    .sftp
+                    .line
+                    .sftp()
+                    .await
                     .remove_file(path)
                     .await
                     .map_err(SyncFault::from),
@@ -151,7 +153,8 @@ async fn directory(context: &Context, node: &Node, name: &[u8]) -> Result<(), Sy
         Direction::Down => local(node, name, platform::Dir::remove_dir).await,
         Direction::Up => {
             let path = context.remote(node).join(name);
-            gone(context.sftp.remove_dir(path).await.map_err(SyncFault::from))
+            let sftp = context.line.sftp().await;
+            gone(sftp.remove_dir(path).await.map_err(SyncFault::from))
         }
     }
 }

@@ -114,7 +114,8 @@ impl Run {
             Presence::Source
         };
         self.to_scan.push((root, presence));
-        let server = self.context.sftp.shared().server().await;
+        let sftp = self.context.line.sftp().await;
+        let server = sftp.shared().server().await;
         let server = server.map_err(|ended| TransferError::ended(&ended, Outcome::NotDone))?;
         if let Some(limits) = server.limits
             && limits.open_handles > 0
@@ -183,8 +184,9 @@ impl Run {
             && let Some((path, attrs)) = self.context.endings.take()
         {
             self.endings += 1;
-            let sftp = self.context.sftp.clone();
+            let context = Arc::clone(&self.context);
             self.crowd.add(async move {
+                let sftp = context.line.sftp().await;
                 let set = sftp.set_attrs(&path, attrs).await;
                 Done::Ended(path, set.map_err(SyncFault::from))
             });

@@ -215,6 +215,11 @@ impl OpenSshServer {
             .for_each(Process::suspend);
     }
 
+    /// Ends what serves SFTP at once: the connections live, and their channels end.
+    pub fn kill_sftp(&self) {
+        self.process().leaves().into_iter().for_each(Process::kill);
+    }
+
     /// Lets what serves SFTP go on.
     pub fn resume_sftp(&self) {
         self.process()

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use ketch_client::hostkey::HostKeys;
 use ketch_client::{
-    Connect, Failure, GetOptions, PublicKey, PutOptions, Reconnect, Sftp, TransferError,
+    Connect, Failure, GetOptions, PublicKey, PutOptions, Reconnect, Sftp, SyncError, SyncOptions,
+    TransferError,
 };
 use ketch_server::{Server, User, generate_host_key};
 use tempfile::TempDir;
@@ -185,12 +186,37 @@ impl Scene {
         report.map(|report| report.files)
     }
 
+    /// Makes the target what the source is.
+    async fn sync(&self, way: Way, sftp: &Sftp) -> Result<u64, SyncError> {
+        let options = SyncOptions::new();
+        let report = match way {
+            Way::Down => sftp.sync_down("tree", self.target(way), options).await,
+            Way::Up => {
+                let source = self.dir.path().join("source");
+                sftp.sync_up(source, "copy", options).await
+            }
+        };
+        report.map(|report| report.copied)
+    }
+
     /// One transfer over a connection of its own.
     async fn over(&self, way: Way, connect: Connect) -> Result<u64, Box<dyn std::error::Error>> {
+        self.over_as(way, connect, false).await
+    }
+
+    async fn over_as(
+        &self,
+        way: Way,
+        connect: Connect,
+        syncs: bool,
+    ) -> Result<u64, Box<dyn std::error::Error>> {
         let all = async {
             let session = connect.connect().await?;
             let sftp = session.sftp().await?;
-            let files = self.transfer(way, &sftp).await?;
+            let files = match syncs {
+                true => self.sync(way, &sftp).await?,
+                false => self.transfer(way, &sftp).await?,
+            };
             session.disconnect().await;
             Ok(files)
         };
@@ -335,6 +361,40 @@ async fn a_way_that_swallows_everything_is_given_up_at_the_deadline() {
     assert_eq!(scene.whole(&scene.target(Way::Down)).1, 0);
 }
 
+/// A policy that does not wait long.
+fn soon(seed: u64) -> Reconnect {
+    let mut policy = Reconnect::default();
+    policy.first = Duration::from_millis(5);
+    policy.max = Duration::from_millis(50);
+    policy.spread = Duration::ZERO;
+    policy.attempts = Some(20);
+    policy.seed = Some(seed);
+    policy
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_goes_on_over_other_connections() {
+    let _turn = turn().await;
+    let scene = Scene::new().await;
+    for way in [Way::Down, Way::Up] {
+        let total = scene.measure(way).await;
+        for seed in 0..cuts() {
+            let mut random = Random::new(seed);
+            // What it is asked for first is not asked twice.
+            let first = 2 * BEGINNING + random.below(total);
+            let next = 2 * BEGINNING + random.below(total);
+            scene.proxy.plan([first, next]);
+            println!("{way:?}, seed {seed}: cut after {first} and {next}");
+            let connect = scene.connect().reconnect(soon(seed));
+            let files = scene.over_as(way, connect, true).await;
+            files.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+            let target = scene.target(way);
+            assert_eq!(scene.whole(&target), (FILES, 0), "seed {seed}");
+            fs::remove_dir_all(target).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_second_chance_every_file_arrives_whole_and_once() {
     let _turn = turn().await;
@@ -349,13 +409,7 @@ async fn with_a_second_chance_every_file_arrives_whole_and_once() {
             let last = random.below(BEGINNING);
             scene.proxy.plan([first, next, last]);
             println!("{way:?}, seed {seed}: cut after {first}, {next} and {last}");
-            let mut policy = Reconnect::default();
-            policy.first = Duration::from_millis(5);
-            policy.max = Duration::from_millis(50);
-            policy.spread = Duration::ZERO;
-            policy.attempts = Some(20);
-            policy.seed = Some(seed);
-            let connect = scene.connect().reconnect(policy);
+            let connect = scene.connect().reconnect(soon(seed));
             let files = scene.over(way, connect).await;
             let files = files.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
             assert_eq!(files, FILES, "seed {seed}: each is counted once");

@@ -14,11 +14,12 @@ use super::{
     directory::{Context, Direction, Node},
 };
 use crate::{
-    NameFault, platform,
+    NameFault, Sftp, platform,
     sync::{
         compare::Entry,
         content,
         crowd::on_thread,
+        line,
         report::{SkipReason, SyncAction, SyncFault},
     },
     transfer::{
@@ -123,16 +124,24 @@ impl Run {
 
 /// Whether a file has the same content on both sides, or a link the same target.
 pub(super) async fn check(context: &Context, copy: &Copy) -> Result<bool, SyncFault> {
+    let mut asked = 1;
+    loop {
+        let sftp = context.line.sftp().await;
+        match check_on(&sftp, context, copy).await {
+            Err(_) if sftp.has_ended() && asked < line::ASKED_MAX => asked += 1,
+            same => return same,
+        }
+    }
+}
+
+async fn check_on(sftp: &Sftp, context: &Context, copy: &Copy) -> Result<bool, SyncFault> {
     let name = &copy.entry.name;
     let remote = context.remote(&copy.node).join(name);
     let tree = Arc::clone(copy.node.tree()?);
     let local = local_name(&remote, name)?;
     let size = copy.entry.attrs.size.unwrap_or(0);
     if copy.entry.file_type == FileType::Symlink {
-        let (here, there) = (
-            read_link(tree, local).await?,
-            context.sftp.read_link(&remote),
-        );
+        let (here, there) = (read_link(tree, local).await?, sftp.read_link(&remote));
         return Ok(there.await?.as_bytes() == here);
     }
     let source = if copy.entry.followed && context.direction == Direction::Up {
@@ -140,7 +149,7 @@ pub(super) async fn check(context: &Context, copy: &Copy) -> Result<bool, SyncFa
     } else {
         SourceFile::Found(tree, local)
     };
-    content::is_same(&context.sftp, &remote, source, size).await
+    content::is_same(sftp, &remote, source, size).await
 }
 
 /// Where a local link leads, as it is written on the wire.
@@ -177,7 +186,10 @@ pub(super) async fn download(context: &Context, batch: &[Copy]) -> Result<Report
         }
     }
     let options = context.options.download();
-    get::start_found(context.sftp.shared(), found, options).await
+    let sftp = context.line.sftp().await;
+    get::start_found(sftp.shared(), found, options)
+        .with_session(sftp.session())
+        .await
 }
 
 /// Copies a batch to the server.
@@ -202,5 +214,8 @@ pub(super) async fn upload(context: &Context, batch: &[Copy]) -> Result<Report, 
         }
     }
     let options = context.options.upload();
-    put::start_found(context.sftp.shared(), found, options).await
+    let sftp = context.line.sftp().await;
+    put::start_found(sftp.shared(), found, options)
+        .with_session(sftp.session())
+        .await
 }

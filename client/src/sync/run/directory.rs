@@ -16,7 +16,7 @@ use crate::{
         SyncOptions,
         compare::Entry,
         crowd::on_thread,
-        leftover,
+        leftover, line,
         listing::{self, Entries, Listing},
         removal,
         report::SyncFault,
@@ -34,7 +34,7 @@ pub(in crate::sync) enum Direction {
 /// What all steps of a sync share.
 #[derive(Debug)]
 pub(in crate::sync) struct Context {
-    pub sftp: Sftp,
+    pub line: line::Line,
     pub direction: Direction,
     pub options: SyncOptions,
     /// The topmost directory on the server.
@@ -187,9 +187,14 @@ impl Context {
         }
     }
 
-    async fn list_remote(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
+    async fn list_remote(
+        &self,
+        sftp: &Sftp,
+        node: &Node,
+        is_source: bool,
+    ) -> Result<Listing, SyncFault> {
         let follow = is_source && self.options.links == Links::Follow;
-        listing::remote(&self.sftp, &self.remote(node), follow, &self.counted).await
+        listing::remote(sftp, &self.remote(node), follow, &self.counted).await
     }
 
     async fn list_local(&self, node: &Node, is_source: bool) -> Result<Listing, SyncFault> {
@@ -197,52 +202,70 @@ impl Context {
         listing::local(node.tree()?, &self.remote(node), follow, &self.counted).await
     }
 
-    async fn list_source(&self, node: &Node) -> Result<Listing, SyncFault> {
+    async fn list_source(&self, sftp: &Sftp, node: &Node) -> Result<Listing, SyncFault> {
         match self.direction {
-            Direction::Down => self.list_remote(node, true).await,
+            Direction::Down => self.list_remote(sftp, node, true).await,
             Direction::Up => self.list_local(node, true).await,
         }
     }
 
-    async fn list_destination(&self, node: &Node) -> Result<Listing, SyncFault> {
+    async fn list_destination(&self, sftp: &Sftp, node: &Node) -> Result<Listing, SyncFault> {
         match self.direction {
             Direction::Down => self.list_local(node, false).await,
-            Direction::Up => self.list_remote(node, false).await,
+            Direction::Up => self.list_remote(sftp, node, false).await,
         }
     }
 
     /// Makes the directory at the destination.
-    async fn make(&self, node: &Node) -> Result<(), SyncFault> {
+    async fn make(&self, sftp: &Sftp, node: &Node) -> Result<(), SyncFault> {
         match self.direction {
             Direction::Down => {
                 let tree = Arc::clone(node.tree()?);
                 on_thread(move || tree.dir().map(drop)).await?;
             }
-            Direction::Up => make_remote(&self.sftp, &self.remote(node)).await?,
+            Direction::Up => make_remote(sftp, &self.remote(node)).await?,
         }
         Ok(())
     }
 
     /// Lists what there is of a directory, makes it if it is to be, and clears it of what earlier
     /// runs left: before anything is copied there, so that no name of a new part is in doubt.
+    ///
+    /// All of it once more, if the connection is lost meanwhile and there is another one.
     pub(super) async fn scan(&self, node: &Node, presence: Presence) -> Result<Scanned, SyncFault> {
+        let mut asked = 1;
+        loop {
+            let sftp = self.line.sftp().await;
+            match self.scan_on(&sftp, node, presence).await {
+                Err(_) if sftp.has_ended() && asked < line::ASKED_MAX => asked += 1,
+                scanned => return scanned,
+            }
+        }
+    }
+
+    async fn scan_on(
+        &self,
+        sftp: &Sftp,
+        node: &Node,
+        presence: Presence,
+    ) -> Result<Scanned, SyncFault> {
         let mut scanned = Scanned::default();
         if node.is_linked && self.direction == Direction::Down {
-            let real = self.sftp.canonicalize(self.remote(node)).await?;
+            let real = sftp.canonicalize(self.remote(node)).await?;
             scanned.leads_back = !node.stands_for(real, &self.remote);
             if scanned.leads_back {
                 return Ok(scanned);
             }
         }
         if presence == Presence::Source && !self.options.dry_run {
-            self.make(node).await?;
+            self.make(sftp, node).await?;
         }
         if presence != Presence::Destination {
             self.note_attrs(node).await?;
-            scanned.source = self.list_source(node).await?;
+            scanned.source = self.list_source(sftp, node).await?;
         }
         if presence != Presence::Source {
-            scanned.destination = self.list_destination(node).await?;
+            scanned.destination = self.list_destination(sftp, node).await?;
             self.reap(node, &mut scanned).await?;
         }
         Ok(scanned)
