@@ -151,7 +151,12 @@ fn a_killed_server_is_gone_with_its_connections() {
         .unwrap();
     Process::from_id(sleep).kill_tree();
     let run = running.join().unwrap().unwrap();
-    assert!(run.stderr.contains("closed by remote host"), "{run:?}");
+    // Whichever it notices first: that nothing more comes, or that nobody takes its goodbye.
+    let noticed = ["closed by remote host", "Broken pipe"];
+    assert!(
+        noticed.iter().any(|said| run.stderr.contains(said)),
+        "{run:?}"
+    );
 }
 
 #[test]
