@@ -13,6 +13,8 @@ use crate::plan::Ls;
 
 /// Entries that are held to be sorted; a longer directory is printed as it comes.
 const SORT_MAX: usize = 1_000_000;
+/// Bytes that they hold: nothing says that a name is any shorter than a packet.
+const HELD_MAX: usize = 256 << 20;
 /// Seconds for which the hour and the date of a local time are computed once: clocks are put forward
 /// and back at quarters of an hour.
 const QUARTER: i64 = 900;
@@ -47,7 +49,7 @@ pub(crate) async fn run(plan: Ls) -> Result<(), Failed> {
                 page.line(entry.name(), &entry.attrs())?;
             }
         }
-        if held.entries.len() >= SORT_MAX {
+        if held.is_full() {
             held.print(&mut page)?;
         }
         next = directory.next_entries().await;
@@ -87,6 +89,11 @@ impl Held {
         if with_attrs {
             self.attrs.push(entry.attrs());
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let held = self.names.len() + size_of_val(&*self.entries) + size_of_val(&*self.attrs);
+        self.entries.len() >= SORT_MAX || held >= HELD_MAX
     }
 
     fn print(&mut self, page: &mut Page) -> Result<(), Failed> {
@@ -299,6 +306,23 @@ mod tests {
         push_long(&mut line, attrs, &mut clock);
         push_name(&mut line, name);
         String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn long_names_are_no_longer_held_when_they_are_too_many_bytes() {
+        let mut held = Held {
+            names: vec![b'x'; HELD_MAX - size_of::<Entry>() - size_of::<Attrs>()],
+            ..Held::default()
+        };
+        assert!(!held.is_full());
+        held.attrs.push(Attrs::NONE);
+        held.entries.push(Entry {
+            key: 0,
+            start: 0,
+            len: held.names.len(),
+            index: 0,
+        });
+        assert!(held.is_full());
     }
 
     #[test]

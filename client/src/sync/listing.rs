@@ -20,25 +20,58 @@ use crate::{
     error::{Failure, Kind},
     platform::{self, LocalEntry, LocalLink},
     sftp::Sftp,
-    transfer::{Links, NameFault, TransferError, local::Tree, names, plan::ENTRIES_MAX},
+    transfer::{
+        Links, NameFault, REPORTED_MAX, TransferError, local::Tree, names, plan::ENTRIES_MAX,
+    },
 };
 
 /// Entries of one directory that are asked about one by one, at a time.
 const LOOKS_MAX: usize = 32;
 /// Entries of one directory: what is held of them at a time, on either side.
 pub(super) const DIRECTORY_MAX: usize = if cfg!(test) { 20_000 } else { 2_000_000 };
+/// Bytes of their names.
+const NAMES_MAX: usize = if cfg!(test) { 2 << 20 } else { 256 << 20 };
 
 /// What a directory holds.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Sorted by name, no name twice.
     pub entries: Vec<Entry>,
-    /// Names that are not believed, and why.
-    pub refused: Vec<(Box<[u8]>, SyncFault)>,
+    /// Names that are not believed.
+    pub refused: Refused,
+}
+
+/// Names that are not believed: there may be as many as entries, each as long as a packet.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// The first [`REPORTED_MAX`], and why.
+    pub first: Vec<(Box<[u8]>, SyncFault)>,
+    /// How many came after them.
+    pub further: u64,
+}
+
+impl Refused {
+    /// Adds the name, or what of it is to be shown.
+    fn add(&mut self, name: &[u8], why: impl FnOnce(&[u8]) -> SyncFault) {
+        if self.first.len() < REPORTED_MAX {
+            let name = names::clipped(name);
+            self.first.push((name.into(), why(name)));
+        } else {
+            self.further += 1;
+        }
+    }
+
+    /// Adds a name for which this `path` has none.
+    fn add_name(&mut self, path: &RemotePath, name: &[u8], fault: NameFault) {
+        self.add(name, |name| {
+            let path = path.join(name);
+            TransferError::Name { path, fault }.into()
+        });
+    }
 }
 
 impl Listing {
-    fn new(mut entries: Vec<Entry>, refused: Vec<(Box<[u8]>, SyncFault)>) -> Self {
+    fn new(mut entries: Vec<Entry>, refused: Refused) -> Self {
         // Stable: of two entries of one name the first is kept.
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut listing = Self { entries, refused };
@@ -46,7 +79,7 @@ impl Listing {
         listing.entries.dedup_by(|second, first| {
             let twice = second.name == first.name;
             if twice {
-                refused.push((second.name.clone(), SyncFault::ListedTwice));
+                refused.add(&second.name, |_| SyncFault::ListedTwice);
             }
             twice
         });
@@ -58,13 +91,24 @@ impl Listing {
 #[derive(Debug, Default)]
 pub(super) struct Entries(AtomicU64);
 
+/// What one directory brought so far.
+#[derive(Debug, Default)]
+struct Held {
+    entries: usize,
+    name_bytes: usize,
+}
+
 impl Entries {
-    fn count(&self, path: &RemotePath, in_directory: usize) -> Result<(), SyncFault> {
-        let all = self.0.fetch_add(1, Ordering::Relaxed);
-        let limit = match (all < ENTRIES_MAX, in_directory < DIRECTORY_MAX) {
-            (true, true) => return Ok(()),
-            (false, _) => "ten million entries",
-            (true, false) => "two million entries in one directory",
+    fn count(&self, path: &RemotePath, held: &mut Held) -> Result<(), SyncFault> {
+        held.entries += 1;
+        let limit = if self.0.fetch_add(1, Ordering::Relaxed) >= ENTRIES_MAX {
+            "ten million entries"
+        } else if held.entries > DIRECTORY_MAX {
+            "two million entries in one directory"
+        } else if held.name_bytes > NAMES_MAX {
+            "256 MiB of names in one directory"
+        } else {
+            return Ok(());
         };
         let path = path.clone();
         Err(TransferError::TooMuch { path, limit }.into())
@@ -80,19 +124,20 @@ pub(super) async fn remote(
     follow: bool,
     counted: &Entries,
 ) -> Result<Listing, SyncFault> {
-    let (mut entries, mut refused, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut entries, mut unclear) = (Vec::new(), Vec::new());
+    let (mut refused, mut held) = (Refused::default(), Held::default());
     let mut directory = sftp.read_dir(path);
     while let Some(listed) = directory.next().await {
         let listed = listed?;
-        counted.count(path, entries.len() + refused.len())?;
-        let name: Box<[u8]> = listed.name().into();
-        let known = names::check(&name)
-            .and_then(|()| platform::local_name(&name).ok_or(NameFault::NotHere));
+        counted.count(path, &mut held)?;
+        let name = listed.name();
+        let known =
+            names::check(name).and_then(|()| platform::local_name(name).ok_or(NameFault::NotHere));
         if let Err(fault) = known {
-            let path = path.join(&name);
-            refused.push((name, TransferError::Name { path, fault }.into()));
+            refused.add_name(path, name, fault);
             continue;
         }
+        held.name_bytes += name.len();
         let file_type = listed.file_type();
         let hides = file_type == FileType::Unknown || listed.attrs().size.is_none();
         if (hides && !matches!(file_type, FileType::Directory | FileType::Symlink))
@@ -101,7 +146,7 @@ pub(super) async fn remote(
             unclear.push(entries.len());
         }
         entries.push(Entry {
-            name,
+            name: name.into(),
             file_type,
             attrs: listed.attrs(),
             followed: false,
@@ -141,7 +186,7 @@ pub(super) async fn remote(
                 if error.ends_everything() {
                     return Err(error);
                 }
-                refused.push((entry.name.clone(), error));
+                refused.add(&entry.name, |_| error);
             }
         }
     }
@@ -167,7 +212,8 @@ pub(super) async fn local(
 ) -> Result<Listing, SyncFault> {
     let (tree, path, counted) = (Arc::clone(tree), path.clone(), Arc::clone(counted));
     on_thread(move || {
-        let (mut entries, mut refused) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
+        let (mut refused, mut held) = (Refused::default(), Held::default());
         let links = if follow { Links::Follow } else { Links::Skip };
         for LocalEntry {
             name,
@@ -175,14 +221,12 @@ pub(super) async fn local(
             link,
         } in tree.list(links)?
         {
-            counted.count(&path, entries.len() + refused.len())?;
+            counted.count(&path, &mut held)?;
             let Some(wire) = platform::remote_name(&name) else {
-                let fault = NameFault::NotHere;
-                let shown: Box<[u8]> = name.as_encoded_bytes().into();
-                let path = path.join(&shown);
-                refused.push((shown, TransferError::Name { path, fault }.into()));
+                refused.add_name(&path, name.as_encoded_bytes(), NameFault::NotHere);
                 continue;
             };
+            held.name_bytes += wire.len();
             let mut entry = Entry {
                 name: wire.into(),
                 file_type: platform::file_type(&metadata),
@@ -204,7 +248,7 @@ pub(super) async fn local(
                         path,
                         source,
                     };
-                    refused.push((entry.name.clone(), fault.into()));
+                    refused.add(&entry.name, |_| fault.into());
                 }
                 Some(LocalLink::LeadsBack | LocalLink::To(_)) | None => {}
             }

@@ -335,13 +335,15 @@ impl Run {
         for name in reaped {
             self.step(node, &name, SyncAction::RemoveLeftover, 0);
         }
-        for (name, error) in source.refused {
+        for (name, error) in source.refused.first {
             self.fail(node.path_of(&name), error)?;
         }
-        for (name, _) in destination.refused {
+        self.report.failed_count += source.refused.further;
+        for (name, _) in destination.refused.first {
             node.keep();
             self.step(node, &name, SyncAction::Skip(SkipReason::Name), 0);
         }
+        self.report.skipped += destination.refused.further;
         let context = Arc::clone(&self.context);
         let rules = context.options.rules();
         for (new, old) in Pairs::new(&source.entries, &destination.entries) {

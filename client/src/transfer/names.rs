@@ -68,6 +68,11 @@ pub(crate) fn check(name: &[u8]) -> Result<(), NameFault> {
     Ok(())
 }
 
+/// As much of a listed name as is kept to be shown: nothing says that it is any shorter than a packet.
+pub(crate) fn clipped(name: &[u8]) -> &[u8] {
+    name.get(..NAME_LEN_MAX).unwrap_or(name)
+}
+
 /// Whether Windows takes `name` for a plain file: no device, no stream, nothing it would trim.
 fn is_windows_name(name: &[u8]) -> bool {
     const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];

@@ -475,6 +475,46 @@ fn a_name_that_is_listed_twice_is_believed_once() {
 }
 
 #[test]
+fn names_that_are_not_believed_are_shown_cut_and_soon_only_counted() {
+    let evil = (0..1500).map(|n| format!("{n}{}", "x".repeat(2000)).into_bytes());
+    let habits = Habits {
+        evil: evil.collect(),
+        names_max: 50,
+        ..Habits::default()
+    };
+    let mut scene = Scene::new(Way::Down, habits.clone(), 1);
+    scene.source_file("fine", b"1", TIME);
+    let report = incomplete(scene.sync(SyncOptions::new()));
+    assert_eq!((report.failed_count, report.copied), (1500, 1));
+    assert_eq!(report.failed.len(), crate::REPORTED_MAX);
+    for failed in &report.failed {
+        assert_eq!(failed.path.as_bytes().len(), 255);
+    }
+
+    let mut scene = Scene::new(Way::Up, habits, 1);
+    scene.source_file("fine", b"1", TIME);
+    let report = scene.sync(SyncOptions::new().delete(true)).unwrap();
+    assert_eq!((report.skipped, report.copied), (1500, 1));
+}
+
+#[test]
+fn long_names_without_an_end_are_given_up_before_their_number_is() {
+    let evil = (0..15_000).map(|n| format!("{n:0>250}").into_bytes());
+    let habits = Habits {
+        evil: evil.collect(),
+        names_max: 500,
+        ..Habits::default()
+    };
+    let mut scene = Scene::new(Way::Down, habits, 1);
+    scene.sim.packets_max = 1000;
+    let report = incomplete(scene.sync(SyncOptions::new()));
+    let SyncFault::Transfer(TransferError::TooMuch { limit, .. }) = report.failed[0].error else {
+        panic!("{:?}", report.failed[0])
+    };
+    assert_eq!(limit, "256 MiB of names in one directory");
+}
+
+#[test]
 fn a_listing_without_an_end_is_given_up() {
     let habits = Habits {
         endless: true,
