@@ -106,7 +106,7 @@ pub enum TransferError {
     /// The server listed something that must not become a local name.
     #[error("{path} is refused: {fault}")]
     Name {
-        /// Directory and name as the server gave them.
+        /// Directory and name as the server gave them, the name up to 255 bytes.
         path: RemotePath,
         /// What is wrong with the name.
         fault: NameFault,

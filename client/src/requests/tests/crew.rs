@@ -3,15 +3,19 @@
 
 use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc};
 
-use ketch_protocol::{ExtensionName, PacketType, RemotePath, StatusCode};
+use ketch_protocol::{
+    Attrs, ExtensionName, FileType, NameEntry, Names, PacketType, RemotePath, Request, Response,
+    StatusCode, Times,
+};
 use proptest::prelude::*;
 
 use super::{
-    server::{Habits, Node},
+    server::{Habits, Node, Server},
     sim::{Sim, poll},
 };
 use crate::{
-    Control, Failure, GetOptions, Kind, Progress, PutOptions, Report, TransferError,
+    Control, Failure, Filter, GetOptions, Kind, Progress, PutOptions, Report, TransferError,
+    requests::Settings,
     transfer::{get, outcome::Outcome, plan::Work, put, trial::Order},
 };
 
@@ -490,6 +494,126 @@ fn a_channel_that_stalls_leaves_its_work_to_the_others() {
             }
         }
     }
+}
+
+/// A directory of which a listing brings some names at a time: some are taken, some left out, some no
+/// names.
+fn long_listing() -> (Habits, Server) {
+    let habits = Habits {
+        names_max: 3,
+        evil: vec![b"a/b".to_vec(), b"a/c".to_vec()],
+        silent_from: Some((PacketType::READDIR, 9)),
+        ..Habits::default()
+    };
+    let mut server = Server::new(habits.clone(), 1);
+    server.dir("/t");
+    for n in 0..40 {
+        server.file(&format!("/t/{n}"), content(900 + n, n));
+        server.file(&format!("/t/{n}.no"), content(9, n));
+    }
+    (habits, server)
+}
+
+/// It is taken as often as it is there.
+fn assert_not_doubled(result: Result<Report, TransferError>, progress: &Progress) {
+    let Err(TransferError::Incomplete { report }) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!((report.files, report.directories), (40, 1), "{report:?}");
+    assert_eq!((report.excluded, report.failed_count), (40, 2));
+    assert_eq!(report.bytes, (900..940).sum::<u64>());
+    assert_eq!(progress.files_done(), 40);
+    assert_eq!(progress.bytes_done(), report.bytes);
+}
+
+#[test]
+fn a_listing_that_stalls_is_begun_again_and_brings_nothing_twice() {
+    // Neither needs a connection that can be made anew: the same channel goes on with one request at
+    // a time, or another one of the session comes.
+    for is_same in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (habits, server) = long_listing();
+        let mut team = Team::new(habits, 1);
+        if is_same {
+            team.sims = vec![Sim::of(team.habits.clone(), 1, Settings::default())];
+        }
+        team.nodes = server.nodes;
+        let progress = Arc::new(Progress::new());
+        let options = GetOptions::new()
+            .recursive(true)
+            .select(Filter::new().exclude("*.no").unwrap())
+            .progress(Arc::clone(&progress));
+        let shared = team.sims[0].sftp.shared().clone();
+        let mut down = get::start_to_path(&shared, "/t".into(), dir.path().join("t"), options);
+        if !is_same {
+            down.plan().set_other_channels();
+        }
+        team.settle();
+        assert!(poll(Pin::new(&mut down)).is_none());
+        let done = progress.files_done();
+        assert!((1..40).contains(&done), "it stalls in the middle: {done}");
+        stall(&mut team);
+        team.habits.silent_from = None;
+        team.sims[0].server.habits.silent_from = None;
+        team.settle();
+        if !is_same {
+            assert_eq!(down.plan().facts().workers, 0, "the channel was left");
+            team.grow(&down);
+        }
+        let mut result = None;
+        for _ in 0..1000 {
+            result = result.or_else(|| poll(Pin::new(&mut down)));
+            team.turn();
+        }
+        assert_not_doubled(result.expect("an end"), &progress);
+        assert_eq!(team.sims.last().expect("one").server.handles(), 0);
+    }
+}
+
+#[test]
+fn sizes_that_add_up_to_more_than_a_number_holds_are_no_overflow() {
+    let dir = tempfile::tempdir().unwrap();
+    let habits = Habits {
+        silent_from: Some((PacketType::READ, 1)),
+        ..Habits::default()
+    };
+    let mut team = Team::new(habits, 1);
+    team.sims[0].server.lies = Some(Box::new(|id, request| {
+        let Request::Readdir(_) = request else {
+            return None;
+        };
+        let attrs = Attrs {
+            size: Some(1 << 63),
+            times: Some(Times { atime: 1, mtime: 1 }),
+            ..Attrs::with_permissions(FileType::Regular.mode_bits() | 0o644)
+        };
+        let entry = |filename| NameEntry {
+            filename,
+            longname: b"",
+            attrs: attrs.into(),
+        };
+        let mut bytes = Vec::new();
+        Response::Name(Names::new(&[entry(b"a"), entry(b"b"), entry(b"c")]))
+            .encode_packet(id, &mut bytes);
+        Some(bytes)
+    }));
+    for name in ["a", "b", "c"] {
+        let path = format!("/{name}");
+        team.sims[0].server.file(&path, content(9, 1));
+    }
+    team.nodes = team.sims[0].server.nodes.clone();
+    let shared = team.sims[0].sftp.shared().clone();
+    let local = dir.path().join("t");
+    let options = GetOptions::new().recursive(true);
+    let down = get::start_to_path(&shared, "/".into(), local, options);
+    // Each begins a file of its own.
+    team.grow(&down);
+    team.grow(&down);
+    for _ in 0..40 {
+        team.turn();
+    }
+    assert_eq!(down.plan().facts().joint_bytes, u64::MAX);
+    assert_eq!(down.plan().seen().left, u64::MAX);
 }
 
 /// Turns until it is done; channels whose server is silent wait too long when nothing else happens.

@@ -789,3 +789,32 @@ fn directories_without_end_do_not_fill_the_memory() {
     };
     assert_eq!(limit, "256 MiB of names that wait");
 }
+
+#[test]
+fn names_that_are_none_are_shown_cut_and_soon_only_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let evil = (0..1500).map(|n| format!("{n}{}", "x".repeat(2000)).into_bytes());
+    let habits = Habits {
+        evil: evil.collect(),
+        names_max: 50,
+        ..Habits::default()
+    };
+    let mut sim = Sim::new(habits, 1);
+    sim.server.dir("/t");
+    sim.packets_max = 1000;
+    let sftp = sim.sftp.clone();
+    let error = sim
+        .run(sftp.get("/t", dir.path(), GetOptions::new().recursive(true)))
+        .unwrap_err();
+    let TransferError::Incomplete { report } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(report.failed_count, 1500);
+    assert_eq!(report.failed.len(), crate::REPORTED_MAX);
+    for failed in &report.failed {
+        let TransferError::Name { path, .. } = &failed.error else {
+            panic!("{failed:?}")
+        };
+        assert_eq!(path.as_bytes().len(), "/t/".len() + 255);
+    }
+}

@@ -4,7 +4,12 @@
 //! checked before it becomes a local one, links are not followed, and there are limits on depth
 //! and number.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{
+    ffi::OsString,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use ketch_protocol::{
     Attrs, FileType, NameEntry, Names, Opendir, Readdir, Realpath, RemotePath, Request, StatusCode,
@@ -51,12 +56,59 @@ pub(crate) struct DirTask {
     attrs: Attrs,
     /// It may be one that it is in: a link led to it, or it is the topmost.
     is_linked: bool,
-    /// What an earlier listing brought, before its connection was lost.
-    seen: Option<Seen>,
+    /// What an earlier listing brought, before it had to be given up.
+    seen: Option<Box<Seen>>,
 }
 
-/// Names that a listing brought, one behind the other with a `/` after each, which none holds.
-type Seen = Vec<u8>;
+/// What a listing brought, for the next one if it has to begin anew.
+///
+/// Every listing may have to, as any channel may stall. So of a name that was taken 128 bits are
+/// kept, however long it is: with the limit on entries
+/// ([`ENTRIES_MAX`](crate::transfer::plan::ENTRIES_MAX)) all that a plan remembers is 160 MB, and
+/// what growing lists have to spare. What was not taken is only counted.
+#[derive(Default)]
+struct Seen {
+    /// No server knows it, and so none finds two names with the same bits.
+    key: RandomState,
+    names: Vec<u128>,
+    /// The first so many of them are those of earlier listings, sorted.
+    before: usize,
+    /// Entries that were not taken, and of which the report tells.
+    refused: u64,
+    /// How many of them this listing is still to bring again.
+    refused_again: u64,
+}
+
+impl Seen {
+    /// Another listing begins.
+    fn begin_again(&mut self) {
+        self.names.sort_unstable();
+        self.before = self.names.len();
+        self.refused_again = self.refused;
+    }
+
+    /// Whether an entry that is to be taken is new; it is noted.
+    fn is_new(&mut self, name: &[u8]) -> bool {
+        let half = |part: u8| u128::from(self.key.hash_one((part, name)));
+        let bits = half(0) << 64 | half(1);
+        let before = self.names.get(..self.before).unwrap_or_default();
+        if before.binary_search(&bits).is_ok() {
+            return false;
+        }
+        self.names.push(bits);
+        true
+    }
+
+    /// Whether an entry that is not taken is new; it is noted.
+    fn is_newly_refused(&mut self) -> bool {
+        if self.refused_again > 0 {
+            self.refused_again -= 1;
+            return false;
+        }
+        self.refused += 1;
+        true
+    }
+}
 
 /// A directory being read.
 pub(super) struct DirScan {
@@ -67,12 +119,8 @@ pub(super) struct DirScan {
     /// It is to be seen whether it is one that it is in.
     is_linked: bool,
     state: Scan,
-    /// Names that were taken before the directory had to be opened again.
-    before: HashSet<Box<[u8]>>,
-    /// Names that were taken, where it may have to be opened again.
-    seen: Option<Seen>,
-    /// It was counted.
-    is_counted: bool,
+    /// What was listed, once it was opened, and counted.
+    seen: Option<Box<Seen>>,
 }
 
 enum Scan {
@@ -86,6 +134,14 @@ enum Scan {
     Opening,
     /// READDIRs are sent.
     Reading(Reading),
+}
+
+/// Why an entry is not taken.
+enum Refused {
+    Name(NameFault),
+    Excluded,
+    TooDeep,
+    Kind(FileType),
 }
 
 struct Reading {
@@ -117,10 +173,10 @@ impl DirScan {
     }
 
     fn new(task: DirTask) -> Self {
-        let before = task
-            .seen
-            .iter()
-            .flat_map(|seen| seen.split(|&byte| byte == b'/'));
+        let mut seen = task.seen;
+        if let Some(seen) = &mut seen {
+            seen.begin_again();
+        }
         Self {
             path: task.path,
             tree: Some(task.tree),
@@ -128,9 +184,7 @@ impl DirScan {
             attrs: task.attrs,
             is_linked: task.is_linked,
             state: Scan::New,
-            before: before.map(Box::from).collect(),
-            is_counted: task.seen.is_some(),
-            seen: task.seen,
+            seen,
         }
     }
 
@@ -149,24 +203,10 @@ impl DirScan {
                 depth: self.depth,
                 attrs: self.attrs,
                 is_linked: self.is_linked,
-                seen: self.is_counted.then(|| self.seen.unwrap_or_default()),
+                seen: self.seen,
             }),
             (_, None) => {}
         }
-    }
-
-    /// Whether an entry is new; it is noted.
-    fn is_new(&mut self, name: &[u8]) -> bool {
-        if self.before.contains(name) {
-            return false;
-        }
-        if let Some(seen) = &mut self.seen
-            && !name.contains(&b'/')
-        {
-            seen.extend_from_slice(name);
-            seen.push(b'/');
-        }
-        true
     }
 }
 
@@ -205,9 +245,7 @@ impl Get {
             attrs,
             is_linked: is_linked || (named.is_some() && self.options.links == Links::Follow),
             state,
-            before: HashSet::new(),
             seen: None,
-            is_counted: false,
         };
         let Some(key) = self.items.insert(Item::Dir(Box::new(scan))) else {
             return;
@@ -324,11 +362,9 @@ impl Get {
                     return;
                 };
                 tree.ends_with(&self.plan.endings, scan.attrs, self.options.preserve);
-                if !std::mem::replace(&mut scan.is_counted, true) {
+                if scan.seen.is_none() {
+                    scan.seen = Some(Box::default());
                     self.plan.report(|report| report.directories += 1);
-                }
-                if scan.seen.is_none() && self.plan.may_begin_again() {
-                    scan.seen = Some(Seen::new());
                 }
                 let at = Arc::clone(&tree);
                 let make = move || Done::DirMade(at.dir().map(drop));
@@ -462,15 +498,18 @@ impl Get {
         let Some(tree) = scan.tree.clone() else {
             return;
         };
-        // What an earlier listing brought is known by its names.
-        let remembers = scan.seen.is_some();
         for entry in names {
             if matches!(entry.filename, b"." | b"..") {
                 continue; // every listing has them
             }
-            if remembers
-                && let Some(Item::Dir(scan)) = self.items.get_mut(key)
-                && !scan.is_new(entry.filename)
+            let sorted = self.sort(&tree, depth, &entry);
+            // What an earlier listing brought is known.
+            if let Some(Item::Dir(scan)) = self.items.get_mut(key)
+                && let Some(seen) = &mut scan.seen
+                && !match &sorted {
+                    Ok(_) => seen.is_new(entry.filename),
+                    Err(_) => seen.is_newly_refused(),
+                }
             {
                 continue;
             }
@@ -478,41 +517,74 @@ impl Get {
                 let error = TransferError::TooMuch { path, limit };
                 return self.stop(Some(error), cx);
             }
-            self.on_name(&path, &tree, depth, &entry);
+            match sorted {
+                Ok(name) => self.on_name(&path, &tree, (depth, name), &entry),
+                Err(why) => self.refuse(&path, &entry, why),
+            }
         }
     }
 
-    fn on_name(&mut self, path: &RemotePath, tree: &Arc<Tree>, depth: u8, entry: &NameEntry<'_>) {
-        let path = path.join(entry.filename);
-        let name = names::check(entry.filename)
-            .and_then(|()| platform::local_name(entry.filename).ok_or(NameFault::NotHere));
-        let name = match name {
-            Ok(name) => name,
-            Err(fault) => {
+    /// The local name of an entry, if it is taken.
+    fn sort(
+        &self,
+        tree: &Arc<Tree>,
+        depth: u8,
+        entry: &NameEntry<'_>,
+    ) -> Result<OsString, Refused> {
+        names::check(entry.filename).map_err(Refused::Name)?;
+        let name = platform::local_name(entry.filename).ok_or(Refused::Name(NameFault::NotHere))?;
+        let (file_type, links) = (entry.file_type(), self.options.links);
+        if let Some(filter) = &self.options.filter {
+            let admits = match file_type {
+                // What it is will be known when it was looked at.
+                FileType::Unknown => true,
+                FileType::Symlink if links == Links::Follow => true,
+                _ => filter.admits(&tree.relative(&name), file_type == FileType::Directory),
+            };
+            if !admits {
+                return Err(Refused::Excluded);
+            }
+        }
+        match file_type {
+            FileType::Directory if depth > DEPTH_MAX => Err(Refused::TooDeep),
+            FileType::Directory => Ok(name),
+            FileType::Symlink if links != Links::Skip => Ok(name),
+            file_type if is_left_out(file_type) => Err(Refused::Kind(file_type)),
+            _ => Ok(name),
+        }
+    }
+
+    /// The report tells of an entry that is not taken.
+    fn refuse(&mut self, path: &RemotePath, entry: &NameEntry<'_>, why: Refused) {
+        // A name may be as long as a packet, and the report keeps many.
+        let path = path.join(names::clipped(entry.filename));
+        match why {
+            Refused::Name(fault) => {
                 let error = TransferError::Name {
                     path: path.clone(),
                     fault,
                 };
-                return self.plan.fail(Place::Remote(path), error);
+                self.plan.fail(Place::Remote(path), error);
             }
-        };
-        let attrs = entry.attrs.attrs;
-        let links = self.options.links;
-        if let Some(filter) = &self.options.filter {
-            let relative = tree.relative(&name);
-            let admits = match entry.file_type() {
-                FileType::Directory => filter.admits(&relative, true),
-                // What it is will be known when it was looked at.
-                FileType::Unknown => true,
-                FileType::Symlink if links == Links::Follow => true,
-                _ => filter.admits(&relative, false),
-            };
-            if !admits {
-                return self.plan.report(|report| report.excluded += 1);
-            }
+            Refused::Excluded => self.plan.report(|report| report.excluded += 1),
+            Refused::TooDeep => self.too_deep(path),
+            Refused::Kind(file_type) => self
+                .plan
+                .report(|report| report.skip(Place::Remote(path), file_type)),
         }
+    }
+
+    /// Has an entry that is taken wait for its turn.
+    fn on_name(
+        &mut self,
+        path: &RemotePath,
+        tree: &Arc<Tree>,
+        (depth, name): (u8, OsString),
+        entry: &NameEntry<'_>,
+    ) {
+        let path = path.join(entry.filename);
+        let (attrs, links) = (entry.attrs.attrs, self.options.links);
         match entry.file_type() {
-            FileType::Directory if depth > DEPTH_MAX => self.too_deep(path),
             FileType::Directory => {
                 self.plan.add_dir(DirTask {
                     path,
@@ -540,10 +612,6 @@ impl Get {
                     depth,
                 };
                 self.plan.add_file(task, 0);
-            }
-            file_type if is_left_out(file_type) => {
-                self.plan
-                    .report(|report| report.skip(Place::Remote(path), file_type));
             }
             file_type => {
                 let known = if file_type == FileType::Regular {

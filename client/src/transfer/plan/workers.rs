@@ -176,12 +176,6 @@ impl<W: Work> Plan<W> {
         self.progress.bytes_done().saturating_add(files)
     }
 
-    /// Whether a listing may have to be begun again.
-    pub(crate) fn may_begin_again(&self) -> bool {
-        let state = self.lock();
-        state.has_second_chance || state.members.len() > 1
-    }
-
     /// A worker's connection was lost with `error`; what it had was given back, or the plan
     /// stopped.
     pub(crate) fn leave(&self, id: u32, error: TransferError) {
@@ -216,14 +210,10 @@ impl<W: Work> Plan<W> {
         let limit = self.limit.as_ref();
         let is_limited = limit.is_some_and(|limit| limit.bytes_per_second().is_some());
         let state = self.lock();
-        let joint_bytes = state
-            .joints
-            .iter()
-            .map(|joint| joint.hands().left_for_others());
         Seen {
             workers: state.members.len(),
             moved: self.progress.bytes_done(),
-            left: joint_bytes.sum(),
+            left: state.joint_bytes(),
             rtt: state.facts.rtt,
             is_bound: is_limited || self.control.is_paused(),
         }
@@ -289,18 +279,25 @@ impl<W: Work> Plan<W> {
     /// What the crew wants to know.
     pub(crate) fn facts(&self) -> Facts {
         let state = self.lock();
-        let joint_bytes = state
-            .joints
-            .iter()
-            .map(|joint| joint.hands().left_for_others());
         Facts {
             workers: state.members.len(),
             files: state.files.len(),
-            joint_bytes: joint_bytes.sum(),
+            joint_bytes: state.joint_bytes(),
             has_work: !state.is_empty(),
             is_held: self.is_held(),
             is_low: self.control.priority() == Priority::Low,
             ..state.facts
         }
+    }
+}
+
+impl<W: Work> State<W> {
+    /// Bytes of joint files that nobody has taken on. The sizes are the peer's word.
+    fn joint_bytes(&self) -> u64 {
+        let left = self
+            .joints
+            .iter()
+            .map(|joint| joint.hands().left_for_others());
+        left.fold(0, u64::saturating_add)
     }
 }
