@@ -70,6 +70,8 @@ pub(super) struct PutFile {
     stale: Option<RemotePath>,
     /// Nothing has its name: its directory was made by this transfer.
     is_dir_new: bool,
+    /// A lost connection had been asked to rename it, and had not done so when it was looked at.
+    was_found: bool,
     upload: Option<Upload>,
     /// Data that a thread read.
     block: Option<Block>,
@@ -205,6 +207,7 @@ impl PutFile {
             has_left: false,
             stale: task.stale,
             is_dir_new: task.is_dir_new,
+            was_found: false,
             upload: None,
             block: None,
             reading: 0,

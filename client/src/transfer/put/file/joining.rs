@@ -187,7 +187,10 @@ impl Put {
                 self.items.remove(key);
                 self.files -= 1;
             }
-            (State::FindingAsked, _, Answer::Attrs(_)) => file.state = State::Naming,
+            (State::FindingAsked, _, Answer::Attrs(_)) => {
+                file.was_found = true;
+                file.state = State::Naming;
+            }
             (State::FindingAsked, ..) => file.state = State::FindingName,
             (State::FindingNameAsked, _, Answer::Attrs(attrs))
                 if attrs.file_type() == FileType::Regular

@@ -120,6 +120,10 @@ impl Put {
             {
                 file.state = State::Clearing;
             }
+            // What a lost connection asked for may be done late: after the look, before the rename.
+            (Step::Rename, StatusCode::NO_SUCH_FILE) if file.was_found => {
+                file.state = State::FindingName;
+            }
             (Step::RemoveOld, StatusCode::OK) => file.state = State::NamingAgain,
             (Step::RenameAgain, status) => {
                 // The old file is gone: what was sent is all there is, and stays.
