@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ketch_transport::auth::Questions;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -28,17 +29,22 @@ pub enum Interview {
     Reject,
 }
 
+/// Interviews that are conducted at a time: each has a thread, as long as its program takes, also
+/// when the client has left.
+const CONDUCTED_MAX: usize = 32;
+
 type Conduct = dyn Fn(&str, &Answers) -> Interview + Send + Sync;
 
 /// Who asks, if anybody does.
 #[derive(Clone, Default)]
-pub(crate) struct Interviewer(Option<Arc<Conduct>>);
+pub(crate) struct Interviewer(Option<(Arc<Conduct>, Arc<Semaphore>)>);
 
 impl Interviewer {
     pub(crate) fn new(
         conduct: impl Fn(&str, &Answers) -> Interview + Send + Sync + 'static,
     ) -> Self {
-        Self(Some(Arc::new(conduct)))
+        let turns = Semaphore::new(CONDUCTED_MAX);
+        Self(Some((Arc::new(conduct), Arc::new(turns))))
     }
 
     pub(crate) const fn is_there(&self) -> bool {
@@ -47,13 +53,19 @@ impl Interviewer {
 
     /// What comes next, on a thread where blocking is allowed. A panic counts as no.
     pub(crate) async fn go_on(&self, user: &str, answers: &Answers) -> Interview {
-        let Some(conduct) = self.0.as_ref().filter(|_| answers.len() <= ROUNDS_MAX) else {
+        let Some((conduct, turns)) = self.0.as_ref().filter(|_| answers.len() <= ROUNDS_MAX) else {
             return Interview::Reject;
         };
         let (conduct, user, answers) = (Arc::clone(conduct), user.to_owned(), answers.to_vec());
-        spawn_blocking(move || conduct(&user, &answers))
-            .await
-            .unwrap_or(Interview::Reject)
+        let Ok(turn) = Arc::clone(turns).acquire_owned().await else {
+            return Interview::Reject; // it is never closed
+        };
+        let conducted = spawn_blocking(move || {
+            let outcome = conduct(&user, &answers);
+            drop(turn);
+            outcome
+        });
+        conducted.await.unwrap_or(Interview::Reject)
     }
 }
 

@@ -164,13 +164,13 @@ impl fmt::Debug for PasswordHash {
 /// Where hashes are computed: few at a time, whoever asks.
 #[derive(Debug)]
 pub(crate) struct Hashing {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Hashing {
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
-            turns: Semaphore::new(at_once.max(1)),
+            turns: Arc::new(Semaphore::new(at_once.max(1))),
         }
     }
 
@@ -179,10 +179,16 @@ impl Hashing {
         self.run(move || hash.fits(&password)).await
     }
 
-    /// A panic counts as no.
+    /// A panic counts as no. The turn ends with the work: who asks and leaves does not make room for
+    /// more of it.
     async fn run(&self, work: impl FnOnce() -> bool + Send + 'static) -> bool {
-        let Ok(_turn) = self.turns.acquire().await else {
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
             return false; // it is never closed
+        };
+        let work = move || {
+            let fits = work();
+            drop(turn);
+            fits
         };
         spawn_blocking(work).await.unwrap_or(false)
     }
@@ -283,5 +289,30 @@ mod tests {
         assert!(most.load(Ordering::SeqCst) <= 2);
         assert!(!hashing.run(|| panic!("on purpose")).await);
         assert!(hashing.run(|| true).await, "its turn was given back");
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_leaves_makes_no_room_for_more() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use std::sync::{Mutex, mpsc};
+        let hashing = Hashing::new(2);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (shut, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        for _ in 0..20 {
+            let (begun, gate) = (Arc::clone(&begun), Arc::clone(&gate));
+            let work = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                // Until nobody can send any more.
+                gate.lock().unwrap().recv().is_err()
+            };
+            let leaving = std::time::Duration::from_millis(5);
+            let asked = tokio::time::timeout(leaving, hashing.run(work)).await;
+            assert!(asked.is_err(), "it is not done before the gate opens");
+        }
+        assert!(begun.load(Ordering::SeqCst) <= 2);
+        assert_eq!(hashing.turns.available_permits(), 0);
+        drop(shut);
+        assert!(hashing.run(|| true).await, "the turns end with the work");
     }
 }

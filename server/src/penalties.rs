@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use crate::admission::network;
 use crate::credentials::Source;
 
+/// The most that can be owed, whatever is configured: clocks end somewhere.
+const OWED_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// What sources are made to pay for, and how much.
 ///
 /// ```
@@ -36,7 +39,7 @@ pub struct Penalties {
     pub grace_exceeded: Duration,
     /// What may be owed without being refused. Default: 15 s.
     pub min: Duration,
-    /// The most that can be owed. Default: 600 s.
+    /// The most that can be owed, a year at most. Default: 600 s.
     pub max: Duration,
     /// Sources that are remembered; beyond that, who owes least is forgotten. Default: 65 536.
     pub sources_max: usize,
@@ -132,7 +135,8 @@ impl Offenders {
             self.by_end.remove(&(before.end, source));
         }
         let owed = before.map_or(Duration::ZERO, |entry| entry.end - now);
-        let owed = (owed + penalty).min(self.penalties.max);
+        let most = self.penalties.max.min(OWED_MAX);
+        let owed = owed.saturating_add(penalty).min(most);
         let was_refused = before.is_some_and(|entry| entry.is_refused);
         let is_refused = was_refused || owed > self.penalties.min;
         while self.entries.len() >= self.penalties.sources_max.max(1) {
@@ -220,6 +224,18 @@ mod tests {
         assert!(offenders.add(address(1), Offence::Crash, now));
         assert!(!offenders.admits(address(1), now + secs(89)));
         assert!(offenders.admits(address(1), now + secs(90)));
+    }
+
+    #[test]
+    fn what_is_to_be_owed_for_ever_is_owed_for_a_year() {
+        let mut penalties = Penalties::default();
+        (penalties.crash, penalties.max) = (Duration::MAX, Duration::MAX);
+        let (mut offenders, now) = (Offenders::new(penalties), start());
+        for _ in 0..2 {
+            offenders.add(address(1), Offence::Crash, now);
+        }
+        assert!(!offenders.admits(address(1), now + OWED_MAX - secs(1)));
+        assert!(offenders.admits(address(1), now + OWED_MAX));
     }
 
     #[test]
