@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ketch_keys::PublicKey;
@@ -27,6 +28,7 @@ use crate::channel::{Account, SftpChannel};
 use crate::config::ServerBuilder;
 use crate::credentials::Moment;
 use crate::interview::Interview;
+use crate::observer::{Event, Observer, Watch, Who};
 use crate::password_hash::Hashing;
 use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
@@ -69,6 +71,9 @@ struct Inner {
     hashing: Hashing,
     shutdown_time: Duration,
     phase: watch::Sender<Phase>,
+    observers: Arc<[Arc<dyn Observer>]>,
+    /// How many connections came.
+    connections: AtomicU64,
 }
 
 /// How far the server's end has come.
@@ -94,6 +99,7 @@ impl Server {
         admission: Arc<Admission>,
         hashing: Hashing,
         shutdown_time: Duration,
+        observers: Arc<[Arc<dyn Observer>]>,
     ) -> Self {
         let phase = watch::Sender::new(Phase::Running);
         Self {
@@ -105,6 +111,8 @@ impl Server {
                 hashing,
                 shutdown_time,
                 phase,
+                observers,
+                connections: AtomicU64::new(0),
             }),
         }
     }
@@ -143,10 +151,17 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let Some(admitted) = self.inner.admission.admit(Some(peer.ip()), now())
-                        else {
-                            debug!(%peer, "connection refused");
-                            continue;
+                        let source = Some(peer.ip());
+                        let watch = self.watch(&peer, source);
+                        let admitted = match self.inner.admission.admit(source, now()) {
+                            Ok(admitted) => admitted,
+                            Err(why) => {
+                                debug!(%peer, why = why.name(), "connection refused");
+                                if let Some(watch) = watch {
+                                    watch.tell(&Event::Refused { who: &watch.who, why });
+                                }
+                                continue;
+                            }
                         };
                         // Small packets must not wait for the peer's delayed acknowledgement.
                         if let Err(error) = stream.set_nodelay(true) {
@@ -156,7 +171,7 @@ impl Server {
                         watch_for_silence(&stream);
                         let server = self.clone();
                         connections.spawn(async move {
-                            server.run(stream, &peer, admitted).await;
+                            server.run(stream, &peer, watch, admitted).await;
                         });
                     }
                     Err(error) if is_about_connection(&error) => debug!(%error, "accept"),
@@ -190,17 +205,36 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let admitted = self
-            .inner
-            .admission
-            .admit(None::<IpAddr>, now())
-            .ok_or(ServeError::TooMany)?;
+        let watch = self.watch(&peer, None);
+        let admitted = match self.inner.admission.admit(None::<IpAddr>, now()) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                if let Some(watch) = watch {
+                    watch.tell(&Event::Refused {
+                        who: &watch.who,
+                        why,
+                    });
+                }
+                return Err(ServeError::TooMany);
+            }
+        };
         if *self.inner.phase.borrow() > Phase::Running {
             return Err(ServeError::Stopped);
         }
+        let mut visit = Visit::begin(self, None, watch);
         Ok(self
-            .connection(stream, &peer.to_string(), None, admitted)
+            .connection(stream, &peer.to_string(), &mut visit, admitted)
             .await?)
+    }
+
+    /// Whom observers are told about when something comes; `None` if there are none.
+    fn watch(&self, peer: &impl Display, address: Option<IpAddr>) -> Option<Arc<Watch>> {
+        Watch::new(&self.inner.observers, || Who {
+            connection: self.inner.connections.fetch_add(1, Ordering::Relaxed) + 1,
+            peer: peer.to_string(),
+            address,
+            user: None,
+        })
     }
 
     /// Stops to accept connections; those that are there have
@@ -215,17 +249,18 @@ impl Server {
         self.inner.phase.send_if_modified(go_on);
     }
 
-    async fn run<S>(&self, stream: S, peer: &SocketAddr, admitted: Admitted)
-    where
+    async fn run<S>(
+        &self,
+        stream: S,
+        peer: &SocketAddr,
+        watch: Option<Arc<Watch>>,
+        admitted: Admitted,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let source = Some(peer.ip());
         let name = peer.to_string();
-        let _crash = CrashWatch {
-            admission: &self.inner.admission,
-            address: peer.ip(),
-        };
-        if let Err(why) = self.connection(stream, &name, source, admitted).await {
+        let mut visit = Visit::begin(self, Some(peer.ip()), watch);
+        if let Err(why) = self.connection(stream, &name, &mut visit, admitted).await {
             debug!(%peer, %why, "connection ended before login");
         }
     }
@@ -235,7 +270,7 @@ impl Server {
         &self,
         stream: S,
         peer: &str,
-        source: Option<IpAddr>,
+        visit: &mut Visit<'_>,
         mut admitted: Admitted,
     ) -> Result<(), CloseReason>
     where
@@ -245,12 +280,14 @@ impl Server {
         let mut phase = self.inner.phase.subscribe();
         let mut failures = 0;
         let result = tokio::select! {
-            result = self.login(login, peer, source, &admitted, &mut failures) => result,
-            () = reached(&mut phase, Phase::Stopping) => return Err(CloseReason::Requested),
+            result = self.login(login, peer, visit, &admitted, &mut failures) => result,
+            () = reached(&mut phase, Phase::Stopping) => Err(CloseReason::Requested),
         };
         let (login, outcome) = result.inspect_err(|why| {
-            let offence = offence(why, failures);
-            self.inner.admission.note(source, offence, now());
+            if !matches!(why, CloseReason::Requested) {
+                visit.note(offence(why, failures));
+            }
+            visit.over(why);
         })?;
         admitted.established();
         let Outcome { account, sftp_only } = outcome;
@@ -260,6 +297,7 @@ impl Server {
             account,
             sftp_only,
             subsystems,
+            watch: visit.watch.clone(),
         }));
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
@@ -269,7 +307,11 @@ impl Server {
                 connection.await;
             }
         }
-        debug!(peer, why = ?handle.close_reason(), "connection is over");
+        let why = handle.close_reason();
+        debug!(peer, ?why, "connection is over");
+        if let Some(why) = why {
+            visit.over(&why);
+        }
         Ok(())
     }
 
@@ -278,7 +320,7 @@ impl Server {
         &self,
         mut login: Login<S>,
         peer: &str,
-        source: Option<IpAddr>,
+        visit: &mut Visit<'_>,
         admitted: &Admitted,
         failures: &mut u32,
     ) -> Result<(Login<S>, Outcome), CloseReason>
@@ -299,7 +341,7 @@ impl Server {
                     let came = now();
                     let (user, method) = (&attempt.user, &attempt.method);
                     let moment = Moment {
-                        source,
+                        source: visit.address,
                         now: unix_now(),
                     };
                     let users = &self.inner.users;
@@ -341,6 +383,7 @@ impl Server {
                         // It was carried out, or there was none.
                         Verdict::Change => login.reject_auth()?,
                         Verdict::Accepted(outcome) => {
+                            visit.logged_in(&outcome.account.policy.user, method.name());
                             accepted = Some(outcome);
                             login.accept_auth()?;
                         }
@@ -360,6 +403,7 @@ impl Server {
                             // Asking which methods there are is no failure.
                             if !matches!(method, Method::None) {
                                 *failures += 1;
+                                visit.login_refused(user, method.name());
                             }
                             login.reject_auth()?;
                         }
@@ -386,18 +430,83 @@ const fn offence(why: &CloseReason, failures: u32) -> Offence {
     }
 }
 
-/// Notes when whoever holds it panics: what made us do that can be sent again.
-struct CrashWatch<'a> {
-    admission: &'a Admission,
-    address: IpAddr,
+/// One connection, as admission and observers see it: they learn of its end whatever that is.
+struct Visit<'a> {
+    server: &'a Server,
+    address: Option<IpAddr>,
+    watch: Option<Arc<Watch>>,
+    came: Instant,
+    why: Option<String>,
 }
 
-impl Drop for CrashWatch<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.admission
-                .note(Some(self.address), Offence::Crash, now());
+impl<'a> Visit<'a> {
+    fn begin(server: &'a Server, address: Option<IpAddr>, watch: Option<Arc<Watch>>) -> Self {
+        if let Some(watch) = &watch {
+            watch.tell(&Event::Connected { who: &watch.who });
         }
+        Self {
+            server,
+            address,
+            watch,
+            came: now(),
+            why: None,
+        }
+    }
+
+    fn login_refused(&self, user: &str, method: &str) {
+        if let Some(watch) = &self.watch {
+            let who = &watch.who;
+            watch.tell(&Event::LoginRefused { who, user, method });
+        }
+    }
+
+    fn logged_in(&mut self, user: &str, method: &str) {
+        if let Some(watch) = &mut self.watch {
+            *watch = watch.logged_in(user);
+            let who = &watch.who;
+            watch.tell(&Event::LoggedIn { who, method });
+        }
+    }
+
+    fn note(&self, offence: Offence) {
+        let is_kept_out = self
+            .server
+            .inner
+            .admission
+            .note(self.address, offence, now());
+        if let (true, Some(watch)) = (is_kept_out, &self.watch) {
+            let (who, offence) = (&watch.who, offence.name());
+            watch.tell(&Event::Penalised { who, offence });
+        }
+    }
+
+    fn over(&mut self, why: &CloseReason) {
+        if self.watch.is_some() {
+            self.why = Some(why.to_string());
+        }
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let has_panicked = std::thread::panicking();
+        if has_panicked {
+            // What made us do that can be sent again.
+            self.note(Offence::Crash);
+        }
+        let Some(watch) = &self.watch else {
+            return;
+        };
+        let who = &watch.who;
+        if has_panicked {
+            watch.tell(&Event::Panicked { who });
+        }
+        let why = self.why.as_deref();
+        watch.tell(&Event::Disconnected {
+            who,
+            why: why.unwrap_or(if has_panicked { "panic" } else { "given up" }),
+            duration: now().saturating_duration_since(self.came),
+        });
     }
 }
 
@@ -433,12 +542,16 @@ struct Offer {
     account: Arc<Account>,
     sftp_only: bool,
     subsystems: Subsystems,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Acceptor for Offer {
     fn subsystem(&mut self, name: &str) -> Option<Box<dyn Application>> {
         if name == "sftp" {
-            return Some(Box::new(SftpChannel::new(Arc::clone(&self.account))));
+            return Some(Box::new(SftpChannel::new(
+                Arc::clone(&self.account),
+                self.watch.clone(),
+            )));
         }
         if self.sftp_only {
             return None;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::observer::NotAdmitted;
 use crate::penalties::{Offence, Offenders, Penalties};
 
 /// Bounds on connections at a time.
@@ -81,11 +82,11 @@ impl Admission {
         self: &Arc<Self>,
         address: Option<IpAddr>,
         now: Instant,
-    ) -> Option<Admitted> {
+    ) -> Result<Admitted, NotAdmitted> {
         if let (Some(address), Some(mut offenders)) = (address, self.offenders())
             && !offenders.admits(address, now)
         {
-            return None;
+            return Err(NotAdmitted::Penalty);
         }
         let source = address.map(network);
         let mut counts = self.lock();
@@ -94,11 +95,14 @@ impl Admission {
             half_open: 0,
             key_exchanges: Arc::new(Semaphore::new(self.limits.key_exchanges_per_source.max(1))),
         });
-        if counts.connections >= self.limits.connections
-            || counts.half_open >= self.limits.half_open
-            || of_source.half_open >= self.limits.half_open_per_source
-        {
-            return None;
+        if counts.connections >= self.limits.connections {
+            return Err(NotAdmitted::Connections);
+        }
+        if counts.half_open >= self.limits.half_open {
+            return Err(NotAdmitted::HalfOpen);
+        }
+        if of_source.half_open >= self.limits.half_open_per_source {
+            return Err(NotAdmitted::HalfOpenOfSource);
         }
         counts.connections += 1;
         counts.half_open += 1;
@@ -110,7 +114,7 @@ impl Admission {
             };
             counts.sources.insert(source, of_source);
         }
-        Some(Admitted {
+        Ok(Admitted {
             admission: Arc::clone(self),
             source,
             key_exchanges,
@@ -118,13 +122,16 @@ impl Admission {
         })
     }
 
-    /// Notes what a source did. A source that is not known cannot be kept out.
-    pub(crate) fn note(&self, address: Option<IpAddr>, offence: Offence, now: Instant) {
+    /// Notes what a source did; says whether that keeps it out from now on. A source that is not
+    /// known cannot be kept out.
+    pub(crate) fn note(&self, address: Option<IpAddr>, offence: Offence, now: Instant) -> bool {
         if let (Some(address), Some(mut offenders)) = (address, self.offenders())
             && offenders.add(address, offence, now)
         {
-            tracing::info!(%address, ?offence, "kept out for a while");
+            tracing::info!(%address, offence = offence.name(), "kept out for a while");
+            return true;
         }
+        false
     }
 
     fn offenders(&self) -> Option<MutexGuard<'_, Offenders>> {
@@ -221,16 +228,16 @@ mod tests {
         let admission = admission();
         let mut first = admission.admit(from("10.0.0.1"), now()).unwrap();
         let _second = admission.admit(from("::ffff:10.0.0.1"), now()).unwrap();
-        assert!(admission.admit(from("10.0.0.1"), now()).is_none());
+        assert!(admission.admit(from("10.0.0.1"), now()).is_err());
         let _other = admission.admit(from("10.0.0.2"), now()).unwrap();
         assert!(
-            admission.admit(from("10.0.0.3"), now()).is_none(),
+            admission.admit(from("10.0.0.3"), now()).is_err(),
             "three are half-open"
         );
         first.established();
         let last = admission.admit(from("10.0.0.3"), now()).unwrap();
         drop((first, last));
-        assert!(admission.admit(from("10.0.0.1"), now()).is_some());
+        assert!(admission.admit(from("10.0.0.1"), now()).is_ok());
     }
 
     #[test]
@@ -242,7 +249,7 @@ mod tests {
             admitted.established();
             all.push(admitted);
         }
-        assert!(admission.admit(None, now()).is_none());
+        assert!(admission.admit(None, now()).is_err());
         all.clear();
         let counts = admission.lock();
         assert_eq!(
@@ -259,9 +266,9 @@ mod tests {
         assert!(
             admission
                 .admit(from("2001:db8:0:0:ffff::1"), now())
-                .is_none()
+                .is_err()
         );
-        assert!(admission.admit(from("2001:db8:0:1::1"), now()).is_some());
+        assert!(admission.admit(from("2001:db8:0:1::1"), now()).is_ok());
     }
 
     #[test]
@@ -269,13 +276,13 @@ mod tests {
         let admission = admission_with(Some(Penalties::default()));
         let begun = now();
         let at = |seconds| begun + std::time::Duration::from_secs(seconds);
-        assert!(admission.admit(from("10.0.0.1"), begun).is_some());
+        assert!(admission.admit(from("10.0.0.1"), begun).is_ok());
         admission.note(from("10.0.0.1"), Offence::Crash, begun);
         admission.note(None, Offence::Crash, begun);
-        assert!(admission.admit(from("10.0.0.1"), at(89)).is_none());
-        assert!(admission.admit(from("10.0.0.2"), at(89)).is_some());
-        assert!(admission.admit(None, at(89)).is_some());
-        assert!(admission.admit(from("10.0.0.1"), at(90)).is_some());
+        assert!(admission.admit(from("10.0.0.1"), at(89)).is_err());
+        assert!(admission.admit(from("10.0.0.2"), at(89)).is_ok());
+        assert!(admission.admit(None, at(89)).is_ok());
+        assert!(admission.admit(from("10.0.0.1"), at(90)).is_ok());
     }
 
     /// However many want their keys exchanged, as many are computed at a time as were said, and who

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::engine::{Broken, Engine, Host, Mailbox, Outlet, Places};
 use crate::handles::HandleBudget;
+use crate::observer::{Event, Watch};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 
@@ -59,6 +60,9 @@ pub(crate) struct SftpChannel {
     room: RoomState,
     /// When something last came from the client or went to it.
     last_moved: Instant,
+    watch: Option<Arc<Watch>>,
+    /// When the channel was opened, until observers know of its end.
+    opened: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -73,13 +77,15 @@ enum State {
 }
 
 impl SftpChannel {
-    pub(crate) fn new(account: Arc<Account>) -> Self {
+    pub(crate) fn new(account: Arc<Account>, watch: Option<Arc<Watch>>) -> Self {
         let last_moved = Instant::now();
         Self {
             account,
             state: State::New,
             room: RoomState::default(),
             last_moved,
+            watch,
+            opened: None,
         }
     }
 
@@ -143,6 +149,10 @@ impl Application for SftpChannel {
         let engine = Engine::new(TokioHost, root, policy, budget, mailbox);
         self.state = State::Running(Box::new(engine));
         self.last_moved = io.now();
+        if let Some(watch) = &self.watch {
+            self.opened = Some(self.last_moved);
+            watch.tell(&Event::SessionOpened { who: &watch.who });
+        }
         debug!(user = %self.account.policy.user, "sftp session begins");
     }
 
@@ -202,6 +212,19 @@ impl Application for SftpChannel {
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
         debug!(user = %self.account.policy.user, %why, "sftp session is over");
         self.state = State::Over;
+    }
+}
+
+impl Drop for SftpChannel {
+    fn drop(&mut self) {
+        // What its engine has to tell comes first.
+        self.state = State::Over;
+        if let (Some(watch), Some(opened)) = (&self.watch, self.opened) {
+            watch.tell(&Event::SessionClosed {
+                who: &watch.who,
+                duration: Instant::now().saturating_duration_since(opened),
+            });
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
 use crate::interview::{Answers, Interview, Interviewer};
+use crate::observer::Observer;
 use crate::password_change::PasswordKeeper;
 use crate::password_hash::Hashing;
 use crate::penalties::Penalties;
@@ -96,6 +97,7 @@ pub struct ServerBuilder {
     banner: Option<String>,
     /// As they were set; `Some(None)` for none.
     penalties: Option<Option<Penalties>>,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 impl ServerBuilder {
@@ -206,6 +208,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells `observer` what happens. May be called for several: each is told everything. Without one
+    /// nothing is computed for it.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
     /// Algorithms, windows and re-keying of the transport. Its timers for handshake and
     /// authentication are set by [`ServerBuilder::timeouts`].
     pub fn transport(mut self, transport: CommonConfig) -> Self {
@@ -255,6 +264,7 @@ impl ServerBuilder {
             trust,
             banner,
             penalties,
+            observers,
         } = self;
         let penalties = penalties.unwrap_or_else(|| Some(Penalties::default()));
         if host_keys.is_empty() {
@@ -282,6 +292,7 @@ impl ServerBuilder {
             Admission::new(admission, penalties),
             Hashing::new(limits.password_hashes_max),
             timeouts.shutdown,
+            observers.into(),
         ))
     }
 }

@@ -26,6 +26,7 @@
 //! | --- | --- |
 //! | `config`, `users`, `keys`, `password_hash`, `password_change`, `interview`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
+//! | [`Observer`] | what the embedding program is told |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
@@ -57,6 +58,7 @@ mod handles;
 mod interview;
 mod keys;
 mod longname;
+mod observer;
 mod password_change;
 mod password_hash;
 mod path;
@@ -81,12 +83,15 @@ pub use interview::{Answers, Interview, ROUNDS_MAX};
 pub use ketch_keys::{
     GenerateError, KeyFileError, LineError, PrivateKey, PublicKey, RevocationError, RevocationList,
 };
-pub use ketch_protocol::StatVfs;
+pub use ketch_protocol::{StatVfs, StatusCode};
 pub use ketch_transport::auth::{Prompt, Questions};
 pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
+pub use observer::{
+    Arrival, Event, NotAdmitted, Observer, Operation, OperationKind, Transferred, Who,
+};
 pub use password_hash::{BadPasswordHash, HashError, PasswordHash};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use penalties::Penalties;

@@ -86,6 +86,18 @@ pub(crate) enum Offence {
     GraceExceeded,
 }
 
+impl Offence {
+    /// Its name in logs, as OpenSSH's `PerSourcePenalties` has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::AuthFail => "authfail",
+            Self::NoAuth => "noauth",
+            Self::GraceExceeded => "grace-exceeded",
+        }
+    }
+}
+
 /// Who owes how much.
 #[derive(Debug)]
 pub(crate) struct Offenders {
