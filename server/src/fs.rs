@@ -195,6 +195,31 @@ pub enum Call {
         /// Something on it.
         path: VPath,
     },
+    /// The path without links and `..` ([`Answer::Target`]); its last component need not exist.
+    /// Only sessions of this machine's own users ask this and what follows.
+    Canonical {
+        /// Which.
+        path: VPath,
+    },
+    /// A user's home directory: [`Answer::Target`].
+    Home {
+        /// Whose; the session's own if it is empty.
+        user: Vec<u8>,
+    },
+    /// As [`Call::Canonical`], for a path from a user's home directory: [`Answer::Target`].
+    Expand {
+        /// Whose; the session's own if it is empty.
+        user: Vec<u8>,
+        /// From there on, without a slash in front.
+        rest: Vec<u8>,
+    },
+    /// What users and groups are called: [`Answer::Names`].
+    Names {
+        /// Numbers of users.
+        uids: Vec<u32>,
+        /// Numbers of groups.
+        gids: Vec<u32>,
+    },
 }
 
 /// A question about an open file.
@@ -227,6 +252,13 @@ pub enum Answer {
     Target(Vec<u8>),
     /// Room.
     Space(StatVfs),
+    /// Names in the order of the numbers that were asked for; empty where there is none.
+    Names {
+        /// Of users.
+        users: Vec<Vec<u8>>,
+        /// Of groups.
+        groups: Vec<Vec<u8>>,
+    },
 }
 
 /// A future that an implementation hands out, with its result.
@@ -336,8 +368,10 @@ pub enum Create {
 pub struct Change {
     /// Length in bytes: cut off, or filled up with zeros.
     pub size: Option<u64>,
-    /// Permission bits (at most `0o777`).
+    /// Permission bits: at most `0o777`, and `0o7777` where users of this machine are served.
     pub mode: Option<u32>,
+    /// User and group, by number: only where users of this machine are served.
+    pub owner: Option<(u32, u32)>,
     /// Times of last access and modification, in seconds since 1970.
     pub times: Option<(u32, u32)>,
 }
@@ -346,8 +380,13 @@ impl Change {
     /// Whether there is nothing to do.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        let Self { size, mode, times } = self;
-        size.is_none() && mode.is_none() && times.is_none()
+        let Self {
+            size,
+            mode,
+            owner,
+            times,
+        } = self;
+        size.is_none() && mode.is_none() && owner.is_none() && times.is_none()
     }
 }
 

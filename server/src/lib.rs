@@ -30,7 +30,7 @@
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
-//! | `policy`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
+//! | `policy`, `standing`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
 //! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours |
 //!
 //! # A file system of your own
@@ -67,7 +67,9 @@ mod policy;
 mod refusal;
 mod root;
 mod session;
+mod standing;
 mod subsystems;
+
 mod users;
 
 pub use accept::{ServeError, Server};
@@ -96,4 +98,5 @@ pub use password_hash::{BadPasswordHash, HashError, PasswordHash};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use penalties::Penalties;
 pub use policy::Access;
+pub use standing::RequestName;
 pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

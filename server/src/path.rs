@@ -47,6 +47,20 @@ impl VPath {
         Self::root().walk(named)
     }
 
+    /// A path exactly as it was named, for the kernel to read: relative, with `..` and all. Only
+    /// for a tree that is this machine's own.
+    pub(crate) fn verbatim(named: &[u8]) -> Result<Self, BadPath> {
+        if named.len() >= PATH_LEN_MAX {
+            return Err(BadPath::TooLong);
+        }
+        if named.contains(&0) {
+            return Err(BadPath::BadByte);
+        }
+        Ok(Self {
+            bytes: Box::from(named),
+        })
+    }
+
     /// Walks from this directory along `named`, or from the root if that is absolute.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! it is called: creating a file is creating a file, by `OPEN`, `posix-rename` or `copy-data`.
 
 use crate::refusal::Refusal;
+use crate::standing::Standing;
 
 /// What a session may do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +16,8 @@ pub(crate) struct Policy {
     pub(crate) symbolic_links: bool,
     /// Whether files may get a second name.
     pub(crate) hard_links: bool,
+    /// What paths mean, and what of a file may be set.
+    pub(crate) standing: Standing,
 }
 
 /// How far a user's rights go.
@@ -101,6 +104,7 @@ mod tests {
             access,
             symbolic_links: links,
             hard_links: links,
+            standing: Standing::default(),
         }
     }
 

@@ -45,6 +45,11 @@ impl Refusal {
         Self::new(StatusCode::FAILURE, "source and target are the same file");
     pub(crate) const NO_SUCH_USER: Self =
         Self::new(StatusCode::FAILURE, "only the own home directory is known");
+    pub(crate) const NO_SUCH_FILE: Self = Self::plain(StatusCode::NO_SUCH_FILE);
+    pub(crate) const NOT_PERMITTED: Self = Self::new(
+        StatusCode::PERMISSION_DENIED,
+        "this server does not take such requests",
+    );
     pub(crate) const UNSUPPORTED: Self = Self::plain(StatusCode::OP_UNSUPPORTED);
     pub(crate) const BAD_MESSAGE: Self = Self::plain(StatusCode::BAD_MESSAGE);
     /// A file system answered with something else than was asked for.

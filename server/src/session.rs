@@ -139,6 +139,7 @@ impl Session {
         self.is_open = true;
         let all: Vec<Pair<'_>> = ExtensionName::ALL
             .iter()
+            .filter(|&&name| self.policy.standing.offers(name))
             .filter(|&&name| match name {
                 ExtensionName::Hardlink => self.policy.hard_links,
                 // Reading a whole file for a checksum is a cheap way to keep a disk busy.
@@ -220,6 +221,9 @@ impl Session {
                     Ok(Answer::Metadata(metadata)) => self.replies.attrs(id, &metadata),
                     Ok(Answer::Target(target)) => self.replies.name(id, &target),
                     Ok(Answer::Space(space)) => self.replies.space(id, &space),
+                    Ok(Answer::Names { users, groups }) => {
+                        self.replies.owners(id, &users, &groups);
+                    }
                     Ok(Answer::File(_) | Answer::Directory(_)) => {
                         self.replies.refuse(id, Refusal::CONFUSED);
                     }

@@ -30,6 +30,7 @@ use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::standing::Standing;
 
 /// Longest name of a user, in bytes.
 pub const USER_NAME_LEN_MAX: usize = 255;
@@ -375,6 +376,7 @@ impl Users {
             access: user.access,
             symbolic_links: user.symbolic_links,
             hard_links: user.hard_links,
+            standing: Standing::Guest,
         };
         let account = Account {
             root: Arc::new(Root::new(files)),

@@ -23,6 +23,7 @@ use crate::fs::{
 use crate::handles::HandleBudget;
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::standing::Standing;
 
 /// Numbers that look random and are the same for the same seed (xorshift).
 #[derive(Debug)]
@@ -373,6 +374,7 @@ pub(super) fn policy() -> Policy {
         access: Access::ReadWrite,
         symbolic_links: true,
         hard_links: true,
+        standing: Standing::Guest,
     }
 }
 

@@ -237,6 +237,10 @@ impl MemoryFileSystem {
                 nodes.insert(to, node);
                 Ok(Answer::Done)
             }
+            Call::Canonical { .. }
+            | Call::Home { .. }
+            | Call::Expand { .. }
+            | Call::Names { .. } => Err(ErrorKind::Unsupported.into()),
             Call::Space { path } => {
                 let path = walk(nodes, path, Links::Follow)?;
                 nodes.get(&path).ok_or(ErrorKind::NotFound)?;

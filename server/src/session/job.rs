@@ -99,7 +99,9 @@ impl PathWork {
             | Call::CreateDirectory { path: named, .. }
             | Call::ReadLink { path: named }
             | Call::Symlink { link: named, .. }
-            | Call::Space { path: named } => named == path,
+            | Call::Space { path: named }
+            | Call::Canonical { path: named } => named == path,
+            Call::Home { .. } | Call::Expand { .. } | Call::Names { .. } => false,
             Call::Rename { from, to, .. } | Call::HardLink { from, to } => {
                 from == path || to == path
             }
@@ -122,7 +124,11 @@ pub(super) const fn path_mode(call: &Call) -> Mode {
         Call::Metadata { .. }
         | Call::OpenDirectory { .. }
         | Call::ReadLink { .. }
-        | Call::Space { .. } => Mode::Shared,
+        | Call::Space { .. }
+        | Call::Canonical { .. }
+        | Call::Home { .. }
+        | Call::Expand { .. }
+        | Call::Names { .. } => Mode::Shared,
         Call::Open { how, .. } if !how.truncate && matches!(how.create, Create::Never) => {
             Mode::Shared
         }

@@ -51,6 +51,15 @@ impl Replies {
         self.extended(id, |w| space.encode(w));
     }
 
+    /// Names for numbers, in the order in which they were asked for; empty where there is none.
+    pub(crate) fn owners(&mut self, id: RequestId, users: &[Vec<u8>], groups: &[Vec<u8>]) {
+        self.extended(id, |w| {
+            for names in [users, groups] {
+                w.scope(|w| names.iter().for_each(|name| w.string(name)));
+            }
+        });
+    }
+
     /// A reply of an extension's own form.
     pub(crate) fn extended(&mut self, id: RequestId, content: impl FnOnce(&mut Writer<'_>)) {
         let mut bytes = Vec::new();

@@ -16,13 +16,12 @@ use crate::handles::{SESSION_HANDLES_MAX, SlotId};
 use crate::path::VPath;
 use crate::policy::Effect;
 use crate::refusal::Refusal;
+use crate::standing::Named;
 
 /// Permission bits of a file or directory that is made without any being named, before the
 /// process's own mask.
 const FILE_MODE: u32 = 0o666;
 const DIRECTORY_MODE: u32 = 0o777;
-/// Permission bits that a client may set: no setuid, setgid or sticky.
-const MODE_MASK: u32 = 0o777;
 
 impl Session {
     /// Takes a request: every kind but `WRITE`.
@@ -48,16 +47,14 @@ impl Session {
     }
 
     fn dispatch(&mut self, id: RequestId, request: &Request<'_>) -> Result<Taken, Refusal> {
+        self.policy.standing.permit(request)?;
         match request {
-            Request::Open(open) => self.open(
-                id,
-                VPath::resolve(open.path)?,
-                open.flags,
-                &open.attrs.attrs,
-            ),
+            Request::Open(open) => {
+                self.open(id, self.resolve(open.path)?, open.flags, &open.attrs.attrs)
+            }
             Request::Opendir(opendir) => {
                 self.policy.allow(Effect::Look)?;
-                let path = VPath::resolve(opendir.path)?;
+                let path = self.resolve(opendir.path)?;
                 let slot = self.reserve(path.clone(), true, false)?;
                 self.push_path(id, Call::OpenDirectory { path }, Some(slot));
                 Ok(Taken::Pending)
@@ -122,7 +119,7 @@ impl Session {
                 self.path(
                     id,
                     Call::Remove {
-                        path: VPath::resolve(remove.path)?,
+                        path: self.resolve(remove.path)?,
                     },
                 )
             }
@@ -131,27 +128,30 @@ impl Session {
                 self.path(
                     id,
                     Call::RemoveDirectory {
-                        path: VPath::resolve(rmdir.path)?,
+                        path: self.resolve(rmdir.path)?,
                     },
                 )
             }
             Request::Mkdir(mkdir) => {
                 self.policy.allow(Effect::MakeDirectory)?;
-                let path = VPath::resolve(mkdir.path)?;
-                let mode = mkdir.attrs.attrs.permissions.unwrap_or(DIRECTORY_MODE) & MODE_MASK;
+                let path = self.resolve(mkdir.path)?;
+                let mode = mkdir.attrs.attrs.permissions.unwrap_or(DIRECTORY_MODE);
+                let mode = mode & self.policy.standing.settable_mode();
                 self.path(id, Call::CreateDirectory { path, mode })
             }
             Request::Rename(rename) => {
                 self.rename(id, rename.from, rename.to, Target::MustNotExist)
             }
-            // Lexical, on the tree that the user sees: it tells nothing of what is there.
-            Request::Realpath(realpath) => self.name(id, &VPath::resolve(realpath.path)?),
+            Request::Realpath(realpath) => {
+                let named = self.policy.standing.canonical(realpath.path)?;
+                self.named(id, named)
+            }
             Request::Readlink(readlink) => {
                 self.policy.allow(Effect::Look)?;
                 self.path(
                     id,
                     Call::ReadLink {
-                        path: VPath::resolve(readlink.path)?,
+                        path: self.resolve(readlink.path)?,
                     },
                 )
             }
@@ -159,10 +159,8 @@ impl Session {
                 self.policy.allow(Effect::SymbolicLink)?;
                 // Target first, as OpenSSH's clients and servers have it, against the draft
                 // (OpenSSH's PROTOCOL §4.1): the decoder reads it so.
-                let link = VPath::resolve(symlink.link)?;
-                if !link.keeps_link_beneath(symlink.target) {
-                    return Err(Refusal::LINK_LEAVES);
-                }
+                let link = self.resolve(symlink.link)?;
+                self.policy.standing.check_link(&link, symlink.target)?;
                 self.path(
                     id,
                     Call::Symlink {
@@ -187,7 +185,7 @@ impl Session {
                 self.path(
                     id,
                     Call::Space {
-                        path: VPath::resolve(statvfs.path)?,
+                        path: self.resolve(statvfs.path)?,
                     },
                 )
             }
@@ -197,12 +195,12 @@ impl Session {
             }
             Extension::Hardlink(hardlink) => {
                 self.policy.allow(Effect::HardLink)?;
-                let from = VPath::resolve(hardlink.from)?;
+                let from = self.resolve(hardlink.from)?;
                 self.path(
                     id,
                     Call::HardLink {
                         from,
-                        to: VPath::resolve(hardlink.to)?,
+                        to: self.resolve(hardlink.to)?,
                     },
                 )
             }
@@ -222,21 +220,19 @@ impl Session {
                 Ok(Taken::Answered)
             }
             Extension::ExpandPath(expand) => {
-                // The home directory is the root; nobody else's is known.
-                let path = match expand.path {
-                    b"~" => b"/",
-                    [b'~', rest @ ..] if rest.starts_with(b"/") => rest,
-                    [b'~', ..] => return Err(Refusal::NO_SUCH_USER),
-                    path => path,
-                };
-                self.name(id, &VPath::resolve(path)?)
+                let named = self.policy.standing.expand(expand.path)?;
+                self.named(id, named)
             }
             Extension::CopyData(copy) => self.copy_data(id, copy),
             Extension::HomeDirectory(home) => {
-                if !home.user.is_empty() && home.user != self.policy.user.as_bytes() {
-                    return Err(Refusal::NO_SUCH_USER);
-                }
-                self.name(id, &VPath::root())
+                let named = self.policy.standing.home(home.user, &self.policy.user)?;
+                self.named(id, named)
+            }
+            Extension::UsersGroupsById(UsersGroupsById { uids, gids })
+                if self.policy.standing.tells_names() =>
+            {
+                let (uids, gids) = (uids.iter().collect(), gids.iter().collect());
+                self.path(id, Call::Names { uids, gids })
             }
             Extension::UsersGroupsById(UsersGroupsById { uids, gids }) => {
                 // Numbers only: whose they are on this machine is not told. Each gets its empty
@@ -261,7 +257,8 @@ impl Session {
         flags: OpenFlags,
         attrs: &Attrs,
     ) -> Result<Taken, Refusal> {
-        let mode = attrs.permissions.unwrap_or(FILE_MODE) & MODE_MASK;
+        let mode = attrs.permissions.unwrap_or(FILE_MODE);
+        let mode = mode & self.policy.standing.settable_mode();
         let write = flags.contains(OpenFlags::WRITE);
         let how = OpenHow {
             // OpenSSH's server takes a file that is opened for nothing as opened to read.
@@ -299,7 +296,7 @@ impl Session {
         self.path(
             id,
             Call::Metadata {
-                path: VPath::resolve(path)?,
+                path: self.resolve(path)?,
                 links,
             },
         )
@@ -317,7 +314,7 @@ impl Session {
         self.path(
             id,
             Call::Change {
-                path: VPath::resolve(path)?,
+                path: self.resolve(path)?,
                 links,
                 change,
             },
@@ -332,7 +329,7 @@ impl Session {
             permissions,
             times,
         } = *attrs;
-        if owner.is_some() {
+        if owner.is_some() && !self.policy.standing.may_give_away() {
             return Err(Refusal::OWNER);
         }
         if let Some(size) = size {
@@ -340,7 +337,8 @@ impl Session {
         }
         Ok(Change {
             size,
-            mode: permissions.map(|mode| mode & MODE_MASK),
+            mode: permissions.map(|mode| mode & self.policy.standing.settable_mode()),
+            owner: owner.map(|owner| (owner.uid, owner.gid)),
             times: times.map(|times| (times.atime, times.mtime)),
         })
     }
@@ -356,8 +354,8 @@ impl Session {
         self.path(
             id,
             Call::Rename {
-                from: VPath::resolve(from)?,
-                to: VPath::resolve(to)?,
+                from: self.resolve(from)?,
+                to: self.resolve(to)?,
                 target,
             },
         )
@@ -387,9 +385,19 @@ impl Session {
         self.file(id, target, Mode::Exclusive, Work::Copy(Box::new(plan)))
     }
 
-    fn name(&mut self, id: RequestId, path: &VPath) -> Result<Taken, Refusal> {
-        self.replies.name(id, path.as_bytes());
-        Ok(Taken::Answered)
+    /// The path that a request names.
+    fn resolve(&self, named: &[u8]) -> Result<VPath, Refusal> {
+        self.policy.standing.resolve(named)
+    }
+
+    fn named(&mut self, id: RequestId, named: Named) -> Result<Taken, Refusal> {
+        match named {
+            Named::Is(path) => {
+                self.replies.name(id, path.as_bytes());
+                Ok(Taken::Answered)
+            }
+            Named::Ask(call) => self.path(id, call),
+        }
     }
 
     fn path(&mut self, id: RequestId, call: Call) -> Result<Taken, Refusal> {

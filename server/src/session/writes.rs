@@ -110,6 +110,7 @@ impl Session {
     }
 
     fn check_write(&self, handle: &[u8], offset: u64, len: u32) -> Result<SlotId, Refusal> {
+        self.policy.standing.permit_write()?;
         let slot = self.slot(handle)?;
         match self.handles.get(slot) {
             Some(entry) if entry.may_write && matches!(entry.opened, Opened::File(_)) => {}

@@ -118,6 +118,10 @@ impl LocalDirectory {
                 names::hard_link(&self.root, from, to)?;
                 Ok(Answer::Done)
             }
+            Call::Canonical { .. }
+            | Call::Home { .. }
+            | Call::Expand { .. }
+            | Call::Names { .. } => Err(io::ErrorKind::Unsupported.into()),
             Call::Space { path } => {
                 let fd = self.root.locate(path, OFlags::empty())?;
                 Ok(Answer::Space(attributes::space(&rustix::fs::fstatvfs(fd)?)))
