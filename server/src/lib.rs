@@ -49,6 +49,9 @@
 
 mod accept;
 mod admission;
+#[allow(dead_code, reason = "their effects follow")]
+mod arrivals;
+mod bandwidth;
 mod channel;
 mod config;
 mod credentials;
@@ -63,16 +66,22 @@ mod password_change;
 mod password_hash;
 mod path;
 mod penalties;
+#[allow(dead_code, reason = "their effects follow")]
 mod policy;
+mod quota;
 mod refusal;
 mod root;
 mod session;
 mod standing;
 mod subsystems;
 
+#[allow(dead_code, reason = "their effects follow")]
+mod terms;
 mod users;
 
 pub use accept::{ServeError, Server};
+pub use arrivals::Arrivals;
+pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 pub use credentials::{AuthorizedKey, BadSource, Source};
 pub use fs::{
@@ -97,6 +106,10 @@ pub use observer::{
 pub use password_hash::{BadPasswordHash, HashError, PasswordHash};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
 pub use penalties::Penalties;
-pub use policy::Access;
+pub use policy::{
+    Access, BadPattern, BadRule, PATTERN_LEN_MAX, RULES_MAX, Right, Rights, Rules,
+    TEMPORARY_NAMES_MAX,
+};
+pub use quota::Quota;
 pub use standing::RequestName;
 pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

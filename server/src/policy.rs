@@ -3,8 +3,17 @@
 //! A policy is fixed when a session begins. Every request that has an effect asks here, whatever
 //! it is called: creating a file is creating a file, by `OPEN`, `posix-rename` or `copy-data`.
 
+pub(crate) mod pattern;
+mod rules;
+
 use crate::refusal::Refusal;
 use crate::standing::Standing;
+
+pub use pattern::{BadPattern, PATTERN_LEN_MAX};
+pub use rules::{BadRule, RULES_MAX, Right, Rights, Rules};
+
+/// Most patterns of temporary names.
+pub const TEMPORARY_NAMES_MAX: usize = 32;
 
 /// What a session may do.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -31,6 +31,7 @@ use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 use crate::standing::Standing;
+use crate::terms::Terms;
 
 /// Longest name of a user, in bytes.
 pub const USER_NAME_LEN_MAX: usize = 255;
@@ -58,6 +59,7 @@ pub struct User {
     access: Access,
     symbolic_links: bool,
     hard_links: bool,
+    pub(crate) terms: Terms,
 }
 
 #[derive(Clone)]
@@ -98,6 +100,7 @@ impl User {
             access: Access::ReadWrite,
             symbolic_links: false,
             hard_links: false,
+            terms: Terms::default(),
         }
     }
 
@@ -382,7 +385,7 @@ impl Users {
             root: Arc::new(Root::new(files)),
             policy: Arc::new(policy),
             budget: Arc::clone(budget),
-            idle_timeout,
+            idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
         };
         Ok(Record {
             account: Arc::new(account),

@@ -1,0 +1,72 @@
+//! What holds for a user once in: rights by path, how much, how fast, and what becomes of uploads.
+
+use std::time::Duration;
+
+use crate::arrivals::Arrivals;
+use crate::bandwidth::Bandwidth;
+use crate::policy::Rules;
+use crate::quota::Quota;
+use crate::users::User;
+
+/// A user's terms, as they are put together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) rules: Option<Rules>,
+    pub(crate) quota: Option<Quota>,
+    pub(crate) bandwidth: Option<Bandwidth>,
+    pub(crate) arrivals: Option<Arrivals>,
+    pub(crate) exclusive_uploads: bool,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+impl User {
+    /// What the user may do, by path. Default: everything that [`User::read_only`] and the like do
+    /// not take away.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.terms.rules = Some(rules);
+        self
+    }
+
+    /// How much the user may keep. Default: as much as there is room for.
+    ///
+    /// What is there is counted when the user's first session begins, and again from time to time,
+    /// as others may bring and take files. Until it is known, only what the sessions bring counts.
+    #[must_use]
+    pub const fn quota(mut self, quota: Quota) -> Self {
+        self.terms.quota = Some(quota);
+        self
+    }
+
+    /// How fast the user may be, in all sessions together. Default: as fast as it goes.
+    #[must_use]
+    pub const fn bandwidth(mut self, bandwidth: Bandwidth) -> Self {
+        self.terms.bandwidth = Some(bandwidth);
+        self
+    }
+
+    /// When the user's uploads count as arrived, which the server's observer is told. Files that
+    /// were uploaded before they did are left alone by other uploads, as with
+    /// [`User::exclusive_uploads`]. Default: no upload is followed up.
+    #[must_use]
+    pub fn arrivals(mut self, arrivals: Arrivals) -> Self {
+        self.terms.arrivals = Some(arrivals);
+        self
+    }
+
+    /// A file that is open to be written cannot be opened to be written once more, by whomever.
+    /// Default: several may write to one file.
+    #[must_use]
+    pub const fn exclusive_uploads(mut self) -> Self {
+        self.terms.exclusive_uploads = true;
+        self
+    }
+
+    /// A session in which no command came for so long is closed. Default:
+    /// [`Timeouts::idle`](crate::Timeouts::idle).
+    #[must_use]
+    pub const fn idle_timeout(mut self, after: Duration) -> Self {
+        self.terms.idle_timeout = Some(after);
+        self
+    }
+}
