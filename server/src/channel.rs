@@ -146,13 +146,14 @@ impl Application for SftpChannel {
             ..
         } = &*self.account;
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
-        let engine = Engine::new(TokioHost, root, policy, budget, mailbox);
-        self.state = State::Running(Box::new(engine));
+        let mut engine = Engine::new(TokioHost, root, policy, budget, mailbox);
         self.last_moved = io.now();
         if let Some(watch) = &self.watch {
             self.opened = Some(self.last_moved);
+            engine.observed(Arc::clone(watch));
             watch.tell(&Event::SessionOpened { who: &watch.who });
         }
+        self.state = State::Running(Box::new(engine));
         debug!(user = %self.account.policy.user, "sftp session begins");
     }
 

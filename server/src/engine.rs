@@ -19,6 +19,7 @@
 
 mod cold;
 mod jobs;
+mod news;
 mod noted;
 mod reads;
 
@@ -37,9 +38,10 @@ use ketch_protocol::{Limits, ProtocolError, RequestDecoder, RequestEvent, Reques
 
 use crate::fs::{Batch, Block, Work};
 use crate::handles::HandleBudget;
+use crate::observer::Watch;
 use crate::policy::Policy;
 use crate::root::Root;
-use crate::session::{Job, Misuse, Piece, ReadJob, Session, WriteEnd};
+use crate::session::{Job, Misuse, Piece, ReadJob, Session, WriteEnd, is_told};
 
 pub(crate) use cold::Mailbox;
 use noted::NotedWrites;
@@ -105,7 +107,7 @@ impl From<Misuse> for Broken {
 
 /// A session with what runs it.
 #[derive(Debug)]
-pub(crate) struct Engine<H> {
+pub(crate) struct Engine<H: Host> {
     host: H,
     root: Arc<Root>,
     decoder: RequestDecoder,
@@ -123,6 +125,7 @@ pub(crate) struct Engine<H> {
     blocks: Vec<Block>,
     /// The batch of the last listing, to be used again.
     batch: Batch,
+    watch: Option<Arc<Watch>>,
 }
 
 /// Bytes that came while the session was full, without credit.
@@ -154,6 +157,7 @@ impl<H: Host> Engine<H> {
             cold: VecDeque::new(),
             blocks: Vec::new(),
             batch: Batch::default(),
+            watch: None,
         }
     }
 
@@ -173,6 +177,7 @@ impl<H: Host> Engine<H> {
             0
         };
         self.backlog.push(bytes.get(taken..).unwrap_or_default());
+        self.tell();
         Ok(())
     }
 
@@ -181,6 +186,7 @@ impl<H: Host> Engine<H> {
         if !self.noted.is_empty() {
             self.write_noted(places, out);
             self.run(out);
+            self.tell();
         }
     }
 
@@ -193,6 +199,7 @@ impl<H: Host> Engine<H> {
         self.collect(out);
         self.run(out);
         if self.backlog.is_empty() || self.session.is_full() {
+            self.tell();
             return Ok(false);
         }
         // It is taken out while its bytes are lent.
@@ -200,6 +207,7 @@ impl<H: Host> Engine<H> {
         let taken = self.decode(backlog.unread(), None, BACKLOG_REQUESTS_MAX, out)?;
         backlog.take(taken);
         self.backlog = backlog;
+        self.tell();
         Ok(!self.backlog.is_empty() && !self.session.is_full())
     }
 
@@ -236,7 +244,12 @@ impl<H: Host> Engine<H> {
             };
             match event {
                 RequestEvent::Init(init) => self.session.on_init(&init)?,
-                RequestEvent::Request { id, request } => self.session.on_request(id, &request),
+                RequestEvent::Request { id, request } => {
+                    if self.watch.is_some() && is_told(&request) {
+                        self.session.at(self.host.now());
+                    }
+                    self.session.on_request(id, &request);
+                }
                 RequestEvent::Refused { id, why, .. } => self.session.on_undecodable(id, why),
                 RequestEvent::WriteStart {
                     id,
@@ -307,10 +320,11 @@ impl<H: Host> Engine<H> {
     }
 }
 
-impl<H> Drop for Engine<H> {
-    /// Long work in other tasks learns that nobody waits for it.
+impl<H: Host> Drop for Engine<H> {
+    /// Long work in other tasks learns that nobody waits for it, and observers what was open.
     fn drop(&mut self) {
         self.mailbox.abandon();
+        self.tell_last();
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod job;
 mod lane;
+mod records;
 mod replies;
 mod requests;
 mod writes;
@@ -21,7 +22,9 @@ use std::collections::hash_map::RandomState;
 use std::io;
 use std::sync::Arc;
 
-use ketch_protocol::{ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, Version};
+use ketch_protocol::{
+    ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
+};
 
 use crate::fs::{Answer, Batch, Call, Directory, File};
 use crate::handles::{HandleBudget, Handles, SlotId};
@@ -32,6 +35,8 @@ use crate::refusal::Refusal;
 pub(crate) use job::{CopyPlan, Job, ReadJob, Ticket};
 use job::{FileWork, PathWork, Place, Work};
 use lane::{Arrival, Lane, Mode, Waiting};
+pub(crate) use records::{Moved, Record, is_told};
+use records::{Records, Tally};
 pub(crate) use replies::Replies;
 use writes::Incoming;
 pub(crate) use writes::{CopiedWrite, Piece, WriteEnd};
@@ -65,6 +70,9 @@ pub(crate) struct Session {
     jobs: VecDeque<Job>,
     reads: VecDeque<ReadJob>,
     pub(crate) replies: Replies,
+    /// For observers, if there are any.
+    records: Option<Box<Records>>,
+    moved: Moved,
 }
 
 /// What a handle stands for.
@@ -77,6 +85,7 @@ struct Entry {
     /// Its `CLOSE` was taken: it is there only for the work before that.
     is_closing: bool,
     lane: Lane<FileWork>,
+    tally: Tally,
 }
 
 /// Work on a path is running while a handle of the same path is open.
@@ -122,6 +131,8 @@ impl Session {
             jobs: VecDeque::new(),
             reads: VecDeque::new(),
             replies: Replies::default(),
+            records: None,
+            moved: Moved::default(),
         }
     }
 
@@ -188,10 +199,22 @@ impl Session {
         self.reads.pop_front();
     }
 
-    /// A read was answered by `DATA`, or could not be.
-    pub(crate) fn read_done(&mut self, read: ReadJob, result: Result<(), Refusal>) {
-        if let Err(why) = result {
-            self.replies.refuse(read.id, why);
+    /// A read was answered by `DATA` with so many bytes, or could not be.
+    pub(crate) fn read_done(&mut self, read: ReadJob, result: Result<usize, Refusal>) {
+        let entry = self.handles.get_mut(read.slot);
+        match (result, entry) {
+            (Ok(bytes), Some(entry)) => {
+                let bytes = bytes as u64;
+                entry.tally.read = entry.tally.read.saturating_add(bytes);
+                self.moved.read = self.moved.read.saturating_add(bytes);
+            }
+            (Ok(_), None) => {}
+            (Err(why), entry) => {
+                self.replies.refuse(read.id, why);
+                if let Some(entry) = entry {
+                    entry.tally.has_failed |= why.code != StatusCode::EOF;
+                }
+            }
         }
         self.outstanding = self.outstanding.saturating_sub(1);
         self.finish(Place::Handle(read.slot), Mode::Shared);
@@ -205,8 +228,15 @@ impl Session {
             mode,
             opens,
             source,
+            draft,
         } = ticket;
         let answer = result.map_err(|error| Refusal::from(&error));
+        if let (Some(slot), Some(draft)) = (opens, &draft)
+            && let Some(entry) = self.handles.get_mut(slot)
+        {
+            entry.tally.began = Some(draft.began);
+        }
+        self.answered(draft, answer.as_ref().map(|_| ()).map_err(|why| *why));
         match (answer, opens) {
             (Ok(Answer::File(file)), Some(slot)) => self.opened(id, slot, Opened::File(file)),
             (Ok(Answer::Directory(directory)), Some(slot)) => {
@@ -263,11 +293,18 @@ impl Session {
                     && let Some(entry) = self.handles.get_mut(slot)
                 {
                     entry.opened = Opened::Directory(Some(directory));
+                    let entries = batch.entries().len() as u64;
+                    entry.tally.read = entry.tally.read.saturating_add(entries);
                 }
                 Some(batch)
             }
             Err(error) => {
                 self.replies.refuse(id, Refusal::from(&error));
+                if let Place::Handle(slot) = place
+                    && let Some(entry) = self.handles.get_mut(slot)
+                {
+                    entry.tally.has_failed = true;
+                }
                 None
             }
         };
@@ -345,7 +382,12 @@ impl Session {
                 }
             });
             self.touching.extend(touches);
-            let PathWork { id, call, opens } = work;
+            let PathWork {
+                id,
+                call,
+                opens,
+                draft,
+            } = work;
             let place = Place::Paths(arrival);
             let ticket = Ticket {
                 id,
@@ -353,6 +395,7 @@ impl Session {
                 mode,
                 opens,
                 source: None,
+                draft,
             };
             self.jobs.push_back(Job::Path { ticket, call });
         }
@@ -412,17 +455,18 @@ impl Session {
         let Some(waiting) = entry.lane.start() else {
             return false;
         };
-        let (FileWork { id, work }, mode) = (waiting.work, waiting.mode);
+        let (FileWork { id, work, draft }, mode) = (waiting.work, waiting.mode);
         let mut ticket = Ticket {
             id,
             place: Place::Handle(slot),
             mode,
             opens: None,
             source: None,
+            draft,
         };
         match (work, &mut entry.opened) {
             (Work::Close, _) => {
-                self.handles.remove(slot);
+                self.let_go(slot, true);
                 self.replies.ok(id);
                 self.outstanding = self.outstanding.saturating_sub(1);
             }
@@ -464,6 +508,7 @@ impl Session {
             // when the request came.
             (_, _) => {
                 entry.lane.finish(mode);
+                self.answered(ticket.draft, Err(Refusal::WRONG_HANDLE));
                 self.replies.refuse(id, Refusal::WRONG_HANDLE);
                 self.outstanding = self.outstanding.saturating_sub(1);
             }
@@ -491,15 +536,23 @@ impl Session {
     fn push_path(&mut self, id: RequestId, call: Call, opens: Option<SlotId>) {
         let arrival = self.arrival();
         let mode = job::path_mode(&call);
-        self.paths.push(arrival, mode, PathWork { id, call, opens });
+        let draft = self.take_draft();
+        let work = PathWork {
+            id,
+            call,
+            opens,
+            draft,
+        };
+        self.paths.push(arrival, mode, work);
         self.pump(Place::Paths(arrival));
     }
 
     /// Puts work on a handle into its place.
     fn push_file(&mut self, id: RequestId, slot: SlotId, mode: Mode, work: Work) {
         let arrival = self.arrival();
+        let draft = self.take_draft();
         if let Some(entry) = self.handles.get_mut(slot) {
-            entry.lane.push(arrival, mode, FileWork { id, work });
+            entry.lane.push(arrival, mode, FileWork { id, work, draft });
         }
         self.pump(Place::Handle(slot));
     }

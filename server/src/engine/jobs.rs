@@ -94,6 +94,7 @@ impl<H: Host> Engine<H> {
                 write.bytes.drain(..written.min(len));
                 write.offset = write.offset.saturating_add(written as u64);
                 out.give_credit(written);
+                self.session.wrote_part(&ticket, written);
                 self.park(Job::Write {
                     ticket,
                     file,

@@ -116,6 +116,9 @@ impl<H: Host> Engine<H> {
                     (written, None)
                 }
             };
+            if run.len > 0 {
+                self.session.wrote(run.slot, written, failure.is_some());
+            }
             let (now, later) = rest.split_at(run.entries.min(rest.len()));
             let mut begin = 0_usize;
             for entry in now {

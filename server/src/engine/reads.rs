@@ -110,10 +110,10 @@ impl<H: Host> Engine<H> {
 }
 
 /// Nothing read is the end of the file, which is a status.
-fn outcome(result: io::Result<usize>) -> Result<(), Refusal> {
+fn outcome(result: io::Result<usize>) -> Result<usize, Refusal> {
     match result {
         Ok(0) => Err(Refusal::END_OF_FILE),
-        Ok(_) => Ok(()),
+        Ok(bytes) => Ok(bytes),
         Err(error) => Err(Refusal::from(&error)),
     }
 }

@@ -1,5 +1,6 @@
 //! What a client sees, through the whole engine.
 
+mod observed;
 mod script;
 
 use ketch_protocol::{

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ketch_protocol::RequestId;
 
 use super::lane::{Arrival, Mode};
+use super::records::Draft;
 use super::writes::CopiedWrite;
 use crate::fs::{Call, Create, Directory, File, FileCall};
 use crate::handles::SlotId;
@@ -46,6 +47,8 @@ pub(crate) struct Ticket {
     pub(super) opens: Option<SlotId>,
     /// The handle that is copied from.
     pub(super) source: Option<SlotId>,
+    /// What observers will be told.
+    pub(super) draft: Option<Box<Draft>>,
 }
 
 /// Where work belongs.
@@ -84,6 +87,7 @@ pub(super) struct PathWork {
     pub(super) id: RequestId,
     pub(super) call: Call,
     pub(super) opens: Option<SlotId>,
+    pub(super) draft: Option<Box<Draft>>,
 }
 
 impl PathWork {
@@ -141,6 +145,7 @@ pub(super) const fn path_mode(call: &Call) -> Mode {
 pub(super) struct FileWork {
     pub(super) id: RequestId,
     pub(super) work: Work,
+    pub(super) draft: Option<Box<Draft>>,
 }
 
 #[derive(Debug)]

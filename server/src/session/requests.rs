@@ -10,6 +10,7 @@ use ketch_protocol::{
 
 use super::job::{CopyPlan, Work};
 use super::lane::{Lane, Mode};
+use super::records::Tally;
 use super::{DATA_LEN_MAX, Entry, Opened, Session};
 use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
 use crate::handles::{SESSION_HANDLES_MAX, SlotId};
@@ -27,10 +28,15 @@ impl Session {
     /// Takes a request: every kind but `WRITE`.
     pub(crate) fn on_request(&mut self, id: RequestId, request: &Request<'_>) {
         self.outstanding = self.outstanding.saturating_add(1);
+        if self.records.is_some() {
+            self.draft(request);
+        }
         match self.dispatch(id, request) {
             Ok(Taken::Pending) => {}
             Ok(Taken::Answered) => self.outstanding = self.outstanding.saturating_sub(1),
             Err(why) => {
+                let draft = self.take_draft();
+                self.answered(draft, Err(why));
                 self.replies.refuse(id, why);
                 self.outstanding = self.outstanding.saturating_sub(1);
             }
@@ -455,6 +461,7 @@ impl Session {
             may_write,
             is_closing,
             lane,
+            tally: Tally::default(),
         };
         self.handles.insert(entry).ok_or(Refusal::HANDLES)
     }

@@ -97,7 +97,12 @@ impl Session {
         self.outstanding = self.outstanding.saturating_add(1);
         let arrival = self.arrival();
         let fate = match self.check_write(handle, offset, len) {
-            Err(why) => Fate::Refused(why),
+            Err(why) => {
+                if let Ok(slot) = self.slot(handle) {
+                    self.wrote(slot, 0, true);
+                }
+                Fate::Refused(why)
+            }
             Ok(slot) if may_note && self.may_note(slot, arrival) => Fate::Noted(slot),
             Ok(slot) => Fate::Copied(slot, false),
         };
@@ -179,6 +184,7 @@ impl Session {
             FileWork {
                 id,
                 work: Work::Write(write),
+                draft: None,
             },
         );
         Piece::Copied
@@ -229,6 +235,7 @@ impl Session {
                         let work = FileWork {
                             id,
                             work: Work::Write(write),
+                            draft: None,
                         };
                         entry.lane.push(arrival, Mode::Exclusive, work);
                     }
@@ -286,6 +293,7 @@ impl Session {
             FileWork {
                 id: 0,
                 work: Work::Write(write),
+                draft: None,
             },
         );
     }
@@ -323,8 +331,23 @@ impl Session {
             self.outstanding = self.outstanding.saturating_sub(1);
             self.replies.done(id, result);
         }
+        match result {
+            Ok(()) => self.wrote_part(&ticket, len),
+            Err(_) => {
+                if let Place::Handle(slot) = ticket.place {
+                    self.wrote(slot, 0, true);
+                }
+            }
+        }
         self.finish(ticket.place, ticket.mode);
         len
+    }
+
+    /// Of copied bytes `len` were written; the rest is tried again.
+    pub(crate) fn wrote_part(&mut self, ticket: &Ticket, len: usize) {
+        if let Place::Handle(slot) = ticket.place {
+            self.wrote(slot, len, false);
+        }
     }
 
     /// The file of a handle that bytes were noted for.

@@ -1,0 +1,136 @@
+//! What observers are told of connections, through the whole transport.
+#![cfg(unix)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ketch_server::{Event, MemoryFileSystem, Observer, Penalties, Server, User, generate_host_key};
+use ketch_transport::auth::Credential;
+use ketch_transport::config::ClientConfig;
+use ketch_transport::driver::{
+    CloseReason, ConnectionHandle, Login, LoginEvent, RefuseAll, stream,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
+
+/// Writes everything down that is about connections.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    fn has(&self, line: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|told| told == line)
+    }
+
+    /// Waits for a line; it is the test's own time-out that ends this if it never comes.
+    async fn until(&self, line: &str) {
+        while !self.has(line) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Observer for Told {
+    fn on_event(&self, event: &Event<'_>) {
+        let who = event.who();
+        assert!(who.peer.starts_with("127.0.0.1:"), "{who}");
+        let user = who.user.as_deref().unwrap_or("-");
+        let detail = match event {
+            Event::Refused { why, .. } => why.name().to_owned(),
+            Event::LoginRefused { user, method, .. } => format!("{user:?} {method}"),
+            Event::LoggedIn { method, .. } => (*method).to_owned(),
+            Event::Penalised { offence, .. } => (*offence).to_owned(),
+            _ => String::new(),
+        };
+        let line = format!("{} {user} {} {detail}", who.connection, event.name());
+        self.0.lock().unwrap().push(line.trim_end().to_owned());
+    }
+}
+
+async fn log_in(
+    address: std::net::SocketAddr,
+    user: &str,
+    passwords: &[&str],
+) -> Result<ConnectionHandle, CloseReason> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut login = Login::client(stream, ClientConfig::new(user))?;
+    let mut passwords = passwords.iter();
+    loop {
+        match login.next().await? {
+            LoginEvent::HostKey(_) => login.accept_host_key()?,
+            LoginEvent::AuthWanted { .. } => {
+                let Some(password) = passwords.next() else {
+                    return Err(CloseReason::Requested);
+                };
+                let password = Zeroizing::new((*password).to_owned());
+                login.authenticate(&Credential::Password(password))?;
+            }
+            LoginEvent::Authenticated { .. } => break,
+            _ => {}
+        }
+    }
+    let (handle, connection) = login.run(Box::new(RefuseAll));
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+#[tokio::test]
+async fn a_visit_is_told_from_its_beginning_to_its_end() {
+    let told = Arc::new(Told::default());
+    let anna = User::with_file_system("anna", Arc::new(MemoryFileSystem::new())).password("right");
+    let mut penalties = Penalties::default();
+    penalties.auth_fail = Duration::from_secs(100);
+    let server = Server::builder()
+        .host_key(generate_host_key().unwrap())
+        .user(anna)
+        .penalties(penalties)
+        .observer(Arc::clone(&told) as Arc<dyn Observer>)
+        .build()
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = server.clone();
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    let serving = tokio::spawn(async move { serving.serve(listener).await });
+
+    let connection = log_in(address, "anna", &["wrong", "right"]).await.unwrap();
+    let (mut channel, application) = stream();
+    connection
+        .open_session("sftp", 1 << 20, application)
+        .await
+        .unwrap();
+    // A greeting, of version 3, and its answer.
+    channel
+        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+        .await
+        .unwrap();
+    channel.read_exact(&mut [0; 9]).await.unwrap();
+    connection.disconnect();
+    told.until("1 anna disconnected").await;
+
+    assert!(log_in(address, "eve\n", &["guess"]).await.is_err());
+    told.until("2 - disconnected").await;
+    // It owes 100 s now: nobody else comes in from there.
+    assert!(log_in(address, "anna", &["right"]).await.is_err());
+    told.until("3 - refused penalty").await;
+
+    let lines = told.0.lock().unwrap().clone();
+    let expected = [
+        "1 - connected",
+        "1 - login-refused \"anna\" password",
+        "1 anna logged-in password",
+        "1 anna session-opened",
+        "1 anna session-closed",
+        "1 anna disconnected",
+        "2 - connected",
+        "2 - login-refused \"eve\\n\" password",
+        "2 - penalised authfail",
+        "2 - disconnected",
+        "3 - refused penalty",
+    ];
+    assert_eq!(lines, expected);
+    server.shutdown();
+    serving.await.unwrap().unwrap();
+}
