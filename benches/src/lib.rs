@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`measure`] | wall time, processor time and peak memory of one command and its children |
 //! | [`server_time`] | processor time of an sshd, sessions that lost their parent included |
+//! | [`ketch_server`] | a `ketch serve` beside an sshd, for the same account |
 //! | [`hot_pages`] | free memory that stays with a virtual machine, for timings that repeat |
 //! | [`median`] | the middle of a few figures |
 //! | [`row`] | what is measured, and what is aimed at |
@@ -24,6 +25,7 @@ pub mod delay_proxy;
 mod error;
 pub mod files;
 pub mod hot_pages;
+pub mod ketch_server;
 pub mod link;
 pub mod measure;
 pub mod median;

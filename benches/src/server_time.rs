@@ -23,6 +23,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct ServerTime {
     orphans: Duration,
+    /// Children that run for as long as this process does.
+    beside: Vec<Process>,
 }
 
 impl ServerTime {
@@ -35,11 +37,17 @@ impl ServerTime {
             .map_err(|error| BenchError::io("becoming a subreaper")(error.into()))?;
         Ok(Self {
             orphans: Duration::ZERO,
+            beside: Vec::new(),
         })
     }
 
+    /// A child that is none of the server's and goes on running.
+    pub fn pass_over(&mut self, child: Process) {
+        self.beside.push(child);
+    }
+
     /// Waits until all sessions of `server` have ended and returns the time spent up to now, in
-    /// seconds. No other child of this process may be running.
+    /// seconds. No other child of this process may be running but those that are passed over.
     pub fn settled(&mut self, server: &OpenSshServer) -> f64 {
         let mut waited = Duration::ZERO;
         while !self.reap(server) && waited < SETTLE_LIMIT {
@@ -54,7 +62,7 @@ impl ServerTime {
     fn reap(&mut self, server: &OpenSshServer) -> bool {
         let mut nothing_left = server.process().children().is_empty();
         for orphan in Process::current().children() {
-            if orphan == server.process() {
+            if orphan == server.process() || self.beside.contains(&orphan) {
                 continue;
             }
             if orphan.is_zombie() {

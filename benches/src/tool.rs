@@ -194,6 +194,7 @@ pub struct Account {
     fingerprint: String,
     host_key: String,
     home: PathBuf,
+    cipher: Option<String>,
 }
 
 impl Account {
@@ -226,7 +227,15 @@ impl Account {
             fingerprint,
             host_key: server.host_key().public_key().to_owned(),
             home,
+            cipher: None,
         })
+    }
+
+    /// Has `ketch` and `sftp` offer that cipher alone, for servers that cannot be told.
+    #[must_use]
+    pub fn offering(mut self, cipher: impl Into<String>) -> Self {
+        self.cipher = Some(cipher.into());
+        self
     }
 
     /// Makes the server known under one more address.
@@ -331,6 +340,9 @@ impl Calling<'_> {
         });
         command.arg("-P").arg(self.addr.port().to_string());
         command.arg("-i").arg(&self.account.identity).args(flags);
+        if let Some(cipher) = &self.account.cipher {
+            command.arg("--cipher").arg(cipher);
+        }
         match work {
             Work::Get => command.arg(remote(source)).arg(target),
             Work::Put => command.arg(source).arg(remote(target)),
@@ -358,6 +370,9 @@ impl Calling<'_> {
             .known_hosts(&self.account.known_hosts());
         for argument in arguments {
             client = client.argument(argument);
+        }
+        if let Some(cipher) = &self.account.cipher {
+            client = client.argument(&format!("-oCiphers={cipher}"));
         }
         Ok(client.command(&batch)?)
     }

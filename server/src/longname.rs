@@ -5,20 +5,21 @@
 //! stand for owner and group, times are in UTC, and what would disturb a terminal is shown as `?`:
 //! the name as it is travels in the field beside this one.
 
-use std::fmt::Write;
-
 use crate::fs::{Metadata, TYPE_BITS};
 
 /// Appends the line for `name` to `out`. `now` is in seconds since 1970: files that were changed
 /// within half a year before it show the time of day, others the year.
 pub(crate) fn write(out: &mut String, name: &[u8], of: &Metadata, now: u64) {
     mode(out, of.mode);
-    // Writing to a string cannot fail.
-    let _ = write!(
-        out,
-        " {:>4} {:<8} {:<8} {:>8} ",
-        of.links, of.uid, of.gid, of.size
-    );
+    out.push(' ');
+    right(out, of.links, 4);
+    out.push(' ');
+    left(out, of.uid.into(), 8);
+    out.push(' ');
+    left(out, of.gid.into(), 8);
+    out.push(' ');
+    right(out, of.size, 8);
+    out.push(' ');
     time(out, u64::from(of.modified), now);
     out.push(' ');
     push_harmless(out, name);
@@ -26,6 +27,11 @@ pub(crate) fn write(out: &mut String, name: &[u8], of: &Metadata, now: u64) {
 
 /// Appends `name` with a `?` for what would disturb a terminal, and for what is no UTF-8.
 pub(crate) fn push_harmless(out: &mut String, name: &[u8]) {
+    if let Ok(plain) = std::str::from_utf8(name)
+        && plain.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    {
+        return out.push_str(plain);
+    }
     for chunk in name.utf8_chunks() {
         out.extend(
             chunk
@@ -71,38 +77,81 @@ fn time(out: &mut String, at: u64, now: u64) {
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let (year, month, day) = civil(at / 86_400);
-    let month = MONTHS.get(month).copied().unwrap_or("???");
+    out.push_str(MONTHS.get(month).copied().unwrap_or("???"));
+    out.push(' ');
+    right(out, day, 2);
+    out.push(' ');
     if at <= now && now.saturating_sub(at) < RECENT_SECS {
-        let (hour, minute) = (at / 3600 % 24, at / 60 % 60);
-        let _ = write!(out, "{month} {day:>2} {hour:02}:{minute:02}");
+        two_digits(out, at / 3600 % 24);
+        out.push(':');
+        two_digits(out, at / 60 % 60);
     } else {
-        let _ = write!(out, "{month} {day:>2}  {year}");
+        right(out, year, 5);
     }
 }
 
-/// Year, month (0 to 11) and day (from 1) of the day that begins `days` days after 1970-01-01.
-fn civil(mut days: u64) -> (u64, usize, u64) {
-    let is_leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+/// Longest number, in digits.
+const DIGITS_MAX: usize = 20;
+
+/// The digits of a number. Listings are made of them: `fmt` costs several times as much.
+fn digits(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &str {
+    let mut start = DIGITS_MAX;
+    for place in buffer.iter_mut().rev() {
+        // Below 10: the cast cannot cut.
+        *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        start = start.saturating_sub(1);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    let digits = buffer.get(start..).unwrap_or_default();
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
+/// A number, filled up with spaces on its left.
+fn right(out: &mut String, number: u64, width: usize) {
+    let mut buffer = [0; DIGITS_MAX];
+    let digits = digits(number, &mut buffer);
+    out.extend((digits.len()..width).map(|_| ' '));
+    out.push_str(digits);
+}
+
+/// A number, filled up with spaces on its right.
+fn left(out: &mut String, number: u64, width: usize) {
+    let mut buffer = [0; DIGITS_MAX];
+    let digits = digits(number, &mut buffer);
+    out.push_str(digits);
+    out.extend((digits.len()..width).map(|_| ' '));
+}
+
+fn two_digits(out: &mut String, number: u64) {
+    if number < 10 {
+        out.push('0');
+    }
+    right(out, number, 1);
+}
+
+/// Year, month (0 to 11) and day (from 1) of the day that begins `days` days after 1970-01-01, for
+/// days that seconds of 64 bits reach. Years begin in March here, so that the day that comes and
+/// goes is the last of one; 400 of them are an era, which always has as many days.
+fn civil(days: u64) -> (u64, usize, u64) {
+    const ERA: u64 = 146_097;
+    // From 0000-03-01 on.
+    let days = days + 719_468;
+    let (era, day) = (days / ERA, days % ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / (ERA - 1)) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months of 31 and 30 days in turn, five to 153 days.
+    let march = (5 * day + 2) / 153;
+    let day = day - (153 * march + 2) / 5 + 1;
+    let (month, next) = if march < 10 {
+        (march + 2, 0)
+    } else {
+        (march - 10, 1)
     };
-    let mut year = 1970;
-    loop {
-        let length = if is_leap(year) { 366 } else { 365 };
-        match days.checked_sub(length) {
-            Some(rest) => days = rest,
-            None => break,
-        }
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    for (month, length) in lengths.into_iter().enumerate() {
-        match days.checked_sub(length) {
-            Some(rest) => days = rest,
-            None => return (year, month, days + 1),
-        }
-    }
-    (year, 11, 31) // not reached: the days of a year are those of its months
+    let month = usize::try_from(month).unwrap_or(usize::MAX);
+    (era * 400 + year + next, month, day)
 }
 
 /// Neither a control character nor one that changes the direction of writing.
@@ -172,6 +221,24 @@ mod tests {
         let mut file = Metadata::new(u32::MAX);
         (file.size, file.uid, file.gid, file.links) = (u64::MAX, u32::MAX, u32::MAX, u64::MAX);
         assert!(line(&[b'n'; 255], &file, u64::MAX).len() < 400);
+    }
+
+    #[test]
+    fn every_day_is_the_day_after_the_one_before() {
+        let (mut year, mut month, mut day) = (1970, 0, 1);
+        for days in 0..500_000 {
+            assert_eq!(civil(days), (year, month, day), "{days}");
+            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let february = if is_leap { 29 } else { 28 };
+            let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            day += 1;
+            if day > lengths[month] {
+                (month, day) = (month + 1, 1);
+            }
+            if month == 12 {
+                (year, month) = (year + 1, 0);
+            }
+        }
     }
 
     #[test]
