@@ -5,6 +5,7 @@
 //! transfer engine for the files. Removals wait until everything else went well
 //! (`sync/removal.rs`).
 
+mod backup;
 mod compare;
 mod content;
 mod crowd;
@@ -24,17 +25,18 @@ use std::{
 
 use ketch_protocol::{FileType, RemotePath};
 
+use self::{
+    backup::Backup,
+    compare::Rules,
+    crowd::on_thread,
+    run::{Context, Direction, Node, Run},
+};
 pub use self::{
     compare::Comparison,
     report::{
         Difference, Sameness, SkipReason, SyncAction, SyncError, SyncFailed, SyncFault, SyncNews,
         SyncReport, SyncStep,
     },
-};
-use self::{
-    compare::Rules,
-    crowd::on_thread,
-    run::{Context, Direction, Node, Run},
 };
 use crate::{
     Control, Failure, Filter, GetOptions, Kind, Links, OpenOptions, Place, PutOptions, RateLimit,
@@ -51,6 +53,7 @@ pub struct SyncOptions {
     update: bool,
     delete: bool,
     delete_max: Option<u64>,
+    backup_dir: Option<PathBuf>,
     dry_run: bool,
     filter: Option<Filter>,
     links: Links,
@@ -104,8 +107,11 @@ impl SyncOptions {
     ///
     /// It is removed when everything was compared and copied without an error, never before and
     /// never otherwise. What the filter leaves out is not removed, nor are special files, names
-    /// that the source could not have, directories that hold such, and whatever has the name of
-    /// something at the source. An empty source empties the destination:
+    /// that the source could not have, and directories that hold such. What has another type than
+    /// at the source (a file where a directory is to be, a directory where a file is to be, a link
+    /// against either) makes room for it then: a file or link takes the place of the other with one
+    /// rename, and that of a directory when it is there under a temporary name and the directory
+    /// was removed. An empty source empties the destination:
     /// [`delete_max`](Self::delete_max) guards against a source that was not mounted.
     #[must_use]
     pub const fn delete(mut self, yes: bool) -> Self {
@@ -117,6 +123,19 @@ impl SyncOptions {
     #[must_use]
     pub const fn delete_max(mut self, entries: u64) -> Self {
         self.delete_max = Some(entries);
+        self
+    }
+
+    /// A directory at the destination's side to which everything goes that would be replaced or
+    /// removed, with the path that it had. Default: none, and it is gone.
+    ///
+    /// It is made if it is not there, has to be on the same file system, and takes no part in the
+    /// sync if it is within the synced directory. What an earlier sync put there under the same
+    /// path is replaced. A path on the server has to be given as its bytes are; relative ones count
+    /// from where the session starts, or from the current directory here.
+    #[must_use]
+    pub fn backup_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.backup_dir = Some(directory.into());
         self
     }
 
@@ -194,6 +213,7 @@ impl SyncOptions {
             delete: self.delete,
             copies_links: self.links == Links::Copy,
             filter: self.filter.as_ref(),
+            backup: None,
         }
     }
 
@@ -374,6 +394,14 @@ async fn sync(
     {
         tree.ends_with(&endings, attrs, options.get.preserve);
     }
+    let backup = match (&options.backup_dir, &local) {
+        (Some(directory), Some(local)) => {
+            let sides = (&remote, local.as_path());
+            let backup = Backup::new(sftp, direction, directory, sides, options.dry_run);
+            Some(backup.await?)
+        }
+        _ => None,
+    };
     let mut run = Run::new(Context {
         line: line::Line::new(sftp.clone()),
         direction,
@@ -382,6 +410,7 @@ async fn sync(
         now: now(),
         counted: Arc::default(),
         endings: Arc::clone(&endings),
+        backup,
     });
     // Dropped before the directories are, whatever ends this.
     let unfinished = Unfinished(Some(endings));
@@ -407,7 +436,13 @@ async fn sync(
             };
             return Err(SyncError::NotADirectory { place });
         }
-        result = run.remove().await;
+        result = run.change_types().await;
+        if result.is_ok() {
+            result = run.remove().await;
+        }
+        if result.is_ok() {
+            result = run.name_staged().await;
+        }
     }
     if result.is_ok() {
         result = run.end_directories().await;

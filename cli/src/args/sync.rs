@@ -13,12 +13,17 @@ pub(crate) struct SyncArgs {
     pub(crate) source: OsString,
     /// Directory that is made to hold the same; one of the two is remote
     pub(crate) destination: OsString,
-    /// Remove what only DESTINATION has, after everything else went well
+    /// Remove what only DESTINATION has, and what has another type there (a directory where a file
+    /// is to be), after everything else went well
     #[arg(long)]
     pub(crate) delete: bool,
     /// With --delete: if more entries than this would be removed, remove none
     #[arg(long, value_name = "COUNT", requires = "delete")]
     pub(crate) max_delete: Option<u64>,
+    /// Move what would be replaced or removed to this directory, where each keeps its path; it is on
+    /// the side of DESTINATION and on the same file system
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) backup_dir: Option<OsString>,
     /// Do nothing, and say what would be done
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

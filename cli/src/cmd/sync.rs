@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ketch_client::{
-    GetOptions, Progress, PutOptions, RemotePath, SyncAction, SyncFailed, SyncNews, SyncReport,
-    SyncStep,
+    GetOptions, Progress, PutOptions, RemotePath, SyncAction, SyncFailed, SyncFault, SyncNews,
+    SyncReport, SyncStep,
 };
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ pub(crate) async fn run(plan: Sync) -> Result<(), Failed> {
         shows_steps: plan.json || plan.verbose || plan.dry_run,
         shows_all: plan.verbose,
         json: plan.json,
+        delete: plan.delete,
         broken: None,
     }));
     let observer = Arc::clone(&told);
@@ -82,6 +83,8 @@ struct Told {
     shows_steps: bool,
     shows_all: bool,
     json: bool,
+    /// What is in the way may be removed.
+    delete: bool,
     /// Standard output could not be written.
     broken: Option<Failed>,
 }
@@ -107,6 +110,7 @@ impl Told {
             Some(report) if self.json => self.summary_json(report)?,
             Some(report) => {
                 tell_of(report);
+                self.hint(report);
                 if !quiet {
                     self.lines.line(&summary(report))?;
                 }
@@ -115,6 +119,17 @@ impl Told {
         }
         self.lines.flush()?;
         self.broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Names the option by which what failed would not have.
+    fn hint(&self, report: &SyncReport) {
+        let is_in_the_way =
+            |failed: &SyncFailed| matches!(failed.error, SyncFault::Conflict { .. });
+        if !self.delete && report.failed.iter().any(is_in_the_way) {
+            transfer::note(
+                "what has another type at the destination makes room for the source's with --delete",
+            );
+        }
     }
 
     fn summary_json(&mut self, report: &SyncReport) -> Result<(), Failed> {
@@ -127,6 +142,7 @@ impl Told {
             bytes: u64,
             directories_made: u64,
             removed: u64,
+            backed_up: u64,
             leftovers_removed: u64,
             removals_left: u64,
             unchanged: u64,
@@ -142,6 +158,7 @@ impl Told {
             bytes: report.bytes,
             directories_made: report.directories_made,
             removed: report.removed,
+            backed_up: report.backed_up,
             leftovers_removed: report.leftovers_removed,
             removals_left: report.removals_left,
             unchanged: report.unchanged,
@@ -227,6 +244,7 @@ fn summary(report: &SyncReport) -> String {
         format!("{} unchanged", report.unchanged),
     ];
     for (count, what) in [
+        (report.backed_up, "backed up"),
         (report.skipped, "left out"),
         (report.extra, "only at the destination"),
         (report.leftovers_removed, "leftovers removed"),

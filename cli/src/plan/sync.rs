@@ -20,6 +20,7 @@ pub(crate) struct Sync {
     pub(crate) is_down: bool,
     pub(crate) options: SyncOptions,
     pub(crate) dry_run: bool,
+    pub(crate) delete: bool,
     pub(crate) verbose: bool,
     pub(crate) quiet: bool,
     pub(crate) json: bool,
@@ -55,6 +56,9 @@ impl Sync {
         if let Some(max) = args.max_delete {
             options = options.delete_max(max);
         }
+        if let Some(directory) = args.backup_dir {
+            options = options.backup_dir(directory);
+        }
         // Lines and a bar would overwrite each other.
         let lines = args.json || args.verbose || args.dry_run;
         let bar = match bar(&args.transfer) {
@@ -69,6 +73,7 @@ impl Sync {
             is_down,
             options,
             dry_run: args.dry_run,
+            delete: args.delete,
             verbose: args.verbose,
             quiet: args.transfer.quiet,
             json: args.json,

@@ -220,3 +220,85 @@ fn a_sync_that_is_killed_again_and_again_converges_and_leaves_nothing() {
         );
     }
 }
+
+/// What is at `path`: a directory, a link with where it leads, or a file with what it says.
+fn thing(path: &Path) -> String {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    if metadata.is_dir() {
+        "directory".to_owned()
+    } else if metadata.is_symlink() {
+        format!("link to {}", fs::read_link(path).unwrap().display())
+    } else {
+        format!("file {}", fs::read_to_string(path).unwrap())
+    }
+}
+
+#[test]
+fn what_has_another_type_makes_room_with_delete_alone_and_goes_to_the_backup() {
+    let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+    for is_down in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let make = |what: char, path: PathBuf| match what {
+            'f' => fs::write(&path, "f").unwrap(),
+            'l' => std::os::unix::fs::symlink("fl", &path).unwrap(),
+            _ => {
+                fs::create_dir(&path).unwrap();
+                fs::write(path.join("in"), "in").unwrap();
+            }
+        };
+        fs::create_dir(path("from")).unwrap();
+        fs::create_dir(path("to")).unwrap();
+        // Named by what the source has and what the destination has.
+        let names = ["fl", "fd", "lf", "ld", "df", "dl"];
+        for name in names {
+            let mut sides = name.chars();
+            make(sides.next().unwrap(), path("from").join(name));
+            make(sides.next().unwrap(), path("to").join(name));
+        }
+        let text_of = |name: &str| path(name).to_str().unwrap().to_owned();
+        let remote = |name| format!("{}@127.0.0.1:{}", server.user(), text_of(name));
+        let sync = |more: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
+            command.args(["sync", "--links", "copy", "--batch", "-P"]);
+            command.arg(server.port().to_string());
+            command.arg("-i").arg(server.identity().private());
+            if is_down {
+                command.args([remote("from"), text_of("to")]);
+            } else {
+                command.args([text_of("from"), remote("to")]);
+            }
+            let command = command.args(more).env("HOME", server.client_home());
+            command.stdin(Stdio::null()).output().unwrap()
+        };
+        let things = |side: &str| names.map(|name| thing(&path(side).join(name)));
+        let before = things("to");
+        let output = sync(&[]);
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        assert!(text(&output.stderr).contains("--delete"), "{output:?}");
+        assert_eq!(things("to"), before);
+        let backup = text_of("kept");
+        let delete = ["--delete", "--backup-dir", &backup];
+        let would = sync(&[&delete[..], &["--dry-run"]].concat());
+        assert!(would.status.success(), "{would:?}");
+        assert_eq!(things("to"), before);
+        assert!(!path("kept").exists());
+
+        let output = sync(&[&delete[..], &["--verbose"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(things("to"), things("from"));
+        assert_eq!(things("kept"), before);
+        let sorted = |said: &[u8]| {
+            let mut lines: Vec<_> = text(said).lines().map(str::to_owned).collect();
+            lines.pop(); // the sum
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(sorted(&would.stdout), sorted(&output.stdout));
+        let output = sync(&delete);
+        assert!(
+            text(&output.stdout).starts_with("0 copied, 0 replaced, 0 removed"),
+            "{output:?}"
+        );
+    }
+}

@@ -166,6 +166,23 @@ impl Dir {
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
+    /// Renames to another directory, in place of what has the new name there.
+    pub(crate) fn rename_to(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        fs::rename(self.path.join(from), other.path.join(to))
+    }
+
+    /// Gives a file a second name in another directory, in place of a file that has it.
+    pub(crate) fn link_to(&self, name: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        let link = || fs::hard_link(self.path.join(name), other.path.join(to));
+        match link() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                other.remove(to)?;
+                link()
+            }
+            linked => linked,
+        }
+    }
+
     /// Renames within the directory; fails with `AlreadyExists` if the new name is taken.
     pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         match fs::hard_link(self.path.join(from), self.path.join(to)) {

@@ -206,6 +206,23 @@ impl Dir {
         Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
     }
 
+    /// Renames to another directory, in place of what has the new name there.
+    pub(crate) fn rename_to(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &other.fd, to)?)
+    }
+
+    /// Gives a file a second name in another directory, in place of a file that has it.
+    pub(crate) fn link_to(&self, name: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        let link = || rustix::fs::linkat(&self.fd, name, &other.fd, to, AtFlags::empty());
+        match link() {
+            Err(rustix::io::Errno::EXIST) => {
+                other.remove(to)?;
+                Ok(link()?)
+            }
+            linked => Ok(linked?),
+        }
+    }
+
     /// Renames within the directory; fails with `AlreadyExists` if the new name is taken.
     pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         // A second name for the file, then the first removed: atomic wherever links are.

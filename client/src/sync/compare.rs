@@ -64,6 +64,8 @@ pub(super) struct Rules<'a> {
     /// Links become links.
     pub copies_links: bool,
     pub filter: Option<&'a Filter>,
+    /// The path of a directory that takes no part, as what is replaced goes there.
+    pub backup: Option<&'a [u8]>,
 }
 
 /// What is to be done with one name.
@@ -93,6 +95,8 @@ pub(super) enum Decision {
     Remove,
     /// The same for a directory, which is to be entered for what is below it.
     RemoveDirectory,
+    /// Two different things have the name: what the destination has is to make room.
+    Change { destination: FileType },
     /// Two different things have the name: neither is touched.
     Conflict {
         source: FileType,
@@ -147,6 +151,9 @@ impl Rules<'_> {
             self.filter
                 .is_none_or(|filter| filter.admits(path, entry.is_directory()))
         };
+        if self.backup == Some(path) {
+            return Decision::Skip(SkipReason::Backup);
+        }
         let Some(source) = source else {
             let Some(destination) = destination else {
                 return Decision::Extra;
@@ -183,6 +190,14 @@ impl Rules<'_> {
                 Decision::CompareLink
             }
             (FileType::Regular | FileType::Directory | FileType::Symlink, Some(old)) => {
+                let may_go = matches!(
+                    old.file_type,
+                    FileType::Regular | FileType::Directory | FileType::Symlink
+                );
+                if self.delete && may_go && admits(old) {
+                    let destination = old.file_type;
+                    return Decision::Change { destination };
+                }
                 Decision::Conflict {
                     source: source.file_type,
                     destination: old.file_type,
@@ -409,7 +424,8 @@ mod tests {
             ],
         ) {
             let filter = filter.as_ref();
-            let rules = Rules { comparison, allowance, update, delete, copies_links, filter };
+            let rules =
+                Rules { comparison, allowance, update, delete, copies_links, filter, backup: None };
             let mut after = before.clone();
             let done = sync(&source, &mut after, &rules);
 
@@ -493,6 +509,7 @@ mod tests {
         delete: false,
         copies_links: false,
         filter: None,
+        backup: None,
     };
 
     #[test]

@@ -17,6 +17,7 @@ use crate::transfer::names::{self, Identity, NAME_LEN_MAX};
 
 /// Seconds after which nobody is held to be writing any more.
 pub(super) const OLD_SECONDS: u32 = 24 * 60 * 60;
+
 /// Whether `name` is that of a file which is not whole.
 pub(super) fn is_temporary(name: &[u8]) -> bool {
     names::of_temporary(name).is_some()
@@ -47,8 +48,9 @@ pub(super) fn is_ours(
             modified: source.modified().map(u64::from),
         };
         let destination = destination_of(&source.name);
-        (0..names::NAMES_FIXED).any(|tries| {
-            let attempt = names::attempt(tries);
+        let fixed = (0..names::NAMES_FIXED).map(names::attempt);
+        let mut attempts = fixed.chain([names::ATTEMPT_BESIDE]);
+        attempts.any(|attempt| {
             names::temporary(&destination, &source.name, identity, attempt)[..] == *leftover.name
         })
     };

@@ -43,6 +43,11 @@ impl Doomed {
         }
     }
 
+    /// Counts a file or link whose place something else takes: whether there is room for it.
+    pub(super) fn changed(&mut self, node: &Node) -> bool {
+        self.has_room(node)
+    }
+
     /// Remembers a directory.
     pub(super) fn directory(&mut self, node: &Arc<Node>) {
         if self.has_room(node) {
@@ -113,9 +118,19 @@ async fn work(
                 let done = if context.options.dry_run {
                     Ok(())
                 } else if action == SyncAction::Remove {
-                    file(&context, &node, &name).await
+                    match &context.backup {
+                        Some(backup) => gone(backup.take(&context, &node, &name).await),
+                        None => file(&context, &node, &name).await,
+                    }
                 } else {
-                    directory(&context, &node, &name).await
+                    let kept = match &context.backup {
+                        Some(backup) => backup.directory(&context, &node, &name).await,
+                        None => Ok(()),
+                    };
+                    match kept {
+                        Ok(()) => directory(&context, &node, &name).await,
+                        Err(error) => Err(error),
+                    }
                 };
                 (node, name, done)
             });

@@ -34,6 +34,9 @@ pub struct SyncReport {
     pub unchanged: u64,
     /// Entries that were left as they are: excluded, links, newer, and so on.
     pub skipped: u64,
+    /// Of what was replaced and removed, what went to the
+    /// [backup directory](super::SyncOptions::backup_dir): files and links.
+    pub backed_up: u64,
     /// Entries that only the destination has, and that were to stay.
     pub extra: u64,
     /// Entries that were to be removed and were not, as something failed before, or as there were
@@ -104,6 +107,8 @@ pub enum Difference {
     Content,
     /// They were links that led to different places.
     Target,
+    /// One was a file and the other a link.
+    Type,
     /// The server does not tell what is needed to compare them.
     Unknown,
 }
@@ -139,6 +144,8 @@ pub enum SkipReason {
     NewerThere,
     /// It is a temporary file of a transfer.
     Temporary,
+    /// It is where things go that are replaced or removed.
+    Backup,
     /// Its name is none that the other side could have.
     Name,
 }
@@ -171,7 +178,9 @@ pub enum SyncFault {
     /// The server refused a request.
     #[error(transparent)]
     Request(#[from] SftpError),
-    /// The two sides have different things of one name, and neither is touched.
+    /// The two sides have different things of one name, and neither is touched: what the
+    /// destination has would have to be removed, and that was not asked for, or something in it is
+    /// to stay.
     #[error("it is a {here} at the source and a {there} at the destination")]
     Conflict {
         /// What the source has.
@@ -264,6 +273,12 @@ pub enum SyncError {
         /// Which.
         place: Place,
     },
+    /// What is replaced or removed cannot be put into the directory that it is in already.
+    #[error("{place} is the synced directory itself, and cannot have the backups")]
+    BackupInPlace {
+        /// The directory.
+        place: Place,
+    },
     /// The server is this very machine, and one directory is the other, or is within it.
     #[error("{local} and {remote} are the same directory, or one is within the other", local = .local.display())]
     SameTree {
@@ -307,7 +322,10 @@ impl SyncError {
             Self::Incomplete { report }
             | Self::TooManyRemovals { report, .. }
             | Self::Ended { report, .. } => Some(report),
-            Self::Root { .. } | Self::NotADirectory { .. } | Self::SameTree { .. } => None,
+            Self::Root { .. }
+            | Self::NotADirectory { .. }
+            | Self::BackupInPlace { .. }
+            | Self::SameTree { .. } => None,
         }
     }
 }
@@ -320,9 +338,10 @@ impl Failure for SyncError {
                 .first()
                 .map_or(Kind::Peer, |failed| failed.error.kind()),
             Self::Root { source, .. } | Self::Ended { source, .. } => source.kind(),
-            Self::NotADirectory { .. } | Self::SameTree { .. } | Self::TooManyRemovals { .. } => {
-                Kind::Local
-            }
+            Self::NotADirectory { .. }
+            | Self::BackupInPlace { .. }
+            | Self::SameTree { .. }
+            | Self::TooManyRemovals { .. } => Kind::Local,
         }
     }
 
@@ -369,6 +388,7 @@ impl fmt::Display for Difference {
             Self::Time => "other time",
             Self::Content => "other content",
             Self::Target => "another target",
+            Self::Type => "other type",
             Self::Unknown => "size or time not known",
         })
     }
@@ -394,6 +414,7 @@ impl fmt::Display for SkipReason {
             Self::Special(file_type) => write!(f, "a {file_type}"),
             Self::NewerThere => f.write_str("newer at the destination"),
             Self::Temporary => f.write_str("a temporary file"),
+            Self::Backup => f.write_str("the backup directory"),
             Self::Name => f.write_str("no name for both sides"),
         }
     }

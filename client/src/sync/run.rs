@@ -6,19 +6,25 @@
 //! directories that were opened without following links: a batch is a plan as a recursive transfer
 //! has it.
 
+mod change;
 mod copying;
 mod directory;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ffi::OsString, sync::Arc};
 
 use ketch_protocol::{FileType, RemotePath};
 
-pub(super) use self::directory::{Context, Direction, Node, make_remote};
+pub(super) use self::{
+    change::put_in_place,
+    directory::{Context, Direction, Node, make_remote},
+};
 use self::{
-    copying::{Copy, check, download, upload},
+    change::{Change, Was},
+    copying::{Became, Copy, check, download, secure, upload},
     directory::{Presence, Scanned},
 };
 use super::{
+    backup::Backup,
     compare::{Decision, Entry, Pairs, Rules},
     crowd::Crowd,
     removal::Doomed,
@@ -51,7 +57,12 @@ const WAITING_MAX: usize = 4 * BATCH_MAX;
 enum Done {
     Scanned(Arc<Node>, Presence, Result<Scanned, SyncFault>),
     Checked(Copy, Result<bool, SyncFault>),
-    Copied(Vec<Copy>, Result<Report, TransferError>),
+    /// A batch, what of it could not be begun, and what came of the others.
+    Copied(
+        Vec<Copy>,
+        Vec<(Copy, SyncFault)>,
+        Result<Report, TransferError>,
+    ),
     Ended(RemotePath, Result<(), SyncFault>),
 }
 
@@ -74,6 +85,10 @@ pub(super) struct Run {
     to_check: VecDeque<Copy>,
     to_copy: VecDeque<Copy>,
     doomed: Doomed,
+    /// Names that are to have another type.
+    changes: Vec<Change>,
+    /// What takes the place of a directory, when that is removed.
+    staged: Vec<Copy>,
 }
 
 impl Run {
@@ -96,6 +111,8 @@ impl Run {
             to_check: VecDeque::new(),
             to_copy: VecDeque::new(),
             doomed: Doomed::default(),
+            changes: Vec::new(),
+            staged: Vec::new(),
         }
     }
 
@@ -126,6 +143,11 @@ impl Run {
             self.checks_max = CHECKS_MAX.min(share);
         }
         self.alone = server.quirks.has(Quirk::OneRequest);
+        self.work().await
+    }
+
+    /// Does all that waits, and what it brings.
+    async fn work(&mut self) -> Result<(), SyncFault> {
         let control = self.context.options.control.clone();
         loop {
             let wanted = control.wanted();
@@ -257,6 +279,7 @@ impl Run {
                 node,
                 entry,
                 action,
+                ..
             } in batch
             {
                 self.step(&node, &entry.name, action, entry.attrs.size.unwrap_or(0));
@@ -266,11 +289,18 @@ impl Run {
         self.copying = true;
         let context = Arc::clone(&self.context);
         self.crowd.add(async move {
+            let (batch, moved, failed) = secure(&context, batch).await;
             let result = match context.direction {
                 Direction::Down => download(&context, &batch).await,
                 Direction::Up => upload(&context, &batch).await,
             };
-            Done::Copied(batch, result)
+            // If nothing took its place, what was there has it again.
+            if let Some(backup) = &context.backup {
+                for (node, name) in moved {
+                    backup.give_back(&context, &node, &name).await;
+                }
+            }
+            Done::Copied(batch, failed, result)
         });
     }
 
@@ -302,8 +332,11 @@ impl Run {
                 Ok(())
             }
             Done::Ended(path, set) => self.on_ended(path, set),
-            Done::Copied(batch, result) => {
+            Done::Copied(batch, failed, result) => {
                 self.copying = false;
+                for (copy, error) in failed {
+                    self.tell(&copy, Became::Failed(error))?;
+                }
                 self.on_copied(batch, result)
             }
         }
@@ -345,7 +378,8 @@ impl Run {
         }
         self.report.skipped += destination.refused.further;
         let context = Arc::clone(&self.context);
-        let rules = context.options.rules();
+        let mut rules = context.options.rules();
+        rules.backup = context.backup.as_ref().and_then(Backup::inside);
         for (new, old) in Pairs::new(&source.entries, &destination.entries) {
             if let Some(entry) = new.or(old) {
                 self.on_name(&rules, node, entry, (new, old))?;
@@ -378,6 +412,7 @@ impl Run {
             node: Arc::clone(node),
             entry: entry.clone(),
             action,
+            staged: None,
         };
         match rules.decide(&path, new, old) {
             Decision::Unchanged(why) => self.step(node, name, SyncAction::Unchanged(why), 0),
@@ -405,27 +440,24 @@ impl Run {
                     Decision::MakeDirectory => Presence::Source,
                     _ => Presence::Destination,
                 };
-                if node.depth >= DEPTH_MAX {
-                    node.keep();
-                    let limit = "64 directories below each other";
-                    let path = self.context.remote(node).join(name);
-                    return self.fail(
-                        node.path_of(name),
-                        TransferError::TooMuch { path, limit }.into(),
-                    );
+                return self.enter(node, entry, local, presence);
+            }
+            Decision::Change {
+                destination: FileType::Directory,
+            } => {
+                let child = node.child(name, local, None);
+                self.doomed.directory(&child);
+                self.to_scan
+                    .push((Arc::clone(&child), Presence::Destination));
+                let (copy, was) = (copy(SyncAction::Copy), Was::Directory(child));
+                self.changes.push(Change { copy, was });
+            }
+            Decision::Change { destination } => {
+                if self.doomed.changed(node) {
+                    let copy = copy(SyncAction::Replace(Difference::Type));
+                    let was = Was::Entry(destination);
+                    self.changes.push(Change { copy, was });
                 }
-                let linked = entry.followed.then_some(self.context.direction);
-                let child = node.child(name, local, linked);
-                if presence == Presence::Destination {
-                    self.doomed.directory(&child);
-                } else if let Some(tree) = &child.tree
-                    && self.context.direction == Direction::Down
-                    && !self.context.options.dry_run
-                {
-                    let preserve = self.context.options.get.preserve;
-                    tree.ends_with(&self.context.endings, entry.attrs, preserve);
-                }
-                self.to_scan.push((child, presence));
             }
             Decision::Remove => self.doomed.file(node, name),
             Decision::Conflict {
@@ -439,6 +471,39 @@ impl Run {
         Ok(())
     }
 
+    /// Has a directory compared that one side has, or both have.
+    fn enter(
+        &mut self,
+        node: &Arc<Node>,
+        entry: &Entry,
+        local: OsString,
+        presence: Presence,
+    ) -> Result<(), SyncFault> {
+        let name = &entry.name;
+        if node.depth >= DEPTH_MAX {
+            node.keep();
+            let limit = "64 directories below each other";
+            let path = self.context.remote(node).join(name);
+            return self.fail(
+                node.path_of(name),
+                TransferError::TooMuch { path, limit }.into(),
+            );
+        }
+        let linked = entry.followed.then_some(self.context.direction);
+        let child = node.child(name, local, linked);
+        if presence == Presence::Destination {
+            self.doomed.directory(&child);
+        } else if let Some(tree) = &child.tree
+            && self.context.direction == Direction::Down
+            && !self.context.options.dry_run
+        {
+            let preserve = self.context.options.get.preserve;
+            tree.ends_with(&self.context.endings, entry.attrs, preserve);
+        }
+        self.to_scan.push((child, presence));
+        Ok(())
+    }
+
     fn step(&mut self, node: &Node, name: &[u8], action: SyncAction, bytes: u64) {
         let path = RemotePath::new(node.path_of(name));
         let step = SyncStep {
@@ -448,6 +513,10 @@ impl Run {
         };
         if let Some(observer) = &self.context.options.observer {
             (observer.0)(SyncNews::Step(&step));
+        }
+        let replaces = matches!(action, SyncAction::Replace(_) | SyncAction::Remove);
+        if replaces && self.context.options.backup_dir.is_some() {
+            self.report.backed_up += 1;
         }
         self.report.step(step);
     }

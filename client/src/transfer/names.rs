@@ -15,6 +15,9 @@ pub(crate) const NAME_LEN_MAX: usize = 255;
 /// Temporary names that a source has for its own; what is tried after them is left to chance.
 pub(crate) const NAMES_FIXED: u8 = 2;
 
+/// What stands beside something whose place it will take, in place of a try.
+pub(crate) const ATTEMPT_BESIDE: u64 = u64::MAX / 2;
+
 /// A try at a name that is left to chance.
 pub(crate) const ATTEMPT_BY_CHANCE: u8 = NAMES_FIXED;
 

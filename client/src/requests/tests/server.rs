@@ -566,6 +566,17 @@ impl Server {
                 let status = self.rename(rename.from, rename.to);
                 self.status(id, status);
             }
+            Request::Extended(Extension::Hardlink(link)) => {
+                let node = self.nodes.get(link.from).cloned();
+                let status = match node {
+                    Some(node) if !self.nodes.contains_key(link.to) => {
+                        self.nodes.insert(link.to.to_vec(), node);
+                        StatusCode::OK
+                    }
+                    _ => StatusCode::FAILURE,
+                };
+                self.status(id, status);
+            }
             Request::Extended(Extension::Fsync(_)) => self.status(id, StatusCode::OK),
             Request::Extended(Extension::CheckFileHandle(check))
                 if self

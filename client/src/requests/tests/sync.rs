@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Comparison, Failure, Filter, Kind, Sftp, SyncAction, SyncError, SyncFault, SyncNews,
-    SyncOptions, SyncReport, TransferError,
+    SyncOptions, SyncReport, SyncStep, TransferError,
 };
 
 /// What the simulated server says of its files.
@@ -167,6 +167,14 @@ async fn start(
         Way::Down => sftp.sync_down("/t", local, options).await,
         Way::Up => sftp.sync_up(local, "/t", options).await,
     }
+}
+
+/// Steps by name: what is done at a time may end in any order.
+fn sorted(steps: Vec<SyncStep>) -> Vec<String> {
+    let said = |step: SyncStep| format!("{} {} {}", step.action, step.path, step.bytes);
+    let mut said: Vec<_> = steps.into_iter().map(said).collect();
+    said.sort();
+    said
 }
 
 fn set_time(path: &Path, mtime: u32) {
@@ -362,7 +370,7 @@ fn one_file_that_fails_does_not_end_the_rest() {
 }
 
 #[test]
-fn two_kinds_of_things_of_one_name_are_both_left() {
+fn two_kinds_of_things_of_one_name_are_both_left_unless_things_may_be_removed() {
     for way in WAYS {
         let mut scene = Scene::new(way, Habits::default(), 1);
         scene.source_dir("a");
@@ -372,7 +380,7 @@ fn two_kinds_of_things_of_one_name_are_both_left() {
         scene.destination_dir("b");
         scene.destination_file("b/in", b"4", TIME);
         let before = scene.destination();
-        let report = incomplete(scene.sync(SyncOptions::new().delete(true)));
+        let report = incomplete(scene.sync(SyncOptions::new()));
         assert_eq!(report.failed_count, 2);
         assert!(
             report
@@ -382,6 +390,158 @@ fn two_kinds_of_things_of_one_name_are_both_left() {
             "{report:?}"
         );
         assert_eq!(scene.destination(), before);
+
+        // The file `a`, the directory `b` and what is in it: no more than allowed.
+        let delete = SyncOptions::new().delete(true);
+        let error = scene.sync(delete.clone().delete_max(2)).unwrap_err();
+        assert!(
+            matches!(error, SyncError::TooManyRemovals { found: 3, .. }),
+            "{error:?}"
+        );
+        assert_eq!(scene.destination(), before);
+        let would = scene.sync(delete.clone().dry_run(true)).unwrap();
+        assert_eq!(scene.destination(), before);
+        let report = scene.sync(delete.clone().delete_max(3)).unwrap();
+        assert_eq!(
+            (report.copied, report.removed, report.directories_made),
+            (2, 3, 1)
+        );
+        assert_eq!(sorted(would.steps), sorted(report.steps));
+        assert_eq!(scene.source(), scene.destination());
+        assert_eq!(scene.sync(delete).unwrap().steps, []);
+    }
+}
+
+#[test]
+fn a_directory_in_which_something_stays_is_not_changed_and_nothing_is_removed() {
+    for way in WAYS {
+        let mut scene = Scene::new(way, Habits::default(), 1);
+        scene.source_file("b", b"2", TIME);
+        scene.destination_dir("b");
+        scene.destination_file("b/x.keep", b"4", TIME);
+        scene.destination_file("b/other", b"4", TIME);
+        scene.destination_file("old", b"4", TIME);
+        let before = scene.destination();
+        let filter = Filter::new().exclude("*.keep").unwrap();
+        let options = SyncOptions::new().delete(true).select(filter);
+        for dry_run in [true, false] {
+            let report = incomplete(scene.sync(options.clone().dry_run(dry_run)));
+            assert_eq!((report.failed_count, report.removed), (1, 0), "{report:?}");
+            assert_eq!(scene.destination(), before);
+        }
+    }
+}
+
+#[test]
+fn what_was_there_stays_if_what_is_to_take_its_place_cannot_be_brought() {
+    // The new file cannot be read or written; the directory cannot be made.
+    for (way, refused) in [
+        (Way::Down, PacketType::READ),
+        (Way::Up, PacketType::WRITE),
+        (Way::Up, PacketType::MKDIR),
+    ] {
+        let fails = Some((refused, 1, StatusCode::PERMISSION_DENIED));
+        let habits = Habits {
+            fails,
+            ..Habits::default()
+        };
+        let mut scene = Scene::new(way, habits, 1);
+        if refused == PacketType::MKDIR {
+            scene.source_dir("a");
+            scene.destination_file("a", b"3", TIME);
+        } else {
+            scene.source_file("b", b"2", TIME);
+            scene.destination_dir("b");
+            scene.destination_file("b/in", b"4", TIME);
+        }
+        let before = scene.destination();
+        let options = SyncOptions::new().delete(true);
+        let report = incomplete(scene.sync(options.clone()));
+        assert_eq!((report.failed_count, report.removed), (1, 0), "{report:?}");
+        assert_eq!(scene.destination(), before, "{way:?} {refused:?}");
+        scene.sync(options).unwrap();
+        assert_eq!(scene.source(), scene.destination());
+    }
+}
+
+#[test]
+fn what_is_replaced_or_removed_goes_to_the_backup_with_its_path() {
+    for (way, links) in [(Way::Down, true), (Way::Up, true), (Way::Up, false)] {
+        let mut habits = Habits::default();
+        if links {
+            habits.extensions.push(ExtensionName::Hardlink);
+        }
+        let mut scene = Scene::new(way, habits, 1);
+        fill(&mut scene);
+        scene.source_file("d", b"file", TIME);
+        scene.source_dir("f");
+        scene.source_file("f/new", b"new", TIME);
+        for dir in ["a", "d", "gone", "gone/empty"] {
+            scene.destination_dir(dir);
+        }
+        for path in ["a/y", "d/in", "f", "gone/1"] {
+            scene.destination_file(path, path.as_bytes(), 5);
+        }
+        let before = scene.destination();
+        // Within the tree: it is not compared, and not removed.
+        let directory = match way {
+            Way::Down => scene.local().join("kept"),
+            Way::Up => "/t/kept".into(),
+        };
+        let options = SyncOptions::new().delete(true).backup_dir(&directory);
+        let would = scene.sync(options.clone().dry_run(true)).unwrap();
+        assert_eq!(scene.destination(), before);
+        let report = scene.sync(options.clone()).unwrap();
+        assert_eq!(sorted(would.steps), sorted(report.steps));
+        assert_eq!((report.backed_up, would.backed_up), (4, 4));
+        let file = |data: &str| Some(data.as_bytes().to_vec());
+        let mut wanted = scene.source();
+        for path in ["kept", "kept/a", "kept/d", "kept/gone", "kept/gone/empty"] {
+            wanted.insert(path.to_owned(), None);
+        }
+        for path in ["a/y", "d/in", "f", "gone/1"] {
+            wanted.insert(format!("kept/{path}"), file(path));
+        }
+        assert_eq!(scene.destination(), wanted, "{way:?}");
+        assert_eq!(scene.sync(options.clone()).unwrap().steps, []);
+
+        // Once more over what is there: the newest is kept.
+        scene.destination_file("a/y", b"newer", 6);
+        assert_eq!(scene.sync(options).unwrap().backed_up, 1);
+        wanted.insert("kept/a/y".to_owned(), file("newer"));
+        assert_eq!(scene.destination(), wanted);
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_replaced() {
+    for way in WAYS {
+        let mut scene = Scene::new(way, Habits::default(), 1);
+        scene.source_file("a", b"new", TIME);
+        scene.destination_file("a", b"old", 5);
+        let (blocked, itself) = match way {
+            Way::Down => (scene.dir.path().join("kept"), scene.local()),
+            Way::Up => ("/kept".into(), "/t".into()),
+        };
+        // A directory has the name there.
+        match way {
+            Way::Down => fs::create_dir_all(blocked.join("a/b")).unwrap(),
+            Way::Up => {
+                for dir in ["/kept", "/kept/a", "/kept/a/b"] {
+                    scene.sim.server.dir(dir);
+                }
+                scene.sim.server.habits.never_replaces = true;
+            }
+        }
+        let before = scene.destination();
+        let report = incomplete(scene.sync(SyncOptions::new().backup_dir(blocked)));
+        assert_eq!(report.failed_count, 1, "{report:?}");
+        assert_eq!(scene.destination(), before);
+        let error = scene.sync(SyncOptions::new().backup_dir(itself));
+        assert!(
+            matches!(error, Err(SyncError::BackupInPlace { .. })),
+            "{error:?}"
+        );
     }
 }
 

@@ -16,9 +16,10 @@ use super::{
 use crate::{
     NameFault, Sftp, platform,
     sync::{
+        backup::Kept,
         compare::Entry,
         content,
-        crowd::on_thread,
+        crowd::{Crowd, on_thread},
         line,
         report::{SkipReason, SyncAction, SyncFault},
     },
@@ -29,11 +30,32 @@ use crate::{
     },
 };
 
+/// Files of a batch at a time that are kept before they are replaced.
+const SECURED_MAX: usize = 64;
+
 /// A file or link to copy.
 pub(super) struct Copy {
     pub node: Arc<Node>,
     pub entry: Entry,
     pub action: SyncAction,
+    /// The name that it gets at the destination for now, if that is not its own.
+    pub staged: Option<Box<[u8]>>,
+}
+
+impl Copy {
+    /// Its name at the destination.
+    fn goes_to(&self) -> &[u8] {
+        self.staged.as_deref().unwrap_or(&self.entry.name)
+    }
+}
+
+/// What became of a file or link to copy.
+pub(super) enum Became {
+    /// It is there.
+    There,
+    /// It is a link that leads out of the directory, and was left out.
+    LeadsOut,
+    Failed(SyncFault),
 }
 
 impl Run {
@@ -43,15 +65,48 @@ impl Run {
         batch: Vec<Copy>,
         result: Result<Report, TransferError>,
     ) -> Result<(), SyncFault> {
+        for (copy, became) in self.sort_out(batch, result)? {
+            self.tell(&copy, became)?;
+        }
+        Ok(())
+    }
+
+    /// Tells what became of one.
+    pub(super) fn tell(&mut self, copy: &Copy, became: Became) -> Result<(), SyncFault> {
+        let (node, name) = (&copy.node, &copy.entry.name);
+        match became {
+            Became::There => {
+                let bytes = copy.entry.attrs.size.unwrap_or(0);
+                self.step(node, name, copy.action, bytes);
+            }
+            Became::LeadsOut => {
+                node.keep();
+                self.step(node, name, SyncAction::Skip(SkipReason::LeadsOut), 0);
+            }
+            Became::Failed(error) => self.fail(node.path_of(name), error)?,
+        }
+        Ok(())
+    }
+
+    /// Says of each of a batch what became of it, in the same order.
+    ///
+    /// # Errors
+    /// What ended everything.
+    pub(super) fn sort_out(
+        &mut self,
+        batch: Vec<Copy>,
+        result: Result<Report, TransferError>,
+    ) -> Result<Vec<(Copy, Became)>, SyncFault> {
         let report = match result {
             Ok(report) => report,
             Err(TransferError::Incomplete { report }) => *report,
             Err(error) => {
                 // One file alone fails with its own error; anything else is the end.
                 let error = SyncFault::from(error);
-                return match batch.as_slice() {
-                    [copy] if !error.ends_everything() => {
-                        self.fail(copy.node.path_of(&copy.entry.name), error)
+                let mut batch = batch.into_iter();
+                return match (batch.next(), batch.next()) {
+                    (Some(copy), None) if !error.ends_everything() => {
+                        Ok(vec![(copy, Became::Failed(error))])
                     }
                     _ => Err(error),
                 };
@@ -87,38 +142,80 @@ impl Run {
             };
             failed.insert(key, fault);
         }
-        for Copy {
-            node,
-            entry,
-            action,
-        } in batch
-        {
-            let name = &entry.name;
-            if !led_out.is_empty() && led_out.remove(context.remote(&node).join(name).as_bytes()) {
-                node.keep();
-                self.step(&node, name, SyncAction::Skip(SkipReason::LeadsOut), 0);
-                continue;
-            }
-            let error = if failed.is_empty() {
-                None
-            } else {
-                let remote = context.remote(&node).join(name).into_bytes();
-                failed.remove(&remote).or_else(|| {
-                    let tree = node.tree.as_ref()?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for copy in batch {
+            let node = &copy.node;
+            let names = [&copy.entry.name[..], copy.goes_to()];
+            let mut keys = names.into_iter().flat_map(|name| {
+                let local = node.tree.as_ref().and_then(|tree| {
                     let local = tree.path().join(platform::local_name(name)?);
-                    failed.remove(local.as_os_str().as_encoded_bytes())
-                })
+                    Some(local.into_os_string().into_encoded_bytes())
+                });
+                [Some(context.remote(node).join(name).into_bytes()), local]
+            });
+            let became = if failed.is_empty() && led_out.is_empty() {
+                Became::There
+            } else {
+                let found = keys.by_ref().flatten().find_map(|key| {
+                    if led_out.remove(&key) {
+                        return Some(Became::LeadsOut);
+                    }
+                    failed.remove(&key).map(Became::Failed)
+                });
+                found.unwrap_or(Became::There)
             };
-            match error {
-                Some(error) => self.fail(node.path_of(name), error)?,
-                None => self.step(&node, name, action, entry.attrs.size.unwrap_or(0)),
-            }
+            drop(keys);
+            outcomes.push((copy, became));
         }
         // Errors with other names are errors all the same.
         for (path, error) in failed {
             self.fail(path, error)?;
         }
-        Ok(())
+        Ok(outcomes)
+    }
+}
+
+/// What was put away by being renamed: where it was.
+type Moved = Vec<(Arc<Node>, Box<[u8]>)>;
+
+/// Keeps what a batch replaces, if it is to be kept; gives those that may be copied now, what was
+/// put away by being renamed, and those that would have destroyed what could not be kept.
+pub(super) async fn secure(
+    context: &Arc<Context>,
+    batch: Vec<Copy>,
+) -> (Vec<Copy>, Moved, Vec<(Copy, SyncFault)>) {
+    let (mut secured, mut moved, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    if context.backup.is_none() {
+        return (batch, moved, failed);
+    }
+    let (mut crowd, mut batch) = (Crowd::new(), batch.into_iter());
+    loop {
+        while crowd.len() < SECURED_MAX
+            && let Some(copy) = batch.next()
+        {
+            let context = Arc::clone(context);
+            crowd.add(async move {
+                let (name, file_type) = (&copy.entry.name, copy.entry.file_type);
+                let kept = match (&context.backup, copy.action) {
+                    (Some(backup), SyncAction::Replace(_)) => {
+                        let kept = backup.keep(&context, &copy.node, name, file_type).await;
+                        kept.map(Some)
+                    }
+                    _ => Ok(None),
+                };
+                (copy, kept)
+            });
+        }
+        match crowd.next().await {
+            Some((copy, Ok(kept))) => {
+                if kept == Some(Kept::Moved) {
+                    moved.push((Arc::clone(&copy.node), copy.entry.name.clone()));
+                }
+                secured.push(copy);
+            }
+            Some((copy, Err(error))) => failed.push((copy, error)),
+            None => return (secured, moved, failed),
+        }
     }
 }
 
@@ -172,9 +269,10 @@ fn local_name(path: &RemotePath, name: &[u8]) -> Result<OsString, TransferError>
 /// Copies a batch from the server.
 pub(super) async fn download(context: &Context, batch: &[Copy]) -> Result<Report, TransferError> {
     let mut found = Vec::with_capacity(batch.len());
-    for Copy { node, entry, .. } in batch {
+    for copy in batch {
+        let Copy { node, entry, .. } = copy;
         let path = context.remote(node).join(&entry.name);
-        let name = local_name(&path, &entry.name)?;
+        let name = local_name(&path, copy.goes_to())?;
         if let Some(tree) = &node.tree {
             found.push(get::Found {
                 path,
@@ -195,8 +293,9 @@ pub(super) async fn download(context: &Context, batch: &[Copy]) -> Result<Report
 /// Copies a batch to the server.
 pub(super) async fn upload(context: &Context, batch: &[Copy]) -> Result<Report, TransferError> {
     let mut found = Vec::with_capacity(batch.len());
-    for Copy { node, entry, .. } in batch {
-        let path = context.remote(node).join(&entry.name);
+    for copy in batch {
+        let Copy { node, entry, .. } = copy;
+        let path = context.remote(node).join(copy.goes_to());
         let name = local_name(&path, &entry.name)?;
         if let Some(tree) = &node.tree {
             let tree = Arc::clone(tree);

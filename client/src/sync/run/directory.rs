@@ -14,6 +14,7 @@ use crate::{
     Links, Sftp, platform,
     sync::{
         SyncOptions,
+        backup::Backup,
         compare::Entry,
         crowd::on_thread,
         leftover, line,
@@ -44,6 +45,8 @@ pub(in crate::sync) struct Context {
     pub counted: Arc<Entries>,
     /// Directories on the server that all is in that goes there.
     pub endings: Arc<Endings>,
+    /// Where things go that are replaced or removed.
+    pub backup: Option<Backup>,
 }
 
 /// A directory that both sides have, or will have, or that one of them loses.
@@ -288,7 +291,7 @@ impl Context {
         let (leftovers, entries) = std::mem::take(&mut scanned.destination.entries)
             .into_iter()
             .partition(|entry| {
-                entry.file_type == FileType::Regular
+                matches!(entry.file_type, FileType::Regular | FileType::Symlink)
                     && leftover::is_ours(entry, sources, destination_of, self.now)
             });
         scanned.destination.entries = entries;
@@ -302,7 +305,7 @@ impl Context {
     }
 
     /// The destination of a file, in the bytes that its temporary name is made from.
-    fn destination_of(&self, node: &Node, name: &[u8]) -> Vec<u8> {
+    pub(super) fn destination_of(&self, node: &Node, name: &[u8]) -> Vec<u8> {
         match (self.direction, &node.tree, platform::local_name(name)) {
             (Direction::Down, Some(tree), Some(name)) => {
                 tree.path().join(name).into_os_string().into_encoded_bytes()
