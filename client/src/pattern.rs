@@ -4,6 +4,7 @@
 //! paths, in a [`Filter`](crate::Filter). Both become the automaton in `pattern/machine.rs`. They
 //! work on bytes: names need not be UTF-8, and where they are, `?` is a character.
 
+mod ends;
 mod machine;
 
 use std::{fmt, sync::Arc};

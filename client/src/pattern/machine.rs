@@ -4,8 +4,14 @@
 //! All states that are possible at a time are bits, and a byte of the path moves all of them at
 //! once, so no path makes a pattern go back (compare the matchers that were the hazard of
 //! CVE-2026-0967): the time is the length of the path times that of the pattern in words of 64.
+//!
+//! Most patterns are a name, or a star with something before or behind it: what is plain at both
+//! ends of a pattern is compared first (`pattern/ends.rs`), and often that is all.
 
-use super::{PATTERN_LEN_MAX, PatternError};
+use super::{
+    PATTERN_LEN_MAX, PatternError,
+    ends::{Ends, Said},
+};
 
 /// Words for the states of the longest pattern: one more than it has characters.
 const WORDS_MAX: usize = PATTERN_LEN_MAX / 64 + 1;
@@ -65,6 +71,11 @@ fn set(states: &mut States, state: usize) {
     }
 }
 
+fn has(states: &States, state: usize) -> bool {
+    let word = states.get(state / 64);
+    word.is_some_and(|word| word >> (state % 64) & 1 == 1)
+}
+
 /// A second or later byte of a character in UTF-8.
 const fn continues(byte: u8) -> bool {
     byte & 0xC0 == 0x80
@@ -73,6 +84,8 @@ const fn continues(byte: u8) -> bool {
 /// What a pattern becomes.
 #[derive(Eq, PartialEq)]
 pub(super) struct Machine {
+    /// What a path has to begin and to end with.
+    ends: Ends,
     /// Words of a set of states that are used.
     words: usize,
     /// The state in which all is matched.
@@ -93,7 +106,10 @@ pub(super) struct Machine {
 /// What the parsing of a pattern finds.
 struct Builder {
     ignores_case: bool,
+    is_anchored: bool,
     tokens: Vec<Set>,
+    /// For each token the byte that it is, if it is one.
+    literals: Vec<Option<u8>>,
     stays_any: States,
     stays_in_name: States,
     stays_in_character: States,
@@ -110,7 +126,9 @@ impl Machine {
     ) -> Result<Self, PatternError> {
         let mut builder = Builder {
             ignores_case,
+            is_anchored,
             tokens: Vec::new(),
+            literals: Vec::new(),
             stays_any: [0; WORDS_MAX],
             stays_in_name: [0; WORDS_MAX],
             stays_in_character: [0; WORDS_MAX],
@@ -166,11 +184,13 @@ impl Builder {
     fn literal(&mut self, byte: u8) {
         let set = Set::of(|other| other == byte);
         self.tokens.push(self.cases(set));
+        self.literals.push(Some(byte));
     }
 
     /// A whole character, of which `first` is the first byte.
     fn character(&mut self, first: Set) {
         self.tokens.push(first);
+        self.literals.push(None);
         set(&mut self.stays_in_character, self.tokens.len());
     }
 
@@ -214,6 +234,7 @@ impl Builder {
         } else {
             self.tokens
                 .push(Set::of(|byte| byte != b'/' && listed.has(byte)));
+            self.literals.push(None);
         }
         Ok(rest)
     }
@@ -229,14 +250,25 @@ impl Builder {
 
     fn build(self) -> Machine {
         let Self {
-            ignores_case: _,
+            ignores_case,
+            is_anchored,
             tokens,
+            literals,
             stays_any,
             stays_in_name,
             stays_in_character,
             returns,
         } = self;
         let words = tokens.len() / 64 + 1;
+        let ends = Ends::new(&literals, ignores_case, is_anchored, |state| {
+            // That a path may be matched from any name on is known.
+            let returns = has(&returns, state) && (state > 0 || is_anchored);
+            if returns || has(&stays_any, state) || has(&stays_in_character, state) {
+                Some(Said::More)
+            } else {
+                has(&stays_in_name, state).then_some(Said::Star)
+            }
+        });
         let mut class_of = [0; 256];
         let mut accepts: Vec<u64> = Vec::new();
         // Bytes that no token tells apart share a row.
@@ -258,6 +290,7 @@ impl Builder {
             *class = u8::try_from(index).unwrap_or(u8::MAX); // there are as many as bytes, at most
         }
         Machine {
+            ends,
             words,
             last: tokens.len(),
             class_of,
@@ -289,36 +322,93 @@ fn member(byte: u8, rest: &mut &[u8]) -> Result<u8, PatternError> {
 impl Machine {
     /// Whether all of `path` is matched.
     pub(super) fn matches(&self, path: &[u8]) -> bool {
-        let mut now: States = [0; WORDS_MAX];
-        set(&mut now, 0);
+        match self.ends.judge(path) {
+            Some(known) => known,
+            None if self.words == 1 => self.matches_short(path),
+            None => self.matches_long(path),
+        }
+    }
+
+    /// As [`matches_long`](Self::matches_long), for patterns whose states are one word.
+    fn matches_short(&self, path: &[u8]) -> bool {
+        let [any, in_name, in_character, returns] = [
+            &self.stays_any,
+            &self.stays_in_name,
+            &self.stays_in_character,
+            &self.returns,
+        ]
+        .map(|states| states.first().copied().unwrap_or(0));
+        let mut now = 1_u64;
+        let mut later = now & returns;
+        for &byte in path {
+            let accepts = self.accepts.get(self.class(byte)).copied().unwrap_or(0);
+            let mut stays = any;
+            if byte != b'/' {
+                stays |= in_name;
+            }
+            if continues(byte) {
+                stays |= in_character;
+            }
+            now = (now & accepts) << 1 | now & stays;
+            if byte == b'/' {
+                now |= later;
+            }
+            later |= now & returns;
+            if now | later == 0 {
+                return false;
+            }
+        }
+        now >> self.last & 1 == 1
+    }
+
+    fn class(&self, byte: u8) -> usize {
+        let class = self.class_of.get(usize::from(byte));
+        usize::from(class.copied().unwrap_or(0))
+    }
+
+    fn matches_long(&self, path: &[u8]) -> bool {
+        let words = self.words;
+        let mut states: States = [0; WORDS_MAX];
+        set(&mut states, 0);
         // States that are possible again behind a slash.
-        let mut later: States = [0; WORDS_MAX];
-        for (later, (now, returns)) in later.iter_mut().zip(now.iter().zip(&self.returns)) {
-            *later = now & returns;
+        let mut again: States = [0; WORDS_MAX];
+        for (again, (now, returns)) in again.iter_mut().zip(states.iter().zip(&self.returns)) {
+            *again = now & returns;
         }
         for &byte in path {
-            let class = usize::from(self.class_of.get(usize::from(byte)).copied().unwrap_or(0));
-            let accepts = self.accepts.chunks_exact(self.words).nth(class);
-            let in_name = if byte == b'/' { 0 } else { u64::MAX };
-            let in_character = if continues(byte) { u64::MAX } else { 0 };
-            let mut carry = 0;
-            let mut alive = 0;
-            let stays = self
-                .stays_any
-                .iter()
-                .zip(&self.stays_in_name)
-                .zip(&self.stays_in_character)
-                .map(|((any, name), character)| any | name & in_name | character & in_character);
-            let rows = now.iter_mut().zip(later.iter_mut());
-            let tables = accepts.unwrap_or_default().iter().zip(stays);
-            for (((now, later), (accepts, stays)), returns) in rows.zip(tables).zip(&self.returns) {
+            let from = self.class(byte) * words;
+            let Some(accepts) = self.accepts.get(from..from + words) else {
+                return false;
+            };
+            let is_slash = byte == b'/';
+            let is_inner = continues(byte);
+            let (mut carry, mut alive) = (0, 0);
+            for word in 0..words {
+                // All are as long as the longest pattern needs, or checked above.
+                let ([Some(now), Some(later)], Some(accepts)) = (
+                    [states.get_mut(word), again.get_mut(word)],
+                    accepts.get(word),
+                ) else {
+                    return false;
+                };
+                if *now | carry | *later == 0 {
+                    continue; // nothing is there, and nothing comes from before
+                }
+                let of = |states: &States| states.get(word).copied().unwrap_or(0);
+                let mut stays = of(&self.stays_any);
+                if !is_slash {
+                    stays |= of(&self.stays_in_name);
+                }
+                if is_inner {
+                    stays |= of(&self.stays_in_character);
+                }
                 let moved = *now & accepts;
                 let mut next = moved << 1 | carry | *now & stays;
                 carry = moved >> 63;
-                if byte == b'/' {
+                if is_slash {
                     next |= *later;
                 }
-                *later |= next & returns;
+                *later |= next & of(&self.returns);
                 alive |= next | *later;
                 *now = next;
             }
@@ -326,7 +416,6 @@ impl Machine {
                 return false;
             }
         }
-        now.get(self.last / 64)
-            .is_some_and(|word| word >> (self.last % 64) & 1 == 1)
+        has(&states, self.last)
     }
 }
