@@ -7,7 +7,7 @@ mod check_file;
 mod openssh;
 mod reply;
 
-pub use check_file::{CheckFileHandle, CheckFileName, CheckFileReply, HashAlgorithm};
+pub use check_file::{CHECK_FILE, CheckFileHandle, CheckFileName, CheckFileReply, HashAlgorithm};
 pub use openssh::{
     CopyData, ExpandPath, Fstatvfs, Fsync, Hardlink, HomeDirectory, Lsetstat, PosixRename, Statvfs,
     UsersGroupsById,
@@ -194,7 +194,7 @@ impl ExtensionSet {
     pub fn from_pairs(pairs: Pairs<'_>) -> Self {
         let mut set = Self::EMPTY;
         for pair in pairs {
-            if pair.name == check_file::ANNOUNCED {
+            if pair.name == CHECK_FILE {
                 set.insert(ExtensionName::CheckFileHandle);
                 set.insert(ExtensionName::CheckFileName);
             } else if let Some(name) = ExtensionName::from_wire(pair.name)

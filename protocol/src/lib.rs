@@ -97,9 +97,9 @@ pub use decoder::{Refusal, ReplyDecoder, ReplyEvent, RequestDecoder, RequestEven
 pub use error::ProtocolError;
 pub use escaped::Escaped;
 pub use extension::{
-    CheckFileHandle, CheckFileName, CheckFileReply, CopyData, ExpandPath, Extension, ExtensionName,
-    ExtensionSet, Fstatvfs, Fsync, Hardlink, HashAlgorithm, HomeDirectory, Lsetstat, PosixRename,
-    ServerLimits, StatVfs, Statvfs, UsersGroups, UsersGroupsById,
+    CHECK_FILE, CheckFileHandle, CheckFileName, CheckFileReply, CopyData, ExpandPath, Extension,
+    ExtensionName, ExtensionSet, Fstatvfs, Fsync, Hardlink, HashAlgorithm, HomeDirectory, Lsetstat,
+    PosixRename, ServerLimits, StatVfs, Statvfs, UsersGroups, UsersGroupsById,
 };
 pub use ketch_wire::{DecodeError, Reader, Writer};
 pub use limits::Limits;

@@ -13,11 +13,13 @@ use ketch_protocol::{DATA_HEADER_LEN, Data, RequestId};
 use ketch_transport::driver::{Application, Arena, ChannelIo, CloseReason, Lent, Place};
 use tracing::{debug, warn};
 
-use crate::engine::{Broken, Engine, Host, Mailbox, Outlet, Places};
+use crate::engine::{Broken, Engine, HashStep, Hasher, Host, Mailbox, Outlet, Places};
+use crate::fs::blocking;
 use crate::handles::HandleBudget;
 use crate::observer::{Event, Watch};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::shares::{Kind, Share};
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
 /// session, which takes no new requests while it is much.
@@ -33,6 +35,8 @@ pub(crate) struct Account {
     pub(crate) root: Arc<Root>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) budget: Arc<HandleBudget>,
+    /// What threads its sessions may use.
+    pub(crate) share: Share,
     pub(crate) idle_timeout: Duration,
 }
 
@@ -47,6 +51,7 @@ impl Account {
             root: Arc::clone(&self.root),
             policy: Arc::new(policy),
             budget: Arc::clone(&self.budget),
+            share: self.share.clone(),
             idle_timeout: self.idle_timeout,
         }
     }
@@ -143,10 +148,11 @@ impl Application for SftpChannel {
             root,
             policy,
             budget,
+            share,
             ..
         } = &*self.account;
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
-        let mut engine = Engine::new(TokioHost, root, policy, budget, mailbox);
+        let mut engine = Engine::new(TokioHost(share.clone()), root, policy, budget, mailbox);
         self.last_moved = io.now();
         if let Some(watch) = &self.watch {
             self.opened = Some(self.last_moved);
@@ -331,13 +337,28 @@ impl Places for Arena {
     }
 }
 
-/// The clocks of this machine and the tasks of its runtime.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TokioHost;
+/// The clocks of this machine, the tasks of its runtime, and one user's share of the threads.
+#[derive(Clone, Debug)]
+pub(crate) struct TokioHost(Share);
 
 impl Host for TokioHost {
-    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        drop(tokio::spawn(work));
+    fn spawn(&self, kind: Kind, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let share = self.0.clone();
+        drop(tokio::spawn(async move {
+            let _turn = share.turn(kind).await;
+            work.await;
+        }));
+    }
+
+    fn hasher(&self) -> Hasher {
+        let share = self.0.clone();
+        Box::new(move |step: HashStep| {
+            let share = share.clone();
+            Box::pin(async move {
+                let _turn = share.turn(Kind::Compute).await;
+                blocking(move || Ok(step.perform())).await
+            })
+        })
     }
 
     fn now(&self) -> Instant {

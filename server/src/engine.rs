@@ -12,16 +12,19 @@
 //! [`Outlet`] for bytes and a [`Host`] for time and tasks.
 //!
 //! **What bounds it.** Requests taken and not answered: `REQUESTS_MAX`; jobs on threads:
-//! [`JOBS_MAX`], a block of at most 255 KiB each; replies that have not left: `REPLIES_LEN_MAX`
-//! and one job's more. Everything else that a client sends waits as bytes for which it gets no
-//! credit, and so within the channel's window. Input is taken whatever waits: what the window
-//! holds is not the connection's business, and its window adjustments always come through.
+//! `threads` has the numbers, a block of at most 512 KiB each; replies that have not left:
+//! `REPLIES_LEN_MAX` and one job's more. Everything else that a client sends waits as bytes for
+//! which it gets no credit, and so within the channel's window. Input is taken whatever waits: what
+//! the window holds is not the connection's business, and its window adjustments always come
+//! through.
 
 mod cold;
 mod jobs;
+mod long;
 mod news;
 mod noted;
 mod reads;
+mod threads;
 
 #[cfg(test)]
 mod simulation;
@@ -42,13 +45,16 @@ use crate::observer::Watch;
 use crate::policy::Policy;
 use crate::root::Root;
 use crate::session::{Job, Misuse, Piece, ReadJob, Session, WriteEnd, is_told};
+use crate::shares::Kind;
 
 pub(crate) use cold::Mailbox;
+pub(crate) use long::{HashStep, Hasher};
 use noted::NotedWrites;
 pub(crate) use noted::Places;
+use threads::Threads;
+#[cfg(test)]
+use threads::{JOBS_LIMIT, LONG_JOBS_MAX};
 
-/// Most jobs of one session on threads at a time.
-pub(crate) const JOBS_MAX: usize = 16;
 /// Most requests that are decoded in one turn from what waits: the other channels of the connection
 /// have their turn after that.
 const BACKLOG_REQUESTS_MAX: usize = 1024;
@@ -78,7 +84,9 @@ pub(crate) trait Outlet {
 /// Time and tasks.
 pub(crate) trait Host {
     /// Runs work whose end nobody waits for.
-    fn spawn(&self, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+    fn spawn(&self, kind: Kind, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+    /// Where checksums are computed.
+    fn hasher(&self) -> Hasher;
     /// To measure with.
     fn now(&self) -> Instant;
     /// Seconds since 1970, to show.
@@ -116,7 +124,7 @@ pub(crate) struct Engine<H: Host> {
     backlog: Backlog,
     mailbox: Arc<Mailbox>,
     /// Jobs on threads.
-    running: usize,
+    threads: Threads,
     /// Jobs that have to go to a thread when one of theirs is free.
     parked: VecDeque<Job>,
     /// Reads that came back from a thread, and wait to leave.
@@ -152,7 +160,7 @@ impl<H: Host> Engine<H> {
             noted: NotedWrites::default(),
             backlog: Backlog::default(),
             mailbox,
-            running: 0,
+            threads: Threads::default(),
             parked: VecDeque::new(),
             cold: VecDeque::new(),
             blocks: Vec::new(),
@@ -220,7 +228,7 @@ impl<H: Host> Engine<H> {
 
     /// Whether threads work for this session.
     pub(crate) const fn is_working(&self) -> bool {
-        self.running > 0
+        !self.threads.is_idle()
     }
 
     /// Decodes until the input or the session's capacity is used up, or `most` requests were seen;

@@ -30,6 +30,8 @@
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
+//! | `shares` | whose turn it is on threads: users share them alike |
+//! | `digest` | what `check-file` computes |
 //! | `policy`, `standing`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
 //! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours |
 //!
@@ -55,6 +57,7 @@ mod bandwidth;
 mod channel;
 mod config;
 mod credentials;
+mod digest;
 mod engine;
 mod fs;
 mod handles;
@@ -72,6 +75,7 @@ mod quota;
 mod refusal;
 mod root;
 mod session;
+mod shares;
 mod standing;
 mod subsystems;
 

@@ -43,6 +43,14 @@ impl Refusal {
     );
     pub(crate) const SAME_FILE: Self =
         Self::new(StatusCode::FAILURE, "source and target are the same file");
+    pub(crate) const NO_ALGORITHM: Self =
+        Self::new(StatusCode::FAILURE, "none of these hashes is computed here");
+    pub(crate) const SHORT_BLOCKS: Self =
+        Self::new(StatusCode::FAILURE, "blocks of less than 256 bytes");
+    pub(crate) const MANY_BLOCKS: Self =
+        Self::new(StatusCode::FAILURE, "too many blocks for one reply");
+    pub(crate) const CLOSED_MEANWHILE: Self =
+        Self::new(StatusCode::FAILURE, "the handle was closed meanwhile");
     pub(crate) const NO_SUCH_USER: Self =
         Self::new(StatusCode::FAILURE, "only the own home directory is known");
     pub(crate) const NO_SUCH_FILE: Self = Self::plain(StatusCode::NO_SUCH_FILE);

@@ -21,9 +21,10 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ketch_protocol::{
-    ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
+    CHECK_FILE, ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
 };
 
 use crate::fs::{Answer, Batch, Call, Directory, File};
@@ -32,7 +33,7 @@ use crate::path::VPath;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
 
-pub(crate) use job::{CopyPlan, Job, ReadJob, Ticket};
+pub(crate) use job::{CopyPlan, HashPlan, Job, ReadJob, Ticket};
 use job::{FileWork, PathWork, Place, Work};
 use lane::{Arrival, Lane, Mode, Waiting};
 pub(crate) use records::{Moved, Record, is_told};
@@ -69,6 +70,10 @@ pub(crate) struct Session {
     outstanding: usize,
     jobs: VecDeque<Job>,
     reads: VecDeque<ReadJob>,
+    /// A checksum was given up that may wait to be begun.
+    has_cancelled: bool,
+    /// Reads of files that have enough of theirs on threads.
+    held_reads: VecDeque<ReadJob>,
     pub(crate) replies: Replies,
     /// For observers, if there are any.
     records: Option<Box<Records>>,
@@ -84,6 +89,8 @@ struct Entry {
     may_write: bool,
     /// Its `CLOSE` was taken: it is there only for the work before that.
     is_closing: bool,
+    /// Made for the first checksum that is asked for, and set by the `CLOSE`.
+    cancelled: Option<Arc<AtomicBool>>,
     lane: Lane<FileWork>,
     tally: Tally,
 }
@@ -130,6 +137,8 @@ impl Session {
             outstanding: 0,
             jobs: VecDeque::new(),
             reads: VecDeque::new(),
+            has_cancelled: false,
+            held_reads: VecDeque::new(),
             replies: Replies::default(),
             records: None,
             moved: Moved::default(),
@@ -153,11 +162,15 @@ impl Session {
             .filter(|&&name| self.policy.standing.offers(name))
             .filter(|&&name| match name {
                 ExtensionName::Hardlink => self.policy.hard_links,
-                // Reading a whole file for a checksum is a cheap way to keep a disk busy.
+                // One name announces both, below.
                 ExtensionName::CheckFileHandle | ExtensionName::CheckFileName => false,
                 _ => true,
             })
             .map(|name| name.pair())
+            .chain([Pair {
+                name: CHECK_FILE,
+                data: b"",
+            }])
             .collect();
         let extensions = Pairs::new(&all);
         self.replies.version(&Version {
@@ -199,6 +212,31 @@ impl Session {
         self.reads.pop_front();
     }
 
+    /// Whether a job was given up since this was last asked.
+    pub(crate) const fn take_cancelled(&mut self) -> bool {
+        std::mem::replace(&mut self.has_cancelled, false)
+    }
+
+    /// A job came back from a thread; reads of its file that were put aside come next.
+    pub(crate) fn release_reads(&mut self, owner: Option<SlotId>) {
+        if self.held_reads.is_empty() {
+            return;
+        }
+        for read in std::mem::take(&mut self.held_reads) {
+            let queue = match Some(read.slot) == owner {
+                true => &mut self.reads,
+                false => &mut self.held_reads,
+            };
+            queue.push_back(read);
+        }
+    }
+
+    /// Puts the read that is next aside until a job of its file comes back from a thread: reads of
+    /// other files come before it.
+    pub(crate) fn hold_read(&mut self) {
+        self.held_reads.extend(self.reads.pop_front());
+    }
+
     /// A read was answered by `DATA` with so many bytes, or could not be.
     pub(crate) fn read_done(&mut self, read: ReadJob, result: Result<usize, Refusal>) {
         let entry = self.handles.get_mut(read.slot);
@@ -229,6 +267,7 @@ impl Session {
             opens,
             source,
             draft,
+            hash,
         } = ticket;
         let answer = result.map_err(|error| Refusal::from(&error));
         if let (Some(slot), Some(draft)) = (opens, &draft)
@@ -237,12 +276,26 @@ impl Session {
             entry.tally.began = Some(draft.began);
         }
         self.answered(draft, answer.as_ref().map(|_| ()).map_err(|why| *why));
-        match (answer, opens) {
-            (Ok(Answer::File(file)), Some(slot)) => self.opened(id, slot, Opened::File(file)),
-            (Ok(Answer::Directory(directory)), Some(slot)) => {
+        match (answer, opens, hash) {
+            (Ok(Answer::File(file)), None, Some(plan)) => {
+                // Hashing holds nothing up that waits for paths.
+                let ticket = Ticket {
+                    id,
+                    place: Place::Apart,
+                    mode: Mode::Shared,
+                    opens: None,
+                    source: None,
+                    hash: None,
+                    draft: None,
+                };
+                self.jobs.push_back(Job::Hash { ticket, file, plan });
+                return self.finish(place, mode);
+            }
+            (Ok(Answer::File(file)), Some(slot), _) => self.opened(id, slot, Opened::File(file)),
+            (Ok(Answer::Directory(directory)), Some(slot), _) => {
                 self.opened(id, slot, Opened::Directory(Some(directory)));
             }
-            (answer, opens) => {
+            (answer, opens, _) => {
                 if let Some(slot) = opens {
                     self.handles.remove(slot);
                 }
@@ -266,6 +319,21 @@ impl Session {
             self.finish(Place::Handle(source), Mode::Shared);
         }
         self.finish(place, mode);
+    }
+
+    /// Checksums were computed, or could not be.
+    pub(crate) fn hashed(
+        &mut self,
+        ticket: Ticket,
+        plan: &HashPlan,
+        result: Result<Vec<u8>, Refusal>,
+    ) {
+        match result {
+            Ok(hashes) => self.replies.hashes(ticket.id, plan, &hashes),
+            Err(why) => self.replies.refuse(ticket.id, why),
+        }
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.finish(ticket.place, ticket.mode);
     }
 
     fn opened(&mut self, id: RequestId, slot: SlotId, opened: Opened) {
@@ -325,6 +393,7 @@ impl Session {
                     entry.lane.finish(mode);
                 }
             }
+            Place::Apart => {}
         }
         self.pump(place);
     }
@@ -334,6 +403,7 @@ impl Session {
         match place {
             Place::Paths(_) => self.pump_paths(),
             Place::Handle(slot) => self.pump_handle(slot),
+            Place::Apart => false,
         };
         // Each round but the last starts something, so the rounds come to an end. Where work still
         // waits for another lane's, it has set the flag again, for the next end of any work.
@@ -387,6 +457,7 @@ impl Session {
                 call,
                 opens,
                 draft,
+                hash,
             } = work;
             let place = Place::Paths(arrival);
             let ticket = Ticket {
@@ -396,6 +467,7 @@ impl Session {
                 opens,
                 source: None,
                 draft,
+                hash,
             };
             self.jobs.push_back(Job::Path { ticket, call });
         }
@@ -463,6 +535,7 @@ impl Session {
             opens: None,
             source: None,
             draft,
+            hash: None,
         };
         match (work, &mut entry.opened) {
             (Work::Close, _) => {
@@ -483,6 +556,13 @@ impl Session {
                     ticket,
                     file: Arc::clone(file),
                     call,
+                });
+            }
+            (Work::Hash(plan), Opened::File(file)) => {
+                self.jobs.push_back(Job::Hash {
+                    ticket,
+                    file: Arc::clone(file),
+                    plan,
                 });
             }
             (Work::Write(write), Opened::File(file)) => {
@@ -534,15 +614,19 @@ impl Session {
 
     /// Puts work on a path into its place.
     fn push_path(&mut self, id: RequestId, call: Call, opens: Option<SlotId>) {
-        let arrival = self.arrival();
-        let mode = job::path_mode(&call);
         let draft = self.take_draft();
-        let work = PathWork {
+        self.push_path_work(PathWork {
             id,
             call,
             opens,
+            hash: None,
             draft,
-        };
+        });
+    }
+
+    fn push_path_work(&mut self, work: PathWork) {
+        let arrival = self.arrival();
+        let mode = job::path_mode(&work.call);
         self.paths.push(arrival, mode, work);
         self.pump(Place::Paths(arrival));
     }

@@ -30,6 +30,7 @@ use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::shares::Shares;
 use crate::standing::Standing;
 use crate::terms::Terms;
 
@@ -315,8 +316,9 @@ impl Users {
             decoy: None,
         };
         let budget = Arc::new(HandleBudget::new(handles_max));
+        let shares = Shares::new();
         for user in users {
-            let record = this.record(&user, &budget, idle_timeout)?;
+            let record = this.record(&user, &budget, &shares, idle_timeout)?;
             if this.records.insert(user.name.clone(), record).is_some() {
                 return Err(BuildError::DuplicateUser { user: user.name });
             }
@@ -337,6 +339,7 @@ impl Users {
         &self,
         user: &User,
         budget: &Arc<HandleBudget>,
+        shares: &Arc<Shares>,
         idle_timeout: Duration,
     ) -> Result<Record, BuildError> {
         let name = user.name.clone();
@@ -385,6 +388,7 @@ impl Users {
             root: Arc::new(Root::new(files)),
             policy: Arc::new(policy),
             budget: Arc::clone(budget),
+            share: shares.user(),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
         };
         Ok(Record {

@@ -11,8 +11,9 @@ use crate::{DecodeError, Reader, Writer};
 
 /// Longest list of names of algorithms that is read, in bytes.
 const ALGORITHMS_LEN_MAX: usize = 256;
-/// Under this name servers announce both requests; some begin their replies with it.
-pub(super) const ANNOUNCED: &[u8] = b"check-file";
+/// Under this name servers announce both requests; some begin their replies with it, and some
+/// clients ask by it.
+pub const CHECK_FILE: &[u8] = b"check-file";
 
 /// An algorithm that `check-file` may use, by its name in the draft.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -23,11 +24,23 @@ pub enum HashAlgorithm {
     Sha384,
     /// `sha512`.
     Sha512,
+    /// `sha1`: for clients that know no other. It tells damage, not malice.
+    Sha1,
 }
 
 impl HashAlgorithm {
     /// All of them, the one to be asked for first leading.
-    pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
+    pub const ALL: [Self; 4] = [Self::Sha256, Self::Sha384, Self::Sha512, Self::Sha1];
+
+    /// The first of a request's list of names that is known here.
+    #[must_use]
+    pub fn first_of(names: &[u8]) -> Option<Self> {
+        names.split(|&byte| byte == b',').find_map(|name| {
+            Self::ALL
+                .into_iter()
+                .find(|known| known.as_str().as_bytes() == name)
+        })
+    }
 
     /// Its name on the wire.
     #[must_use]
@@ -36,6 +49,7 @@ impl HashAlgorithm {
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
             Self::Sha512 => "sha512",
+            Self::Sha1 => "sha1",
         }
     }
 
@@ -46,6 +60,7 @@ impl HashAlgorithm {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
             Self::Sha512 => 64,
+            Self::Sha1 => 20,
         }
     }
 }
@@ -150,7 +165,7 @@ impl<'a> CheckFileReply<'a> {
     /// [`DecodeError`] if a field is cut or too long.
     pub fn decode(mut r: Reader<'a>) -> Result<Self, DecodeError> {
         let mut algorithm = r.string(ALGORITHMS_LEN_MAX)?;
-        if algorithm == ANNOUNCED {
+        if algorithm == CHECK_FILE {
             algorithm = r.string(ALGORITHMS_LEN_MAX)?;
         }
         let hashes = r.take_rest();
@@ -165,6 +180,13 @@ impl<'a> CheckFileReply<'a> {
         let Self { algorithm, hashes } = *self;
         w.string(algorithm);
         w.bytes(hashes);
+    }
+
+    /// As [`CheckFileReply::encode`], with the name in front that earlier drafts put there. Who asks
+    /// by the name `check-file`, as paramiko does, expects it.
+    pub fn encode_named(&self, w: &mut Writer<'_>) {
+        w.string(CHECK_FILE);
+        self.encode(w);
     }
 
     /// The one hash that was asked for, if it is one by `algorithm`.
@@ -196,6 +218,19 @@ mod tests {
             assert_eq!(read, reply);
             assert_eq!(read.one(HashAlgorithm::Sha256), Some(&hash[..]));
             assert_eq!(read.one(HashAlgorithm::Sha512), None);
+        }
+    }
+
+    #[test]
+    fn the_first_known_name_is_taken() {
+        for (names, first) in [
+            (&b"sha256"[..], Some(HashAlgorithm::Sha256)),
+            (b"crc32,md5,sha1,sha512", Some(HashAlgorithm::Sha1)),
+            (b"sha512,sha1", Some(HashAlgorithm::Sha512)),
+            (b"SHA256,sha-256,", None),
+            (b"", None),
+        ] {
+            assert_eq!(HashAlgorithm::first_of(names), first);
         }
     }
 

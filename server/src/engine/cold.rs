@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::fs::{Answer, Batch, Block, Directory};
-use crate::session::{CopiedWrite, ReadJob, Ticket};
+use crate::handles::SlotId;
+use crate::refusal::Refusal;
+use crate::session::{CopiedWrite, HashPlan, ReadJob, Ticket};
 
 /// Results of jobs, put in by any thread and taken out by the connection's task.
 pub(crate) struct Mailbox {
@@ -26,6 +28,16 @@ pub(crate) enum Completion {
         ticket: Ticket,
         result: io::Result<Answer>,
     },
+    /// As `Answered`, of a job that takes as long as it takes.
+    Long {
+        ticket: Ticket,
+        result: io::Result<Answer>,
+    },
+    Hashed {
+        ticket: Ticket,
+        plan: Arc<HashPlan>,
+        result: Result<Vec<u8>, Refusal>,
+    },
     Written {
         ticket: Ticket,
         write: CopiedWrite,
@@ -40,6 +52,19 @@ pub(crate) enum Completion {
         read: ReadJob,
         result: io::Result<Block>,
     },
+}
+
+impl Completion {
+    /// Whose work it was, and whether it was long.
+    pub(super) const fn of(&self) -> (Option<SlotId>, bool) {
+        match self {
+            Self::Answered { ticket, .. }
+            | Self::Written { ticket, .. }
+            | Self::Listed { ticket, .. } => (ticket.owner(), false),
+            Self::Long { ticket, .. } | Self::Hashed { ticket, .. } => (ticket.owner(), true),
+            Self::Read { read, .. } => (Some(read.slot), false),
+        }
+    }
 }
 
 impl Mailbox {

@@ -3,22 +3,20 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
-use super::cold::{Completion, Mailbox};
-use super::{Engine, Host, JOBS_MAX, Outlet, deliver};
-use crate::fs::{Answer, Batch, Block, Directory, File, FileCall};
-use crate::session::{CopiedWrite, CopyPlan, Job, REPLIES_LEN_MAX, Ticket};
-
-/// What `copy-data` copies at a time, in bytes.
-const COPY_LEN: usize = 256 * 1024;
+use super::cold::Completion;
+use super::long;
+use super::{Engine, Host, Outlet, deliver};
+use crate::fs::{Batch, Directory, File, FileCall};
+use crate::refusal::Refusal;
+use crate::session::{CopiedWrite, Job, REPLIES_LEN_MAX, Ticket};
+use crate::shares::Kind;
 
 impl<H: Host> Engine<H> {
     /// Does what is ready; says whether anything was done.
     pub(super) fn do_jobs(&mut self, out: &mut impl Outlet) -> bool {
         let mut progress = false;
         while self.session.replies.unsent().len() < REPLIES_LEN_MAX {
-            if self.running < JOBS_MAX
-                && let Some(job) = self.parked.pop_front()
-            {
+            if let Some(job) = self.next_parked() {
                 self.hand_away(job);
             } else if let Some(job) = self.session.next_job() {
                 self.do_job(job, out);
@@ -53,7 +51,7 @@ impl<H: Host> Engine<H> {
                 write,
             } => self.write_in_place(ticket, file, write, out),
             Job::List { ticket, directory } => self.list_in_place(ticket, directory),
-            Job::File { .. } | Job::Copy { .. } => self.park(job),
+            Job::File { .. } | Job::Copy { .. } | Job::Hash { .. } => self.park(job),
         }
     }
 
@@ -133,15 +131,41 @@ impl<H: Host> Engine<H> {
 
     /// A job that has to go to a thread, now or when one of its session's comes back.
     fn park(&mut self, job: Job) {
-        if self.running < JOBS_MAX {
-            self.hand_away(job)
+        if self.threads.may_start(job.owner(), job.is_long(), 0) {
+            self.hand_away(job);
         } else {
-            self.parked.push_back(job)
+            self.parked.push_back(job);
         }
     }
 
+    /// The first parked job that may go to a thread. One that nobody waits for is answered.
+    fn next_parked(&mut self) -> Option<Job> {
+        if self.session.take_cancelled() {
+            self.threads.look_again();
+        }
+        if self.parked.is_empty() || !self.threads.has_changed() {
+            return None;
+        }
+        let may_start =
+            |job: &Job| job.is_cancelled() || self.threads.may_start(job.owner(), job.is_long(), 0);
+        let Some(first) = self.parked.iter().position(may_start) else {
+            self.threads.seen();
+            return None;
+        };
+        self.parked.remove(first)
+    }
+
     fn hand_away(&mut self, job: Job) {
-        self.running = self.running.saturating_add(1);
+        let job = match job {
+            Job::Hash { ticket, plan, .. } if plan.is_cancelled() => {
+                let why = Refusal::CLOSED_MEANWHILE;
+                return self.session.hashed(ticket, &plan, Err(why));
+            }
+            job => job,
+        };
+        let (owner, is_long) = (job.owner(), job.is_long());
+        let kind = if is_long { Kind::Long } else { Kind::Short };
+        self.threads.start(owner, is_long);
         let mailbox = Arc::clone(&self.mailbox);
         let since = Some(self.host.now());
         let work = match job {
@@ -151,8 +175,11 @@ impl<H: Host> Engine<H> {
                 deliver(work, mailbox, since, done)
             }
             Job::File { ticket, file, call } => {
-                let since = since.filter(|_| call != FileCall::Sync);
-                let done = |result| Completion::Answered { ticket, result };
+                let since = since.filter(|_| !is_long);
+                let done = move |result| match is_long {
+                    true => Completion::Long { ticket, result },
+                    false => Completion::Answered { ticket, result },
+                };
                 deliver(file.call(call), mailbox, since, done)
             }
             Job::Write {
@@ -178,12 +205,26 @@ impl<H: Host> Engine<H> {
                 deliver(directory.read(batch), mailbox, since, done)
             }
             Job::Copy { ticket, plan } => {
-                let work = Box::pin(copy(plan, Arc::clone(&mailbox)));
-                let done = |result| Completion::Answered { ticket, result };
+                let work = Box::pin(long::copy(plan, Arc::clone(&mailbox)));
+                let done = |result| Completion::Long { ticket, result };
                 deliver(work, mailbox, None, done)
             }
+            Job::Hash { ticket, file, plan } => {
+                let hasher = self.host.hasher();
+                let plan = Arc::new(*plan);
+                let work = long::hash(file, Arc::clone(&plan), Arc::clone(&mailbox), hasher);
+                let done = |result: io::Result<_>| {
+                    let result = result.unwrap_or_else(|error| Err(Refusal::from(&error)));
+                    Completion::Hashed {
+                        ticket,
+                        plan,
+                        result,
+                    }
+                };
+                deliver(Box::pin(work), mailbox, None, done)
+            }
         };
-        self.host.spawn(work);
+        self.host.spawn(kind, work);
     }
 
     /// Takes in what came back from threads.
@@ -191,14 +232,18 @@ impl<H: Host> Engine<H> {
         let mut completions = self.mailbox.take(Vec::new());
         let now = self.host.now();
         for (since, completion) in completions.drain(..) {
-            self.running = self.running.saturating_sub(1);
+            let (owner, is_long) = completion.of();
+            self.threads.end(owner, is_long);
+            self.session.release_reads(owner);
             if let Some(since) = since {
                 self.root
                     .pace
                     .on_thread(now.saturating_duration_since(since));
             }
             match completion {
-                Completion::Answered { ticket, result } => self.session.complete(ticket, result),
+                Completion::Answered { ticket, result } | Completion::Long { ticket, result } => {
+                    self.session.complete(ticket, result)
+                }
                 Completion::Written {
                     ticket,
                     write,
@@ -209,7 +254,14 @@ impl<H: Host> Engine<H> {
                     out.give_credit(credit);
                 }
                 Completion::Listed { ticket, result } => self.listed(ticket, result),
-                Completion::Read { read, result } => self.cold.push_back((read, result)),
+                Completion::Read { read, result } => {
+                    self.cold.push_back((read, result));
+                }
+                Completion::Hashed {
+                    ticket,
+                    plan,
+                    result,
+                } => self.session.hashed(ticket, &plan, result),
             }
         }
     }
@@ -218,45 +270,4 @@ impl<H: Host> Engine<H> {
 /// Whether a call of the first tier says that it belongs to the second.
 pub(super) fn would_block(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
-}
-
-/// Copies between files, a block at a time, until all is copied or nobody waits for it any more.
-async fn copy(plan: Box<CopyPlan>, mailbox: Arc<Mailbox>) -> io::Result<Answer> {
-    let CopyPlan {
-        from,
-        from_offset,
-        len,
-        to,
-        to_offset,
-        ..
-    } = *plan;
-    let mut block = Block::default();
-    let mut copied = 0_u64;
-    loop {
-        let left = len.map_or(u64::MAX, |len| len.saturating_sub(copied));
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(COPY_LEN);
-        if want == 0 {
-            return Ok(Answer::Done);
-        }
-        block = Block::renew(block, 0, want);
-        block = Arc::clone(&from)
-            .read_at(from_offset.saturating_add(copied), block)
-            .await?;
-        let got = block.filled().to_vec();
-        if got.is_empty() {
-            return Ok(Answer::Done); // the end of the file
-        }
-        let end = to_offset
-            .checked_add(copied)
-            .and_then(|at| at.checked_add(got.len() as u64));
-        if end.is_none_or(|end| i64::try_from(end).is_err()) {
-            return Err(ErrorKind::FileTooLarge.into());
-        }
-        let at = to_offset.saturating_add(copied);
-        copied = copied.saturating_add(got.len() as u64);
-        Arc::clone(&to).write_at(at, got).await?;
-        if mailbox.is_abandoned() {
-            return Err(ErrorKind::Interrupted.into());
-        }
-    }
 }

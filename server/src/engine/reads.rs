@@ -7,10 +7,11 @@ use ketch_protocol::{DATA_HEADER_LEN, Data};
 
 use super::cold::Completion;
 use super::jobs::would_block;
-use super::{Engine, Host, JOBS_MAX, Outlet, deliver};
+use super::{Engine, Host, Outlet, deliver};
 use crate::fs::Block;
 use crate::refusal::Refusal;
 use crate::session::ReadJob;
+use crate::shares::Kind;
 
 /// Blocks that are kept to be used again.
 const BLOCKS_KEPT: usize = 2;
@@ -48,10 +49,15 @@ impl<H: Host> Engine<H> {
                 None => return progress,
                 Some(Err(error)) if would_block(&error) => {
                     // A block for each that is under way or waits to leave: that is the bound.
-                    if self.running.saturating_add(self.cold.len()) >= JOBS_MAX {
+                    let waiting = self.cold.len();
+                    if self.threads.may_start(Some(read.slot), false, waiting) {
+                        self.read_cold(read);
+                    } else if self.threads.of(Some(read.slot)) > 0 {
+                        // Reads of other files do not wait for those of this one.
+                        self.session.hold_read();
+                    } else {
                         return progress;
                     }
-                    self.read_cold(read);
                 }
                 Some(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Some(result) => {
@@ -70,14 +76,16 @@ impl<H: Host> Engine<H> {
         };
         let file = Arc::clone(file);
         self.session.take_read();
-        self.running = self.running.saturating_add(1);
+        self.threads.start(Some(read.slot), false);
         let old = self.blocks.pop().unwrap_or_default();
         let len = usize::try_from(read.len).unwrap_or_default();
         let work = file.read_at(read.offset, Block::renew(old, DATA_HEADER_LEN, len));
         let since = Some(self.host.now());
         let done = move |result| Completion::Read { read, result };
-        self.host
-            .spawn(deliver(work, Arc::clone(&self.mailbox), since, done));
+        self.host.spawn(
+            Kind::Short,
+            deliver(work, Arc::clone(&self.mailbox), since, done),
+        );
     }
 
     /// Sends a block that came back from a thread, if there is space for it.

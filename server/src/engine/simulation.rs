@@ -16,13 +16,14 @@ use ketch_protocol::{
     Request, RequestId, Response, StatusCode,
 };
 
-use super::{Engine, Host, Mailbox, Outlet, Places};
+use super::{Engine, Hasher, Host, Mailbox, Outlet, Places};
 use crate::fs::{
     Answer, Batch, Block, Call, Directory, File, FileCall, FileSystem, MemoryFileSystem, Work,
 };
 use crate::handles::HandleBudget;
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::shares::Kind;
 use crate::standing::Standing;
 
 /// Numbers that look random and are the same for the same seed (xorshift).
@@ -223,10 +224,20 @@ pub(super) struct SimulatedHost {
     passed: Rc<Cell<Duration>>,
     pub(super) most_tasks: Rc<Cell<usize>>,
     start: Rc<Cell<Option<Instant>>>,
+    /// Blocks that were hashed.
+    pub(super) steps: Arc<AtomicU64>,
 }
 
 impl Host for SimulatedHost {
-    fn spawn(&self, work: Task) {
+    fn hasher(&self) -> Hasher {
+        let steps = Arc::clone(&self.steps);
+        Box::new(move |step| {
+            steps.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::ready(Ok(step.perform())))
+        })
+    }
+
+    fn spawn(&self, _: Kind, work: Task) {
         let mut tasks = self.tasks.lock().unwrap();
         tasks.push(work);
         self.most_tasks.set(self.most_tasks.get().max(tasks.len()));
@@ -246,6 +257,18 @@ impl Host for SimulatedHost {
 }
 
 impl SimulatedHost {
+    /// How many tasks are there.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.lock().unwrap().len()
+    }
+
+    /// Runs the task that came last to its end.
+    pub(super) fn run_last(&self) {
+        let mut task = self.tasks.lock().unwrap().pop().unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(task.as_mut().poll(&mut context).is_ready());
+    }
+
     /// Runs one task to its end, if there is one.
     pub(super) fn run_one(&self, choices: &Choices) -> bool {
         let mut tasks = self.tasks.lock().unwrap();
@@ -500,6 +523,17 @@ impl Simulation {
             progress |= self.host.run_one(&self.choices);
             progress |= self.channel.received.len() > received;
             if !progress {
+                break;
+            }
+        }
+        self.read_replies();
+    }
+
+    /// Runs turns until nothing moves, while all threads hang.
+    pub(super) fn hang(&mut self) {
+        loop {
+            let received = self.channel.received.len();
+            if !self.turn(usize::MAX) && self.channel.received.len() == received {
                 break;
             }
         }

@@ -1,7 +1,9 @@
 //! What a client sees, through the whole engine.
 
+mod checksums;
 mod observed;
 mod script;
+mod slow;
 
 use ketch_protocol::{
     Attrs, Close, CopyData, Extension, Fsetstat, Fstat, Fsync, Hardlink, HomeDirectory, Init,
@@ -12,7 +14,7 @@ use ketch_protocol::{
 use proptest::prelude::*;
 
 use super::simulation::{Got, Mood, Simulation, policy};
-use super::{Broken, JOBS_MAX};
+use super::{Broken, JOBS_LIMIT, LONG_JOBS_MAX};
 use crate::handles::SESSION_HANDLES_MAX;
 use crate::path::VPath;
 use crate::policy::{Access, Policy};
@@ -214,7 +216,7 @@ fn a_client_that_reads_nothing_is_answered_within_bounds() {
         );
         let credit = simulation.fed - simulation.channel.credit;
         assert!(credit > 0, "what is not taken gets no new window");
-        assert!(simulation.host.most_tasks.get() <= JOBS_MAX);
+        assert!(simulation.host.most_tasks.get() <= JOBS_LIMIT + LONG_JOBS_MAX);
         assert!(ids.iter().filter(|id| simulation.has(**id)).count() <= REQUESTS_MAX);
     }
 }

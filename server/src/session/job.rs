@@ -1,12 +1,14 @@
 //! What a session asks to be done, and what it keeps of it until it is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ketch_protocol::RequestId;
 
 use super::lane::{Arrival, Mode};
 use super::records::Draft;
 use super::writes::CopiedWrite;
+use crate::digest::DigestPlan;
 use crate::fs::{Call, Create, Directory, File, FileCall};
 use crate::handles::SlotId;
 use crate::path::VPath;
@@ -35,6 +37,40 @@ pub(crate) enum Job {
     },
     /// Never to be done in place. The result goes to `complete`.
     Copy { ticket: Ticket, plan: Box<CopyPlan> },
+    /// Never to be done in place. The result goes to `hashed`.
+    Hash {
+        ticket: Ticket,
+        file: Arc<dyn File>,
+        plan: Box<HashPlan>,
+    },
+}
+
+impl Job {
+    /// Whether it takes as long as it takes: other jobs do not wait for it.
+    pub(crate) const fn is_long(&self) -> bool {
+        match self {
+            Self::Copy { .. } | Self::Hash { .. } => true,
+            Self::File { call, .. } => matches!(call, FileCall::Sync),
+            _ => false,
+        }
+    }
+
+    /// Whether nobody waits for its result any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Hash { plan, .. } if plan.is_cancelled())
+    }
+
+    /// Whose work it is: that of a handle, or of paths.
+    pub(crate) const fn owner(&self) -> Option<SlotId> {
+        match self {
+            Self::Path { ticket, .. }
+            | Self::File { ticket, .. }
+            | Self::Write { ticket, .. }
+            | Self::List { ticket, .. }
+            | Self::Copy { ticket, .. }
+            | Self::Hash { ticket, .. } => ticket.owner(),
+        }
+    }
 }
 
 /// What comes back with a job's result.
@@ -49,6 +85,17 @@ pub(crate) struct Ticket {
     pub(super) source: Option<SlotId>,
     /// What observers will be told.
     pub(super) draft: Option<Box<Draft>>,
+    /// What the file is opened for, if it gets no handle.
+    pub(super) hash: Option<Box<HashPlan>>,
+}
+
+impl Ticket {
+    pub(crate) const fn owner(&self) -> Option<SlotId> {
+        match self.place {
+            Place::Handle(slot) => Some(slot),
+            Place::Paths(_) | Place::Apart => None,
+        }
+    }
 }
 
 /// Where work belongs.
@@ -57,12 +104,14 @@ pub(super) enum Place {
     /// As the work that came so.
     Paths(Arrival),
     Handle(SlotId),
+    /// Nothing waits for it.
+    Apart,
 }
 
 /// A `READ` whose turn it is. It is small and is copied about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadJob {
-    pub(super) slot: SlotId,
+    pub(crate) slot: SlotId,
     pub(crate) id: RequestId,
     pub(crate) offset: u64,
     /// At most `DATA_LEN_MAX`.
@@ -81,6 +130,22 @@ pub(crate) struct CopyPlan {
     pub(crate) to_offset: u64,
 }
 
+/// What `check-file-handle` and `check-file-name` ask for.
+#[derive(Debug)]
+pub(crate) struct HashPlan {
+    pub(crate) digest: DigestPlan,
+    /// The reply begins with the name of the extension, as who asked expects it.
+    pub(super) is_named: bool,
+    /// Set when the handle is closed.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+impl HashPlan {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
 /// Work on a path, on its way.
 #[derive(Debug)]
 pub(super) struct PathWork {
@@ -88,6 +153,7 @@ pub(super) struct PathWork {
     pub(super) call: Call,
     pub(super) opens: Option<SlotId>,
     pub(super) draft: Option<Box<Draft>>,
+    pub(super) hash: Option<Box<HashPlan>>,
 }
 
 impl PathWork {
@@ -155,5 +221,6 @@ pub(super) enum Work {
     Write(CopiedWrite),
     List,
     Copy(Box<CopyPlan>),
+    Hash(Box<HashPlan>),
     Close,
 }

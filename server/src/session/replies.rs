@@ -1,10 +1,11 @@
 //! Replies on their way out: everything but the bodies of `DATA`, which never pass here.
 
 use ketch_protocol::{
-    Attrs, NameEntry, NamesWriter, Owner, RequestId, Response, StatVfs, Times, Version, Writer,
-    limits::PACKET_LEN_MAX,
+    Attrs, CheckFileReply, NameEntry, NamesWriter, Owner, RequestId, Response, StatVfs, Times,
+    Version, Writer, limits::PACKET_LEN_MAX,
 };
 
+use super::HashPlan;
 use crate::fs::{Batch, Metadata};
 use crate::longname;
 use crate::refusal::Refusal;
@@ -65,6 +66,18 @@ impl Replies {
         let mut bytes = Vec::new();
         content(&mut Writer::new(&mut bytes));
         self.push(id, &Response::ExtendedReply(&bytes));
+    }
+
+    /// Checksums, in the form that was asked for.
+    pub(crate) fn hashes(&mut self, id: RequestId, plan: &HashPlan, hashes: &[u8]) {
+        let reply = CheckFileReply {
+            algorithm: plan.digest.algorithm.as_str().as_bytes(),
+            hashes,
+        };
+        self.extended(id, |w| match plan.is_named {
+            true => reply.encode_named(w),
+            false => reply.encode(w),
+        });
     }
 
     /// One name without attributes: the answer to `REALPATH`, `READLINK` and their like.

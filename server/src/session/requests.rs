@@ -1,17 +1,19 @@
 //! Each request: is it allowed, and what has to be done?
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ketch_protocol::limits::PACKET_LEN_MAX;
 use ketch_protocol::{
-    Attrs, CopyData, Extension, OpenFlags, Refusal as Undecodable, Request, RequestId,
-    ServerLimits, UsersGroupsById,
+    Attrs, CHECK_FILE, CheckFileHandle, CheckFileName, CopyData, Extension, OpenFlags, Reader,
+    Refusal as Undecodable, Request, RequestId, ServerLimits, UsersGroupsById,
 };
 
-use super::job::{CopyPlan, Work};
+use super::job::{CopyPlan, HashPlan, PathWork, Work};
 use super::lane::{Lane, Mode};
 use super::records::Tally;
 use super::{DATA_LEN_MAX, Entry, Opened, Session};
+use crate::digest::DigestPlan;
 use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
 use crate::handles::{SESSION_HANDLES_MAX, SlotId};
 use crate::path::VPath;
@@ -69,6 +71,10 @@ impl Session {
                 let slot = self.slot(close.handle)?;
                 if let Some(entry) = self.handles.get_mut(slot) {
                     entry.is_closing = true;
+                    if let Some(cancelled) = &entry.cancelled {
+                        cancelled.store(true, Ordering::Relaxed);
+                        self.has_cancelled = true;
+                    }
                 }
                 self.file(id, slot, Mode::Exclusive, Work::Close)
             }
@@ -250,10 +256,72 @@ impl Session {
                 });
                 Ok(Taken::Answered)
             }
-            Extension::CheckFileHandle(_)
-            | Extension::CheckFileName(_)
-            | Extension::Unknown { .. } => Err(Refusal::UNSUPPORTED),
+            Extension::CheckFileHandle(check) => self.check_handle(id, check, false),
+            Extension::CheckFileName(check) => {
+                let how = OpenHow::read();
+                self.permit_open(&how)?;
+                let path = VPath::resolve(check.path)?;
+                let CheckFileName {
+                    algorithms,
+                    offset,
+                    len,
+                    block_len,
+                    ..
+                } = *check;
+                let digest = DigestPlan::new(algorithms, offset, len, block_len)?;
+                self.policy.check_range(offset, len)?;
+                let hash = HashPlan {
+                    digest,
+                    is_named: false,
+                    cancelled: Arc::default(),
+                };
+                self.push_path_work(PathWork {
+                    id,
+                    call: Call::Open { path, how },
+                    opens: None,
+                    hash: Some(Box::new(hash)),
+                    draft: None,
+                });
+                Ok(Taken::Pending)
+            }
+            // What paramiko asks for a checksum by.
+            Extension::Unknown {
+                name: CHECK_FILE,
+                data,
+            } => {
+                let check = CheckFileHandle::decode(Reader::new(data));
+                self.check_handle(id, &check.map_err(|_| Refusal::BAD_MESSAGE)?, true)
+            }
+            Extension::Unknown { .. } => Err(Refusal::UNSUPPORTED),
         }
+    }
+
+    /// Checksums of an open file, which who opened it may read.
+    fn check_handle(
+        &mut self,
+        id: RequestId,
+        check: &CheckFileHandle<'_>,
+        is_named: bool,
+    ) -> Result<Taken, Refusal> {
+        let CheckFileHandle {
+            handle,
+            algorithms,
+            offset,
+            len,
+            block_len,
+        } = *check;
+        let (slot, _) = self.open_file(handle, |entry| entry.may_read)?;
+        let digest = DigestPlan::new(algorithms, offset, len, block_len)?;
+        self.policy.check_range(offset, len)?;
+        let Some(entry) = self.handles.get_mut(slot) else {
+            return Err(Refusal::BAD_HANDLE);
+        };
+        let plan = HashPlan {
+            digest,
+            is_named,
+            cancelled: Arc::clone(entry.cancelled.get_or_insert_default()),
+        };
+        self.file(id, slot, Mode::Shared, Work::Hash(Box::new(plan)))
     }
 
     fn open(
@@ -278,6 +346,17 @@ impl Session {
                 true => Create::IfMissing { mode },
             },
         };
+        self.permit_open(&how)?;
+        if how.truncate && !how.write {
+            return Err(Refusal::TRUNCATES_UNWRITTEN);
+        }
+        let slot = self.reserve(path.clone(), how.read, how.write)?;
+        self.push_path(id, Call::Open { path, how }, Some(slot));
+        Ok(Taken::Pending)
+    }
+
+    /// Whether a file may be opened so.
+    fn permit_open(&self, how: &OpenHow) -> Result<(), Refusal> {
         let effects = [
             (true, Effect::Look),
             (how.write || how.append, Effect::Write),
@@ -289,12 +368,7 @@ impl Session {
                 self.policy.allow(effect)?;
             }
         }
-        if how.truncate && !how.write {
-            return Err(Refusal::TRUNCATES_UNWRITTEN);
-        }
-        let slot = self.reserve(path.clone(), how.read, how.write)?;
-        self.push_path(id, Call::Open { path, how }, Some(slot));
-        Ok(Taken::Pending)
+        Ok(())
     }
 
     fn look(&mut self, id: RequestId, path: &[u8], links: Links) -> Result<Taken, Refusal> {
@@ -460,6 +534,7 @@ impl Session {
             may_read,
             may_write,
             is_closing,
+            cancelled: None,
             lane,
             tally: Tally::default(),
         };

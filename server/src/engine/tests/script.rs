@@ -7,8 +7,8 @@ use ketch_protocol::{
 use proptest::prelude::*;
 
 use super::{EOF, FAILURE, MOODS, OK, open, path};
-use crate::engine::JOBS_MAX;
 use crate::engine::simulation::{Choices, Got, Simulation};
+use crate::engine::{JOBS_LIMIT, LONG_JOBS_MAX};
 
 /// What a script does; files are numbered.
 #[derive(Clone, Debug)]
@@ -140,7 +140,7 @@ proptest! {
             prop_assert!(&simulation.files.get(&path(name)).unwrap() == content);
         }
         simulation.assert_idle();
-        prop_assert!(simulation.host.most_tasks.get() <= JOBS_MAX);
+        prop_assert!(simulation.host.most_tasks.get() <= JOBS_LIMIT + LONG_JOBS_MAX);
     }
 }
 
