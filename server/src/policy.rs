@@ -2,10 +2,29 @@
 //!
 //! A policy is fixed when a session begins. Every request that has an effect asks here, whatever
 //! it is called: creating a file is creating a file, by `OPEN`, `posix-rename` or `copy-data`.
+//!
+//! | effect | right |
+//! | --- | --- |
+//! | asking for attributes, reading a link, how much room there is | `list` or `read` |
+//! | listing a directory; a name in a listing | `list` |
+//! | content that leaves | `read` |
+//! | a file that is made, also by a rename, a link | `write` |
+//! | a file that exists and changes: by bytes, by its length, by a rename over it | `overwrite` |
+//! | a name that goes | `delete`, or `rename` if it becomes another |
+//! | a directory that is made | `mkdir` |
+//! | permission bits and times | `attributes` |
+//!
+//! What was decided when a file was opened holds for its handle: reads and writes ask nobody.
+//! Nothing is looked at before it is decided, so nothing can be swapped in between: where a file
+//! may be made and none be replaced, the file system is told to make a new one or to fail.
 
 pub(crate) mod pattern;
 mod rules;
 
+use std::sync::Arc;
+
+use crate::fs::{Change, Create, OpenHow, Target};
+use crate::path::VPath;
 use crate::refusal::Refusal;
 use crate::standing::Standing;
 
@@ -16,15 +35,19 @@ pub use rules::{BadRule, RULES_MAX, Right, Rights, Rules};
 pub const TEMPORARY_NAMES_MAX: usize = 32;
 
 /// What a session may do.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// Name that the user logged in with.
     pub(crate) user: String,
     pub(crate) access: Access,
+    /// Rights by path; all of them if there are no rules.
+    pub(crate) rules: Option<Arc<Rules>>,
     /// Whether symbolic links may be made (relative ones that stay beneath the root).
     pub(crate) symbolic_links: bool,
     /// Whether files may get a second name.
     pub(crate) hard_links: bool,
+    /// Whether a file that is open to be written cannot be opened so once more.
+    pub(crate) exclusive_uploads: bool,
     /// What paths mean, and what of a file may be set.
     pub(crate) standing: Standing,
 }
@@ -40,57 +63,216 @@ pub enum Access {
     ReadOnly,
 }
 
-/// What a request does to the tree.
+/// What a request does at one path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Effect {
-    /// Reads content, lists names, or asks for attributes.
-    Look,
-    /// Makes a file.
+    /// Asks whether it is there, and what it is.
+    Ask,
+    /// Lists the names in it.
+    List,
+    /// Reads content.
+    Read,
+    /// Makes a file, or gives one this name.
     Create,
-    /// Throws content away.
-    Truncate,
-    /// Changes content.
-    Write,
+    /// Changes or replaces content that is there.
+    Overwrite,
     /// Removes a name.
     Remove,
-    /// Gives a name, and takes another away.
-    Rename,
+    /// Takes a name away, and gives another.
+    RenameFrom,
     /// Makes a directory.
     MakeDirectory,
-    /// Changes length, mode or times.
-    Change,
-    /// Makes a symbolic link.
-    SymbolicLink,
-    /// Gives a file one more name.
-    HardLink,
+    /// Changes mode or times.
+    Attributes,
 }
 
 impl Effect {
-    #[cfg(test)]
-    const ALL: [Self; 10] = [
-        Self::Look,
-        Self::Create,
-        Self::Truncate,
-        Self::Write,
-        Self::Remove,
-        Self::Rename,
-        Self::MakeDirectory,
-        Self::Change,
-        Self::SymbolicLink,
-        Self::HardLink,
-    ];
+    /// The right that allows it.
+    const fn right(self) -> Right {
+        match self {
+            Self::Ask | Self::List => Right::List,
+            Self::Read => Right::Read,
+            Self::Create => Right::Write,
+            Self::Overwrite => Right::Overwrite,
+            Self::Remove => Right::Delete,
+            Self::RenameFrom => Right::Rename,
+            Self::MakeDirectory => Right::Mkdir,
+            Self::Attributes => Right::Attributes,
+        }
+    }
+
+    /// Whether it acts on something that is there: where that may not be seen, it is not.
+    const fn needs_something(self) -> bool {
+        !matches!(self, Self::Create | Self::MakeDirectory)
+    }
+}
+
+/// How a rename is to be carried out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Renaming {
+    pub(crate) target: Target,
+    /// A directory is to stay where it is: rights differ beneath it, and would not go with it.
+    pub(crate) no_directory: bool,
 }
 
 impl Policy {
-    /// Whether `effect` is allowed.
-    pub(crate) fn allow(&self, effect: Effect) -> Result<(), Refusal> {
-        match (effect, self.access) {
-            (Effect::Look, _) => Ok(()),
-            (_, Access::ReadOnly) => Err(Refusal::READ_ONLY),
-            (Effect::SymbolicLink, _) if !self.symbolic_links => Err(Refusal::LINKS_OFF),
-            (Effect::HardLink, _) if !self.hard_links => Err(Refusal::LINKS_OFF),
-            (_, Access::ReadWrite) => Ok(()),
+    /// Whether `effect` at `path` is allowed.
+    pub(crate) fn allow(&self, effect: Effect, path: &VPath) -> Result<(), Refusal> {
+        let rights = self.rights(path);
+        match effect {
+            // Everybody sees the root: clients ask for it before anything else.
+            Effect::Ask if path.is_root() || is_visible(rights) => Ok(()),
+            Effect::Ask => Err(Refusal::NO_SUCH_FILE),
+            _ if rights.has(effect.right()) => Ok(()),
+            _ => Err(self.refusal(effect, rights)),
         }
+    }
+
+    fn rights(&self, path: &VPath) -> Rights {
+        let rights = self
+            .rules
+            .as_ref()
+            .map_or(Rights::ALL, |rules| rules.rights(path));
+        match self.access {
+            Access::ReadWrite => rights,
+            Access::ReadOnly => rights.both(Rights::read_only()),
+        }
+    }
+
+    /// Whether anything may be changed through a handle: what it was opened for says the rest.
+    pub(crate) const fn allow_changes(&self) -> Result<(), Refusal> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Refusal::READ_ONLY),
+        }
+    }
+
+    fn refusal(&self, effect: Effect, rights: Rights) -> Refusal {
+        if effect.needs_something() && !is_visible(rights) {
+            Refusal::NO_SUCH_FILE
+        } else if self.access == Access::ReadOnly {
+            Refusal::READ_ONLY
+        } else {
+            Refusal::NOT_ALLOWED
+        }
+    }
+
+    /// Whether a file may be opened, and how.
+    ///
+    /// Where one may be made and none be changed, it has to be new, and the file system sees to
+    /// that. A handle that may not read and makes its file is opened to write alone: many clients
+    /// ask for more than they need.
+    pub(crate) fn open(&self, path: &VPath, mut how: OpenHow) -> Result<OpenHow, Refusal> {
+        let rights = self.rights(path);
+        let refuse = |effect| Err(self.refusal(effect, rights));
+        let changes = how.write || how.append || how.truncate;
+        let (may_make, may_change) = (rights.has(Right::Write), rights.has(Right::Overwrite));
+        how.create = match how.create {
+            Create::IfMissing { mode } if may_make && !may_change && changes => {
+                Create::New { mode }
+            }
+            Create::IfMissing { .. } if !may_make && may_change && changes => Create::Never,
+            create if create == Create::Never || may_make => create,
+            _ => return refuse(Effect::Create),
+        };
+        let is_new = matches!(how.create, Create::New { .. });
+        if changes && !is_new && !may_change {
+            return refuse(Effect::Overwrite);
+        }
+        if how.read && !rights.has(Right::Read) {
+            if !(is_new && how.write) {
+                return refuse(Effect::Read);
+            }
+            how.read = false;
+        }
+        Ok(how)
+    }
+
+    /// Whether something may be renamed, and how. The right to read does not come by it.
+    pub(crate) fn rename(
+        &self,
+        from: &VPath,
+        to: &VPath,
+        target: Target,
+    ) -> Result<Renaming, Refusal> {
+        self.allow(Effect::RenameFrom, from)?;
+        self.allow(Effect::Create, to)?;
+        let (old, new) = (self.rights(from), self.rights(to));
+        if new.has(Right::Read) && !old.has(Right::Read) {
+            return Err(Refusal::NOT_ALLOWED);
+        }
+        let differ = |rules: &Arc<Rules>| rules.differ_beneath(from) || rules.differ_beneath(to);
+        Ok(Renaming {
+            target: match new.has(Right::Overwrite) {
+                true => target,
+                false => Target::MustNotExist,
+            },
+            no_directory: self.rules.as_ref().is_some_and(differ),
+        })
+    }
+
+    /// Whether a symbolic link may be made. Where rights differ by path it would lead around them.
+    pub(crate) fn symbolic_link(&self, link: &VPath) -> Result<(), Refusal> {
+        self.allow(Effect::Create, link)?;
+        match self.symbolic_links && !self.differs_by_path() {
+            true => Ok(()),
+            false => Err(Refusal::LINKS_OFF),
+        }
+    }
+
+    /// Whether a file may get one more name: no right to its content comes by it.
+    pub(crate) fn hard_link(&self, from: &VPath, to: &VPath) -> Result<(), Refusal> {
+        self.allow(Effect::Create, to)?;
+        if !self.hard_links {
+            return Err(Refusal::LINKS_OFF);
+        }
+        self.allow(Effect::Ask, from)?;
+        let (old, new) = (self.rights(from), self.rights(to));
+        let gains = |right| new.has(right) && !old.has(right);
+        match [Right::Read, Right::Overwrite, Right::Attributes]
+            .into_iter()
+            .any(gains)
+        {
+            true => Err(Refusal::NOT_ALLOWED),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether these attributes of what is at `path` may be changed.
+    pub(crate) fn change(&self, path: &VPath, change: &Change) -> Result<(), Refusal> {
+        if change.size.is_some() {
+            self.allow(Effect::Overwrite, path)?;
+        }
+        let size_only = Change {
+            size: change.size,
+            ..Change::default()
+        };
+        if *change == size_only && change.size.is_some() {
+            return Ok(());
+        }
+        self.allow(Effect::Attributes, path)
+    }
+
+    /// Whether names in the directory `path` may have to be left out of its listing.
+    pub(crate) fn hides_names_in(&self, path: &VPath) -> bool {
+        self.rules
+            .as_ref()
+            .is_some_and(|rules| rules.differ_beneath(path))
+    }
+
+    /// Whether `name` is shown in the listing of `directory`.
+    pub(crate) fn shows(&self, directory: &VPath, name: &[u8]) -> bool {
+        // A name that no path can have can be asked for by none.
+        directory
+            .walk(name)
+            .is_ok_and(|path| self.allow(Effect::List, &path).is_ok())
+    }
+
+    /// Whether rights are other ones at other paths.
+    pub(crate) fn differs_by_path(&self) -> bool {
+        self.rules
+            .as_ref()
+            .is_some_and(|rules| !rules.are_uniform())
     }
 
     /// Whether a file may have bytes from `offset` up to `offset + len`.
@@ -103,61 +285,10 @@ impl Policy {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(access: Access, links: bool) -> Policy {
-        Policy {
-            user: "test".into(),
-            access,
-            symbolic_links: links,
-            hard_links: links,
-            standing: Standing::default(),
-        }
-    }
-
-    #[test]
-    fn who_may_only_read_has_no_effect_on_the_tree() {
-        for links in [false, true] {
-            let policy = policy(Access::ReadOnly, links);
-            for effect in Effect::ALL {
-                assert_eq!(
-                    policy.allow(effect).is_ok(),
-                    effect == Effect::Look,
-                    "{effect:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn links_are_made_only_where_they_are_asked_for() {
-        for links in [false, true] {
-            let policy = policy(Access::ReadWrite, links);
-            for effect in Effect::ALL {
-                let is_link = matches!(effect, Effect::SymbolicLink | Effect::HardLink);
-                assert_eq!(
-                    policy.allow(effect).is_ok(),
-                    links || !is_link,
-                    "{effect:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn no_file_reaches_beyond_what_can_be_counted() {
-        let policy = policy(Access::ReadWrite, false);
-        let last = i64::MAX as u64;
-        assert!(policy.check_range(last - 5, 5).is_ok());
-        for (offset, len) in [
-            (last - 5, 6),
-            (u64::MAX, 1),
-            (u64::MAX, u64::MAX),
-            (last + 1, 0),
-        ] {
-            assert_eq!(policy.check_range(offset, len), Err(Refusal::TOO_LARGE));
-        }
-    }
+/// Whether the name may be known.
+const fn is_visible(rights: Rights) -> bool {
+    rights.has(Right::List) || rights.has(Right::Read)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,12 @@ impl Refusal {
     pub(crate) const DENIED: Self = Self::plain(StatusCode::PERMISSION_DENIED);
     pub(crate) const READ_ONLY: Self =
         Self::new(StatusCode::PERMISSION_DENIED, "this user may only read");
+    pub(crate) const NOT_ALLOWED: Self =
+        Self::new(StatusCode::PERMISSION_DENIED, "not allowed here");
+    pub(crate) const HAS_RULES_BENEATH: Self = Self::new(
+        StatusCode::PERMISSION_DENIED,
+        "a directory with other rights beneath cannot be renamed",
+    );
     pub(crate) const OWNER: Self = Self::new(
         StatusCode::PERMISSION_DENIED,
         "owners cannot be changed here",

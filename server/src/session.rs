@@ -27,7 +27,7 @@ use ketch_protocol::{
     CHECK_FILE, ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
 };
 
-use crate::fs::{Answer, Batch, Call, Directory, File};
+use crate::fs::{Answer, Batch, Call, Directory, File, Links};
 use crate::handles::{HandleBudget, Handles, SlotId};
 use crate::path::VPath;
 use crate::policy::Policy;
@@ -93,6 +93,8 @@ struct Entry {
     cancelled: Option<Arc<AtomicBool>>,
     lane: Lane<FileWork>,
     tally: Tally,
+    /// A directory, of which some names may have to be left out.
+    hides_names: bool,
 }
 
 /// Work on a path is running while a handle of the same path is open.
@@ -268,8 +270,26 @@ impl Session {
             source,
             draft,
             hash,
+            unless_directory,
         } = ticket;
-        let answer = result.map_err(|error| Refusal::from(&error));
+        let mut answer = result.map_err(|error| Refusal::from(&error));
+        if let (Some(call), Ok(Answer::Metadata(metadata))) = (unless_directory, &answer) {
+            if !metadata.is_directory() {
+                let ticket = Ticket {
+                    id,
+                    place,
+                    mode,
+                    opens,
+                    source,
+                    draft,
+                    hash: None,
+                    unless_directory: None,
+                };
+                let call = *call;
+                return self.jobs.push_back(Job::Path { ticket, call });
+            }
+            answer = Err(Refusal::HAS_RULES_BENEATH);
+        }
         if let (Some(slot), Some(draft)) = (opens, &draft)
             && let Some(entry) = self.handles.get_mut(slot)
         {
@@ -287,6 +307,7 @@ impl Session {
                     source: None,
                     hash: None,
                     draft: None,
+                    unless_directory: None,
                 };
                 self.jobs.push_back(Job::Hash { ticket, file, plan });
                 return self.finish(place, mode);
@@ -351,6 +372,18 @@ impl Session {
         result: io::Result<(Box<dyn Directory>, Batch)>,
         now: u64,
     ) -> Option<Batch> {
+        let result = match result {
+            Ok((directory, mut batch)) if !batch.entries().is_empty() => {
+                self.leave_out_hidden(ticket.place, &mut batch);
+                if batch.entries().is_empty() {
+                    // No entries would be the end of the directory: on to the next ones.
+                    self.jobs.push_back(Job::List { ticket, directory });
+                    return Some(batch);
+                }
+                Ok((directory, batch))
+            }
+            result => result,
+        };
         let Ticket {
             id, place, mode, ..
         } = ticket;
@@ -379,6 +412,16 @@ impl Session {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.finish(place, mode);
         batch
+    }
+
+    /// Takes out of a listing what its reader may not know of.
+    fn leave_out_hidden(&self, place: Place, batch: &mut Batch) {
+        if let Place::Handle(slot) = place
+            && let Some(entry) = self.handles.get(slot)
+            && entry.hides_names
+        {
+            batch.retain(|listed| self.policy.shows(&entry.path, &listed.name));
+        }
     }
 
     /// Says that work of a lane ended, and starts what that lets start.
@@ -458,9 +501,10 @@ impl Session {
                 opens,
                 draft,
                 hash,
+                no_directory,
             } = work;
             let place = Place::Paths(arrival);
-            let ticket = Ticket {
+            let mut ticket = Ticket {
                 id,
                 place,
                 mode,
@@ -468,6 +512,15 @@ impl Session {
                 source: None,
                 draft,
                 hash,
+                unless_directory: None,
+            };
+            let call = match call {
+                Call::Rename { ref from, .. } if no_directory => {
+                    let (path, links) = (from.clone(), Links::Stay);
+                    ticket.unless_directory = Some(Box::new(call));
+                    Call::Metadata { path, links }
+                }
+                call => call,
             };
             self.jobs.push_back(Job::Path { ticket, call });
         }
@@ -536,6 +589,7 @@ impl Session {
             source: None,
             draft,
             hash: None,
+            unless_directory: None,
         };
         match (work, &mut entry.opened) {
             (Work::Close, _) => {
@@ -621,6 +675,23 @@ impl Session {
             opens,
             hash: None,
             draft,
+            no_directory: false,
+        });
+    }
+
+    /// Puts a rename into its place that is not done if it is one of a directory.
+    ///
+    /// It looks first and renames then. Whoever swaps the two in between has to bring a directory to
+    /// where a file was, which takes a rename of a directory: those whom this is for have none.
+    fn push_path_unless_directory(&mut self, id: RequestId, call: Call) {
+        let draft = self.take_draft();
+        self.push_path_work(PathWork {
+            id,
+            call,
+            opens: None,
+            hash: None,
+            draft,
+            no_directory: true,
         });
     }
 

@@ -28,7 +28,7 @@ use crate::handles::HandleBudget;
 use crate::interview::Interviewer;
 use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
-use crate::policy::{Access, Policy};
+use crate::policy::{Access, Policy, Rules};
 use crate::root::Root;
 use crate::shares::Shares;
 use crate::standing::Standing;
@@ -366,20 +366,27 @@ impl Users {
         {
             return Err(BuildError::BadPassword { user: name });
         }
-        let files: Arc<dyn FileSystem> =
-            match &user.root {
-                UserRoot::Other(files) => Arc::clone(files),
-                UserRoot::Local(path) => Arc::new(LocalDirectory::open(path).map_err(
-                    |source| BuildError::Root {
-                        user: name.clone(),
-                        path: path.clone(),
-                        source,
-                    },
-                )?),
-            };
+        let files: Arc<dyn FileSystem> = match &user.root {
+            UserRoot::Other(files) => Arc::clone(files),
+            UserRoot::Local(path) => {
+                let directory = LocalDirectory::open(path);
+                let directory = directory.map_err(|source| BuildError::Root {
+                    user: name.clone(),
+                    path: path.clone(),
+                    source,
+                })?;
+                let differs = |rules: &Rules| !rules.are_uniform();
+                Arc::new(match user.terms.rules.as_ref().is_some_and(differs) {
+                    true => directory.without_links(),
+                    false => directory,
+                })
+            }
+        };
         let policy = Policy {
             user: name.clone(),
             access: user.access,
+            rules: user.terms.rules.clone().map(Arc::new),
+            exclusive_uploads: user.terms.exclusive_uploads,
             symbolic_links: user.symbolic_links,
             hard_links: user.hard_links,
             standing: Standing::Guest,

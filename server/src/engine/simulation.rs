@@ -395,6 +395,8 @@ pub(super) fn policy() -> Policy {
     Policy {
         user: "anna".to_owned(),
         access: Access::ReadWrite,
+        rules: None,
+        exclusive_uploads: false,
         symbolic_links: true,
         hard_links: true,
         standing: Standing::Guest,

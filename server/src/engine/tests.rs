@@ -2,6 +2,7 @@
 
 mod checksums;
 mod observed;
+mod rights;
 mod script;
 mod slow;
 

@@ -105,6 +105,11 @@ impl Batch {
         &self.entries
     }
 
+    /// Keeps the entries of which `keep` says so.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&DirectoryEntry) -> bool) {
+        self.entries.retain(keep);
+    }
+
     /// Empties it; the memory stays.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();

@@ -49,6 +49,12 @@ mod elsewhere {
         pub fn open(_: &Path) -> io::Result<Self> {
             Err(io::ErrorKind::Unsupported.into())
         }
+
+        /// The same.
+        #[must_use]
+        pub fn without_links(self) -> Self {
+            self
+        }
     }
 
     impl FileSystem for LocalDirectory {

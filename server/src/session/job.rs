@@ -87,6 +87,8 @@ pub(crate) struct Ticket {
     pub(super) draft: Option<Box<Draft>>,
     /// What the file is opened for, if it gets no handle.
     pub(super) hash: Option<Box<HashPlan>>,
+    /// What is to be done if the answer tells of something else than a directory.
+    pub(super) unless_directory: Option<Box<Call>>,
 }
 
 impl Ticket {
@@ -154,6 +156,8 @@ pub(super) struct PathWork {
     pub(super) opens: Option<SlotId>,
     pub(super) draft: Option<Box<Draft>>,
     pub(super) hash: Option<Box<HashPlan>>,
+    /// It is not to be done with a directory.
+    pub(super) no_directory: bool,
 }
 
 impl PathWork {

@@ -17,7 +17,7 @@ use crate::digest::DigestPlan;
 use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
 use crate::handles::{SESSION_HANDLES_MAX, SlotId};
 use crate::path::VPath;
-use crate::policy::Effect;
+use crate::policy::{Effect, Renaming};
 use crate::refusal::Refusal;
 use crate::standing::Named;
 
@@ -61,8 +61,8 @@ impl Session {
                 self.open(id, self.resolve(open.path)?, open.flags, &open.attrs.attrs)
             }
             Request::Opendir(opendir) => {
-                self.policy.allow(Effect::Look)?;
                 let path = self.resolve(opendir.path)?;
+                self.policy.allow(Effect::List, &path)?;
                 let slot = self.reserve(path.clone(), true, false)?;
                 self.push_path(id, Call::OpenDirectory { path }, Some(slot));
                 Ok(Taken::Pending)
@@ -114,11 +114,15 @@ impl Session {
             }
             Request::Setstat(set) => self.change(id, set.path, Links::Follow, &set.attrs.attrs),
             Request::Fsetstat(set) => {
-                self.policy.allow(Effect::Change)?;
+                self.policy.allow_changes()?;
                 let change = self.permitted_change(&set.attrs.attrs)?;
                 let needs_write = change.size.is_some();
                 let (slot, _) =
                     self.open_file(set.handle, |entry| entry.may_write || !needs_write)?;
+                // What it was opened for says what may be done to it.
+                if let Some(entry) = self.handles.get(slot).filter(|entry| !entry.may_write) {
+                    self.policy.change(&entry.path, &change)?;
+                }
                 self.file(
                     id,
                     slot,
@@ -127,26 +131,18 @@ impl Session {
                 )
             }
             Request::Remove(remove) => {
-                self.policy.allow(Effect::Remove)?;
-                self.path(
-                    id,
-                    Call::Remove {
-                        path: self.resolve(remove.path)?,
-                    },
-                )
+                let path = self.resolve(remove.path)?;
+                self.policy.allow(Effect::Remove, &path)?;
+                self.path(id, Call::Remove { path })
             }
             Request::Rmdir(rmdir) => {
-                self.policy.allow(Effect::Remove)?;
-                self.path(
-                    id,
-                    Call::RemoveDirectory {
-                        path: self.resolve(rmdir.path)?,
-                    },
-                )
+                let path = self.resolve(rmdir.path)?;
+                self.policy.allow(Effect::Remove, &path)?;
+                self.path(id, Call::RemoveDirectory { path })
             }
             Request::Mkdir(mkdir) => {
-                self.policy.allow(Effect::MakeDirectory)?;
                 let path = self.resolve(mkdir.path)?;
+                self.policy.allow(Effect::MakeDirectory, &path)?;
                 let mode = mkdir.attrs.attrs.permissions.unwrap_or(DIRECTORY_MODE);
                 let mode = mode & self.policy.standing.settable_mode();
                 self.path(id, Call::CreateDirectory { path, mode })
@@ -159,19 +155,15 @@ impl Session {
                 self.named(id, named)
             }
             Request::Readlink(readlink) => {
-                self.policy.allow(Effect::Look)?;
-                self.path(
-                    id,
-                    Call::ReadLink {
-                        path: self.resolve(readlink.path)?,
-                    },
-                )
+                let path = self.resolve(readlink.path)?;
+                self.policy.allow(Effect::Ask, &path)?;
+                self.path(id, Call::ReadLink { path })
             }
             Request::Symlink(symlink) => {
-                self.policy.allow(Effect::SymbolicLink)?;
                 // Target first, as OpenSSH's clients and servers have it, against the draft
                 // (OpenSSH's PROTOCOL §4.1): the decoder reads it so.
                 let link = self.resolve(symlink.link)?;
+                self.policy.symbolic_link(&link)?;
                 self.policy.standing.check_link(&link, symlink.target)?;
                 self.path(
                     id,
@@ -193,28 +185,19 @@ impl Session {
                 self.rename(id, rename.from, rename.to, Target::MayExist)
             }
             Extension::Statvfs(statvfs) => {
-                self.policy.allow(Effect::Look)?;
-                self.path(
-                    id,
-                    Call::Space {
-                        path: self.resolve(statvfs.path)?,
-                    },
-                )
+                let path = self.resolve(statvfs.path)?;
+                self.policy.allow(Effect::Ask, &path)?;
+                self.path(id, Call::Space { path })
             }
             Extension::Fstatvfs(fstatvfs) => {
                 let (slot, _) = self.open_file(fstatvfs.handle, |_| true)?;
                 self.file(id, slot, Mode::Shared, Work::Ask(FileCall::Space))
             }
             Extension::Hardlink(hardlink) => {
-                self.policy.allow(Effect::HardLink)?;
                 let from = self.resolve(hardlink.from)?;
-                self.path(
-                    id,
-                    Call::HardLink {
-                        from,
-                        to: self.resolve(hardlink.to)?,
-                    },
-                )
+                let to = self.resolve(hardlink.to)?;
+                self.policy.hard_link(&from, &to)?;
+                self.path(id, Call::HardLink { from, to })
             }
             Extension::Fsync(fsync) => {
                 let (slot, _) = self.open_file(fsync.handle, |_| true)?;
@@ -258,9 +241,8 @@ impl Session {
             }
             Extension::CheckFileHandle(check) => self.check_handle(id, check, false),
             Extension::CheckFileName(check) => {
-                let how = OpenHow::read();
-                self.permit_open(&how)?;
-                let path = VPath::resolve(check.path)?;
+                let path = self.resolve(check.path)?;
+                let how = self.policy.open(&path, OpenHow::read())?;
                 let CheckFileName {
                     algorithms,
                     offset,
@@ -281,6 +263,7 @@ impl Session {
                     opens: None,
                     hash: Some(Box::new(hash)),
                     draft: None,
+                    no_directory: false,
                 });
                 Ok(Taken::Pending)
             }
@@ -346,7 +329,7 @@ impl Session {
                 true => Create::IfMissing { mode },
             },
         };
-        self.permit_open(&how)?;
+        let how = self.policy.open(&path, how)?;
         if how.truncate && !how.write {
             return Err(Refusal::TRUNCATES_UNWRITTEN);
         }
@@ -355,31 +338,10 @@ impl Session {
         Ok(Taken::Pending)
     }
 
-    /// Whether a file may be opened so.
-    fn permit_open(&self, how: &OpenHow) -> Result<(), Refusal> {
-        let effects = [
-            (true, Effect::Look),
-            (how.write || how.append, Effect::Write),
-            (how.truncate, Effect::Truncate),
-            (how.create != Create::Never, Effect::Create),
-        ];
-        for (has, effect) in effects {
-            if has {
-                self.policy.allow(effect)?;
-            }
-        }
-        Ok(())
-    }
-
     fn look(&mut self, id: RequestId, path: &[u8], links: Links) -> Result<Taken, Refusal> {
-        self.policy.allow(Effect::Look)?;
-        self.path(
-            id,
-            Call::Metadata {
-                path: self.resolve(path)?,
-                links,
-            },
-        )
+        let path = self.resolve(path)?;
+        self.policy.allow(Effect::Ask, &path)?;
+        self.path(id, Call::Metadata { path, links })
     }
 
     fn change(
@@ -389,12 +351,13 @@ impl Session {
         links: Links,
         attrs: &Attrs,
     ) -> Result<Taken, Refusal> {
-        self.policy.allow(Effect::Change)?;
+        let path = self.resolve(path)?;
         let change = self.permitted_change(attrs)?;
+        self.policy.change(&path, &change)?;
         self.path(
             id,
             Call::Change {
-                path: self.resolve(path)?,
+                path,
                 links,
                 change,
             },
@@ -430,19 +393,21 @@ impl Session {
         to: &[u8],
         target: Target,
     ) -> Result<Taken, Refusal> {
-        self.policy.allow(Effect::Rename)?;
-        self.path(
-            id,
-            Call::Rename {
-                from: self.resolve(from)?,
-                to: self.resolve(to)?,
-                target,
-            },
-        )
+        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
+        let Renaming {
+            target,
+            no_directory,
+        } = self.policy.rename(&from, &to, target)?;
+        let call = Call::Rename { from, to, target };
+        if no_directory {
+            self.push_path_unless_directory(id, call);
+            return Ok(Taken::Pending);
+        }
+        self.path(id, call)
     }
 
     fn copy_data(&mut self, id: RequestId, copy: &CopyData<'_>) -> Result<Taken, Refusal> {
-        self.policy.allow(Effect::Write)?;
+        self.policy.allow_changes()?;
         let (source, from) = self.open_file(copy.from, |entry| entry.may_read)?;
         let (target, to) = self.open_file(copy.to, |entry| entry.may_write)?;
         self.policy.check_range(copy.from_offset, copy.len)?;
@@ -528,6 +493,7 @@ impl Session {
     /// Takes a slot for what is to be opened.
     fn reserve(&mut self, path: VPath, may_read: bool, may_write: bool) -> Result<SlotId, Refusal> {
         let (opened, is_closing, lane) = (Opened::Opening, false, Lane::new());
+        let hides_names = self.policy.hides_names_in(&path);
         let entry = Entry {
             opened,
             path,
@@ -537,6 +503,7 @@ impl Session {
             cancelled: None,
             lane,
             tally: Tally::default(),
+            hides_names,
         };
         self.handles.insert(entry).ok_or(Refusal::HANDLES)
     }

@@ -16,6 +16,7 @@ const LOOKUPS_MAX: usize = 32;
 #[derive(Debug)]
 pub(super) struct Root {
     fd: OwnedFd,
+    resolve: ResolveFlags,
 }
 
 impl Root {
@@ -24,6 +25,7 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = Self {
             fd: rustix::fs::open(path, flags, Mode::empty())?,
+            resolve: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
         };
         match root.lookup(b".", flags, Mode::empty()) {
             Ok(_) => Ok(root),
@@ -33,6 +35,11 @@ impl Root {
             )),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Follows no link from now on.
+    pub(super) fn refuse_links(&mut self) {
+        self.resolve |= ResolveFlags::NO_SYMLINKS;
     }
 
     /// Opens `path` with `flags`; a link in it is followed as long as it stays beneath the root,
@@ -73,10 +80,9 @@ impl Root {
     }
 
     fn lookup(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut last = Errno::AGAIN;
         for _ in 0..LOOKUPS_MAX {
-            match rustix::fs::openat2(&self.fd, path, flags, mode, resolve) {
+            match rustix::fs::openat2(&self.fd, path, flags, mode, self.resolve) {
                 Err(again @ (Errno::AGAIN | Errno::INTR)) => last = again,
                 result => return result,
             }

@@ -36,6 +36,14 @@ impl LocalDirectory {
         })
     }
 
+    /// The same, in which no link is followed: what leads through one is not found. Links can still
+    /// be looked at, made and removed.
+    #[must_use]
+    pub fn without_links(mut self) -> Self {
+        self.root.refuse_links();
+        self
+    }
+
     fn perform(&self, call: &Call) -> io::Result<Answer> {
         match call {
             Call::Open { path, how } => {
@@ -172,5 +180,44 @@ impl FileSystem for LocalDirectory {
 
     fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
         blocking(move || self.perform(&call))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_link_is_followed_nothing_is_found_through_one() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        std::fs::write(directory.path().join("d/f"), "x").unwrap();
+        std::os::unix::fs::symlink("d", directory.path().join("to_d")).unwrap();
+        std::os::unix::fs::symlink("d/f", directory.path().join("to_f")).unwrap();
+        let path = |named: &str| VPath::resolve(named.as_bytes()).unwrap();
+        let files = LocalDirectory::open(directory.path()).unwrap();
+        let open = |files: &LocalDirectory, named| {
+            let how = OpenHow::read();
+            let path = path(named);
+            files.perform(&Call::Open { path, how })
+        };
+        assert!(open(&files, "/to_f").is_ok() && open(&files, "/to_d/f").is_ok());
+        let files = files.without_links();
+        assert!(open(&files, "/d/f").is_ok());
+        for named in ["/to_f", "/to_d/f"] {
+            let path = path(named);
+            assert!(open(&files, named).is_err(), "{named}");
+            let how = OpenHow::replace(0o600);
+            let call = Call::Open { path, how };
+            assert!(files.perform(&call).is_err(), "{named}");
+        }
+        let path = path("/to_f");
+        assert!(
+            files
+                .perform(&Call::ReadLink { path: path.clone() })
+                .is_ok()
+        );
+        assert!(files.perform(&Call::Remove { path }).is_ok());
+        assert_eq!(std::fs::read(directory.path().join("d/f")).unwrap(), b"x");
     }
 }
