@@ -12,17 +12,25 @@ use crate::path::VPath;
 /// Renames in one step.
 pub(super) fn rename(root: &Root, from: &VPath, to: &VPath, target: Target) -> io::Result<()> {
     let (from_parent, from_name) = root.parent(from)?;
-    let (to_parent, to_name) = root.parent(to)?;
+    let (other, to_name);
+    // Mostly a temporary name becomes the right one: both stand in one directory.
+    let to_parent = if from.split_beneath().map(|it| it.0) == to.split_beneath().map(|it| it.0) {
+        to_name = to.split_beneath().map(|it| it.1).unwrap_or_default();
+        &from_parent
+    } else {
+        (other, to_name) = root.parent(to)?;
+        &other
+    };
     match target {
         Target::MayExist => Ok(rustix::fs::renameat(
-            from_parent,
+            &from_parent,
             from_name,
             to_parent,
             to_name,
         )?),
         Target::MustNotExist => {
             let flags = RenameFlags::NOREPLACE;
-            match rustix::fs::renameat_with(&from_parent, from_name, &to_parent, to_name, flags) {
+            match rustix::fs::renameat_with(&from_parent, from_name, to_parent, to_name, flags) {
                 // The file system does not know the flag: make the name first, which fails if
                 // it exists, then take the old one away.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
@@ -31,10 +39,10 @@ pub(super) fn rename(root: &Root, from: &VPath, to: &VPath, target: Target) -> i
             let stat = rustix::fs::statat(&from_parent, from_name, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 // Directories cannot be linked; an empty one that is ours may be replaced.
-                rustix::fs::mkdirat(&to_parent, to_name, Mode::from_raw_mode(0o700))?;
-                return rustix::fs::renameat(&from_parent, from_name, &to_parent, to_name).map_err(
+                rustix::fs::mkdirat(to_parent, to_name, Mode::from_raw_mode(0o700))?;
+                return rustix::fs::renameat(&from_parent, from_name, to_parent, to_name).map_err(
                     |errno| {
-                        let _ = rustix::fs::unlinkat(&to_parent, to_name, AtFlags::REMOVEDIR);
+                        let _ = rustix::fs::unlinkat(to_parent, to_name, AtFlags::REMOVEDIR);
                         errno.into()
                     },
                 );
@@ -42,7 +50,7 @@ pub(super) fn rename(root: &Root, from: &VPath, to: &VPath, target: Target) -> i
             rustix::fs::linkat(
                 &from_parent,
                 from_name,
-                &to_parent,
+                to_parent,
                 to_name,
                 AtFlags::empty(),
             )?;
