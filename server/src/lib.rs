@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | `config`, `users`, `keys`, `password_hash`, `password_change`, `interview`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
-//! | [`Observer`] | what the embedding program is told |
+//! | [`Observer`], [`AuditLog`] | what the embedding program is told, and a log of it |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
@@ -53,6 +53,7 @@ mod accept;
 mod admission;
 #[allow(dead_code, reason = "their effects follow")]
 mod arrivals;
+mod audit;
 mod bandwidth;
 mod channel;
 mod config;
@@ -85,6 +86,7 @@ mod users;
 
 pub use accept::{ServeError, Server};
 pub use arrivals::Arrivals;
+pub use audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
 pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 pub use credentials::{AuthorizedKey, BadSource, Source};

@@ -135,7 +135,7 @@ fn two_digits(out: &mut String, number: u64) {
 /// Year, month (0 to 11) and day (from 1) of the day that begins `days` days after 1970-01-01, for
 /// days that seconds of 64 bits reach. Years begin in March here, so that the day that comes and
 /// goes is the last of one; 400 of them are an era, which always has as many days.
-fn civil(days: u64) -> (u64, usize, u64) {
+pub(crate) fn civil(days: u64) -> (u64, usize, u64) {
     const ERA: u64 = 146_097;
     // From 0000-03-01 on.
     let days = days + 719_468;
