@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ketch_keys::PublicKey;
@@ -74,6 +74,10 @@ struct Inner {
     observers: Arc<[Arc<dyn Observer>]>,
     /// How many connections came.
     connections: AtomicU64,
+    /// Listeners that are accepted from.
+    listeners: AtomicUsize,
+    /// What threads do for sessions, if anybody wants to know.
+    jobs: Arc<AtomicUsize>,
 }
 
 /// How far the server's end has come.
@@ -113,6 +117,8 @@ impl Server {
                 phase,
                 observers,
                 connections: AtomicU64::new(0),
+                listeners: AtomicUsize::new(0),
+                jobs: Arc::default(),
             }),
         }
     }
@@ -147,6 +153,7 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
         let mut phase = self.inner.phase.subscribe();
         let mut connections = JoinSet::new();
+        let listening = Listening::begin(&self.inner.listeners);
         let result = loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -185,7 +192,7 @@ impl Server {
                 () = reached(&mut phase, Phase::Stopping) => break Ok(()),
             }
         };
-        drop(listener);
+        drop((listener, listening));
         let all_gone = async { while connections.join_next().await.is_some() {} };
         if timeout(self.inner.shutdown_time, all_gone).await.is_err() {
             self.inner.phase.send_replace(Phase::Ending);
@@ -229,7 +236,8 @@ impl Server {
 
     /// Whom observers are told about when something comes; `None` if there are none.
     fn watch(&self, peer: &impl Display, address: Option<IpAddr>) -> Option<Arc<Watch>> {
-        Watch::new(&self.inner.observers, || Who {
+        let jobs = &self.inner.jobs;
+        Watch::new(&self.inner.observers, jobs, || Who {
             connection: self.inner.connections.fetch_add(1, Ordering::Relaxed) + 1,
             peer: peer.to_string(),
             address,
@@ -247,6 +255,20 @@ impl Server {
             is_running
         };
         self.inner.phase.send_if_modified(go_on);
+    }
+
+    /// Whether somebody who connects now may be let in: it listens, and was not shut down.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        *self.inner.phase.borrow() == Phase::Running
+            && self.inner.listeners.load(Ordering::Relaxed) > 0
+    }
+
+    /// Calls of sessions that threads work on, or that wait for one; none without an
+    /// [`Observer`](crate::Observer).
+    #[must_use]
+    pub fn jobs(&self) -> usize {
+        self.inner.jobs.load(Ordering::Relaxed)
     }
 
     async fn run<S>(
@@ -430,6 +452,22 @@ const fn offence(why: &CloseReason, failures: u32) -> Offence {
     }
 }
 
+/// A listener is accepted from as long as this is there.
+struct Listening<'a>(&'a AtomicUsize);
+
+impl<'a> Listening<'a> {
+    fn begin(listeners: &'a AtomicUsize) -> Self {
+        listeners.fetch_add(1, Ordering::Relaxed);
+        Self(listeners)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One connection, as admission and observers see it: they learn of its end whatever that is.
 struct Visit<'a> {
     server: &'a Server,
@@ -572,7 +610,7 @@ fn watch_for_silence(stream: &TcpStream) {
 }
 
 /// The connection was gone before it was accepted (accept(2)).
-fn is_about_connection(error: &io::Error) -> bool {
+pub(crate) fn is_about_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -586,7 +624,7 @@ fn is_about_connection(error: &io::Error) -> bool {
 }
 
 /// There is no descriptor or memory for another one, for now.
-fn is_exhaustion(error: &io::Error) -> bool {
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()

@@ -26,7 +26,8 @@
 //! | --- | --- |
 //! | `config`, `users`, `keys`, `password_hash`, `password_change`, `interview`, `subsystems` | what an embedding program says |
 //! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
-//! | [`Observer`], [`AuditLog`] | what the embedding program is told, and a log of it |
+//! | [`Observer`], [`AuditLog`], [`Metrics`] | what the embedding program is told; a log and counts of it |
+//! | `monitor` | metrics and health over HTTP, with the feature `monitor` |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
@@ -65,6 +66,9 @@ mod handles;
 mod interview;
 mod keys;
 mod longname;
+mod metrics;
+#[cfg(feature = "monitor")]
+mod monitor;
 mod observer;
 mod password_change;
 mod password_hash;
@@ -106,6 +110,9 @@ pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
+pub use metrics::Metrics;
+#[cfg(feature = "monitor")]
+pub use monitor::Monitor;
 pub use observer::{
     Arrival, Event, NotAdmitted, Observer, Operation, OperationKind, Transferred, Who,
 };

@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use ketch_protocol::StatusCode;
@@ -359,6 +360,8 @@ pub struct Arrival<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     observers: Arc<[Arc<dyn Observer>]>,
+    /// What threads do for all of the server's sessions.
+    pub(crate) jobs: Arc<AtomicUsize>,
     pub(crate) who: Who,
 }
 
@@ -366,11 +369,13 @@ impl Watch {
     /// `None` without observers: then there is nothing to be told.
     pub(crate) fn new(
         observers: &Arc<[Arc<dyn Observer>]>,
+        jobs: &Arc<AtomicUsize>,
         who: impl FnOnce() -> Who,
     ) -> Option<Arc<Self>> {
         (!observers.is_empty()).then(|| {
             Arc::new(Self {
                 observers: Arc::clone(observers),
+                jobs: Arc::clone(jobs),
                 who: who(),
             })
         })
@@ -384,6 +389,7 @@ impl Watch {
         };
         Arc::new(Self {
             observers: Arc::clone(&self.observers),
+            jobs: Arc::clone(&self.jobs),
             who,
         })
     }

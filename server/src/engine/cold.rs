@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::fs::{Answer, Batch, Block, Directory};
@@ -15,6 +15,8 @@ use crate::session::{CopiedWrite, HashPlan, ReadJob, Ticket};
 pub(crate) struct Mailbox {
     completions: Mutex<Vec<Returned>>,
     is_abandoned: AtomicBool,
+    /// Where jobs of all sessions are counted, if anybody wants to know.
+    jobs: OnceLock<Arc<AtomicUsize>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -73,8 +75,14 @@ impl Mailbox {
         Arc::new(Self {
             completions: Mutex::default(),
             is_abandoned: AtomicBool::new(false),
+            jobs: OnceLock::new(),
             wake: Box::new(wake),
         })
+    }
+
+    /// Counts jobs in `jobs` from now on: asked for before there is any.
+    pub(super) fn count_in(&self, jobs: &Arc<AtomicUsize>) {
+        let _ = self.jobs.set(Arc::clone(jobs));
     }
 
     fn put(&self, completion: Returned) {
@@ -132,7 +140,10 @@ pub(super) struct Delivery<T, F: FnOnce(io::Result<T>) -> Completion> {
 }
 
 impl<T, F: FnOnce(io::Result<T>) -> Completion> Delivery<T, F> {
-    pub(super) const fn new(mailbox: Arc<Mailbox>, since: Option<Instant>, done: F) -> Self {
+    pub(super) fn new(mailbox: Arc<Mailbox>, since: Option<Instant>, done: F) -> Self {
+        if let Some(jobs) = mailbox.jobs.get() {
+            jobs.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             mailbox,
             since,
@@ -150,6 +161,9 @@ impl<T, F: FnOnce(io::Result<T>) -> Completion> Delivery<T, F> {
 
 impl<T, F: FnOnce(io::Result<T>) -> Completion> Drop for Delivery<T, F> {
     fn drop(&mut self) {
+        if let Some(jobs) = self.mailbox.jobs.get() {
+            jobs.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(done) = self.done.take() {
             self.mailbox
                 .put((None, done(Err(io::ErrorKind::Interrupted.into()))));

@@ -10,6 +10,7 @@ impl<H: Host> Engine<H> {
     /// Tells `watch` from now on what happens.
     pub(crate) fn observed(&mut self, watch: Arc<Watch>) {
         self.session.keep_records(self.host.now());
+        self.mailbox.count_in(&watch.jobs);
         self.watch = Some(watch);
     }
 

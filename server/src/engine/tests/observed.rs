@@ -60,7 +60,7 @@ fn observed(simulation: &mut Simulation) -> Arc<Told> {
     };
     simulation
         .engine
-        .observed(Watch::new(&observers, who).unwrap());
+        .observed(Watch::new(&observers, &Arc::default(), who).unwrap());
     told
 }
 
