@@ -368,31 +368,62 @@ impl JumpHosts {
     }
 }
 
+/// One user and one directory, or what a file says.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ServeArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ServeCommand>,
+    /// File of a server with its users (TOML), read again on SIGHUP; instead of the options below
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) one: ServeOneArgs,
+}
+
+/// What belongs to a server besides serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServeCommand {
+    /// Say all that is wrong with a server's file; serve nothing and change nothing
+    Check {
+        /// The file
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: PathBuf,
+    },
+    /// Print the JSON schema of a server's file
+    Schema,
+    /// Make the hash of a password that a server's file holds: asks for it, or reads one line
+    HashPassword,
+}
+
 /// One user, one directory.
 #[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
+pub(crate) struct ServeOneArgs {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2222")]
+    #[arg(conflicts_with = "config")]
     pub(crate) listen: SocketAddr,
     /// Directory to serve; nothing outside of it can be reached
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) root: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    pub(crate) root: Option<PathBuf>,
     /// Name of the user who may log in
     #[arg(long, value_name = "NAME")]
-    pub(crate) user: String,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    pub(crate) user: Option<String>,
     /// File whose first line is the user's password
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    #[arg(required_unless_present = "authorized_keys")]
+    #[arg(required_unless_present_any = ["authorized_keys", "config"], conflicts_with = "config")]
     pub(crate) password_file: Option<PathBuf>,
     /// File with the user's public keys, one a line
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
     pub(crate) authorized_keys: Option<PathBuf>,
     /// The server's private key, made on the first start [default: ketch/host_ed25519 in the
     /// user's state directory]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "config")]
     pub(crate) host_key: Option<PathBuf>,
     /// Let the user change nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "config")]
     pub(crate) read_only: bool,
 }
 
@@ -681,5 +712,27 @@ mod tests {
         assert_eq!(parse(serve).err(), Some(ErrorKind::MissingRequiredArgument));
         assert!(parse(&format!("{serve} --password-file p")).is_ok());
         assert!(parse(&format!("{serve} --authorized-keys k")).is_ok());
+    }
+
+    #[test]
+    fn serve_takes_a_file_instead_of_options_and_what_belongs_to_one() {
+        for right in [
+            "ketch serve --config f",
+            "ketch serve check --config f",
+            "ketch serve schema",
+            "ketch serve hash-password",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "ketch serve",
+            "ketch serve check",
+            "ketch serve --config f --root /srv",
+            "ketch serve --config f --listen 0.0.0.0:22",
+            "ketch serve --config f schema",
+            "ketch serve hash-password secret",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -28,6 +28,10 @@ pub(crate) fn report(result: Result<(), Failed>) -> ExitCode {
         // If the output is closed, who reads it has seen enough (`ketch ls … | head`).
         Ok(()) | Err(Failed::OutputClosed) => ExitCode::SUCCESS,
         Err(Failed::Remote(code)) => ExitCode::from(code),
+        Err(Failed::Faults(faults)) => {
+            faults.iter().for_each(|fault| eprintln!("ketch: {fault}"));
+            ExitCode::from(code(&Failed::Faults(faults)))
+        }
         Err(failed) => {
             let advice = failed.advice();
             let advice = advice

@@ -27,6 +27,9 @@ pub(crate) enum Failed {
         source: Box<dyn Error + Send + Sync>,
         kind: Kind,
     },
+    /// All that is wrong with a server's file, a line for each.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "serving is for Unix"))]
+    Faults(Vec<String>),
     /// What the demo saw is not what it expected.
     #[cfg_attr(not(unix), expect(dead_code, reason = "the demo is for Unix"))]
     Wrong(String),
@@ -91,7 +94,7 @@ impl Failed {
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Usage(_) | Self::OutputClosed => Kind::Local,
+            Self::Usage(_) | Self::OutputClosed | Self::Faults(_) => Kind::Local,
             Self::Operation(error) | Self::Advised { error, .. } => error.kind(),
             Self::Local { kind, .. } => *kind,
             Self::Wrong(_) | Self::Remote(_) => Kind::Peer,
@@ -108,6 +111,7 @@ impl fmt::Display for Failed {
         match self {
             Self::Usage(what) | Self::Wrong(what) | Self::Local { what, .. } => f.write_str(what),
             Self::Operation(error) | Self::Advised { error, .. } => error.fmt(f),
+            Self::Faults(faults) => f.write_str(&faults.join("; ")),
             Self::Exists(path) => write!(f, "{path} exists already"),
             Self::Missing(pattern) => write!(f, "nothing matches {pattern}"),
             Self::UnixOnly(command) => write!(f, "`ketch {command}` works on Unix only"),

@@ -32,14 +32,7 @@ pub(crate) fn password(question: &PasswordQuestion<'_>) -> Option<Zeroizing<Stri
             say(&format!(
                 "The password of {whose} has expired. {server_says}"
             ));
-            for _ in 0..NEW_PASSWORD_TRIES_MAX {
-                let new = ask(&format!("New password for {whose}: "))?;
-                if ask("The same again: ").as_ref() == Some(&new) {
-                    return Some(new);
-                }
-                say("The two differ.");
-            }
-            None
+            new_password(&format!("New password for {whose}: "))
         }
         _ => {
             let again = match question.failed {
@@ -49,6 +42,18 @@ pub(crate) fn password(question: &PasswordQuestion<'_>) -> Option<Zeroizing<Stri
             ask(&format!("{again}Password for {whose}: "))
         }
     }
+}
+
+/// Asks for a password that is new, twice. `None` if there is no terminal, or no answer.
+pub(crate) fn new_password(prompt: &str) -> Option<Zeroizing<String>> {
+    for _ in 0..NEW_PASSWORD_TRIES_MAX {
+        let new = ask(prompt)?;
+        if ask("The same again: ").as_ref() == Some(&new) {
+            return Some(new);
+        }
+        say("The two differ.");
+    }
+    None
 }
 
 /// Has a server's questions answered; it is said whose they are (CVE-2021-36367).

@@ -20,7 +20,7 @@ async fn connect(root: &Path) -> (Session, JoinHandle<()>) {
         .build()
         .unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let host_keys = HostKeys::only([server.host_key().clone()]);
+    let host_keys = HostKeys::only([server.host_key()]);
     #[expect(clippy::disallowed_methods, reason = "the server's end")]
     let task = tokio::spawn(async move {
         let _ = server.serve_stream(far, "the test").await;

@@ -25,14 +25,14 @@ use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
-use crate::config::ServerBuilder;
+use crate::config::{BuildError, ServerBuilder};
 use crate::credentials::Moment;
 use crate::interview::Interview;
 use crate::observer::{Event, Observer, Watch, Who};
 use crate::password_hash::Hashing;
 use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
-use crate::users::{Outcome, Steps, Users, Verdict};
+use crate::users::{Outcome, Staying, Steps, Users, Verdict};
 
 /// Milliseconds after which a client that acknowledges nothing counts as gone (tcp(7)).
 #[cfg(target_os = "linux")]
@@ -40,6 +40,10 @@ const GONE_AFTER_MS: u32 = 90_000;
 /// Silence after which the system asks whether the client's machine is there, and asks again.
 #[cfg(target_os = "linux")]
 const ASKED_AFTER: Duration = Duration::from_secs(30);
+/// How long a connection has to say good-bye whose user may not stay.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// How often the clock is looked at while somebody is there who expires.
+const CLOCK_LOOKED_AT: Duration = Duration::from_secs(30);
 /// How long the accept loop pauses when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,12 +68,10 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Inner {
-    config: ServerConfig,
-    users: Users,
-    subsystems: Subsystems,
+    /// What new connections and logins see; a reload puts another in its place.
+    setup: watch::Sender<Arc<Setup>>,
     admission: Arc<Admission>,
     hashing: Hashing,
-    shutdown_time: Duration,
     phase: watch::Sender<Phase>,
     observers: Arc<[Arc<dyn Observer>]>,
     /// How many connections came.
@@ -78,6 +80,15 @@ struct Inner {
     listeners: AtomicUsize,
     /// What threads do for sessions, if anybody wants to know.
     jobs: Arc<AtomicUsize>,
+}
+
+/// What a reload may change. Whoever uses it holds the one that there was at the beginning.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) config: ServerConfig,
+    pub(crate) users: Users,
+    pub(crate) subsystems: Subsystems,
+    pub(crate) shutdown_time: Duration,
 }
 
 /// How far the server's end has come.
@@ -97,23 +108,17 @@ impl Server {
     }
 
     pub(crate) fn new(
-        config: ServerConfig,
-        users: Users,
-        subsystems: Subsystems,
+        setup: Setup,
         admission: Arc<Admission>,
         hashing: Hashing,
-        shutdown_time: Duration,
         observers: Arc<[Arc<dyn Observer>]>,
     ) -> Self {
         let phase = watch::Sender::new(Phase::Running);
         Self {
             inner: Arc::new(Inner {
-                config,
-                users,
-                subsystems,
+                setup: watch::Sender::new(Arc::new(setup)),
                 admission,
                 hashing,
-                shutdown_time,
                 phase,
                 observers,
                 connections: AtomicU64::new(0),
@@ -132,17 +137,39 @@ impl Server {
         clippy::expect_used,
         reason = "the builder refuses a server without a key"
     )]
-    pub fn host_key(&self) -> &PublicKey {
-        self.host_keys().next().expect("there is one")
+    pub fn host_key(&self) -> PublicKey {
+        self.host_keys().into_iter().next().expect("there is one")
     }
 
     /// The keys by which clients know this server, at least one.
-    pub fn host_keys(&self) -> impl Iterator<Item = &PublicKey> {
-        self.inner
-            .config
-            .host_keys
-            .iter()
-            .map(|key| key.public_key())
+    #[must_use]
+    pub fn host_keys(&self) -> Vec<PublicKey> {
+        let setup = self.setup();
+        let keys = setup.config.host_keys.iter();
+        keys.map(|key| key.public_key().clone()).collect()
+    }
+
+    /// What new connections see.
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.inner.setup.borrow())
+    }
+
+    /// Puts the users, authorities, host keys, banner, subsystems, transport and time-outs of `builder`
+    /// in the place of those that there are; without host keys in it, those stay. Its limits,
+    /// penalties and observers are passed over: those of the server stay.
+    ///
+    /// New connections see what is new at once. Connections that are there keep what they had: a root,
+    /// rights, a host key. But who logs in just then begins anew, and users who are gone, disabled or
+    /// expired are disconnected within a second, also in the middle of a transfer.
+    ///
+    /// # Errors
+    /// As [`ServerBuilder::build`]; then nothing is changed.
+    pub fn reload(&self, builder: ServerBuilder) -> Result<(), BuildError> {
+        // Opening roots takes time, and of two reloads at once the later one is what stays.
+        let setup = builder.renew(&self.setup())?;
+        self.inner.setup.send_replace(Arc::new(setup));
+        info!("reloaded");
+        Ok(())
     }
 
     /// Accepts connections until [`Server::shutdown`] is called and all of them have ended.
@@ -194,11 +221,11 @@ impl Server {
         };
         drop((listener, listening));
         let all_gone = async { while connections.join_next().await.is_some() {} };
-        if timeout(self.inner.shutdown_time, all_gone).await.is_err() {
+        if timeout(self.setup().shutdown_time, all_gone).await.is_err() {
             self.inner.phase.send_replace(Phase::Ending);
             // Each has its own time to say good-bye; what is left after that is dropped.
             let all_gone = async { while connections.join_next().await.is_some() {} };
-            let _ = timeout(self.inner.config.common.timers.close, all_gone).await;
+            let _ = timeout(self.setup().config.common.timers.close, all_gone).await;
         }
         result
     }
@@ -298,7 +325,10 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let login = Login::server(stream, self.inner.config.clone())?;
+        let setup = self.setup();
+        let login = Login::server(stream, setup.config.clone())?;
+        let subsystems = setup.subsystems.clone();
+        drop(setup);
         let mut phase = self.inner.phase.subscribe();
         let mut failures = 0;
         let result = tokio::select! {
@@ -312,9 +342,13 @@ impl Server {
             visit.over(why);
         })?;
         admitted.established();
-        let Outcome { account, sftp_only } = outcome;
-        info!(peer, user = %account.policy.user, "logged in");
-        let subsystems = self.inner.subsystems.clone();
+        let Outcome {
+            account,
+            sftp_only,
+            seat: _seat,
+        } = outcome;
+        let user = account.policy.user.clone();
+        info!(peer, user, "logged in");
         let (handle, connection) = login.run(Box::new(Offer {
             account,
             sftp_only,
@@ -328,6 +362,12 @@ impl Server {
                 handle.disconnect();
                 connection.await;
             }
+            () = self.may_not_stay(&user) => {
+                info!(peer, user, "the user may not stay");
+                handle.disconnect();
+                // Who takes nothing of it does not hold up the end.
+                let _ = timeout(FAREWELL, &mut connection).await;
+            }
         }
         let why = handle.close_reason();
         debug!(peer, ?why, "connection is over");
@@ -335,6 +375,31 @@ impl Server {
             visit.over(&why);
         }
         Ok(())
+    }
+
+    /// Waits until a user is gone, disabled or expired.
+    async fn may_not_stay(&self, user: &str) {
+        let mut setup = self.inner.setup.subscribe();
+        loop {
+            let now = unix_now();
+            let staying = setup.borrow_and_update().users.staying(user, now);
+            let Staying::Until(expires) = staying else {
+                return;
+            };
+            let left = expires.map(|at| Duration::from_secs(at.saturating_sub(now)));
+            let expired = async {
+                match left {
+                    // The clock may be set: it is looked at from time to time.
+                    Some(left) => sleep(left.min(CLOCK_LOOKED_AT)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The sender lives as long as the server, of which this is a handle.
+                _ = setup.changed() => {}
+                () = expired => {}
+            }
+        }
     }
 
     /// Answers attempts until one is right.
@@ -350,6 +415,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut accepted = None;
+        let mut setup = self.setup();
         let mut steps = Steps::default();
         // Of the questions that are being asked, by rounds.
         let mut answers = Vec::new();
@@ -366,7 +432,13 @@ impl Server {
                         source: visit.address,
                         now: unix_now(),
                     };
-                    let users = &self.inner.users;
+                    let current = self.setup();
+                    if !Arc::ptr_eq(&current, &setup) {
+                        // Steps are taken under one set of rules: who began under others begins anew.
+                        (setup, steps) = (current, Steps::default());
+                        answers.clear();
+                    }
+                    let users = &setup.users;
                     let found_right = match (method, users.hash_to_try(user, method)) {
                         (_, Some((hash, password))) => {
                             self.inner.hashing.fits(hash, password.clone()).await

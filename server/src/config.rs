@@ -8,7 +8,7 @@ use ketch_keys::{PublicKey, RevocationList};
 use ketch_transport::config::{CommonConfig, HostKey, ServerConfig};
 use ketch_transport::driver::Application;
 
-use crate::accept::Server;
+use crate::accept::{Server, Setup};
 use crate::admission::{Admission, AdmissionLimits};
 use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
@@ -88,6 +88,8 @@ impl Default for ServerLimits {
 #[must_use]
 pub struct ServerBuilder {
     host_keys: Vec<Arc<HostKey>>,
+    /// Those that clients are told of, if they are.
+    announced: Option<Vec<Arc<HostKey>>>,
     users: Vec<User>,
     timeouts: Timeouts,
     limits: ServerLimits,
@@ -103,8 +105,24 @@ pub struct ServerBuilder {
 impl ServerBuilder {
     /// A key by which clients know this server, with or without a certificate: one of each type, in
     /// order of preference. There is no default.
-    pub fn host_key(mut self, key: impl Into<HostKey>) -> Self {
-        self.host_keys.push(Arc::new(key.into()));
+    pub fn host_key(self, key: impl Into<HostKey>) -> Self {
+        self.shared_host_key(Arc::new(key.into()))
+    }
+
+    /// As [`ServerBuilder::host_key`], for one that stands elsewhere too.
+    pub fn shared_host_key(mut self, key: Arc<HostKey>) -> Self {
+        self.host_keys.push(key);
+        self
+    }
+
+    /// Tells clients, once they are logged in, that these are the server's keys, and proves it
+    /// (`hostkeys-00@openssh.com`): so they know a new key before it is used, and forget one that is
+    /// not among them. At most 16 count. Default: clients are told of none.
+    ///
+    /// To change a key, add the new one here while the old one is still the
+    /// [`ServerBuilder::host_key`]; when clients have been there, swap the two.
+    pub fn announce_host_keys(mut self, keys: impl IntoIterator<Item = Arc<HostKey>>) -> Self {
+        self.announced = Some(keys.into_iter().collect());
         self
     }
 
@@ -254,30 +272,10 @@ impl ServerBuilder {
     /// [`BuildError`] for what is missing or makes no sense: a server that would let nobody in, or
     /// anybody, does not start.
     pub fn build(self) -> Result<Server, BuildError> {
-        let Self {
-            host_keys,
-            users,
-            timeouts,
-            limits,
-            mut transport,
-            subsystems,
-            trust,
-            banner,
-            penalties,
-            observers,
-        } = self;
+        let (limits, observers) = (self.limits, self.observers.clone());
+        let penalties = self.penalties.clone();
         let penalties = penalties.unwrap_or_else(|| Some(Penalties::default()));
-        if host_keys.is_empty() {
-            return Err(BuildError::NoHostKey);
-        }
-        let users = Users::new(users, trust, limits.handles_max, timeouts.idle)?;
-        transport.timers.handshake = timeouts.handshake;
-        transport.timers.authentication = timeouts.authentication;
-        let mut config = ServerConfig::new(host_keys);
-        config.methods = users.methods();
-        config.banner = banner;
-        config.ask_before_keys = true;
-        config.common = transport;
+        let setup = self.setup(None)?;
         let admission = AdmissionLimits {
             connections: limits.connections_max,
             half_open: limits.half_open_max,
@@ -286,14 +284,64 @@ impl ServerBuilder {
             key_exchanges_per_source: limits.key_exchanges_per_source_max,
         };
         Ok(Server::new(
+            setup,
+            Admission::new(admission, penalties),
+            Hashing::new(limits.password_hashes_max),
+            observers.into(),
+        ))
+    }
+
+    /// What is wrong with each of the users alone.
+    #[cfg(feature = "file")]
+    pub(crate) fn user_faults(&self) -> Result<Vec<BuildError>, BuildError> {
+        Users::faults(&self.users, self.trust.clone())
+    }
+
+    /// What a reload puts in the place of `before`.
+    pub(crate) fn renew(self, before: &Setup) -> Result<Setup, BuildError> {
+        self.setup(Some(before))
+    }
+
+    fn setup(self, before: Option<&Setup>) -> Result<Setup, BuildError> {
+        let Self {
+            host_keys,
+            announced,
+            users,
+            timeouts,
+            limits,
+            mut transport,
+            subsystems,
+            trust,
+            banner,
+            penalties: _,
+            observers: _,
+        } = self;
+        let mut config = match before {
+            Some(before) if host_keys.is_empty() => before.config.clone(),
+            _ => ServerConfig::new(host_keys.clone()),
+        };
+        if config.host_keys.is_empty() {
+            return Err(BuildError::NoHostKey);
+        }
+        if !host_keys.is_empty() {
+            config.announced_host_keys = announced.map(Into::into);
+        }
+        let users = match before {
+            Some(before) => before.users.renewed(users, trust, timeouts.idle)?,
+            None => Users::new(users, trust, limits.handles_max, timeouts.idle)?,
+        };
+        transport.timers.handshake = timeouts.handshake;
+        transport.timers.authentication = timeouts.authentication;
+        config.methods = users.methods();
+        config.banner = banner;
+        config.ask_before_keys = true;
+        config.common = transport;
+        Ok(Setup {
             config,
             users,
             subsystems,
-            Admission::new(admission, penalties),
-            Hashing::new(limits.password_hashes_max),
-            timeouts.shutdown,
-            observers.into(),
-        ))
+            shutdown_time: timeouts.shutdown,
+        })
     }
 }
 

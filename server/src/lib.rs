@@ -61,6 +61,8 @@ mod config;
 mod credentials;
 mod digest;
 mod engine;
+#[cfg(feature = "file")]
+mod file;
 mod fs;
 mod handles;
 mod interview;
@@ -82,6 +84,7 @@ mod root;
 mod session;
 mod shares;
 mod standing;
+mod stay;
 mod subsystems;
 
 #[allow(dead_code, reason = "their effects follow")]
@@ -94,6 +97,10 @@ pub use audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
 pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 pub use credentials::{AuthorizedKey, BadSource, Source};
+#[cfg(feature = "file")]
+pub use file::{
+    FileFault, FileFaults, HostKeyFileError, SERVER_FILE_LEN_MAX, ServerFile, host_key_file,
+};
 pub use fs::{
     Answer, BATCH_ENTRIES_MAX, Batch, Block, Call, Change, Create, Directory, DirectoryEntry, File,
     FileCall, FileSystem, Links, LocalDirectory, MEMORY_FILE_LEN_MAX, MemoryFileSystem, Metadata,
@@ -102,7 +109,8 @@ pub use fs::{
 pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
 pub use interview::{Answers, Interview, ROUNDS_MAX};
 pub use ketch_keys::{
-    GenerateError, KeyFileError, LineError, PrivateKey, PublicKey, RevocationError, RevocationList,
+    GenerateError, KeyFileError, KeyType, LineError, PrivateKey, PublicKey, RevocationError,
+    RevocationList,
 };
 pub use ketch_protocol::{StatVfs, StatusCode};
 pub use ketch_transport::auth::{Prompt, Questions};

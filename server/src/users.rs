@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::channel::Account;
 use crate::config::BuildError;
 use crate::credentials::{
-    Authority, AuthorizedKey, Moment, Restrictions, Revoked, Shown, by_certificate, by_key,
+    Authority, AuthorizedKey, Moment, Restrictions, Revoked, Shown, Source, by_certificate, by_key,
 };
 use crate::fs::{FileSystem, LocalDirectory};
 use crate::handles::HandleBudget;
@@ -32,6 +32,7 @@ use crate::policy::{Access, Policy, Rules};
 use crate::root::Root;
 use crate::shares::Shares;
 use crate::standing::Standing;
+use crate::stay::{Seat, Seats, Stay};
 use crate::terms::Terms;
 
 /// Longest name of a user, in bytes.
@@ -57,6 +58,7 @@ pub struct User {
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
     questions: bool,
+    stay: Stay,
     access: Access,
     symbolic_links: bool,
     hard_links: bool,
@@ -98,6 +100,7 @@ impl User {
             authorities: Vec::new(),
             required: Vec::new(),
             questions: false,
+            stay: Stay::default(),
             access: Access::ReadWrite,
             symbolic_links: false,
             hard_links: false,
@@ -170,6 +173,41 @@ impl User {
         self
     }
 
+    /// Lets the user in from these addresses alone, whatever the credential. If it is called more than
+    /// once, each time has to allow the address; who comes by
+    /// [`Server::serve_stream`](crate::Server::serve_stream) has none. Default: from anywhere.
+    ///
+    /// Who may not log in is answered as somebody with wrong credentials is; that holds for
+    /// [`User::expires`], [`User::connections_max`] and [`User::disabled`] too.
+    #[must_use]
+    pub fn sources(mut self, sources: impl IntoIterator<Item = Source>) -> Self {
+        self.stay.sources.push(sources.into_iter().collect());
+        self
+    }
+
+    /// The user may not log in from that second on (since 1970), and who is there then is disconnected
+    /// within a second. Default: never expires.
+    #[must_use]
+    pub const fn expires(mut self, unix: u64) -> Self {
+        self.stay.expires = Some(unix);
+        self
+    }
+
+    /// Connections that the user may have at a time; more are not let in. Default: as many as
+    /// [`ServerLimits::connections_max`](crate::ServerLimits::connections_max).
+    #[must_use]
+    pub const fn connections_max(mut self, connections: usize) -> Self {
+        self.stay.connections_max = Some(connections);
+        self
+    }
+
+    /// The user may not log in. Default: may.
+    #[must_use]
+    pub const fn disabled(mut self) -> Self {
+        self.stay.disabled = true;
+        self
+    }
+
     /// Lets the user look only. Default: read and write.
     #[must_use]
     pub const fn read_only(mut self) -> Self {
@@ -225,6 +263,8 @@ pub(crate) struct Users {
     records: BTreeMap<String, Record>,
     trust: Trust,
     key: hmac::Key,
+    budget: Arc<HandleBudget>,
+    shares: Arc<Shares>,
     /// What the attempts of unknown users are compared with.
     nobody: Digest,
     /// The same where anybody's password is hashed: as costly as the costliest.
@@ -242,6 +282,8 @@ struct Record {
     authorities: Vec<Authority>,
     required: Vec<AuthMethod>,
     questions: bool,
+    stay: Stay,
+    seats: Seats,
 }
 
 /// A user's password as it is now.
@@ -269,11 +311,22 @@ pub(crate) struct Steps {
 }
 
 /// What a login comes to: the only way to a session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) account: Arc<Account>,
     /// Only the subsystem `sftp` may be started.
     pub(crate) sftp_only: bool,
+    /// To be kept as long as the connection.
+    pub(crate) seat: Seat,
+}
+
+/// Whether a user who is logged in may stay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Staying {
+    /// Not any more.
+    Over,
+    /// Until that second, since 1970; `None` for as long as they like.
+    Until(Option<u64>),
 }
 
 /// What an attempt to log in comes to.
@@ -300,6 +353,41 @@ impl Users {
         handles_max: usize,
         idle_timeout: Duration,
     ) -> Result<Self, BuildError> {
+        let this = Self::nobody(trust, handles_max)?;
+        this.with(users, idle_timeout, None)
+    }
+
+    /// Other users in the place of these: what is counted goes on being counted.
+    pub(crate) fn renewed(
+        &self,
+        users: Vec<User>,
+        trust: Trust,
+        idle_timeout: Duration,
+    ) -> Result<Self, BuildError> {
+        let next = Self {
+            records: BTreeMap::new(),
+            trust,
+            // With another key a name's wait would be another, and tell more with each reload.
+            key: self.key.clone(),
+            budget: Arc::clone(&self.budget),
+            shares: Arc::clone(&self.shares),
+            nobody: self.nobody,
+            decoy: None,
+        };
+        next.with(users, idle_timeout, Some(self))
+    }
+
+    /// What is wrong with each of the users alone.
+    #[cfg(feature = "file")]
+    pub(crate) fn faults(users: &[User], trust: Trust) -> Result<Vec<BuildError>, BuildError> {
+        let this = Self::nobody(trust, 1)?;
+        let records = users
+            .iter()
+            .map(|user| this.record(user, Duration::ZERO, None));
+        Ok(records.filter_map(Result::err).collect())
+    }
+
+    fn nobody(trust: Trust, handles_max: usize) -> Result<Self, BuildError> {
         let mut secret = Zeroizing::new([0_u8; 32]);
         let mut nobody = [0; 32];
         let random = SystemRandom::new();
@@ -308,39 +396,48 @@ impl Users {
             .map_err(|_| BuildError::Random)?;
         random.fill(&mut nobody).map_err(|_| BuildError::Random)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret[..]);
-        let mut this = Self {
+        Ok(Self {
             records: BTreeMap::new(),
             trust,
             key,
+            budget: Arc::new(HandleBudget::new(handles_max)),
+            shares: Shares::new(),
             nobody,
             decoy: None,
-        };
-        let budget = Arc::new(HandleBudget::new(handles_max));
-        let shares = Shares::new();
+        })
+    }
+
+    fn with(
+        mut self,
+        users: Vec<User>,
+        idle_timeout: Duration,
+        before: Option<&Self>,
+    ) -> Result<Self, BuildError> {
         for user in users {
-            let record = this.record(&user, &budget, &shares, idle_timeout)?;
-            if this.records.insert(user.name.clone(), record).is_some() {
+            let before = before.and_then(|before| before.records.get(&user.name));
+            let record = self.record(&user, idle_timeout, before)?;
+            if self.records.insert(user.name.clone(), record).is_some() {
                 return Err(BuildError::DuplicateUser { user: user.name });
             }
         }
-        if this.records.is_empty() {
+        if self.records.is_empty() {
             return Err(BuildError::NoUsers);
         }
-        let hashes = this.records.values().filter_map(Record::hash);
+        let hashes = self.records.values().filter_map(Record::hash);
         let costliest = hashes.max_by_key(|hash| hash.cost());
         if let Some(costliest) = costliest {
             let decoy = costliest.decoy().map_err(|HashError| BuildError::Random)?;
-            this.decoy = Some(Arc::new(decoy));
+            self.decoy = Some(Arc::new(decoy));
         }
-        Ok(this)
+        Ok(self)
     }
 
+    /// `before`: the user of the same name until now, if there was one.
     fn record(
         &self,
         user: &User,
-        budget: &Arc<HandleBudget>,
-        shares: &Arc<Shares>,
         idle_timeout: Duration,
+        before: Option<&Record>,
     ) -> Result<Record, BuildError> {
         let name = user.name.clone();
         if name.is_empty() || name.len() > USER_NAME_LEN_MAX || name.chars().any(char::is_control) {
@@ -394,8 +491,8 @@ impl Users {
         let account = Account {
             root: Arc::new(Root::new(files)),
             policy: Arc::new(policy),
-            budget: Arc::clone(budget),
-            share: shares.user(),
+            budget: Arc::clone(&self.budget),
+            share: before.map_or_else(|| self.shares.user(), |before| before.account.share.clone()),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
         };
         Ok(Record {
@@ -411,7 +508,17 @@ impl Users {
             authorities: user.authorities.clone(),
             required: user.required.clone(),
             questions: user.questions,
+            stay: user.stay.clone(),
+            seats: before.map_or_else(Seats::default, |before| before.seats.clone()),
         })
+    }
+
+    /// Whether a user who is logged in may stay, at that second since 1970.
+    pub(crate) fn staying(&self, user: &str, now: u64) -> Staying {
+        match self.records.get(user).map(|record| &record.stay) {
+            Some(stay) if stay.may_last(now) => Staying::Until(stay.expires),
+            _ => Staying::Over,
+        }
     }
 
     /// The methods that anybody can use: the same for whoever asks.
@@ -491,11 +598,12 @@ impl Users {
         found_right: bool,
     ) -> Verdict {
         // The work is done before anything depends on whether there is such a user.
-        let record = self.records.get(user);
+        let known = self.records.get(user);
+        let record = known.filter(|record| record.admits(moment));
         let rejected = Verdict::Rejected(FLOOR.saturating_add(self.jitter(user)));
         let (kind, key, restrictions) = match method {
             Method::Password(password) => {
-                let is_right = self.has_password(user, password, record, found_right);
+                let is_right = self.has_password(user, password, known, found_right);
                 let expired = record.and_then(|record| record.secret().expired.clone());
                 if let (true, Some(prompt)) = (is_right, expired) {
                     let is_next = |record: &Record| record.wants_next(AuthMethod::Password, steps);
@@ -512,7 +620,7 @@ impl Users {
             }
             // Whoever changes has to be right, and it has to be time: the old one is looked at first.
             Method::PasswordChange { old, .. } => {
-                let is_right = self.has_password(user, old, record, found_right);
+                let is_right = self.has_password(user, old, known, found_right);
                 let may = record.filter(|record| {
                     let is_next = record.wants_next(AuthMethod::Password, steps);
                     is_right && is_next && record.secret().expired.is_some()
@@ -645,6 +753,11 @@ impl Record {
         }
     }
 
+    /// Whether the user may come at all, at that moment.
+    fn admits(&self, moment: Moment) -> bool {
+        self.stay.may_begin(moment) && self.seats.have_room(self.stay.connections_max)
+    }
+
     /// Whether that method may come after those steps.
     fn wants_next(&self, method: AuthMethod, steps: &Steps) -> bool {
         match self.required.get(steps.taken.len()) {
@@ -668,7 +781,12 @@ fn outcome(record: &Record, restrictions: Restrictions, moment: Moment) -> Optio
         false => Arc::clone(&record.account),
         true => Arc::new(record.account.read_only()),
     };
-    Some(Outcome { account, sftp_only })
+    let seat = record.seats.take(record.stay.connections_max)?;
+    Some(Outcome {
+        account,
+        sftp_only,
+        seat,
+    })
 }
 
 /// Whether the user has what is required of them.

@@ -311,6 +311,9 @@ pub struct ServerConfig {
     /// (`hostkeys-00@openssh.com`), so that they know a new key before the old one goes. Default:
     /// false.
     pub announce_host_keys: bool,
+    /// The keys of which they are told instead, whatever `announce_host_keys` says: with some that are
+    /// not used yet, or without some that are used for the last time. Default: none.
+    pub announced_host_keys: Option<Arc<[Arc<HostKey>]>>,
     /// Whether it is asked before the first key exchange of a connection is computed, so that only
     /// some are at a time: anybody may ask for one, and it costs the server more than the client
     /// (CVE-2002-20001). Default: false.
@@ -332,6 +335,7 @@ impl ServerConfig {
             methods: vec![AuthMethod::PublicKey, AuthMethod::Password],
             banner: None,
             announce_host_keys: false,
+            announced_host_keys: None,
             ask_before_keys: false,
             common: CommonConfig::new(preferences.expect("it is for both roles")),
         }

@@ -188,13 +188,15 @@ impl Connection {
             methods,
             banner,
             announce_host_keys,
+            announced_host_keys,
             ask_before_keys,
             common,
         } = config;
         let user_keys = user_keys(&common.preferences);
         let auth = ServerAuth::new(&methods, banner, user_keys, &common.limits);
         let auth = Auth::Server(auth);
-        let announced = announce_host_keys.then(|| host_keys.to_vec());
+        let announced = announced_host_keys.map(|keys| keys.to_vec());
+        let announced = announced.or_else(|| announce_host_keys.then(|| host_keys.to_vec()));
         let mut connection = Self::new(
             Side::Server { host_keys },
             auth,

@@ -1,7 +1,11 @@
-//! `ketch serve`: one user, one directory, over SFTP.
+//! `ketch serve`: one user and one directory, or what a file says, over SFTP.
 
 #[cfg(unix)]
 mod authorized_keys;
+#[cfg(unix)]
+mod file;
+#[cfg(unix)]
+mod hash_password;
 #[cfg(unix)]
 mod run;
 

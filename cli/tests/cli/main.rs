@@ -12,5 +12,6 @@ mod paths;
 mod process;
 mod scene;
 mod selection;
+mod serve_file;
 #[cfg(target_os = "linux")]
 mod sync;

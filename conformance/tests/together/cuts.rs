@@ -124,7 +124,7 @@ impl Scene {
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let host_key = server.host_key().clone();
+        let host_key = server.host_key();
         let proxy = Arc::new(Proxy::default());
         tokio::spawn(Arc::clone(&proxy).run(listener, Arc::new(server)));
         let mut random = Random::new(0x63_7574);

@@ -80,7 +80,7 @@ impl Scene {
             .build()
             .unwrap();
         let (ours, theirs) = over.pair().await;
-        let host_key = server.host_key().clone();
+        let host_key = server.host_key();
         tokio::spawn(async move { server.serve_stream(theirs, "the test").await });
         let (session, counts) = connect(ours, host_key, timeouts).await;
         Self {

@@ -64,7 +64,7 @@ pub(super) fn start(root: &Path) -> Result<DemoServer, Failed> {
 impl DemoServer {
     /// The host key's fingerprint, as OpenSSH shows it.
     pub(super) fn fingerprint(&self) -> String {
-        keys::fingerprint(self.server.host_key())
+        keys::fingerprint(&self.server.host_key())
     }
 
     /// Logs in with the user's key, and accepts the server's own key only.
@@ -72,7 +72,7 @@ impl DemoServer {
         let session = Connect::to(&self.address.ip().to_string())
             .port(self.address.port())
             .user(USER)
-            .host_keys(HostKeys::only([self.server.host_key().clone()]))
+            .host_keys(HostKeys::only([self.server.host_key()]))
             .identity(self.user_key.clone())
             .connect()
             .await?;

@@ -1,11 +1,14 @@
-//! What `ketch serve` does: reads the files, listens, and ends in good order.
+//! What `ketch serve` does: which of its ways it is, and the one without a file: reads the keys,
+//! listens, and ends in good order.
 
-use ketch_server::{BuildError, Server, User};
+use std::path::PathBuf;
+
+use ketch_server::{BuildError, KeyType, Server, ServerFile, User, host_key_file};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::authorized_keys;
-use crate::args::ServeArgs;
+use super::{authorized_keys, file, hash_password};
+use crate::args::{ServeArgs, ServeCommand, ServeOneArgs};
 use crate::cmd::keys;
 use crate::failed::Failed;
 use crate::output::{Lines, escaped};
@@ -13,10 +16,29 @@ use crate::prompt;
 
 /// Serves until a signal says to end; connections then have a moment to finish.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
-    let host_key = args.host_key.or_else(keys::default_path).ok_or_else(|| {
+    match (args.command, args.config) {
+        (Some(ServeCommand::Check { config }), _) => file::check(&config),
+        (Some(ServeCommand::Schema), _) => {
+            let mut out = Lines::new();
+            for line in ServerFile::schema().lines() {
+                out.line(line)?;
+            }
+            out.flush()
+        }
+        (Some(ServeCommand::HashPassword), _) => hash_password::run(),
+        (None, Some(config)) => file::serve(config).await,
+        (None, None) => serve_one(args.one).await,
+    }
+}
+
+async fn serve_one(args: ServeOneArgs) -> Result<(), Failed> {
+    let missing = |what: &str| Failed::Usage(format!("--{what} is missing"));
+    let root: PathBuf = args.root.ok_or_else(|| missing("root"))?;
+    let name = args.user.ok_or_else(|| missing("user"))?;
+    let path = args.host_key.or_else(keys::default_path).ok_or_else(|| {
         Failed::Usage("there is no home directory to keep a host key in: use --host-key".into())
     })?;
-    let mut user = User::new(&args.user, &args.root);
+    let mut user = User::new(&name, &root);
     if let Some(file) = &args.password_file {
         user = user.password(prompt::password_from(file)?.as_str());
     }
@@ -28,8 +50,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
     if args.read_only {
         user = user.read_only();
     }
+    let host_key = host_key_file(&path, KeyType::Ed25519).map_err(|error| {
+        Failed::set_up(format!("cannot use the host key {}", path.display()), error)
+    })?;
     let server = Server::builder()
-        .host_key(keys::load_or_create(&host_key)?)
+        .host_key(host_key)
         .user(user)
         .build()
         .map_err(cannot_start)?;
@@ -41,12 +66,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
     let mut terminate = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
 
-    let fingerprint = keys::fingerprint(server.host_key());
-    let what = format!(
-        "{} to {}",
-        escaped(args.root.as_os_str().as_encoded_bytes()),
-        args.user
-    );
+    let fingerprint = keys::fingerprint(&server.host_key());
+    let what = format!("{} to {name}", escaped(root.as_os_str().as_encoded_bytes()));
     // Whoever started the server may not care to listen: it serves all the same.
     let _ = say(&[
         ("listening on", &address.to_string()),
@@ -74,7 +95,7 @@ pub(crate) fn cannot_start(error: BuildError) -> Failed {
     }
 }
 
-fn say(lines: &[(&str, &str)]) -> Result<(), Failed> {
+pub(super) fn say(lines: &[(&str, &str)]) -> Result<(), Failed> {
     let mut out = Lines::new();
     for (name, value) in lines {
         out.line(&format!("{name} {value}"))?;
@@ -82,6 +103,6 @@ fn say(lines: &[(&str, &str)]) -> Result<(), Failed> {
     out.flush()
 }
 
-fn signals(kind: SignalKind) -> Result<Signal, Failed> {
+pub(super) fn signals(kind: SignalKind) -> Result<Signal, Failed> {
     signal(kind).map_err(|error| Failed::local("cannot wait for signals", error))
 }
