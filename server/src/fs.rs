@@ -14,7 +14,7 @@
 //! from their text.
 
 mod buffers;
-mod local;
+pub(crate) mod local;
 mod memory;
 
 use std::fmt;
@@ -27,6 +27,7 @@ use ketch_protocol::StatVfs;
 
 use crate::path::VPath;
 
+pub(crate) use buffers::Owners;
 pub use buffers::{BATCH_ENTRIES_MAX, Batch, Block, DirectoryEntry};
 pub use local::LocalDirectory;
 pub use memory::{MEMORY_FILE_LEN_MAX, MemoryFileSystem};

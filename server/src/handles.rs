@@ -21,6 +21,8 @@ pub(crate) const HANDLE_LEN: usize = 16;
 pub(crate) struct HandleBudget {
     open: AtomicUsize,
     max: usize,
+    /// Most of one session.
+    session_max: usize,
 }
 
 impl HandleBudget {
@@ -28,6 +30,17 @@ impl HandleBudget {
         Self {
             open: AtomicUsize::new(0),
             max,
+            session_max: SESSION_HANDLES_MAX,
+        }
+    }
+
+    /// For a session that shares with none.
+    #[cfg_attr(not(feature = "host"), expect(dead_code, reason = "used by `host`"))]
+    pub(crate) const fn of_one_session(max: usize) -> Self {
+        Self {
+            open: AtomicUsize::new(0),
+            max,
+            session_max: max,
         }
     }
 
@@ -70,7 +83,7 @@ pub(crate) struct SlotId(u32);
 
 impl SlotId {
     const fn index(self) -> usize {
-        self.0 as usize // a slot's number is below SESSION_HANDLES_MAX
+        self.0 as usize // a slot's number is below the session's maximum
     }
 }
 
@@ -86,9 +99,14 @@ impl<T> Handles<T> {
         }
     }
 
+    /// How many may be open.
+    pub(crate) fn most(&self) -> usize {
+        self.budget.session_max
+    }
+
     /// Takes a slot; `None` if this session or the server has no more.
     pub(crate) fn insert(&mut self, entry: T) -> Option<SlotId> {
-        if self.open >= SESSION_HANDLES_MAX || !self.budget.take() {
+        if self.open >= self.most() || !self.budget.take() {
             return None;
         }
         self.open = self.open.saturating_add(1);

@@ -34,6 +34,7 @@
 //! | `shares` | whose turn it is on threads: users share them alike |
 //! | `digest` | what `check-file` computes |
 //! | `policy`, `standing`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
+//! | `host` (feature `host`) | a session for this machine's own users, on stdin and stdout |
 //! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours |
 //!
 //! # A file system of your own
@@ -65,6 +66,8 @@ mod engine;
 mod file;
 mod fs;
 mod handles;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod host;
 mod interview;
 mod keys;
 mod longname;
@@ -107,6 +110,11 @@ pub use fs::{
     OpenHow, TYPE_BITS, TYPE_DIRECTORY, TYPE_FILE, TYPE_LINK, Target, Work, blocking,
 };
 pub use handles::{SERVER_HANDLES_MAX, SESSION_HANDLES_MAX};
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub use host::{
+    Account, HOST_HANDLES_MAX, HostDirectory, HostSession, SessionError, own_account,
+    protect_process, start_directory,
+};
 pub use interview::{Answers, Interview, ROUNDS_MAX};
 pub use ketch_keys::{
     GenerateError, KeyFileError, KeyType, LineError, PrivateKey, PublicKey, RevocationError,

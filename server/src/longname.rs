@@ -2,21 +2,21 @@
 //!
 //! draft-ietf-secsh-filexfer-02 §7 recommends the form and says that no program should read it;
 //! some do (FileZilla tells directories by its first letter), so it is made with care. Numbers
-//! stand for owner and group, times are in UTC, and what would disturb a terminal is shown as `?`:
-//! the name as it is travels in the field beside this one.
+//! stand for owner and group unless the client is a user of this machine, times are in UTC, and what
+//! would disturb a terminal is shown as `?`: the name as it is travels in the field beside this one.
 
-use crate::fs::{Metadata, TYPE_BITS};
+use crate::fs::{Metadata, Owners, TYPE_BITS};
 
 /// Appends the line for `name` to `out`. `now` is in seconds since 1970: files that were changed
 /// within half a year before it show the time of day, others the year.
-pub(crate) fn write(out: &mut String, name: &[u8], of: &Metadata, now: u64) {
+pub(crate) fn write(out: &mut String, name: &[u8], of: &Metadata, owners: &Owners, now: u64) {
     mode(out, of.mode);
     out.push(' ');
     right(out, of.links, 4);
     out.push(' ');
-    left(out, of.uid.into(), 8);
+    owner(out, owners.user(of.uid), of.uid);
     out.push(' ');
-    left(out, of.gid.into(), 8);
+    owner(out, owners.group(of.gid), of.gid);
     out.push(' ');
     right(out, of.size, 8);
     out.push(' ');
@@ -44,6 +44,18 @@ pub(crate) fn push_harmless(out: &mut String, name: &[u8]) {
         }
     }
 }
+
+/// A name, or the number that stands for it.
+fn owner(out: &mut String, name: Option<&str>, number: u32) {
+    let Some(name) = name else {
+        return left(out, number.into(), OWNER_WIDTH);
+    };
+    out.push_str(name);
+    (name.len()..OWNER_WIDTH).for_each(|_| out.push(' '));
+}
+
+/// Columns of an owner.
+const OWNER_WIDTH: usize = 8;
 
 /// Type and permissions in ten letters.
 fn mode(out: &mut String, mode: u32) {
@@ -166,7 +178,7 @@ mod tests {
 
     fn line(name: &[u8], metadata: &Metadata, now: u64) -> String {
         let mut out = String::new();
-        write(&mut out, name, metadata, now);
+        write(&mut out, name, metadata, &Owners::default(), now);
         out
     }
 

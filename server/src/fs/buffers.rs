@@ -78,6 +78,54 @@ pub struct Batch {
     entries: Vec<DirectoryEntry>,
     /// Bytes of all names.
     name_bytes: usize,
+    owners: Owners,
+}
+
+/// What users and groups are called; numbers stand for those that have no name here.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    users: Vec<(u32, String)>,
+    groups: Vec<(u32, String)>,
+}
+
+/// Most names of either kind that are kept: few directories have more owners.
+const OWNERS_MAX: usize = 64;
+
+impl Owners {
+    /// The name of a user, if it is known.
+    pub(crate) fn user(&self, uid: u32) -> Option<&str> {
+        find(&self.users, uid)
+    }
+
+    /// The name of a group, if it is known.
+    pub(crate) fn group(&self, gid: u32) -> Option<&str> {
+        find(&self.groups, gid)
+    }
+}
+
+#[cfg_attr(not(feature = "host"), expect(dead_code, reason = "used by `host`"))]
+impl Owners {
+    /// Asks for the name of a user that is not known yet.
+    pub(crate) fn know_user(&mut self, uid: u32, ask: impl FnOnce(u32) -> Option<String>) {
+        know(&mut self.users, uid, ask);
+    }
+
+    /// Asks for the name of a group that is not known yet.
+    pub(crate) fn know_group(&mut self, gid: u32, ask: impl FnOnce(u32) -> Option<String>) {
+        know(&mut self.groups, gid, ask);
+    }
+}
+
+fn find(names: &[(u32, String)], number: u32) -> Option<&str> {
+    let found = names.iter().find(|(known, _)| *known == number);
+    found.map(|(_, name)| name.as_str())
+}
+
+fn know(names: &mut Vec<(u32, String)>, number: u32, ask: impl FnOnce(u32) -> Option<String>) {
+    if find(names, number).is_some() || names.len() >= OWNERS_MAX {
+        return;
+    }
+    names.push((number, ask(number).unwrap_or_else(|| number.to_string())));
 }
 
 /// Most entries of one batch. With names of usual length and their long form it makes a reply of
@@ -110,7 +158,18 @@ impl Batch {
         self.entries.retain(keep);
     }
 
-    /// Empties it; the memory stays.
+    /// Names for the owners of its entries.
+    #[cfg_attr(not(feature = "host"), expect(dead_code, reason = "used by `host`"))]
+    pub(crate) const fn owners(&mut self) -> &mut Owners {
+        &mut self.owners
+    }
+
+    /// Names for the owners of its entries.
+    pub(crate) const fn known_owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Empties it; the memory stays, and what owners are called.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.name_bytes = 0;

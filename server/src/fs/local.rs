@@ -9,7 +9,7 @@
 //! That call is Linux's, since 5.6; where it is missing [`LocalDirectory::open`] says so.
 
 #[cfg(target_os = "linux")]
-mod attributes;
+pub(crate) mod attributes;
 #[cfg(target_os = "linux")]
 mod beneath;
 #[cfg(target_os = "linux")]
@@ -17,7 +17,7 @@ mod directory;
 #[cfg(target_os = "linux")]
 mod listing;
 #[cfg(target_os = "linux")]
-mod names;
+pub(crate) mod names;
 #[cfg(target_os = "linux")]
 mod opened;
 

@@ -101,7 +101,13 @@ impl Replies {
         let mut names = NamesWriter::new(id, &mut self.bytes);
         for entry in batch.entries() {
             self.longname.clear();
-            longname::write(&mut self.longname, &entry.name, &entry.metadata, now);
+            longname::write(
+                &mut self.longname,
+                &entry.name,
+                &entry.metadata,
+                batch.known_owners(),
+                now,
+            );
             let entry = NameEntry {
                 filename: &entry.name,
                 longname: self.longname.as_bytes(),

@@ -15,7 +15,7 @@ use super::records::Tally;
 use super::{DATA_LEN_MAX, Entry, Opened, Session};
 use crate::digest::DigestPlan;
 use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
-use crate::handles::{SESSION_HANDLES_MAX, SlotId};
+use crate::handles::SlotId;
 use crate::path::VPath;
 use crate::policy::{Effect, Renaming};
 use crate::refusal::Refusal;
@@ -209,7 +209,7 @@ impl Session {
                     packet_len: PACKET_LEN_MAX as u64,
                     read_len: u64::from(DATA_LEN_MAX),
                     write_len: u64::from(DATA_LEN_MAX),
-                    open_handles: SESSION_HANDLES_MAX as u64,
+                    open_handles: self.handles.most() as u64,
                 };
                 self.replies.extended(id, |w| limits.encode(w));
                 Ok(Taken::Answered)

@@ -18,7 +18,7 @@ pub(super) const fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & SETTABLE)
 }
 
-pub(super) fn from_stat(stat: &Stat) -> Metadata {
+pub(crate) fn from_stat(stat: &Stat) -> Metadata {
     Metadata {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         uid: stat.st_uid,
@@ -37,7 +37,7 @@ fn seconds(time: impl TryInto<i64>) -> u32 {
     u32::try_from(time.max(0)).unwrap_or(u32::MAX)
 }
 
-pub(super) fn space(of: &rustix::fs::StatVfs) -> StatVfs {
+pub(crate) fn space(of: &rustix::fs::StatVfs) -> StatVfs {
     StatVfs {
         block_size: of.f_bsize,
         fragment_size: of.f_frsize,
@@ -124,7 +124,7 @@ fn keep_special(stat: &Stat, mode: u32) -> Mode {
     Mode::from_raw_mode(mode & SETTABLE | special)
 }
 
-fn timestamps((accessed, modified): (u32, u32)) -> Timestamps {
+pub(crate) fn timestamps((accessed, modified): (u32, u32)) -> Timestamps {
     let at = |seconds: u32| Timespec {
         tv_sec: i64::from(seconds),
         tv_nsec: 0,

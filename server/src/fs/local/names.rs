@@ -1,6 +1,7 @@
 //! Giving files other names.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
@@ -21,41 +22,44 @@ pub(super) fn rename(root: &Root, from: &VPath, to: &VPath, target: Target) -> i
         (other, to_name) = root.parent(to)?;
         &other
     };
+    rename_at((&from_parent, from_name), (to_parent, to_name), target)
+}
+
+/// Renames in one step; each name is looked up from the directory beside it.
+pub(crate) fn rename_at<F: AsFd, T: AsFd>(
+    (from_parent, from_name): (&F, &[u8]),
+    (to_parent, to_name): (&T, &[u8]),
+    target: Target,
+) -> io::Result<()> {
     match target {
         Target::MayExist => Ok(rustix::fs::renameat(
-            &from_parent,
+            from_parent,
             from_name,
             to_parent,
             to_name,
         )?),
         Target::MustNotExist => {
             let flags = RenameFlags::NOREPLACE;
-            match rustix::fs::renameat_with(&from_parent, from_name, to_parent, to_name, flags) {
+            match rustix::fs::renameat_with(from_parent, from_name, to_parent, to_name, flags) {
                 // The file system does not know the flag: make the name first, which fails if
                 // it exists, then take the old one away.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
                 result => return Ok(result?),
             }
-            let stat = rustix::fs::statat(&from_parent, from_name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(from_parent, from_name, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 // Directories cannot be linked; an empty one that is ours may be replaced.
                 rustix::fs::mkdirat(to_parent, to_name, Mode::from_raw_mode(0o700))?;
-                return rustix::fs::renameat(&from_parent, from_name, to_parent, to_name).map_err(
+                return rustix::fs::renameat(from_parent, from_name, to_parent, to_name).map_err(
                     |errno| {
                         let _ = rustix::fs::unlinkat(to_parent, to_name, AtFlags::REMOVEDIR);
                         errno.into()
                     },
                 );
             }
-            rustix::fs::linkat(
-                &from_parent,
-                from_name,
-                to_parent,
-                to_name,
-                AtFlags::empty(),
-            )?;
+            rustix::fs::linkat(from_parent, from_name, to_parent, to_name, AtFlags::empty())?;
             Ok(rustix::fs::unlinkat(
-                &from_parent,
+                from_parent,
                 from_name,
                 AtFlags::empty(),
             )?)
