@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use crate::engine::Broken;
 use crate::handles::HandleBudget;
+use crate::observer::{Observer, Watch, Who};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 use crate::standing::{Permits, RequestName, Standing};
@@ -65,6 +66,7 @@ pub struct HostSession {
     files: HostDirectory,
     access: Access,
     permits: Permits,
+    observers: Vec<Arc<dyn Observer>>,
 }
 
 /// Why a session ended before its client was done.
@@ -94,6 +96,7 @@ impl HostSession {
             files,
             access: Access::ReadWrite,
             permits: Permits::default(),
+            observers: Vec::new(),
         }
     }
 
@@ -120,11 +123,26 @@ impl HostSession {
         self
     }
 
+    /// Is told of each operation and of each file, with times that mean nothing: there is no clock.
+    /// Nothing of connections and logins, which others saw to.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
     /// Serves the client until it is done: until `input` ends. Both may block.
     ///
     /// # Errors
     /// [`SessionError`].
     pub fn serve(self, input: impl AsFd, output: impl AsFd) -> Result<(), SessionError> {
+        let who = || Who {
+            connection: 1,
+            peer: String::new(),
+            address: None,
+            user: Some(self.user.clone()),
+        };
+        let watch = Watch::new(&self.observers.into(), who);
         let policy = Policy {
             user: self.user,
             access: self.access,
@@ -138,6 +156,7 @@ impl HostSession {
             Arc::new(root),
             Arc::new(policy),
             Arc::new(budget),
+            watch,
             input.as_fd(),
             output.as_fd(),
         )

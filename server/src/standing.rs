@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ketch_protocol::{Extension, ExtensionName, Request};
+use ketch_protocol::{CHECK_FILE, Extension, ExtensionName, Request};
 
 use crate::fs::Call;
 use crate::path::VPath;
@@ -173,18 +173,20 @@ impl Permits {
 }
 
 impl Permits {
-    /// What has no name here is refused for what it is, elsewhere.
+    /// What has no name here is not done for users of this machine.
     const fn check(&self, name: Option<RequestName>) -> Result<(), Refusal> {
         match name {
+            None => Err(Refusal::UNSUPPORTED),
             Some(name) if self.denied & name.bit() != 0 => Err(Refusal::NOT_PERMITTED),
-            _ => Ok(()),
+            Some(_) => Ok(()),
         }
     }
 }
 
 macro_rules! request_names {
     ($($name:ident = $text:literal, $writes:literal;)*) => {
-        /// A kind of request by the name that sftp-server(8) has for it (`-Q requests` there).
+        /// A kind of request by the name that sftp-server(8) has for it (`-Q requests` there), or in its
+        /// manner.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         #[non_exhaustive]
         pub enum RequestName {
@@ -240,6 +242,7 @@ request_names! {
     CopyData = "copy-data", true;
     HomeDirectory = "home-directory", false;
     UsersGroupsById = "users-groups-by-id", false;
+    CheckFile = "check-file", false;
 }
 
 impl RequestName {
@@ -287,6 +290,11 @@ impl RequestName {
                 Extension::CopyData(_) => Self::CopyData,
                 Extension::HomeDirectory(_) => Self::HomeDirectory,
                 Extension::UsersGroupsById(_) => Self::UsersGroupsById,
+                Extension::CheckFileHandle(_)
+                | Extension::CheckFileName(_)
+                | Extension::Unknown {
+                    name: CHECK_FILE, ..
+                } => Self::CheckFile,
                 _ => return None,
             },
         })
@@ -305,7 +313,7 @@ impl RequestName {
             ExtensionName::CopyData => Self::CopyData,
             ExtensionName::HomeDirectory => Self::HomeDirectory,
             ExtensionName::UsersGroupsById => Self::UsersGroupsById,
-            _ => return None,
+            ExtensionName::CheckFileHandle | ExtensionName::CheckFileName => Self::CheckFile,
         })
     }
 }

@@ -23,10 +23,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::SessionError;
-use crate::engine::{Engine, Host, Mailbox, Outlet, Places};
+use crate::engine::{Engine, HashStep, Hasher, Host, Mailbox, Outlet, Places};
 use crate::handles::HandleBudget;
+use crate::observer::Watch;
 use crate::policy::Policy;
 use crate::root::Root;
+use crate::shares::Kind;
 
 /// Bytes that are read at a time: eight `WRITE`s of usual length.
 const ARENA_LEN: usize = 256 * 1024;
@@ -41,6 +43,7 @@ pub(super) fn serve(
     root: Arc<Root>,
     policy: Arc<Policy>,
     budget: Arc<HandleBudget>,
+    watch: Option<Arc<Watch>>,
     input: BorrowedFd<'_>,
     output: BorrowedFd<'_>,
 ) -> Result<(), SessionError> {
@@ -50,6 +53,9 @@ pub(super) fn serve(
     // Whatever is put into it is taken out in the same turn: nobody has to be woken.
     let mailbox = Mailbox::new(|| {});
     let mut engine = Engine::new(host, root, policy, budget, mailbox);
+    if let Some(watch) = watch {
+        engine.observed(watch);
+    }
     let mut out = Output::new(output);
     let mut arena = Arena(vec![0; ARENA_LEN].into_boxed_slice());
     loop {
@@ -156,10 +162,14 @@ struct InPlace {
 }
 
 impl Host for InPlace {
-    fn spawn(&self, mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    fn spawn(&self, _: Kind, mut work: Pin<Box<dyn Future<Output = ()> + Send>>) {
         // The file system here has done its work when it gives its future away. One that had not
         // is dropped, and its request answered with an error.
         let _: Poll<()> = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn hasher(&self) -> Hasher {
+        Box::new(|step: HashStep| Box::pin(std::future::ready(Ok(step.perform()))))
     }
 
     fn now(&self) -> Instant {

@@ -218,6 +218,12 @@ impl Session {
 
     fn describe(&self, request: &Request<'_>) -> Option<Described> {
         use OperationKind as Kind;
+        let shown = |path: &[u8]| -> Box<[u8]> {
+            match self.policy.standing.resolve(path) {
+                Ok(path) => path.as_bytes().into(),
+                Err(_) => cut(path).into(),
+            }
+        };
         let one = |kind, path| Some((kind, shown(path), None, None));
         let two = |kind, path, other| Some((kind, shown(path), Some(shown(other)), None));
         let handle = |kind, handle, other, size| {
@@ -279,14 +285,7 @@ impl Session {
 /// Kind, path, the other path, size.
 type Described = (OperationKind, Box<[u8]>, Option<Box<[u8]>>, Option<u64>);
 
-/// A path as it is told: canonical, or as the client said it if it is none.
-fn shown(path: &[u8]) -> Box<[u8]> {
-    match VPath::resolve(path) {
-        Ok(path) => path.as_bytes().into(),
-        Err(_) => cut(path).into(),
-    }
-}
-
+/// As much of it as is told.
 fn cut(bytes: &[u8]) -> &[u8] {
     bytes.get(..PATH_LEN_MAX).unwrap_or(bytes)
 }

@@ -1,9 +1,11 @@
 //! Where the program says what happens: syslog (RFC 3164, as syslog(3) writes it), or stderr.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 
 use clap::ValueEnum;
+use ketch_server::{Event, Observer};
 
 /// The socket of the machine's log.
 const SYSLOG: &str = "/dev/log";
@@ -125,6 +127,37 @@ impl Log {
             None => {
                 let _ = writeln!(std::io::stderr(), "{line}");
             }
+        }
+    }
+}
+
+impl Observer for Log {
+    /// In the words of sftp-server(8), as far as it has some.
+    fn on_event(&self, event: &Event<'_>) {
+        match event {
+            Event::Operation(done) => {
+                let path = String::from_utf8_lossy(done.path);
+                let mut line = format!("{} \"{path}\"", done.kind.name());
+                if let Some(other) = done.other {
+                    let _ = write!(line, " \"{}\"", String::from_utf8_lossy(other));
+                }
+                if !done.text.is_empty() {
+                    let _ = write!(line, " refused: {}", done.text);
+                }
+                self.write(Level::Info, &line);
+            }
+            Event::Transferred(file) => {
+                let path = String::from_utf8_lossy(file.path);
+                let (read, written) = (file.read, file.written);
+                let forced = if file.is_closed {
+                    "close"
+                } else {
+                    "forced close"
+                };
+                let line = format!("{forced} \"{path}\" bytes read {read} written {written}");
+                self.write(Level::Info, &line);
+            }
+            _ => {}
         }
     }
 }

@@ -16,6 +16,8 @@ mod log;
 mod tokens;
 
 use std::process::ExitCode;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
     if args.query.is_some() {
         return args::print_requests();
     }
-    let log = log::Log::open(args.stderr, args.facility, args.level);
+    let log = Arc::new(log::Log::open(args.stderr, args.facility, args.level));
     match run(&args, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(target_os = "linux")]
-fn run(args: &args::Line, log: &log::Log) -> Result<(), String> {
+fn run(args: &args::Line, log: &Arc<log::Log>) -> Result<(), String> {
     use std::path::PathBuf;
 
     use ketch_server::HostSession;
@@ -70,6 +72,9 @@ fn run(args: &args::Line, log: &log::Log) -> Result<(), String> {
         session = session.allow_only(&args.allowed);
     }
     session = session.deny(&args.denied);
+    if args.level >= log::Level::Info {
+        session = session.observer(Arc::<log::Log>::clone(log));
+    }
     let from = client_address();
     let user = &account.name;
     log.write(
