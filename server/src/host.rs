@@ -146,6 +146,8 @@ impl HostSession {
         let policy = Policy {
             user: self.user,
             access: self.access,
+            rules: None,
+            exclusive_uploads: false,
             symbolic_links: true,
             hard_links: true,
             standing: Standing::LocalUser(Arc::new(self.permits)),
