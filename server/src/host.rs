@@ -142,7 +142,7 @@ impl HostSession {
             address: None,
             user: Some(self.user.clone()),
         };
-        let watch = Watch::new(&self.observers.into(), who);
+        let watch = Watch::new(&self.observers.into(), &Arc::default(), who);
         let policy = Policy {
             user: self.user,
             access: self.access,
