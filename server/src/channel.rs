@@ -18,6 +18,7 @@ use crate::fs::blocking;
 use crate::handles::HandleBudget;
 use crate::observer::{Event, Watch};
 use crate::policy::{Access, Policy};
+use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::{Kind, Share};
 
@@ -38,6 +39,8 @@ pub(crate) struct Account {
     /// What threads its sessions may use.
     pub(crate) share: Share,
     pub(crate) idle_timeout: Duration,
+    /// The user's file system once more, if a ledger is kept of it.
+    pub(crate) quota: Option<Arc<Metered>>,
 }
 
 impl Account {
@@ -53,6 +56,18 @@ impl Account {
             budget: Arc::clone(&self.budget),
             share: self.share.clone(),
             idle_timeout: self.idle_timeout,
+            quota: self.quota.clone(),
+        }
+    }
+
+    /// Has the user's tree counted for the quota, if there is one and it is time. `at_start`: a
+    /// session begins.
+    fn count(&self, now: Instant, at_start: bool) {
+        if let Some(metered) = &self.quota
+            && (at_start || metered.has_refused())
+            && let Some(work) = metered.count_if_due(now, at_start, Instant::now)
+        {
+            drop(tokio::spawn(work));
         }
     }
 }
@@ -154,6 +169,7 @@ impl Application for SftpChannel {
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
         let mut engine = Engine::new(TokioHost(share.clone()), root, policy, budget, mailbox);
         self.last_moved = io.now();
+        self.account.count(self.last_moved, true);
         if let Some(watch) = &self.watch {
             self.opened = Some(self.last_moved);
             engine.observed(Arc::clone(watch));
@@ -193,6 +209,9 @@ impl Application for SftpChannel {
             .is_some_and(|since| io.now() >= since + ROOM_PATIENCE);
         if self.with_engine(io, |engine, out| engine.drive(out)) == Some(true) {
             io.waker().wake();
+        }
+        if self.account.quota.is_some() {
+            self.account.count(io.now(), false);
         }
         if self.room.waited {
             // Nothing made use of it: what waits now waits from now on.

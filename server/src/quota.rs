@@ -1,4 +1,28 @@
 //! How much a user may keep: bytes and files.
+//!
+//! ```text
+//!   session -> Metered (quota/metered.rs) -> the user's file system
+//!                  |  charges before, credits after
+//!               Ledger  <- a walk of the tree, now and then (quota/walk.rs)
+//! ```
+//!
+//! Users without a quota have none of this in their way. The ledger is a machine: it knows numbers,
+//! not files and no clock.
+
+mod metered;
+mod walk;
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(crate) use metered::Metered;
+
+/// A session that begins has the tree counted if that was not done for so long.
+const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// What was refused may be refused for files that others took away since: the tree is counted
+/// again, if that was not done for so long.
+const COUNT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// How much a user may have in their tree.
 ///
@@ -30,5 +54,162 @@ impl Quota {
     pub const fn files(mut self, files: u64) -> Self {
         self.files = Some(files);
         self
+    }
+}
+
+/// So many bytes and names.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Amount {
+    bytes: u64,
+    files: u64,
+}
+
+impl Amount {
+    const fn bytes(bytes: u64) -> Self {
+        Self { bytes, files: 0 }
+    }
+
+    const NAME: Self = Self { bytes: 0, files: 1 };
+}
+
+/// What a user has, as far as it is known.
+#[derive(Debug)]
+struct Ledger {
+    quota: Quota,
+    counts: Mutex<Counts>,
+}
+
+/// Below zero is what was there before anybody counted, and was taken away.
+#[derive(Debug, Default)]
+struct Counts {
+    bytes: i128,
+    files: i128,
+    /// While the tree is being counted: what changed since that began.
+    changed: Option<(i128, i128)>,
+    /// When it was counted last.
+    counted: Option<Instant>,
+    /// Something was refused since then.
+    has_refused: bool,
+}
+
+impl Ledger {
+    fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            counts: Mutex::default(),
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much more, if there is room for it.
+    ///
+    /// # Errors
+    /// `QuotaExceeded`, and nothing is charged.
+    fn charge(&self, more: Amount) -> io::Result<()> {
+        let mut counts = self.counts();
+        let exceeds = |count: i128, more: u64, most: Option<u64>| {
+            more > 0 && most.is_some_and(|most| count + i128::from(more) > i128::from(most))
+        };
+        if exceeds(counts.bytes, more.bytes, self.quota.bytes)
+            || exceeds(counts.files, more.files, self.quota.files)
+        {
+            counts.has_refused = true;
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        counts.add(i128::from(more.bytes), i128::from(more.files));
+        Ok(())
+    }
+
+    /// So much less.
+    fn credit(&self, less: Amount) {
+        self.counts()
+            .add(-i128::from(less.bytes), -i128::from(less.files));
+    }
+
+    /// Whether the tree is to be counted now; then it is taken as begun. `at_start`: a session
+    /// begins.
+    fn begin_count(&self, now: Instant, at_start: bool) -> bool {
+        let mut counts = self.counts();
+        let age = |counted: Instant| now.saturating_duration_since(counted);
+        let is_due = match counts.counted.map(age) {
+            None => true,
+            Some(age) if counts.has_refused => age >= COUNT_AFTER_REFUSAL,
+            Some(age) => at_start && age >= COUNT_AGAIN_AFTER,
+        };
+        if !is_due || counts.changed.is_some() {
+            return false;
+        }
+        counts.changed = Some((0, 0));
+        true
+    }
+
+    /// The tree was counted: it had that much when the count began, give or take what changed
+    /// meanwhile, of which the count may have seen a part.
+    fn end_count(&self, found: Option<Amount>, now: Instant) {
+        let mut counts = self.counts();
+        let changed = counts.changed.take().unwrap_or_default();
+        if let Some(found) = found {
+            counts.bytes = i128::from(found.bytes) + changed.0;
+            counts.files = i128::from(found.files) + changed.1;
+        }
+        counts.counted = Some(now);
+        counts.has_refused = false;
+    }
+}
+
+impl Counts {
+    fn add(&mut self, bytes: i128, files: i128) {
+        self.bytes += bytes;
+        self.files += files;
+        if let Some(changed) = &mut self.changed {
+            changed.0 += bytes;
+            changed.1 += files;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_counts_when_it_is_known_and_what_comes_counts_at_once() {
+        let ledger = Ledger::new(Quota::of_bytes(100).files(3));
+        #[expect(clippy::disallowed_methods, reason = "only a start to count from")]
+        let start = Instant::now();
+        assert!(ledger.begin_count(start, true));
+        assert!(!ledger.begin_count(start, true), "one count at a time");
+        ledger.charge(Amount::bytes(60)).unwrap();
+        assert!(ledger.charge(Amount::bytes(41)).is_err());
+        let there = Amount {
+            bytes: 50,
+            files: 2,
+        };
+        ledger.end_count(Some(there), start);
+        assert_eq!(ledger.counts().bytes, 110);
+        assert!(ledger.charge(Amount::bytes(1)).is_err());
+        ledger.charge(Amount::NAME).unwrap();
+        assert!(ledger.charge(Amount::NAME).is_err());
+        ledger.credit(Amount::bytes(20));
+        assert!(ledger.charge(Amount::bytes(10)).is_ok());
+    }
+
+    #[test]
+    fn a_tree_is_counted_again_after_a_while_and_sooner_after_a_refusal() {
+        let ledger = Ledger::new(Quota::of_bytes(1));
+        #[expect(clippy::disallowed_methods, reason = "only a start to count from")]
+        let start = Instant::now();
+        assert!(ledger.begin_count(start, false), "the first time");
+        ledger.end_count(None, start);
+        assert!(!ledger.begin_count(start + COUNT_AGAIN_AFTER, false));
+        assert!(!ledger.begin_count(start + COUNT_AFTER_REFUSAL, true));
+        assert!(ledger.begin_count(start + COUNT_AGAIN_AFTER, true));
+        ledger.end_count(Some(Amount::bytes(1)), start);
+        assert!(ledger.charge(Amount::bytes(1)).is_err());
+        assert!(!ledger.begin_count(start, false));
+        assert!(ledger.begin_count(start + COUNT_AFTER_REFUSAL, false));
     }
 }

@@ -29,6 +29,7 @@ use crate::interview::Interviewer;
 use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
 use crate::policy::{Access, Policy, Rules};
+use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::Shares;
 use crate::standing::Standing;
@@ -479,6 +480,14 @@ impl Users {
                 })
             }
         };
+        let quota = user
+            .terms
+            .quota
+            .map(|quota| Metered::new(Arc::clone(&files), quota));
+        let files = match &quota {
+            Some(metered) => Arc::clone(metered) as Arc<dyn FileSystem>,
+            None => files,
+        };
         let policy = Policy {
             user: name.clone(),
             access: user.access,
@@ -494,6 +503,7 @@ impl Users {
             budget: Arc::clone(&self.budget),
             share: before.map_or_else(|| self.shares.user(), |before| before.account.share.clone()),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
+            quota,
         };
         Ok(Record {
             account: Arc::new(account),
