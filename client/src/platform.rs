@@ -13,16 +13,16 @@ pub(crate) mod user_files;
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_files_max, open_source,
-    owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, has_name, leads_nowhere, local_name, mode_of, open_files_max,
+    open_source, owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, data_runs, file_type, leads_nowhere, local_name, mode_of, open_files_max, open_source,
-    owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
+    Dir, data_runs, file_type, has_name, leads_nowhere, local_name, mode_of, open_files_max,
+    open_source, owner_of, read_slots, remote_name, set_mode, set_owner, write_run,
 };
 
 use std::{
@@ -42,6 +42,17 @@ const DATA_RUNS_MAX: usize = 4096;
 /// nobody has them.
 pub(crate) fn lock(file: &File) -> bool {
     !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+}
+
+/// Whether a file that this process has locked is locked indeed: false where files cannot be.
+pub(crate) fn can_lock(file: &File) -> bool {
+    file.try_lock().is_ok()
+}
+
+/// Takes a file that was just made for this process alone; false if it is not its own any more, as
+/// somebody took it for a leftover meanwhile.
+pub(crate) fn lock_new(file: &File) -> bool {
+    lock(file) && file.metadata().is_ok_and(|metadata| has_name(&metadata))
 }
 
 /// What has a name in a local directory, links followed.
@@ -100,10 +111,22 @@ pub(crate) fn set_times(file: &File, accessed: u32, modified: u32) -> io::Result
     )
 }
 
-/// Seconds since 1970 as SFTP has them, which counts neither before nor after 32 bits.
+/// Seconds since 1970 as SFTP has them, which counts neither before nor after 32 bits: what is
+/// outside becomes the nearest, and who preserves times says so
+/// ([`has_plain_times`]).
 pub(crate) fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Whether SFTP can say when a file was last changed and read.
+pub(crate) fn has_plain_times(metadata: &Metadata) -> bool {
+    let is_plain = |time: SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH);
+        since.is_ok_and(|since| u32::try_from(since.as_secs()).is_ok())
+    };
+    let times = [metadata.accessed(), metadata.modified()];
+    times.into_iter().flatten().all(is_plain)
 }
 
 /// Reads what `bufs` take, from `offset` on, with one positioned call after the other.

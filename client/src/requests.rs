@@ -455,9 +455,16 @@ impl Inner {
                 }
             }
             Owner::Nobody { remove } => {
-                if let Answer::Handle(handle) = answer {
-                    self.core
-                        .close_orphan(link, handle, remove.as_ref().map(AsRef::as_ref));
+                let path = remove.as_ref().map(AsRef::as_ref);
+                match (answer, path) {
+                    (Answer::Handle(handle), path) => {
+                        self.core.close_orphan(link, handle, path);
+                    }
+                    // A link that was made too late for anybody.
+                    (Answer::Status(StatusCode::OK, _), Some(path)) => {
+                        self.core.remove_orphan(link, path);
+                    }
+                    _ => {}
                 }
             }
         }

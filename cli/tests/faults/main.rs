@@ -212,8 +212,8 @@ fn a_disk_that_a_directory_fills_holds_what_fits() {
     let copy = disk.path().join("copy");
     for (mut transfer, code) in [
         (scene.get(&scene.path("there"), &copy), NO_SPACE),
-        // Version 3 has no status for it.
-        (scene.put(&scene.path("there"), &copy), PEER),
+        // Version 3 has no status for it: the server is asked how much room it has.
+        (scene.put(&scene.path("there"), &copy), NO_SPACE),
     ] {
         let output = transfer.arg("-r").output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -240,8 +240,9 @@ fn a_full_disk_of_the_server_keeps_the_old_file() {
     random_file(&scene.path("here/file"), 16 * MIB).unwrap();
     let remote = disk.path().join("file");
     fs::write(&remote, OLD).unwrap();
-    // Version 3 has no status for it: sshd says `Failure`, and no more.
-    let said = fails(&mut scene.put(&scene.path("here/file"), &remote), PEER);
+    // Version 3 has no status for it: sshd says `Failure`, and then how much room it has.
+    let said = fails(&mut scene.put(&scene.path("here/file"), &remote), NO_SPACE);
+    assert!(said.contains("no space left on the server"), "{said}");
     assert!(said.contains(remote.to_str().unwrap()), "{said}");
     is_untouched(disk.path(), "file");
 }

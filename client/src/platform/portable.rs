@@ -228,6 +228,12 @@ impl Dir {
         Ok(entries)
     }
 
+    /// The first `max` names in the directory, in no order.
+    pub(crate) fn names(&self, max: usize) -> io::Result<Vec<OsString>> {
+        let entries = fs::read_dir(&self.path)?.take(max);
+        entries.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
     /// A number for the file system that the directory is on: its first component will do.
     pub(crate) fn file_system(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -307,6 +313,11 @@ pub(crate) fn local_name(name: &[u8]) -> Option<OsString> {
 /// The form of a local name that goes over the wire: UTF-8.
 pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
     name.to_str().map(|name| name.as_bytes().to_vec())
+}
+
+/// Whether a file has a name: nobody can take it from one that is open.
+pub(crate) const fn has_name(_metadata: &Metadata) -> bool {
+    true
 }
 
 /// Permission bits of a local file: such systems have none.

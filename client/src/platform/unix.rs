@@ -273,6 +273,15 @@ impl Dir {
         Ok(entries)
     }
 
+    /// The first `max` names in the directory, in no order.
+    pub(crate) fn names(&self, max: usize) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)?.take(max) {
+            names.push(OsString::from_vec(entry?.file_name().to_bytes().to_vec()));
+        }
+        Ok(names)
+    }
+
     /// A number for the file system that the directory is on.
     pub(crate) fn file_system(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |metadata| metadata.dev())
@@ -380,6 +389,11 @@ pub(crate) fn local_name(name: &[u8]) -> Option<OsString> {
 /// The form of a local name that goes over the wire.
 pub(crate) fn remote_name(name: &OsStr) -> Option<Vec<u8>> {
     Some(name.as_bytes().to_vec())
+}
+
+/// Whether a file has a name, which may have been taken from it while it was open.
+pub(crate) fn has_name(metadata: &Metadata) -> bool {
+    metadata.nlink() > 0
 }
 
 /// Permission bits of a local file, as SFTP has them.

@@ -291,13 +291,15 @@ impl Core {
             Expect::Status,
         );
         if let Some(path) = remove {
-            let _ = self.ask(
-                link,
-                &Request::Remove(Remove { path }),
-                nobody(),
-                Expect::Status,
-            );
+            self.remove_orphan(link, path);
         }
+    }
+
+    /// Removes what nobody waits for any more.
+    pub(crate) fn remove_orphan(&mut self, link: &mut dyn Link, path: &[u8]) {
+        let nobody = Owner::Nobody { remove: None };
+        let request = Request::Remove(Remove { path });
+        let _ = self.ask(link, &request, nobody, Expect::Status);
     }
 
     /// Bytes of one READ.

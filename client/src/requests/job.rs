@@ -318,7 +318,7 @@ impl Cx<'_> {
             if let Owner::Job {
                 job,
                 item: of,
-                what: What::Step(Step::Open | Step::OpenDir),
+                what: What::Step(Step::Open | Step::OpenDir | Step::MakeLink),
             } = entry.owner
                 && (job, of) == (self.job, item)
             {

@@ -96,6 +96,8 @@ pub(crate) enum Step {
     Locate,
     /// A checksum was asked for.
     Checksum,
+    /// How much room there is.
+    Room,
 }
 
 /// The answer that a request has when it succeeds (draft-02 §6 and §7).

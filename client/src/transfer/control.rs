@@ -5,12 +5,12 @@
 //! while a transfer is paused is decided in one place, `requests/job.rs`.
 
 use std::{
-    future::poll_fn,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// Steers transfers while they run: pauses, resumes, cancels and ranks them.
@@ -83,7 +83,14 @@ struct Hub {
     state: AtomicU8,
     priority: AtomicU8,
     audience: Audience,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Those who wait for a change, each with its number.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    wakers: Vec<(u64, Waker)>,
 }
 
 /// What is wanted of the transfers.
@@ -171,19 +178,12 @@ impl Control {
     }
 
     /// Waits until something else is wanted than `seen`.
-    pub(crate) async fn changed(&self, seen: Wanted) {
-        poll_fn(|cx| {
-            // Under the lock, so that no change comes between the look and the registration.
-            let mut waiting = lock(&self.hub.waiting);
-            if self.wanted() != seen {
-                return Poll::Ready(());
-            }
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    pub(crate) const fn changed(&self, seen: Wanted) -> Changed<'_> {
+        Changed {
+            control: self,
+            seen,
+            number: None,
+        }
     }
 
     fn change(&self, from: u8, to: u8) {
@@ -196,8 +196,50 @@ impl Control {
 
     fn tell(&self) {
         self.hub.audience.tell();
-        let waiting = std::mem::take(&mut *lock(&self.hub.waiting));
-        waiting.into_iter().for_each(Waker::wake);
+        let waiting = std::mem::take(&mut lock(&self.hub.waiting).wakers);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+}
+
+/// Waits for a change; forgotten when dropped.
+pub(crate) struct Changed<'a> {
+    control: &'a Control,
+    seen: Wanted,
+    number: Option<u64>,
+}
+
+impl Future for Changed<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Under the lock, so that no change comes between the look and the registration.
+        let mut waiting = lock(&self.control.hub.waiting);
+        if self.control.wanted() != self.seen {
+            return Poll::Ready(());
+        }
+        let known = self.number;
+        let mine = waiting
+            .wakers
+            .iter_mut()
+            .find(|(number, _)| Some(*number) == known);
+        if let Some((_, waker)) = mine {
+            waker.clone_from(cx.waker());
+        } else {
+            let number = waiting.next;
+            waiting.next += 1;
+            waiting.wakers.push((number, cx.waker().clone()));
+            self.number = Some(number);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        if let Some(mine) = self.number {
+            let mut waiting = lock(&self.control.hub.waiting);
+            waiting.wakers.retain(|(number, _)| *number != mine);
+        }
     }
 }
 
@@ -276,5 +318,22 @@ mod tests {
             control.attach(plan);
         }
         assert_eq!(lock(&control.hub.audience.inner).len(), 1);
+    }
+
+    #[test]
+    fn who_waits_no_more_is_forgotten_and_who_waits_is_woken() {
+        let control = Control::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            let mut changed = std::pin::pin!(control.changed(Wanted::Run));
+            assert!(changed.as_mut().poll(&mut cx).is_pending());
+            assert!(changed.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(lock(&control.hub.waiting).wakers.len(), 1);
+        }
+        assert!(lock(&control.hub.waiting).wakers.is_empty());
+        let mut changed = std::pin::pin!(control.changed(Wanted::Run));
+        assert!(changed.as_mut().poll(&mut cx).is_pending());
+        control.pause();
+        assert!(changed.as_mut().poll(&mut cx).is_ready());
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use super::{
-    local::{Created, Hash, LocalFault, Opened, Tree},
+    local::{Created, Hash, Leftovers, LocalFault, Opened, Tree},
     ranges::Span,
 };
 use crate::{
@@ -361,6 +361,8 @@ impl Speed {
 #[derive(Debug, Default)]
 pub(crate) struct Speeds {
     known: Mutex<VecDeque<(u64, Arc<Speed>)>>,
+    /// What killed runs left on them.
+    pub(super) leftovers: Arc<Leftovers>,
 }
 
 impl Speeds {

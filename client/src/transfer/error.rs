@@ -36,6 +36,13 @@ pub enum TransferError {
         /// In its own words; may be empty.
         message: String,
     },
+    /// The server's disk is full: it refused to write or to close a file, and has no room left
+    /// (`statvfs@openssh.com`).
+    #[error("no space left on the server for {path}")]
+    NoSpace {
+        /// The file on the server.
+        path: RemotePath,
+    },
     /// A local file or directory could not be opened, written, and so on.
     #[error("cannot {action} {}", .path.display())]
     Local {
@@ -226,6 +233,7 @@ impl Failure for TransferError {
             | Self::TooMuch { .. } => Kind::Peer,
             Self::Changed { .. } | Self::Panicked | Self::NotAFile { .. } => Kind::Local,
             Self::Exists { .. } => Kind::Exists,
+            Self::NoSpace { .. } => Kind::NoSpace,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::TimedOut { .. } => Kind::Timeout,
             Self::Cancelled => Kind::Cancelled,

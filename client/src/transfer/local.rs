@@ -4,6 +4,7 @@
 
 mod created;
 mod hash;
+mod leftovers;
 mod source;
 mod tree;
 
@@ -12,6 +13,7 @@ use std::{fmt, io, path::PathBuf};
 pub(crate) use self::{
     created::{Begin, Created, Finish},
     hash::{Hash, hash_file},
+    leftovers::Leftovers,
     source::{Opened, SourceFile},
     tree::{Endings, Tree},
 };

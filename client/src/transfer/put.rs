@@ -381,7 +381,12 @@ impl Put {
             match self.items.remove(key) {
                 Some(Item::File(file)) => self.discard(key, *file, cx),
                 Some(Item::Link(link)) => {
-                    self.undoing.extend(link.into_leftover().map(Undo::Remove));
+                    if link.is_being_made() {
+                        // A server may take the removal first: it follows the answer.
+                        cx.orphan(key, link.into_leftover().as_ref());
+                    } else {
+                        self.undoing.extend(link.into_leftover().map(Undo::Remove));
+                    }
                 }
                 _ => {}
             }

@@ -98,6 +98,9 @@ pub enum Remarkable {
     NotReplacedAtomically,
     /// Times, permissions or owner could not be set.
     AttributesNotSet,
+    /// It was changed or read before 1970 or after 2106, which version 3 cannot say: its copy has the
+    /// nearest time that it can.
+    TimesOutOfRange,
     /// The server takes a file on as soon as it is closed, so it was written under its own name: for
     /// a while part of it was there.
     WrittenInPlace,
@@ -112,6 +115,7 @@ impl fmt::Display for Remarkable {
                 "the old file was removed before the new one got its name"
             }
             Self::AttributesNotSet => "its times, permissions or owner could not be set",
+            Self::TimesOutOfRange => "its times are before 1970 or after 2106, and were not kept",
             Self::WrittenInPlace => "it was written under its own name",
             Self::PartDiffered => "what an earlier run had left was not of the same file",
         })

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use super::pipe::Pipe;
+use super::{pipe::Pipe, server::Habits, sim::Sim};
 use crate::{GetOptions, Preserve, PutOptions, Resume, SyncOptions};
 
 const DIRS: [(&str, u32, u64); 4] = [
@@ -95,6 +95,31 @@ fn directories_are_as_their_originals_when_all_is_in_them() {
     let plain = GetOptions::new().recursive(true);
     pipe.run(sftp.get("from", at("plain"), plain)).unwrap();
     assert_ne!(seen(&at("plain"))["a/deep"].1, wanted["a/deep"].1);
+}
+
+#[test]
+fn times_that_cannot_be_said_are_not_changed_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    for (name, time) in [
+        ("old", UNIX_EPOCH - Duration::from_secs(10)),
+        ("late", UNIX_EPOCH + Duration::from_secs(1 << 33)),
+        ("plain", UNIX_EPOCH + Duration::from_secs(1 << 30)),
+    ] {
+        let file = fs::File::create(from.join(name)).unwrap();
+        let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
+        file.set_times(times).unwrap();
+    }
+    for (preserves, count) in [(true, 2), (false, 0)] {
+        let mut sim = Sim::new(Habits::default(), 1);
+        let sftp = sim.sftp.clone();
+        let options = PutOptions::new().recursive(true).preserve_times(preserves);
+        let report = sim.run(sftp.put(&from, "/t", options)).unwrap();
+        let remarks = report.remarks.iter();
+        let said = remarks.filter(|remark| remark.what == crate::Remarkable::TimesOutOfRange);
+        assert_eq!((report.files, said.count()), (3, count), "{report:?}");
+    }
 }
 
 #[test]

@@ -418,7 +418,7 @@ fn a_stalled_server_ends_the_download_and_leaves_no_part() {
 }
 
 #[test]
-fn a_leftover_of_somebody_else_is_left_alone() {
+fn what_somebody_else_writes_is_left_alone_and_what_a_killed_run_left_goes() {
     let dir = tempfile::tempdir().unwrap();
     let mut sim = Sim::new(Habits::default(), 1);
     sim.server.file("/a", content(100));
@@ -434,10 +434,17 @@ fn a_leftover_of_somebody_else_is_left_alone() {
     };
     sim.settle();
     fs::write(dir.path().join(&part), b"theirs").unwrap();
+    let writer = fs::File::open(dir.path().join(&part)).unwrap();
+    writer.lock().unwrap();
     sim.run(sftp.get("/a", dir.path().join("a"), GetOptions::new()))
         .unwrap();
     assert_eq!(fs::read(dir.path().join(&part)).unwrap(), b"theirs");
     assert_eq!(fs::read(dir.path().join("a")).unwrap(), content(100));
+    // It was killed.
+    drop(writer);
+    sim.run(sftp.get("/a", dir.path().join("a"), GetOptions::new()))
+        .unwrap();
+    assert_eq!(names(dir.path()), ["a"]);
 }
 
 /// Keeps what it is given.

@@ -621,6 +621,53 @@ fn a_link_that_is_made_after_its_connection_was_lost_does_not_stay() {
 }
 
 #[test]
+fn a_link_that_is_made_when_nobody_waits_any_more_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("f", dir.path().join("l")).unwrap();
+    let mut sim = Sim::new(Habits::default(), 1);
+    let (sftp, control) = (sim.sftp.clone(), crate::Control::new());
+    let options = PutOptions::new().recursive(true).links(Links::Copy);
+    let mut put = Box::pin(sftp.put(dir.path(), "/t", options.control(control.clone())));
+    // The server takes other requests first.
+    let asked = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&asked);
+    sim.server.lies = Some(Box::new(move |id, request| match request {
+        Request::Symlink(symlink) => {
+            let link = symlink.link.to_vec();
+            note.lock().unwrap().get_or_insert((id, link));
+            Some(Vec::new())
+        }
+        _ => None,
+    }));
+    let mut result = None;
+    for _ in 0..1000 {
+        result = result.or_else(|| poll(put.as_mut()));
+        sim.turn();
+        if asked.lock().unwrap().is_some() {
+            control.cancel();
+        }
+    }
+    assert_eq!(
+        sim.server.asked(PacketType::REMOVE),
+        0,
+        "not before it is there"
+    );
+    let (id, link) = asked.lock().unwrap().take().unwrap();
+    sim.server.nodes.insert(link, Node::Link);
+    let ok = Response::Status(Status::new(StatusCode::OK));
+    sim.server.say(packet(id, &ok));
+    for _ in 0..100 {
+        result = result.or_else(|| poll(put.as_mut()));
+        sim.turn();
+    }
+    assert!(
+        matches!(result, Some(Err(TransferError::Cancelled))),
+        "{result:?}"
+    );
+    assert_eq!(sim.server.paths(), ["/", "/t"]);
+}
+
+#[test]
 fn a_server_that_makes_no_links_is_told_of() {
     let dir = tempfile::tempdir().unwrap();
     symlink("f", dir.path().join("l")).unwrap();

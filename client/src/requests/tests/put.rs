@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use ketch_protocol::{ExtensionName, PacketType, StatusCode};
+use ketch_protocol::{ExtensionName, PacketType, Request, Response, Status, StatusCode};
 use proptest::prelude::*;
 
 use super::{
@@ -59,6 +59,43 @@ proptest! {
         prop_assert_eq!(report.remarks.len(), usize::from(!posix));
         sim.settle();
         prop_assert_eq!(sim.server.handles(), 0);
+    }
+}
+
+#[test]
+fn why_a_directory_cannot_be_made_is_what_the_server_said_then() {
+    for (made, looked, wanted) in [
+        (
+            StatusCode::PERMISSION_DENIED,
+            StatusCode::NO_SUCH_FILE,
+            "made",
+        ),
+        (StatusCode::FAILURE, StatusCode::PERMISSION_DENIED, "looked"),
+        (StatusCode::FAILURE, StatusCode::NO_SUCH_FILE, "made"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "f").unwrap();
+        let mut sim = Sim::new(Habits::default(), 1);
+        let sftp = sim.sftp.clone();
+        sim.server.lies = Some(Box::new(move |id, request| {
+            let (code, message) = match request {
+                Request::Mkdir(_) => (made, "made"),
+                Request::Stat(_) => (looked, "looked"),
+                _ => return None,
+            };
+            let message = message.as_bytes();
+            let status = Status {
+                message,
+                ..Status::new(code)
+            };
+            let mut packet = Vec::new();
+            Response::Status(status).encode_packet(id, &mut packet);
+            Some(packet)
+        }));
+        let options = PutOptions::new().recursive(true);
+        let error = sim.run(sftp.put(dir.path(), "/no", options)).unwrap_err();
+        let said = error.to_string();
+        assert!(said.ends_with(wanted), "{said}");
     }
 }
 

@@ -265,6 +265,11 @@ impl Server {
         self.answer(id, &Response::Status(Status::new(code)));
     }
 
+    /// Says whole packets that nobody had it answer.
+    pub(crate) fn say(&mut self, packets: Vec<u8>) {
+        self.answers.push(packets);
+    }
+
     fn answer(&mut self, id: RequestId, response: &Response<'_>) {
         let mut out = Vec::new();
         response.encode_packet(id, &mut out);

@@ -15,7 +15,7 @@ use std::{
 
 use ketch_protocol::{Owner, Times};
 
-use super::{ATTEMPTS_MAX, Hash, LocalAction, LocalFault, Tree, hash_file};
+use super::{ATTEMPTS_MAX, Hash, LocalAction, LocalFault, Tree, hash_file, leftovers};
 use crate::{
     platform::{self, Dir, Held},
     transfer::{
@@ -46,10 +46,11 @@ pub(crate) struct Created {
     sparse: bool,
     /// Attributes could not be set.
     refused: AtomicBool,
+    /// Temporary names that earlier runs left of the same file.
+    left: Vec<OsString>,
 }
 
-/// Time after which nobody is held to be writing to a part any more: those who do not continue parts
-/// lock theirs neither.
+/// Time after which nobody is held to continue a part of an earlier version any more.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a file is begun.
@@ -105,7 +106,7 @@ impl Created {
         let destination = path.as_os_str().as_encoded_bytes();
         let remote_name = platform::remote_name(name).unwrap_or_default();
         let resumes = resume != Resume::No;
-        let mut attempt = 0;
+        let (mut attempt, mut cleared) = (0, None);
         loop {
             let number = if resumes {
                 names::attempt_at_part(attempt)
@@ -116,10 +117,8 @@ impl Created {
             let temporary = platform::local_name(&temporary).unwrap_or_default();
             let keeps = resumes && names::has_part_name(attempt);
             let found = match dir.create_new(&temporary, mode) {
-                // Somebody who looks for a part may have found it already.
-                Ok(file) if keeps && !platform::lock(&file) => {
-                    Err(io::ErrorKind::AlreadyExists.into())
-                }
+                // Somebody who looks for a part or a leftover may have found it already.
+                Ok(file) if !platform::lock_new(&file) => Err(io::ErrorKind::AlreadyExists.into()),
                 Err(error) if keeps && error.kind() == io::ErrorKind::AlreadyExists => {
                     match dir.open_part(&temporary) {
                         Ok(Some(file)) => Ok(file),
@@ -130,7 +129,12 @@ impl Created {
             };
             match found {
                 Ok(file) => {
+                    let left = tree.leftovers(&dir);
+                    let left = left.iter().filter(|name| {
+                        **name != temporary && leftovers::are_of_one(name, &temporary)
+                    });
                     let created = Self {
+                        left: left.cloned().collect(),
                         dir,
                         named: Mutex::new(false),
                         file: Arc::new(file),
@@ -147,7 +151,13 @@ impl Created {
                     }
                     return Ok(created);
                 }
-                // Left by somebody who was killed, or in use by somebody else: not ours.
+                // Left by somebody who was killed: it is in the way of the same file once more.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && cleared.replace(attempt) != Some(attempt)
+                        && !keeps
+                        && leftovers::remove(&dir, &temporary) => {}
+                // In use by somebody else, or not ours.
                 Err(error)
                     if error.kind() == io::ErrorKind::AlreadyExists
                         && attempt + 1 < ATTEMPTS_MAX =>
@@ -195,7 +205,7 @@ impl Created {
             names::of_temporary(&name).map(<[u8]>::to_vec)
         };
         let ours = of(&self.temporary);
-        for name in tree.leftovers(&self.dir) {
+        for name in &*tree.leftovers(&self.dir) {
             if *name == self.temporary || of(name) != ours {
                 continue;
             }
@@ -347,6 +357,10 @@ impl Created {
         }
         .map_err(fault(LocalAction::Rename))?;
         *named = true;
+        // The file is whole: what earlier runs left of it is of no use.
+        for name in &self.left {
+            leftovers::remove(&self.dir, name);
+        }
         if how.durability == Durability::FileAndDirectory {
             self.dir.sync().map_err(fault(LocalAction::Sync))?;
         }
@@ -508,13 +522,52 @@ mod tests {
     }
 
     #[test]
-    fn what_killed_runs_left_is_in_nobodys_way() {
+    fn what_others_are_writing_is_in_nobodys_way_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
         for left in 0..3 * usize::from(ATTEMPTS_MAX) {
             std::mem::forget(create(&tree).unwrap());
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), left + 1);
         }
+    }
+
+    #[test]
+    fn what_killed_runs_left_of_a_file_goes_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let tree = || Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        let in_use = create(&tree()).unwrap();
+        // The same version, under the name that is tried first; and another version.
+        let killed = create(&tree()).unwrap();
+        let same = path(killed.temporary.to_str().unwrap());
+        let copy = path("copy");
+        std::fs::rename(&same, &copy).unwrap();
+        drop(killed);
+        std::fs::rename(&copy, &same).unwrap();
+        let other = path(".a.ketch-0123456789abcdef");
+        let foreign = path(".b.ketch-0123456789abcdef");
+        for path in [&other, &foreign] {
+            std::fs::write(path, "left").unwrap();
+        }
+        let created = create(&tree()).unwrap();
+        assert_eq!(
+            path(created.temporary.to_str().unwrap()),
+            same,
+            "it was free again"
+        );
+        assert!(other.exists(), "the file is not whole yet");
+        created.file.set_len(3).unwrap();
+        let finish = Finish {
+            size: 3,
+            overwrite: Overwrite::Replace,
+            durability: Durability::None,
+            times: None,
+            mode: None,
+            owner: None,
+        };
+        created.finish(&finish).unwrap();
+        assert!(!other.exists() && foreign.exists() && path("a").exists());
+        assert!(path(in_use.temporary.to_str().unwrap()).exists());
     }
 
     #[cfg(unix)]

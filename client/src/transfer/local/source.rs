@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     pub path: PathBuf,
     pub size: u64,
     pub times: Times,
+    /// Whether these are its times, and not the nearest that SFTP can say.
+    pub has_plain_times: bool,
     /// Permission bits, where the platform has them.
     pub mode: Option<u32>,
     /// User and group, where the platform has numbers for them.
@@ -110,6 +112,7 @@ impl SourceFile {
                 atime: time(metadata.accessed()),
                 mtime: time(metadata.modified()),
             },
+            has_plain_times: platform::has_plain_times(&metadata),
             mode: platform::mode_of(&metadata),
             owner: platform::owner_of(&metadata),
             data_runs: data_runs.map(Into::into),

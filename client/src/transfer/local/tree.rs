@@ -14,12 +14,11 @@ use ketch_protocol::RemotePath;
 
 use self::ending::Ending;
 pub(crate) use self::ending::Endings;
-use super::{LocalAction, LocalFault};
+use super::{LocalAction, LocalFault, leftovers::Leftovers};
 use crate::{
     platform::{self, Dir, LocalEntry, LocalLink},
     transfer::{
         disk::{Speed, Speeds},
-        names,
         options::Links,
     },
 };
@@ -37,8 +36,7 @@ pub(crate) struct Tree {
     /// The topmost directory stays open.
     root: Option<Arc<Dir>>,
     creates: bool,
-    /// Temporary names that were in it when somebody first asked.
-    leftovers: OnceLock<Vec<OsString>>,
+    leftovers: Arc<Leftovers>,
     /// A link stands for it, which is followed.
     is_linked: bool,
     /// Where the directory on the server really is that it is a copy of, where that was asked.
@@ -78,7 +76,7 @@ impl Tree {
             open: Mutex::default(),
             root: Some(Arc::new(dir)),
             creates,
-            leftovers: OnceLock::new(),
+            leftovers: Arc::clone(&speeds.leftovers),
             is_linked: false,
             original: OnceLock::new(),
             ending: OnceLock::new(),
@@ -107,7 +105,7 @@ impl Tree {
             open: Mutex::default(),
             root: None,
             creates: self.creates,
-            leftovers: OnceLock::new(),
+            leftovers: Arc::clone(&self.leftovers),
             speed: Arc::clone(&self.speed),
         })
     }
@@ -174,16 +172,8 @@ impl Tree {
     }
 
     /// Temporary names in the directory, whoever left them. It is listed once for all of its files.
-    pub(super) fn leftovers(&self, dir: &Dir) -> &[OsString] {
-        self.leftovers.get_or_init(|| {
-            let entries = dir.list().unwrap_or_default();
-            let is_ours = |name: &OsStr| {
-                let name = platform::remote_name(name);
-                name.is_some_and(|name| names::of_temporary(&name).is_some())
-            };
-            let names = entries.into_iter().map(|entry| entry.name);
-            names.filter(|name| is_ours(name)).collect()
-        })
+    pub(super) fn leftovers(&self, dir: &Dir) -> Arc<[OsString]> {
+        self.leftovers.of(dir)
     }
 
     /// What is in the directory; of links, what is to be known to do as `links` says.

@@ -23,6 +23,7 @@ use crate::{
         local::{LocalAction, SourceFile, Tree},
         names::NameFault,
         plan::DEPTH_MAX,
+        report::Remarkable,
         report::WhySkipped,
     },
 };
@@ -70,6 +71,13 @@ impl PutDir {
     }
 }
 
+/// What the server said when the directory was to be made.
+#[derive(Clone)]
+struct Refusal {
+    status: StatusCode,
+    message: Box<[u8]>,
+}
+
 enum State {
     /// The local directory is to be opened.
     New,
@@ -77,12 +85,12 @@ enum State {
     /// The remote directory is to be created.
     Making,
     MakingAsked,
-    /// Something has its name; is it a directory?
+    /// It was refused: is there a directory of the name already?
     Looking {
-        status: StatusCode,
+        refusal: Refusal,
     },
     LookingAsked {
-        status: StatusCode,
+        refusal: Refusal,
     },
     /// The local directory is to be listed; the remote one was made for it, or was there.
     There {
@@ -140,21 +148,26 @@ impl Put {
                     dir.state = State::MakingAsked;
                 }
             }
-            (&State::Looking { status }, _) => {
+            (State::Looking { refusal }, _) => {
+                let refusal = refusal.clone();
                 let request = Request::Stat(Stat {
                     path: dir.path.as_bytes(),
                 });
                 if cx.can_ask() && cx.ask(key, Step::Stat, &request, Expect::Attrs).is_ok() {
-                    dir.state = State::LookingAsked { status };
+                    dir.state = State::LookingAsked { refusal };
                 }
             }
             (&State::There { is_new }, Root::Found(tree)) => {
                 let (tree, links) = (Arc::clone(tree), self.options.links);
                 let (endings, path) = (Arc::clone(&self.plan.endings), dir.path.clone());
                 let preserve = self.options.preserve;
+                let plan = Arc::clone(&self.plan);
                 self.at_disk += 1;
                 cx.core.disk.run_on_thread((cx.job, key), 0, move || {
-                    tree.ends_there(&endings, path, preserve);
+                    if !tree.ends_there(&endings, path.clone(), preserve) {
+                        let (place, what) = (Place::Remote(path), Remarkable::TimesOutOfRange);
+                        plan.report(|report| report.remark(place, what));
+                    }
                     Done::Listed(tree.list(links))
                 });
                 dir.state = State::Listing { is_new };
@@ -186,23 +199,33 @@ impl Put {
             }
             // Version 3 has no status for a name that is taken; some servers check permissions
             // first.
-            (What::Step(Step::MakeDir), Answer::Status(status, _), _) => {
-                dir.state = State::Looking { status };
+            (What::Step(Step::MakeDir), Answer::Status(status, message), _) => {
+                let message = message.into();
+                let refusal = Refusal { status, message };
+                dir.state = State::Looking { refusal };
             }
-            (What::Step(Step::Stat), Answer::Attrs(attrs), &State::LookingAsked { status }) => {
+            (What::Step(Step::Stat), Answer::Attrs(attrs), State::LookingAsked { refusal }) => {
                 if matches!(attrs.file_type(), FileType::Directory | FileType::Unknown) {
                     dir.state = State::There { is_new: false };
                 } else {
-                    let error = refused(&dir.path, status, b"something else has its name");
+                    let why = b"something else has its name";
+                    let error = refused(&dir.path, refusal.status, why);
                     self.fail_dir(key, error, cx);
                 }
             }
             (
                 What::Step(Step::Stat),
-                Answer::Status(_, message),
-                &State::LookingAsked { status },
+                Answer::Status(status, message),
+                State::LookingAsked { refusal },
             ) => {
-                let error = refused(&dir.path, status, message);
+                // That it is not there is no news; that it must not be looked at may be the reason.
+                let is_reason = refusal.status == StatusCode::FAILURE
+                    && status == StatusCode::PERMISSION_DENIED;
+                let error = if is_reason {
+                    refused(&dir.path, status, message)
+                } else {
+                    refused(&dir.path, refusal.status, &refusal.message)
+                };
                 self.fail_dir(key, error, cx);
             }
             _ => {}

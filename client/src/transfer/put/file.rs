@@ -36,6 +36,7 @@ use crate::{
 
 mod closing;
 mod creating;
+mod doubting;
 mod giving_back;
 mod joining;
 mod naming;
@@ -109,6 +110,8 @@ pub(super) struct PutFile {
     is_in_place: bool,
     /// It was refused while another file was open, and is opened once more.
     has_waited: bool,
+    /// Why it failed, and bytes that would have been needed: perhaps the disk is full.
+    doubt: Option<Box<(TransferError, u64)>>,
 }
 
 /// Where the bytes come from.
@@ -173,6 +176,9 @@ pub(super) enum State {
     /// The old file is gone: the rename is to be sent again.
     NamingAgain,
     RenamingAgain,
+    /// It failed, and the server did not say why: how much room is there?
+    Doubting,
+    DoubtingAsked,
     /// The rename failed; does the name exist?
     Checking {
         status: StatusCode,
@@ -227,6 +233,7 @@ impl PutFile {
             probe: None,
             is_in_place: false,
             has_waited: false,
+            doubt: None,
         }
     }
 
@@ -338,6 +345,7 @@ impl Put {
                 State::Settling => self.see_whether_settled(key, cx),
                 State::Naming | State::NamingAgain => self.rename(key, cx),
                 State::Clearing => self.clear(key, cx),
+                State::Doubting => self.ask_for_room(key, cx),
                 State::Checking { status } => self.check(key, status, cx),
                 State::Opening
                 | State::Looking
@@ -350,6 +358,7 @@ impl Put {
                 | State::Renaming
                 | State::ClearingAsked
                 | State::RenamingAgain
+                | State::DoubtingAsked
                 | State::CheckingAsked { .. } => {}
             }
             match self.items.get_mut(key) {
@@ -422,6 +431,9 @@ impl Put {
         if cx.is_without_lstat(what, &answer) {
             return file.look_again();
         }
+        if file.doubt.is_some() {
+            return self.on_doubt_answer(key, what, answer, cx);
+        }
         if file.is_joining() {
             return self.on_join_answer(key, what, answer, cx);
         }
@@ -451,7 +463,8 @@ impl Put {
                 if status == StatusCode::OK {
                     Ok(())
                 } else {
-                    Err(file.refused(Operation::Write, status, message))
+                    let error = file.refused(Operation::Write, status, message);
+                    return self.doubt(key, error, u64::from(span.len), cx);
                 }
             }
             (What::Step(Step::Open), Answer::Handle(handle)) => {
@@ -522,7 +535,8 @@ impl Put {
                 if status == StatusCode::OK {
                     Ok(())
                 } else {
-                    Err(file.refused(operation, status, message))
+                    let error = file.refused(operation, status, message);
+                    return self.doubt(key, error, 1, cx);
                 }
             }
             (What::Step(step), Answer::Status(status, message)) => {

@@ -88,6 +88,11 @@ impl PutLink {
         plan.give_back_file(Task::Link(self.task));
     }
 
+    /// Whether SYMLINK is not answered yet.
+    pub(super) fn is_being_made(&self) -> bool {
+        self.state == State::MakingAsked
+    }
+
     /// What is on the server of it, and should not be.
     pub(super) fn into_leftover(self) -> Option<RemotePath> {
         self.temporary

@@ -90,10 +90,16 @@ impl Tree {
     }
 
     /// In the end `path`, its copy on the server, is to get what is to be preserved of it. It is
-    /// looked at now: to read what is in it changes a time.
-    pub(crate) fn ends_there(&self, endings: &Arc<Endings>, path: RemotePath, preserve: Preserve) {
+    /// looked at now: to read what is in it changes a time. False if its times are other ones than
+    /// SFTP can say.
+    pub(crate) fn ends_there(
+        &self,
+        endings: &Arc<Endings>,
+        path: RemotePath,
+        preserve: Preserve,
+    ) -> bool {
         if !preserve.any() {
-            return;
+            return true;
         }
         let metadata = self.dir().map(|dir| dir.metadata());
         if let Ok(Ok(metadata)) = metadata
@@ -102,7 +108,9 @@ impl Tree {
             let endings = Arc::clone(endings);
             self.ending
                 .get_or_init(|| Ending::There(endings, path, attrs));
+            return !preserve.times || platform::has_plain_times(&metadata);
         }
+        true
     }
 
     /// Sets the attributes of the directory; it is not created if it is not there.

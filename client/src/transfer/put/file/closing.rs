@@ -96,6 +96,9 @@ impl Put {
         if wanted && !sets_attrs && (owner != Attrs::NONE || attrs != Attrs::NONE) {
             file.remarks.add(Remarkable::AttributesNotSet);
         }
+        if wanted && preserve.times && opened.is_some_and(|opened| !opened.has_plain_times) {
+            file.remarks.add(Remarkable::TimesOutOfRange);
+        }
         let set = |attrs: Attrs| {
             (sets_attrs && attrs != Attrs::NONE).then(|| {
                 let attrs = attrs.into();
