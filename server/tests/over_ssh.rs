@@ -24,6 +24,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
+#[path = "over_ssh/reload.rs"]
+mod reload;
+
 const PASSWORD: &str = "correct horse";
 
 /// The client's window: smaller than what a few reads ask for.

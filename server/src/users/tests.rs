@@ -1,5 +1,6 @@
 //! Who is let in, and that nobody learns who is not.
 
+mod stay;
 mod times;
 
 use super::*;
