@@ -12,6 +12,7 @@ mod paths;
 mod process;
 mod scene;
 mod selection;
+#[cfg(target_os = "linux")]
 mod serve_file;
 #[cfg(target_os = "linux")]
 mod sync;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::scene::listening;
@@ -19,6 +20,16 @@ pub(crate) struct Place {
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) port: u16,
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
 }
 
 impl Drop for Running {
@@ -92,6 +103,18 @@ impl Place {
     /// What the server said on standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// Has the server read its file again, and waits until it says what came of that.
+    pub(crate) fn reload(&self, server: &Running) -> String {
+        let before = self.log().len();
+        server.signal(Signal::HUP);
+        eventually(|| {
+            let said = self.log().split_off(before);
+            said.lines()
+                .any(|line| line.contains("reloaded"))
+                .then_some(said)
+        })
     }
 
     /// A key pair of OpenSSH's; the line of its public half.
@@ -182,6 +205,17 @@ impl Place {
             .env("SSH_ASKPASS_REQUIRE", "force");
         ran(&mut sftp, batch)
     }
+}
+
+/// Waits until something is there.
+pub(crate) fn eventually<T>(mut is_there: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..600 {
+        if let Some(it) = is_there() {
+            return it;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it never came");
 }
 
 /// Runs a batch to its end.
@@ -308,4 +342,300 @@ fn openssh_logs_in_by_key_and_by_password() {
         );
     }
     assert_eq!(place.log(), "", "nothing went wrong in the server");
+}
+
+#[test]
+fn openssh_logs_in_by_certificate_and_by_two_factors() {
+    let place = Place::new();
+    let authority = place.key("authority");
+    let of_users = place.key("authority_of_users");
+    for (key, signer, principals) in [
+        ("anna", "authority_of_users", "anna"),
+        ("bob", "authority", "suppliers,others"),
+        ("eve", "authority", "strangers"),
+    ] {
+        place.key(key);
+        let signed = Command::new("ssh-keygen")
+            .arg("-qs")
+            .arg(place.path(signer))
+            .args(["-I", key, "-n", principals])
+            .arg(place.path(&format!("{key}.pub")))
+            .status()
+            .unwrap();
+        assert!(signed.success());
+    }
+    let both = place.key("both");
+    let by_authority = format!(
+        "certificate_authorities = [{{ key = \"{authority}\", principals = [\"suppliers\"] }}]"
+    );
+    let two = format!(
+        "authorized_keys = [\"{both}\"]\npassword_hash = \"{}\"\n\
+         require = [\"publickey\", \"password\"]",
+        hash("second")
+    );
+    let users = [
+        user("anna", ""),
+        user("bob", &by_authority),
+        user("carl", &two),
+    ];
+    place.write(&format!("{}\n", users.concat()));
+    let text = fs::read_to_string(place.path("server.toml")).unwrap();
+    place.write_whole(&format!("user_authorities = [\"{of_users}\"]\n{text}"));
+
+    let server = place.serve();
+    let get = "get hello\n";
+    for (name, key, lets_in) in [
+        ("anna", "anna", true),
+        ("bob", "bob", true),
+        ("bob", "eve", false),
+        ("anna", "bob", false),
+        ("carl", "anna", false),
+        ("carl", "both", false),
+    ] {
+        let (went, said) = place.by_key(&server, name, key, get);
+        assert_eq!(went, lets_in, "{name} with {key}: {said}");
+    }
+    let (went, said) = place.by_password(&server, "carl", "second", Some("both"), get);
+    assert!(went, "{said}");
+    assert!(!place.by_password(&server, "carl", "second", None, get).0);
+    assert!(
+        !place
+            .by_password(&server, "carl", "first", Some("both"), get)
+            .0
+    );
+}
+
+#[test]
+fn users_are_kept_to_what_the_file_says_of_them() {
+    let place = Place::new();
+    let key = place.key("id");
+    let with = |more: &str| format!("authorized_keys = [\"{key}\"]\n{more}");
+    let users = [
+        user("reader", &with("access = \"read-only\"")),
+        user("below", &with("root = \"below\"")),
+        user("elsewhere", &with("sources = [\"192.0.2.0/24\"]")),
+        user("here", &with("sources = [\"127.0.0.0/8\"]")),
+        user("past", &with("expires = 2020-01-31T18:00:00Z")),
+        user("disabled", &with("disabled = true")),
+    ];
+    fs::create_dir(place.path("root/below")).unwrap();
+    place.write(&users.concat());
+    let server = place.serve();
+    for name in ["elsewhere", "past", "disabled"] {
+        let (went, said) = place.by_key(&server, name, "id", "ls\n");
+        assert!(
+            !went && said.contains("Permission denied"),
+            "{name}: {said}"
+        );
+    }
+    assert!(
+        place
+            .by_key(&server, "here", "id", "put ../server.toml up\n")
+            .0
+    );
+    assert!(place.by_key(&server, "reader", "id", "get hello\n").0);
+    for change in [
+        "put ../server.toml up2",
+        "rm up",
+        "rename up up2",
+        "mkdir new",
+        "chmod 600 up",
+    ] {
+        let (went, said) = place.by_key(&server, "reader", "id", &format!("{change}\n"));
+        assert!(!went, "{change}: {said}");
+    }
+    let (went, said) = place.by_key(
+        &server,
+        "below",
+        "id",
+        "put ../server.toml up\nget ../hello\n",
+    );
+    assert!(!went, "{said}");
+    assert!(place.path("root/below/up").exists());
+}
+
+#[test]
+fn a_file_is_read_again_on_sighup_and_a_broken_one_changes_nothing() {
+    let place = Place::new();
+    let key = place.key("id");
+    let with = |more: &str| format!("authorized_keys = [\"{key}\"]\n{more}");
+    let anna = user("anna", &with(""));
+    place.write(&anna);
+    let server = place.serve();
+    assert!(place.by_key(&server, "anna", "id", "ls\n").0);
+    assert!(!place.by_key(&server, "bob", "id", "ls\n").0);
+
+    place.write(&format!("{anna}nonsense = 1\n"));
+    let said = place.reload(&server);
+    assert!(
+        said.contains(".anna.nonsense: there is no such key"),
+        "{said}"
+    );
+    assert!(said.ends_with("ketch: nothing was reloaded\n"), "{said}");
+    assert!(place.by_key(&server, "anna", "id", "ls\n").0);
+
+    // Somebody is in the middle of a transfer when they are taken out.
+    fs::File::create(place.path("root/large"))
+        .and_then(|file| file.set_len(1 << 30))
+        .unwrap();
+    let identity = format!("IdentityFile={}", place.path("id").display());
+    let mut transfer = place
+        .sftp(
+            &server,
+            "anna",
+            &["-o", &identity, "-o", "BatchMode=yes", "-l", "8000"],
+        )
+        .spawn()
+        .unwrap();
+    let mut stdin = transfer.stdin.take().unwrap();
+    stdin.write_all(b"get large\n").unwrap();
+    let arrives = || {
+        fs::metadata(place.path("local/large"))
+            .ok()
+            .filter(|file| file.len() > 0)
+    };
+    eventually(arrives);
+    place.write(
+        &[
+            user("anna", &with("disabled = true")),
+            user("bob", &with("")),
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        place.reload(&server),
+        "ketch: reloaded: 2 users, 1 endpoint, 1 organisation\n"
+    );
+    let ended = eventually(|| transfer.try_wait().unwrap());
+    assert!(!ended.success());
+    assert!(!place.by_key(&server, "anna", "id", "ls\n").0);
+    assert!(place.by_key(&server, "bob", "id", "ls\n").0);
+}
+
+/// O2: nothing runs in a signal's handler, so signals at any rate and at any moment do no harm.
+#[test]
+fn a_storm_of_signals_does_no_harm() {
+    let place = Place::new();
+    let key = place.key("id");
+    place.write(&user("anna", &format!("authorized_keys = [\"{key}\"]")));
+    fs::write(place.path("root/data"), vec![7; 32 << 20]).unwrap();
+    let mut server = place.serve();
+    let pid = server.pid();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut sent = 0_u32;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                kill_process(pid, Signal::HUP).unwrap();
+                sent += 1;
+                // Ten thousand a second, as far as the machine keeps time.
+                std::thread::sleep(std::time::Duration::from_micros(40));
+            }
+            sent
+        });
+        for n in 0..3 {
+            let (went, said) = place.by_key(&server, "anna", "id", "get data\nput data up\n");
+            assert!(went, "{n}: {said}");
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        storm.join().unwrap()
+    });
+    println!("{sent} signals");
+    assert!(sent > 100, "{sent}");
+    assert!(fs::read(place.path("root/up")).unwrap() == vec![7; 32 << 20]);
+    let is_reload = |line: &str| line == "ketch: reloaded: 1 user, 1 endpoint, 1 organisation";
+    assert!(place.log().lines().all(is_reload), "{}", place.log());
+
+    // Its end is asked for again and again, with somebody in the middle of a transfer.
+    let identity = format!("IdentityFile={}", place.path("id").display());
+    let options = ["-o", &identity, "-o", "BatchMode=yes", "-l", "8000"];
+    let mut transfer = place.sftp(&server, "anna", &options).spawn().unwrap();
+    fs::remove_file(place.path("local/data")).unwrap();
+    transfer
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"get data\n")
+        .unwrap();
+    let arrives = || {
+        fs::metadata(place.path("local/data"))
+            .ok()
+            .filter(|file| file.len() > 0)
+    };
+    eventually(arrives);
+    let ended = eventually(|| {
+        for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::TERM] {
+            let _ = kill_process(pid, signal);
+        }
+        server.child.try_wait().unwrap()
+    });
+    assert!(ended.success(), "{ended:?}");
+    assert!(!eventually(|| transfer.try_wait().unwrap()).success());
+}
+
+/// Host keys are changed without anybody being asked: OpenSSH's client learns the next one before it
+/// is used, and forgets the one that is not told of any more.
+#[test]
+fn openssh_follows_the_servers_keys() {
+    let place = Place::new();
+    let key = place.key("id");
+    let with_keys = |keys: &str| {
+        place.write_whole(&format!(
+            "listen = [\"127.0.0.1:0\"]\nalgorithms = \"compat\"\npenalties.enabled = false\n{keys}\n\
+             [organisation.acme.endpoint.orders]\nroot = \"root\"\n{}",
+            user("anna", &format!("authorized_keys = [\"{key}\"]"))
+        ));
+    };
+    let host_key =
+        |name: &str, more: &str| format!("[[host_key]]\nfile = \"keys/{name}\"\n{more}\n");
+    let public = |name: &str| {
+        let made = Command::new("ssh-keygen")
+            .arg("-yf")
+            .arg(place.path(&format!("keys/{name}")))
+            .output()
+            .unwrap();
+        let line = String::from_utf8(made.stdout).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let knows = |key: &str| {
+        let known = fs::read_to_string(place.path("known_hosts")).unwrap();
+        known.contains(key)
+    };
+    let visit = |server: &Running, strict: &str, is_done: &dyn Fn() -> bool| {
+        let identity = format!("IdentityFile={}", place.path("id").display());
+        let strict = format!("StrictHostKeyChecking={strict}");
+        let options = ["-o", &strict, "-o", &identity, "-o", "UpdateHostKeys=yes"];
+        // What is learnt is learnt beside the session, which has to last so long.
+        for _ in 0..20 {
+            let (went, said) = ran(
+                &mut place.sftp(server, "anna", &options),
+                "ls\n!sleep 0.3\nls\n",
+            );
+            assert!(went, "{said}");
+            if is_done() {
+                return;
+            }
+        }
+        panic!("{}", fs::read_to_string(place.path("known_hosts")).unwrap());
+    };
+
+    with_keys(&[host_key("first", ""), host_key("second", "use = \"next\"")].concat());
+    let server = place.serve();
+    let (first, second) = (public("first"), public("second"));
+    visit(&server, "accept-new", &|| knows(&second));
+    assert!(knows(&first));
+
+    // The second is used, and the first is gone.
+    with_keys(&host_key("second", ""));
+    place.reload(&server);
+    visit(&server, "yes", &|| !knows(&first));
+    assert!(knows(&second));
+
+    // One of another type is told of, and the second is only there for who knows no other.
+    let third = host_key("third", "type = \"ecdsa-p256\"");
+    with_keys(&[host_key("second", "use = \"retired\""), third].concat());
+    place.reload(&server);
+    let third = public("third");
+    visit(&server, "yes", &|| knows(&third) && !knows(&second));
+    visit(&server, "yes", &|| true);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ketch_keys::{KeyType, PublicKey, RevocationList};
 use ketch_transport::config::{AuthMethod, CommonConfig, HostKey};
-use ketch_transport::profile::Profile;
+use ketch_transport::profile::{Preferences, Profile};
 
 use super::check::below;
 use super::faults::{FileFault, FileFaults};
@@ -44,15 +44,17 @@ pub(super) enum HostKeys {
 
 /// Puts the server of a file together.
 pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuilder, FileFaults> {
+    let tables = &file.tables;
+    let transport = transport(tables.algorithms);
     let mut build = Build {
         places: &file.places,
         faults: Vec::new(),
+        offered: transport.preferences.clone(),
     };
-    let tables = &file.tables;
     let mut builder = ServerBuilder::default()
         .timeouts(timeouts(&tables.timeouts))
         .limits(limits(file))
-        .transport(transport(tables.algorithms));
+        .transport(transport);
     if let Some(banner) = &tables.banner {
         builder = builder.banner(banner);
     }
@@ -126,6 +128,8 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
 struct Build<'a> {
     places: &'a Places,
     faults: Vec<FileFault>,
+    /// The algorithms of the server.
+    offered: Preferences,
 }
 
 impl Build<'_> {
@@ -310,6 +314,13 @@ impl Build<'_> {
                     let fault = self.places.fault(&key, what);
                     let hint = "one is current or retired, and the other next";
                     self.faults.push(fault.hint(hint));
+                }
+                let mut algorithms = host_key.public_key().algorithms().iter();
+                if !algorithms.any(|each| self.offered.host_key.contains(each)) {
+                    let what =
+                        format!("a key of type {key_type} is never used by these `algorithms`");
+                    let fault = self.places.fault(&key, what);
+                    self.faults.push(fault.hint("`compat` has more"));
                 }
                 types.push(key_type);
                 builder = builder.shared_host_key(Arc::clone(&host_key));

@@ -181,17 +181,21 @@ fn host_keys_have_one_of_a_type_in_use() {
     let (head, users) = user.split_at(user.find("[organisation").unwrap());
     let with = |more: &str| faults(&format!("{head}{more}{users}"));
     assert_eq!(with("[[host_key]]\nfile = \"two\"\nuse = \"next\"\n"), "");
-    assert_eq!(
-        with("[[host_key]]\nfile = \"two\"\ntype = \"ecdsa-p256\"\nuse = \"retired\"\n"),
-        ""
-    );
     let told = with("[[host_key]]\nfile = \"two\"\n");
-    assert!(
-        told.starts_with("line 4: host_key[1]: there is another ssh-ed25519 key in use"),
-        "{told}"
-    );
+    let other = "line 4: host_key[1]: there is another ssh-ed25519 key in use";
+    assert!(told.starts_with(other), "{told}");
     let told = faults(&user.replace("file = \"host_key\"", "file = \"host_key\"\nuse = \"next\""));
     assert!(told.contains("none of the keys is current"), "{told}");
+}
+
+#[test]
+fn a_host_key_that_would_never_be_used_is_told() {
+    let user = with_user(&format!("authorized_keys = [\"{KEY}\"]"));
+    let text = user.replace("\"host_key\"", "\"host_key\"\ntype = \"ecdsa-p256\"");
+    let expected = "line 2: host_key[0]: a key of type ecdsa-sha2-nistp256 is never used by these \
+        `algorithms`; `compat` has more";
+    assert_eq!(faults(&text), expected);
+    assert_eq!(faults(&format!("algorithms = \"compat\"\n{text}")), "");
 }
 
 #[test]
