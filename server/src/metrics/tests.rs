@@ -12,12 +12,11 @@ fn who() -> Who {
 }
 
 fn value(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.and_then(|rest| rest.strip_prefix(' '));
-    value
-        .unwrap_or_else(|| panic!("{name} in {text}"))
-        .parse()
-        .unwrap()
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.unwrap_or_else(|| panic!("{name} in {text}"));
+    value.parse().unwrap()
 }
 
 fn operation(who: &Who, kind: OperationKind, status: StatusCode, ms: u64) -> Operation<'_> {
