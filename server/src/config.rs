@@ -50,7 +50,7 @@ impl Default for Timeouts {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// Connections at a time. Default: 512.
+    /// Connections at a time. Default: 1000.
     pub connections_max: usize,
     /// Connections at a time on which nobody is logged in. Default: 100.
     pub half_open_max: usize,
@@ -72,7 +72,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            connections_max: 512,
+            connections_max: 1000,
             half_open_max: 100,
             half_open_per_source_max: 20,
             key_exchanges_max: processors,
