@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
@@ -378,7 +378,33 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) records: RecordArgs,
+    #[command(flatten)]
     pub(crate) one: ServeOneArgs,
+}
+
+/// What a server tells of itself.
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// Write who does what to this file, a line of JSON each; SIGHUP opens it anew
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// Tell metrics and health over HTTP at this address, without login
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Log more to the standard error: -v what happens, -vv each step, -vvv all
+    #[arg(short, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Form of that log
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 /// What belongs to a server besides serving.

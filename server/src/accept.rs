@@ -21,7 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
@@ -204,9 +205,11 @@ impl Server {
                         #[cfg(target_os = "linux")]
                         watch_for_silence(&stream);
                         let server = self.clone();
-                        connections.spawn(async move {
+                        let span = info_span!("client", %peer, user = Empty);
+                        let run = async move {
                             server.run(stream, &peer, watch, admitted).await;
-                        });
+                        };
+                        connections.spawn(run.instrument(span));
                     }
                     Err(error) if is_about_connection(&error) => debug!(%error, "accept"),
                     Err(error) if is_exhaustion(&error) => {
@@ -269,6 +272,8 @@ impl Server {
             peer: peer.to_string(),
             address,
             user: None,
+            organisation: None,
+            endpoint: None,
         })
     }
 
@@ -477,7 +482,7 @@ impl Server {
                         // It was carried out, or there was none.
                         Verdict::Change => login.reject_auth()?,
                         Verdict::Accepted(outcome) => {
-                            visit.logged_in(&outcome.account.policy.user, method.name());
+                            visit.logged_in(&outcome.account, method.name());
                             accepted = Some(outcome);
                             login.accept_auth()?;
                         }
@@ -570,9 +575,10 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn logged_in(&mut self, user: &str, method: &str) {
+    fn logged_in(&mut self, account: &Account, method: &str) {
+        tracing::Span::current().record("user", account.policy.user.as_str());
         if let Some(watch) = &mut self.watch {
-            *watch = watch.logged_in(user);
+            *watch = watch.logged_in(&account.policy.user, account.belonging.as_deref());
             let who = &watch.who;
             watch.tell(&Event::LoggedIn { who, method });
         }

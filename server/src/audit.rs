@@ -112,6 +112,14 @@ fn line_of(event: &Event<'_>, now: SystemTime) -> Option<Vec<u8>> {
     if let Some(user) = &who.user {
         line.text("user", user.as_bytes());
     }
+    for (name, value) in [
+        ("organisation", &who.organisation),
+        ("endpoint", &who.endpoint),
+    ] {
+        if let Some(value) = value {
+            line.text(name, value.as_bytes());
+        }
+    }
     match event {
         Event::Refused { why, .. } => line.text("reason", why.name().as_bytes()),
         Event::LoginRefused { user, method, .. } => {

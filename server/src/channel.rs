@@ -21,6 +21,7 @@ use crate::policy::{Access, Policy};
 use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::{Kind, Share};
+use crate::terms::Belonging;
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
 /// session, which takes no new requests while it is much.
@@ -41,6 +42,7 @@ pub(crate) struct Account {
     pub(crate) idle_timeout: Duration,
     /// The user's file system once more, if a ledger is kept of it.
     pub(crate) quota: Option<Arc<Metered>>,
+    pub(crate) belonging: Option<Arc<Belonging>>,
 }
 
 impl Account {
@@ -56,6 +58,7 @@ impl Account {
             budget: Arc::clone(&self.budget),
             share: self.share.clone(),
             idle_timeout: self.idle_timeout,
+            belonging: self.belonging.clone(),
             quota: self.quota.clone(),
         }
     }

@@ -87,6 +87,19 @@ impl ServerFile {
         &self.listen
     }
 
+    /// The file of an [`AuditLog`](crate::AuditLog), if there is to be one.
+    #[must_use]
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        let table = self.tables.audit.as_ref()?;
+        Some(self.places.resolve(&table.file))
+    }
+
+    /// Where to tell metrics and health, if anywhere.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        Some(self.tables.metrics.as_ref()?.listen.0)
+    }
+
     /// How many users, endpoints and organisations there are.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {

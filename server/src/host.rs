@@ -141,6 +141,8 @@ impl HostSession {
             peer: String::new(),
             address: None,
             user: Some(self.user.clone()),
+            organisation: None,
+            endpoint: None,
         };
         let watch = Watch::new(&self.observers.into(), &Arc::default(), who);
         let policy = Policy {

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use ketch_protocol::StatusCode;
 
+use crate::terms::Belonging;
+
 /// Is told what happens on a server.
 ///
 /// Calls are made on the connections' own tasks, several at a time: what takes long (a disk, a
@@ -184,6 +186,10 @@ pub struct Who {
     pub address: Option<IpAddr>,
     /// Who is logged in, by the name the server knows.
     pub user: Option<String>,
+    /// What [`User::belongs_to`](crate::User::belongs_to) says of that user.
+    pub organisation: Option<String>,
+    /// The same.
+    pub endpoint: Option<String>,
 }
 
 impl fmt::Display for Who {
@@ -382,9 +388,11 @@ impl Watch {
     }
 
     /// The same connection, on which `user` is logged in.
-    pub(crate) fn logged_in(&self, user: &str) -> Arc<Self> {
+    pub(crate) fn logged_in(&self, user: &str, belonging: Option<&Belonging>) -> Arc<Self> {
         let who = Who {
             user: Some(user.to_owned()),
+            organisation: belonging.map(|belonging| belonging.organisation.clone()),
+            endpoint: belonging.map(|belonging| belonging.endpoint.clone()),
             ..self.who.clone()
         };
         Arc::new(Self {

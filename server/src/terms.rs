@@ -1,5 +1,6 @@
 //! What holds for a user once in: rights by path, how much, how fast, and what becomes of uploads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arrivals::Arrivals;
@@ -17,9 +18,28 @@ pub(crate) struct Terms {
     pub(crate) arrivals: Option<Arrivals>,
     pub(crate) exclusive_uploads: bool,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) belonging: Option<Arc<Belonging>>,
+}
+
+/// Where a user belongs, for records.
+#[derive(Debug)]
+pub(crate) struct Belonging {
+    pub(crate) organisation: String,
+    pub(crate) endpoint: String,
 }
 
 impl User {
+    /// The organisation and the endpoint that the user belongs to, for
+    /// [observers](crate::Observer) to be told. Default: none.
+    #[must_use]
+    pub fn belongs_to(mut self, organisation: &str, endpoint: &str) -> Self {
+        self.terms.belonging = Some(Arc::new(Belonging {
+            organisation: organisation.to_owned(),
+            endpoint: endpoint.to_owned(),
+        }));
+        self
+    }
+
     /// What the user may do, by path. Default: everything that [`User::read_only`] and the like do
     /// not take away.
     #[must_use]

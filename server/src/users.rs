@@ -504,6 +504,7 @@ impl Users {
             share: before.map_or_else(|| self.shares.user(), |before| before.account.share.clone()),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
             quota,
+            belonging: user.terms.belonging.clone(),
         };
         Ok(Record {
             account: Arc::new(account),

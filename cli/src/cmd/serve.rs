@@ -7,6 +7,8 @@ mod file;
 #[cfg(unix)]
 mod hash_password;
 #[cfg(unix)]
+mod records;
+#[cfg(unix)]
 mod run;
 
 #[cfg(unix)]

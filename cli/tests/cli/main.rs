@@ -14,5 +14,6 @@ mod scene;
 mod selection;
 #[cfg(target_os = "linux")]
 mod serve_file;
+mod serve_records;
 #[cfg(target_os = "linux")]
 mod sync;

@@ -14,6 +14,8 @@ fn who(peer: &str, user: Option<&str>) -> Who {
         peer: peer.to_owned(),
         address: None,
         user: user.map(str::to_owned),
+        organisation: None,
+        endpoint: None,
     }
 }
 

@@ -76,10 +76,10 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
     builder = build.host_keys(builder, &tables.host_key, missing);
 
     let mut users = BTreeMap::new();
-    for (organisation, table) in &tables.organisation {
-        let organisation = below(&below("organisation", organisation), "endpoint");
-        for (endpoint, table) in &table.endpoint {
-            let endpoint = below(&organisation, endpoint);
+    for (organisation_name, table) in &tables.organisation {
+        let organisation = below(&below("organisation", organisation_name), "endpoint");
+        for (endpoint_name, table) in &table.endpoint {
+            let endpoint = below(&organisation, endpoint_name);
             // Its users share what is known of arrivals.
             let arrivals = build.arrivals(&endpoint, table.arrivals.as_ref());
             for (name, user) in &table.user {
@@ -92,6 +92,7 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
                     Entry::Vacant(free) => _ = free.insert(key.clone()),
                 }
                 let user = build.user(&key, name, table, user);
+                let user = user.belongs_to(organisation_name, endpoint_name);
                 let user = match &arrivals {
                     Some(arrivals) => user.arrivals(arrivals.clone()),
                     None => user,

@@ -45,6 +45,27 @@ pub(super) struct FileTable {
     /// How long addresses are kept out that behave badly.
     #[serde(default)]
     pub(super) penalties: PenaltiesTable,
+    /// A log of who did what. Default: none.
+    pub(super) audit: Option<AuditTable>,
+    /// Metrics and health over HTTP. Default: none.
+    pub(super) metrics: Option<MetricsTable>,
+}
+
+/// A log of who did what, one line of JSON an event (`docs/audit.md`). Not changed by a reload, which
+/// has its file opened anew.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditTable {
+    /// File that is appended to; it is made for its owner alone.
+    pub(super) file: PathBuf,
+}
+
+/// Metrics and health over HTTP (`docs/metrics.md`), without login or TLS. Not changed by a reload.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsTable {
+    /// Address and port to listen on: on the loopback device, or a network of its own.
+    pub(super) listen: Address,
 }
 
 /// One of the server's own keys.
@@ -121,7 +142,7 @@ pub(super) struct TimeoutsTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsTable {
-    /// Connections at a time. Default: 512. Not changed by a reload.
+    /// Connections at a time. Default: 1000. Not changed by a reload.
     #[schemars(range(min = 1))]
     pub(super) connections: Option<usize>,
     /// Connections at a time on which nobody is logged in. Default: 100. Not changed by a reload.

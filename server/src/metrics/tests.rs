@@ -8,6 +8,8 @@ fn who() -> Who {
         peer: "x".to_owned(),
         address: None,
         user: None,
+        organisation: None,
+        endpoint: None,
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
-use super::run::{cannot_start, say, signals};
+use super::records::Records;
+use super::run::{cannot_start, cannot_tell, say, signals};
+use crate::args::RecordArgs;
 use crate::cmd::keys;
 use crate::failed::Failed;
 
@@ -23,13 +25,11 @@ pub(super) fn check(path: &Path) -> Result<(), Failed> {
 }
 
 /// Serves what a file says until a signal says to end; connections then have a moment to finish.
-pub(super) async fn serve(path: PathBuf) -> Result<(), Failed> {
+pub(super) async fn serve(path: PathBuf, records: &RecordArgs) -> Result<(), Failed> {
     let file = ServerFile::read(&path).map_err(wrong)?;
-    let server = file
-        .builder()
-        .map_err(wrong)?
-        .build()
-        .map_err(cannot_start)?;
+    let builder = file.builder().map_err(wrong)?;
+    let records = Records::open(records, Some(&file)).await?;
+    let server = records.observe(builder).build().map_err(cannot_start)?;
     // They are listened to before anybody is told that the server is there.
     let mut reload = signals(SignalKind::hangup())?;
     let mut terminate = signals(SignalKind::terminate())?;
@@ -40,7 +40,9 @@ pub(super) async fn serve(path: PathBuf) -> Result<(), Failed> {
         let listener = TcpListener::bind(address).await.map_err(cannot)?;
         listeners.push((listener.local_addr().map_err(cannot)?, listener));
     }
-    tell(&file, &server, &listeners);
+    tell(&file, &server, &listeners, records.address());
+    let audit = records.audit();
+    let mut watching = std::pin::pin!(records.serve(server.clone()));
 
     let mut serving = JoinSet::new();
     for (address, listener) in listeners {
@@ -54,7 +56,9 @@ pub(super) async fn serve(path: PathBuf) -> Result<(), Failed> {
     let result = loop {
         tokio::select! {
             Some(ended) = serving.join_next() => break over(ended),
+            result = &mut watching => break result.map_err(cannot_tell),
             Some(_) = reload.recv(), if reading.is_none() => {
+                audit.iter().for_each(|log| log.reopen());
                 let (path, server) = (path.clone(), server.clone());
                 let listen = file.listen().to_vec();
                 reading = Some(spawn_blocking(move || read_again(&path, &server, &listen)));
@@ -112,7 +116,12 @@ fn read_again(path: &Path, server: &Server, listen: &[SocketAddr]) -> Vec<String
 }
 
 /// Says where the server is, and what it serves. Whoever started it may not care to listen.
-fn tell(file: &ServerFile, server: &Server, listeners: &[(SocketAddr, TcpListener)]) {
+fn tell(
+    file: &ServerFile,
+    server: &Server,
+    listeners: &[(SocketAddr, TcpListener)],
+    metrics: Option<SocketAddr>,
+) {
     let addresses = listeners.iter().map(|(address, _)| address.to_string());
     let mut lines: Vec<_> = addresses.map(|address| ("listening on", address)).collect();
     for key in server.host_keys() {
@@ -120,6 +129,7 @@ fn tell(file: &ServerFile, server: &Server, listeners: &[(SocketAddr, TcpListene
         lines.push(("host key", shown));
     }
     lines.push(("serving", counted(file)));
+    lines.extend(metrics.map(|address| ("metrics on", address.to_string())));
     let lines: Vec<_> = lines
         .iter()
         .map(|(name, value)| (*name, value.as_str()))

@@ -7,8 +7,9 @@ use ketch_server::{BuildError, KeyType, Server, ServerFile, User, host_key_file}
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::records::Records;
 use super::{authorized_keys, file, hash_password};
-use crate::args::{ServeArgs, ServeCommand, ServeOneArgs};
+use crate::args::{RecordArgs, ServeArgs, ServeCommand, ServeOneArgs};
 use crate::cmd::keys;
 use crate::failed::Failed;
 use crate::output::{Lines, escaped};
@@ -26,12 +27,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
             out.flush()
         }
         (Some(ServeCommand::HashPassword), _) => hash_password::run(),
-        (None, Some(config)) => file::serve(config).await,
-        (None, None) => serve_one(args.one).await,
+        (None, Some(config)) => file::serve(config, &args.records).await,
+        (None, None) => serve_one(args.one, &args.records).await,
     }
 }
 
-async fn serve_one(args: ServeOneArgs) -> Result<(), Failed> {
+async fn serve_one(args: ServeOneArgs, records: &RecordArgs) -> Result<(), Failed> {
     let missing = |what: &str| Failed::Usage(format!("--{what} is missing"));
     let root: PathBuf = args.root.ok_or_else(|| missing("root"))?;
     let name = args.user.ok_or_else(|| missing("user"))?;
@@ -53,11 +54,9 @@ async fn serve_one(args: ServeOneArgs) -> Result<(), Failed> {
     let host_key = host_key_file(&path, KeyType::Ed25519).map_err(|error| {
         Failed::set_up(format!("cannot use the host key {}", path.display()), error)
     })?;
-    let server = Server::builder()
-        .host_key(host_key)
-        .user(user)
-        .build()
-        .map_err(cannot_start)?;
+    let records = Records::open(records, None).await?;
+    let builder = Server::builder().host_key(host_key).user(user);
+    let server = records.observe(builder).build().map_err(cannot_start)?;
     let cannot_listen = |e| Failed::local(format!("cannot listen on {}", args.listen), e);
     let listener = TcpListener::bind(args.listen)
         .await
@@ -65,24 +64,40 @@ async fn serve_one(args: ServeOneArgs) -> Result<(), Failed> {
     let address = listener.local_addr().map_err(cannot_listen)?;
     let mut terminate = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut hangup = signals(SignalKind::hangup())?;
 
     let fingerprint = keys::fingerprint(&server.host_key());
     let what = format!("{} to {name}", escaped(root.as_os_str().as_encoded_bytes()));
     // Whoever started the server may not care to listen: it serves all the same.
-    let _ = say(&[
-        ("listening on", &address.to_string()),
+    let address = address.to_string();
+    let metrics = records.address().map(|address| address.to_string());
+    let mut lines = vec![
+        ("listening on", address.as_str()),
         ("host key", &fingerprint),
         ("serving", &what),
-    ]);
+    ];
+    lines.extend(metrics.as_deref().map(|address| ("metrics on", address)));
+    let _ = say(&lines);
 
+    let audit = records.audit();
+    let mut watching = std::pin::pin!(records.serve(server.clone()));
     let mut serving = std::pin::pin!(server.serve(listener));
-    tokio::select! {
-        result = &mut serving => return result.map_err(cannot_listen),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            result = &mut serving => return result.map_err(cannot_listen),
+            result = &mut watching => return result.map_err(cannot_tell),
+            _ = hangup.recv() => audit.iter().for_each(|log| log.reopen()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
     }
     server.shutdown();
     serving.await.map_err(cannot_listen)
+}
+
+/// Metrics cannot be told any more.
+pub(super) fn cannot_tell(error: std::io::Error) -> Failed {
+    Failed::local("cannot tell metrics", error)
 }
 
 /// An error in putting the server together; its cause, where it has one, is a file's.

@@ -57,6 +57,8 @@ fn observed(simulation: &mut Simulation) -> Arc<Told> {
         peer: "test".to_owned(),
         address: None,
         user: Some("anna".to_owned()),
+        organisation: None,
+        endpoint: None,
     };
     simulation
         .engine
