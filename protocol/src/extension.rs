@@ -1,11 +1,13 @@
 //! Requests beyond the draft: `SSH_FXP_EXTENDED` (draft-02 §8), and which of them a server has.
 //!
 //! The messages themselves are in `extension/openssh.rs`, the replies that only they have in
-//! `extension/reply.rs`; `extension/check_file.rs` has both of the server's checksums.
+//! `extension/reply.rs`; `extension/check_file.rs` has both of the server's checksums,
+//! `extension/watch.rs` the change feed.
 
 mod check_file;
 mod openssh;
 mod reply;
+mod watch;
 
 pub use check_file::{CHECK_FILE, CheckFileHandle, CheckFileName, CheckFileReply, HashAlgorithm};
 pub use openssh::{
@@ -13,6 +15,9 @@ pub use openssh::{
     UsersGroupsById,
 };
 pub use reply::{ServerLimits, StatVfs, UsersGroups};
+pub use watch::{
+    WATCH_EVENTS_MAX, Watch, WatchEvent, WatchKind, WatchKinds, WatchRead, WatchReply,
+};
 
 use std::fmt;
 
@@ -122,6 +127,8 @@ extensions! {
     UsersGroupsById(UsersGroupsById) = "users-groups-by-id@openssh.com", "1", "asks for names of users and groups.";
     CheckFileHandle(CheckFileHandle) = "check-file-handle", "", "asks for checksums of an open file.";
     CheckFileName(CheckFileName) = "check-file-name", "", "asks for checksums of a file.";
+    Watch(Watch) = "watch@ketch", "1", "subscribes to changes in a directory.";
+    WatchRead(WatchRead) = "watch-read@ketch", "1", "asks for events of a subscription.";
 }
 
 impl ExtensionName {
@@ -171,6 +178,8 @@ impl fmt::Debug for Extension<'_> {
             Self::UsersGroupsById(fields) => fields.fmt(f),
             Self::CheckFileHandle(fields) => fields.fmt(f),
             Self::CheckFileName(fields) => fields.fmt(f),
+            Self::Watch(fields) => fields.fmt(f),
+            Self::WatchRead(fields) => fields.fmt(f),
             Self::Unknown { name, data } => {
                 write!(f, "Unknown({:?}, {} bytes)", Escaped(name), data.len())
             }
@@ -341,10 +350,10 @@ mod tests {
             ),
             (
                 Extension::Unknown {
-                    name: b"watch@ketch",
+                    name: b"later@ketch",
                     data: b"any",
                 },
-                b"\0\0\0\x0bwatch@ketchany",
+                b"\0\0\0\x0blater@ketchany",
             ),
         ];
         for (extension, bytes) in table {

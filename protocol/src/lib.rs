@@ -99,7 +99,8 @@ pub use escaped::Escaped;
 pub use extension::{
     CHECK_FILE, CheckFileHandle, CheckFileName, CheckFileReply, CopyData, ExpandPath, Extension,
     ExtensionName, ExtensionSet, Fstatvfs, Fsync, Hardlink, HashAlgorithm, HomeDirectory, Lsetstat,
-    PosixRename, ServerLimits, StatVfs, Statvfs, UsersGroups, UsersGroupsById,
+    PosixRename, ServerLimits, StatVfs, Statvfs, UsersGroups, UsersGroupsById, WATCH_EVENTS_MAX,
+    Watch, WatchEvent, WatchKind, WatchKinds, WatchRead, WatchReply,
 };
 pub use ketch_wire::{DecodeError, Reader, Writer};
 pub use limits::Limits;

@@ -143,10 +143,15 @@ fn reply<T>(wanted: RequestId, read: impl Fn(Response<'_>) -> T) -> T {
 }
 
 #[test]
-fn openssh_has_every_extension_that_is_known_here_but_checksums() {
-    let checksums = [ExtensionName::CheckFileHandle, ExtensionName::CheckFileName];
+fn openssh_has_every_extension_that_is_known_here_but_checksums_and_the_change_feed() {
+    let others = [
+        ExtensionName::CheckFileHandle,
+        ExtensionName::CheckFileName,
+        ExtensionName::Watch,
+        ExtensionName::WatchRead,
+    ];
     let all = ExtensionName::ALL.iter().copied();
-    let openssh: ExtensionSet = all.filter(|name| !checksums.contains(name)).collect();
+    let openssh: ExtensionSet = all.filter(|name| !others.contains(name)).collect();
     each_reply(|event: ReplyEvent<'_>| {
         if let ReplyEvent::Version(version) = event {
             assert_eq!(version.version, 3);
