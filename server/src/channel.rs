@@ -193,7 +193,10 @@ impl Application for SftpChannel {
 
     fn on_eof(&mut self, _: &mut ChannelIo<'_>) {
         self.state = match std::mem::replace(&mut self.state, State::Over) {
-            State::Running(engine) => State::Draining(engine),
+            State::Running(mut engine) => {
+                engine.end_watches();
+                State::Draining(engine)
+            }
             state => state,
         };
     }
@@ -235,7 +238,12 @@ impl Application for SftpChannel {
 
     fn deadline(&self) -> Option<Instant> {
         let room = self.room.since.map(|since| since + ROOM_PATIENCE);
-        self.idle_end().into_iter().chain(room).min()
+        let events = match &self.state {
+            State::Running(engine) | State::Draining(engine) => engine.deadline(),
+            State::New | State::Over => None,
+        };
+        let idle = self.idle_end();
+        idle.into_iter().chain(room).chain(events).min()
     }
 
     fn on_closed(&mut self, why: &Arc<CloseReason>) {

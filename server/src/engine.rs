@@ -152,11 +152,15 @@ impl<H: Host> Engine<H> {
         budget: Arc<HandleBudget>,
         mailbox: Arc<Mailbox>,
     ) -> Self {
+        let mut session = Session::new(policy, RandomState::new(), budget);
+        if root.files.can_watch() {
+            session.can_watch();
+        }
         Self {
             host,
             root,
             decoder: RequestDecoder::new(Limits::default()),
-            session: Session::new(policy, RandomState::new(), budget),
+            session,
             noted: NotedWrites::default(),
             backlog: Backlog::default(),
             mailbox,
@@ -205,6 +209,9 @@ impl<H: Host> Engine<H> {
     /// As [`Engine::on_data`].
     pub(crate) fn drive(&mut self, out: &mut impl Outlet) -> Result<bool, Broken> {
         self.collect(out);
+        if self.session.awaits_events() {
+            self.session.answer_watches(self.host.now());
+        }
         self.run(out);
         if self.backlog.is_empty() || self.session.is_full() {
             self.tell();
@@ -224,6 +231,16 @@ impl<H: Host> Engine<H> {
         self.session.is_idle()
             && self.backlog.is_empty()
             && self.session.replies.unsent().is_empty()
+    }
+
+    /// When there has to be a turn, whatever comes.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.session.watch_deadline()
+    }
+
+    /// The client will ask for nothing more: nothing is waited for.
+    pub(crate) const fn end_watches(&mut self) {
+        self.session.end_watches();
     }
 
     /// Whether threads work for this session.

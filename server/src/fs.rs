@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use ketch_protocol::StatVfs;
 
+use crate::feed::{Feed, Subscription, WatchRequest};
 use crate::path::VPath;
 
 pub(crate) use buffers::Owners;
@@ -48,6 +49,22 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
 
     /// Answers when it can.
     fn call(self: Arc<Self>, call: Call) -> Work<Answer>;
+
+    /// Whether [`FileSystem::watch`] works: clients are told so.
+    fn can_watch(&self) -> bool {
+        false
+    }
+
+    /// Puts into `feed` what happens in a directory from before the answer on, until the answer is
+    /// dropped. Nothing may be lost without an [`Overflow`](crate::FeedEvent::Overflow).
+    ///
+    /// # Errors
+    /// What looking for the directory says; `QuotaExceeded` if no more can be watched; `Unsupported`
+    /// if nothing can be, which is the default.
+    fn watch(self: Arc<Self>, request: WatchRequest, feed: Feed) -> Work<Subscription> {
+        let _ = (request, feed);
+        Box::pin(std::future::ready(Err(ErrorKind::Unsupported.into())))
+    }
 }
 
 /// An open file; it is closed when the last reference is dropped, which is after all work on it.

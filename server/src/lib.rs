@@ -32,6 +32,7 @@
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
 //! | `shares` | whose turn it is on threads: users share them alike |
+//! | `feed` | the change feed between a file system and a session |
 //! | `digest` | what `check-file` computes |
 //! | `policy`, `standing`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
 //! | `host` (feature `host`) | a session for this machine's own users, on stdin and stdout |
@@ -62,6 +63,7 @@ mod config;
 mod credentials;
 mod digest;
 mod engine;
+mod feed;
 #[cfg(feature = "file")]
 mod file;
 mod fs;
@@ -100,6 +102,7 @@ pub use audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
 pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 pub use credentials::{AuthorizedKey, BadSource, Source};
+pub use feed::{FEED_EVENTS_MAX, Feed, FeedEvent, Subscription, WatchRequest};
 #[cfg(feature = "file")]
 pub use file::{
     FileFault, FileFaults, HostKeyFileError, SERVER_FILE_LEN_MAX, ServerFile, host_key_file,

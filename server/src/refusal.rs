@@ -55,6 +55,13 @@ impl Refusal {
         Self::new(StatusCode::FAILURE, "blocks of less than 256 bytes");
     pub(crate) const MANY_BLOCKS: Self =
         Self::new(StatusCode::FAILURE, "too many blocks for one reply");
+    pub(crate) const WATCHES: Self =
+        Self::new(StatusCode::FAILURE, "no more directories can be watched");
+    pub(crate) const NO_DIRECTORY: Self = Self::new(StatusCode::FAILURE, "not a directory");
+    pub(crate) const READ_ALREADY: Self = Self::new(
+        StatusCode::FAILURE,
+        "the subscription is being read already",
+    );
     pub(crate) const CLOSED_MEANWHILE: Self =
         Self::new(StatusCode::FAILURE, "the handle was closed meanwhile");
     pub(crate) const NO_SUCH_USER: Self =

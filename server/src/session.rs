@@ -15,6 +15,7 @@ mod lane;
 mod records;
 mod replies;
 mod requests;
+mod watching;
 mod writes;
 
 use std::collections::VecDeque;
@@ -34,11 +35,14 @@ use crate::policy::Policy;
 use crate::refusal::Refusal;
 
 pub(crate) use job::{CopyPlan, HashPlan, Job, ReadJob, Ticket};
-use job::{FileWork, PathWork, Place, Work};
+use job::{FileWork, PathWork, Place, Then, Work};
 use lane::{Arrival, Lane, Mode, Waiting};
 pub(crate) use records::{Moved, Record, is_told};
 use records::{Records, Tally};
 pub(crate) use replies::Replies;
+#[cfg(test)]
+pub(crate) use watching::WATCHES_MAX;
+use watching::{Watched, Watching};
 use writes::Incoming;
 pub(crate) use writes::{CopiedWrite, Piece, WriteEnd};
 
@@ -74,6 +78,7 @@ pub(crate) struct Session {
     has_cancelled: bool,
     /// Reads of files that have enough of theirs on threads.
     held_reads: VecDeque<ReadJob>,
+    watching: Watching,
     pub(crate) replies: Replies,
     /// For observers, if there are any.
     records: Option<Box<Records>>,
@@ -93,6 +98,8 @@ struct Entry {
     cancelled: Option<Arc<AtomicBool>>,
     lane: Lane<FileWork>,
     tally: Tally,
+    /// A subscription, or what will be one.
+    is_watch: bool,
     /// A directory, of which some names may have to be left out.
     hides_names: bool,
 }
@@ -113,6 +120,7 @@ enum Opened {
     File(Arc<dyn File>),
     /// Away while it is being read; lost if that failed.
     Directory(Option<Box<dyn Directory>>),
+    Watched(Box<Watched>),
 }
 
 /// The client did what ends a session.
@@ -141,6 +149,7 @@ impl Session {
             reads: VecDeque::new(),
             has_cancelled: false,
             held_reads: VecDeque::new(),
+            watching: Watching::default(),
             replies: Replies::default(),
             records: None,
             moved: Moved::default(),
@@ -164,6 +173,7 @@ impl Session {
             .filter(|&&name| self.policy.standing.offers(name))
             .filter(|&&name| match name {
                 ExtensionName::Hardlink => self.policy.hard_links,
+                ExtensionName::Watch | ExtensionName::WatchRead => self.watching.is_possible,
                 // One name announces both, below.
                 ExtensionName::CheckFileHandle | ExtensionName::CheckFileName => false,
                 _ => true,
@@ -269,7 +279,7 @@ impl Session {
             opens,
             source,
             draft,
-            hash,
+            then,
             unless_directory,
         } = ticket;
         let mut answer = result.map_err(|error| Refusal::from(&error));
@@ -282,7 +292,7 @@ impl Session {
                     opens,
                     source,
                     draft,
-                    hash: None,
+                    then: None,
                     unless_directory: None,
                 };
                 let call = *call;
@@ -296,8 +306,8 @@ impl Session {
             entry.tally.began = Some(draft.began);
         }
         self.answered(draft, answer.as_ref().map(|_| ()).map_err(|why| *why));
-        match (answer, opens, hash) {
-            (Ok(Answer::File(file)), None, Some(plan)) => {
+        match (answer, opens, then) {
+            (Ok(Answer::File(file)), None, Some(Then::Hash(plan))) => {
                 // Hashing holds nothing up that waits for paths.
                 let ticket = Ticket {
                     id,
@@ -305,12 +315,31 @@ impl Session {
                     mode: Mode::Shared,
                     opens: None,
                     source: None,
-                    hash: None,
+                    then: None,
                     draft: None,
                     unless_directory: None,
                 };
                 self.jobs.push_back(Job::Hash { ticket, file, plan });
                 return self.finish(place, mode);
+            }
+            (Ok(Answer::Metadata(metadata)), Some(slot), Some(Then::Watch(plan))) => {
+                if let Err(why) = Self::check_watched(&metadata) {
+                    self.handles.remove(slot);
+                    self.replies.refuse(id, why);
+                } else {
+                    let ticket = Ticket {
+                        id,
+                        place: Place::Apart,
+                        mode: Mode::Shared,
+                        opens: Some(slot),
+                        source: None,
+                        then: None,
+                        draft: None,
+                        unless_directory: None,
+                    };
+                    self.jobs.push_back(Job::Watch { ticket, plan });
+                    return self.finish(place, mode);
+                }
             }
             (Ok(Answer::File(file)), Some(slot), _) => self.opened(id, slot, Opened::File(file)),
             (Ok(Answer::Directory(directory)), Some(slot), _) => {
@@ -500,7 +529,7 @@ impl Session {
                 call,
                 opens,
                 draft,
-                hash,
+                then,
                 no_directory,
             } = work;
             let place = Place::Paths(arrival);
@@ -511,7 +540,7 @@ impl Session {
                 opens,
                 source: None,
                 draft,
-                hash,
+                then,
                 unless_directory: None,
             };
             let call = match call {
@@ -588,7 +617,7 @@ impl Session {
             opens: None,
             source: None,
             draft,
-            hash: None,
+            then: None,
             unless_directory: None,
         };
         match (work, &mut entry.opened) {
@@ -673,7 +702,7 @@ impl Session {
             id,
             call,
             opens,
-            hash: None,
+            then: None,
             draft,
             no_directory: false,
         });
@@ -689,7 +718,7 @@ impl Session {
             id,
             call,
             opens: None,
-            hash: None,
+            then: None,
             draft,
             no_directory: true,
         });

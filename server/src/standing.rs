@@ -314,6 +314,7 @@ impl RequestName {
             ExtensionName::HomeDirectory => Self::HomeDirectory,
             ExtensionName::UsersGroupsById => Self::UsersGroupsById,
             ExtensionName::CheckFileHandle | ExtensionName::CheckFileName => Self::CheckFile,
+            ExtensionName::Watch | ExtensionName::WatchRead => return None,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::feed::{Feed, Subscription};
 use crate::fs::{Answer, Batch, Block, Directory};
 use crate::handles::SlotId;
 use crate::refusal::Refusal;
@@ -40,6 +41,11 @@ pub(crate) enum Completion {
         plan: Arc<HashPlan>,
         result: Result<Vec<u8>, Refusal>,
     },
+    Watched {
+        ticket: Ticket,
+        feed: Feed,
+        result: io::Result<Subscription>,
+    },
     Written {
         ticket: Ticket,
         write: CopiedWrite,
@@ -63,7 +69,9 @@ impl Completion {
             Self::Answered { ticket, .. }
             | Self::Written { ticket, .. }
             | Self::Listed { ticket, .. } => (ticket.owner(), false),
-            Self::Long { ticket, .. } | Self::Hashed { ticket, .. } => (ticket.owner(), true),
+            Self::Long { ticket, .. }
+            | Self::Watched { ticket, .. }
+            | Self::Hashed { ticket, .. } => (ticket.owner(), true),
             Self::Read { read, .. } => (Some(read.slot), false),
         }
     }
@@ -97,6 +105,11 @@ impl Mailbox {
         if is_first {
             (self.wake)();
         }
+    }
+
+    /// Brings about a turn of the connection's task.
+    pub(super) fn wake(&self) {
+        (self.wake)();
     }
 
     /// Takes everything out; `empty` is put in its place.

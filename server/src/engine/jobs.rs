@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cold::Completion;
 use super::long;
 use super::{Engine, Host, Outlet, deliver};
+use crate::feed::Feed;
 use crate::fs::{Batch, Directory, File, FileCall};
 use crate::refusal::Refusal;
 use crate::session::{CopiedWrite, Job, REPLIES_LEN_MAX, Ticket};
@@ -51,7 +52,9 @@ impl<H: Host> Engine<H> {
                 write,
             } => self.write_in_place(ticket, file, write, out),
             Job::List { ticket, directory } => self.list_in_place(ticket, directory),
-            Job::File { .. } | Job::Copy { .. } | Job::Hash { .. } => self.park(job),
+            Job::File { .. } | Job::Copy { .. } | Job::Hash { .. } | Job::Watch { .. } => {
+                self.park(job);
+            }
         }
     }
 
@@ -209,6 +212,17 @@ impl<H: Host> Engine<H> {
                 let done = |result| Completion::Long { ticket, result };
                 deliver(work, mailbox, None, done)
             }
+            Job::Watch { ticket, plan } => {
+                let waker = Arc::clone(&self.mailbox);
+                let feed = Feed::new(plan.kinds, plan.directories, move || waker.wake());
+                let work = Arc::clone(&self.root.files).watch(plan.request, feed.clone());
+                let done = |result| Completion::Watched {
+                    ticket,
+                    feed,
+                    result,
+                };
+                deliver(work, mailbox, None, done)
+            }
             Job::Hash { ticket, file, plan } => {
                 let hasher = self.host.hasher();
                 let plan = Arc::new(*plan);
@@ -257,6 +271,11 @@ impl<H: Host> Engine<H> {
                 Completion::Read { read, result } => {
                     self.cold.push_back((read, result));
                 }
+                Completion::Watched {
+                    ticket,
+                    feed,
+                    result,
+                } => self.session.watched(ticket, feed, result),
                 Completion::Hashed {
                     ticket,
                     plan,

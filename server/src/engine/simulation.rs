@@ -17,6 +17,7 @@ use ketch_protocol::{
 };
 
 use super::{Engine, Hasher, Host, Mailbox, Outlet, Places};
+use crate::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{
     Answer, Batch, Block, Call, Directory, File, FileCall, FileSystem, MemoryFileSystem, Work,
 };
@@ -135,6 +136,14 @@ impl FileSystem for MoodyFiles {
 
     fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
         Box::pin(async move { self.wrap(self.files.try_call(&call)) })
+    }
+
+    fn can_watch(&self) -> bool {
+        true
+    }
+
+    fn watch(self: Arc<Self>, request: WatchRequest, feed: Feed) -> Work<Subscription> {
+        Arc::clone(&self.files).watch(request, feed)
     }
 }
 

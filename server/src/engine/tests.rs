@@ -5,6 +5,7 @@ mod observed;
 mod rights;
 mod script;
 mod slow;
+mod watching;
 
 use ketch_protocol::{
     Attrs, Close, CopyData, Extension, Fsetstat, Fstat, Fsync, Hardlink, HomeDirectory, Init,

@@ -20,6 +20,8 @@ mod listing;
 pub(crate) mod names;
 #[cfg(target_os = "linux")]
 mod opened;
+#[cfg(target_os = "linux")]
+mod watch;
 
 #[cfg(target_os = "linux")]
 pub use directory::LocalDirectory;

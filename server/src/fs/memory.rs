@@ -1,6 +1,7 @@
 //! A file system in memory: for tests, documentation, and servers that keep nothing.
 
 mod file;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -11,10 +12,12 @@ use super::{
     Answer, Batch, Call, Create, Directory, DirectoryEntry, FileSystem, Links, Metadata, OpenHow,
     TYPE_DIRECTORY, TYPE_LINK, Target, Work,
 };
+use crate::feed::{Feed, Subscription, WatchRequest};
 use crate::path::VPath;
 
 pub use file::MEMORY_FILE_LEN_MAX;
 use file::{MemoryFile, OpenedMemory, space};
+use watchers::Watchers;
 
 /// Files, directories and links in memory. It never waits, and knows neither owners nor a clock.
 ///
@@ -31,6 +34,7 @@ use file::{MemoryFile, OpenedMemory, space};
 pub struct MemoryFileSystem {
     /// The root is a key like every other.
     nodes: Mutex<BTreeMap<VPath, Node>>,
+    watchers: Arc<Watchers>,
 }
 
 /// How many links one path may lead through (Linux has the same).
@@ -59,6 +63,7 @@ impl MemoryFileSystem {
         };
         Self {
             nodes: Mutex::new(BTreeMap::from([(VPath::root(), root)])),
+            watchers: Arc::default(),
         }
     }
 
@@ -86,6 +91,7 @@ impl MemoryFileSystem {
                 }
             }
         }
+        let is_new = !nodes.contains_key(path);
         match nodes.get(path) {
             Some(Node::Directory { .. }) => return Err(ErrorKind::IsADirectory.into()),
             Some(Node::File(file)) => locked(&file.state).bytes = bytes,
@@ -96,6 +102,7 @@ impl MemoryFileSystem {
                 );
             }
         }
+        self.watchers.tell(watchers::put(path, is_new));
         Ok(())
     }
 
@@ -124,9 +131,15 @@ impl MemoryFileSystem {
 
     fn perform(&self, call: &Call) -> io::Result<Answer> {
         let mut nodes = locked(&self.nodes);
-        let nodes = &mut *nodes;
+        let news = self.watchers.news(&nodes, call);
+        let answer = self.perform_on(&mut nodes, call)?;
+        self.watchers.tell(news);
+        Ok(answer)
+    }
+
+    fn perform_on(&self, nodes: &mut Nodes, call: &Call) -> io::Result<Answer> {
         match call {
-            Call::Open { path, how } => open(nodes, path, how),
+            Call::Open { path, how } => open(nodes, path, how, &self.watchers),
             Call::OpenDirectory { path } => {
                 let path = walk(nodes, path, Links::Follow)?;
                 match nodes.get(&path).ok_or(ErrorKind::NotFound)? {
@@ -329,7 +342,12 @@ fn children<'a>(nodes: &'a Nodes, path: &VPath) -> impl Iterator<Item = (&'a VPa
     beneath(nodes, path).filter(move |(child, _)| child.components().count() == depth + 1)
 }
 
-fn open(nodes: &mut Nodes, path: &VPath, how: &OpenHow) -> io::Result<Answer> {
+fn open(
+    nodes: &mut Nodes,
+    path: &VPath,
+    how: &OpenHow,
+    watchers: &Arc<Watchers>,
+) -> io::Result<Answer> {
     let links = if matches!(how.create, Create::New { .. }) {
         Links::Stay
     } else {
@@ -360,6 +378,7 @@ fn open(nodes: &mut Nodes, path: &VPath, how: &OpenHow) -> io::Result<Answer> {
     Ok(Answer::File(Arc::new(OpenedMemory {
         file,
         appends: how.append,
+        watched: (how.write || how.append).then(|| (path.clone(), Arc::clone(watchers))),
     })))
 }
 
@@ -461,6 +480,20 @@ impl FileSystem for MemoryFileSystem {
 
     fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
         Box::pin(async move { self.perform(&call) })
+    }
+
+    fn can_watch(&self) -> bool {
+        true
+    }
+
+    fn watch(self: Arc<Self>, request: WatchRequest, feed: Feed) -> Work<Subscription> {
+        Box::pin(async move {
+            let nodes = locked(&self.nodes);
+            match nodes.get(&request.path).ok_or(ErrorKind::NotFound)? {
+                Node::Directory { .. } => Ok(Watchers::add(&self.watchers, request, feed)),
+                _ => Err(ErrorKind::NotADirectory.into()),
+            }
+        })
     }
 }
 

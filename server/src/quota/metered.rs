@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::{Amount, Ledger, Quota, walk};
+use crate::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{
     Answer, Block, Call, Change, Create, File, FileCall, FileSystem, Links, Metadata, OpenHow,
     TYPE_BITS, TYPE_FILE, Target, Work,
@@ -232,6 +233,14 @@ impl FileSystem for Metered {
             Call::Change { change, .. } => file.try_call(&FileCall::Change(*change)),
             _ => Ok(Answer::File(file)),
         }
+    }
+
+    fn can_watch(&self) -> bool {
+        self.files.can_watch()
+    }
+
+    fn watch(self: Arc<Self>, request: WatchRequest, feed: Feed) -> Work<Subscription> {
+        Arc::clone(&self.files).watch(request, feed)
     }
 
     fn call(self: Arc<Self>, call: Call) -> Work<Answer> {

@@ -1,14 +1,15 @@
 //! What a session asks to be done, and what it keeps of it until it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ketch_protocol::RequestId;
+use ketch_protocol::{RequestId, WatchKinds};
 
 use super::lane::{Arrival, Mode};
 use super::records::Draft;
 use super::writes::CopiedWrite;
 use crate::digest::DigestPlan;
+use crate::feed::WatchRequest;
 use crate::fs::{Call, Create, Directory, File, FileCall};
 use crate::handles::SlotId;
 use crate::path::VPath;
@@ -37,6 +38,11 @@ pub(crate) enum Job {
     },
     /// Never to be done in place. The result goes to `complete`.
     Copy { ticket: Ticket, plan: Box<CopyPlan> },
+    /// Never to be done in place. The result goes to `watched`.
+    Watch {
+        ticket: Ticket,
+        plan: Box<WatchPlan>,
+    },
     /// Never to be done in place. The result goes to `hashed`.
     Hash {
         ticket: Ticket,
@@ -49,7 +55,7 @@ impl Job {
     /// Whether it takes as long as it takes: other jobs do not wait for it.
     pub(crate) const fn is_long(&self) -> bool {
         match self {
-            Self::Copy { .. } | Self::Hash { .. } => true,
+            Self::Copy { .. } | Self::Hash { .. } | Self::Watch { .. } => true,
             Self::File { call, .. } => matches!(call, FileCall::Sync),
             _ => false,
         }
@@ -68,6 +74,7 @@ impl Job {
             | Self::Write { ticket, .. }
             | Self::List { ticket, .. }
             | Self::Copy { ticket, .. }
+            | Self::Watch { ticket, .. }
             | Self::Hash { ticket, .. } => ticket.owner(),
         }
     }
@@ -85,8 +92,8 @@ pub(crate) struct Ticket {
     pub(super) source: Option<SlotId>,
     /// What observers will be told.
     pub(super) draft: Option<Box<Draft>>,
-    /// What the file is opened for, if it gets no handle.
-    pub(super) hash: Option<Box<HashPlan>>,
+    /// What comes after it.
+    pub(super) then: Option<Then>,
     /// What is to be done if the answer tells of something else than a directory.
     pub(super) unless_directory: Option<Box<Call>>,
 }
@@ -132,6 +139,24 @@ pub(crate) struct CopyPlan {
     pub(crate) to_offset: u64,
 }
 
+/// What comes after work on a path, beside all that waits for paths.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The file that was opened is hashed.
+    Hash(Box<HashPlan>),
+    /// The directory that was looked at is watched.
+    Watch(Box<WatchPlan>),
+}
+
+/// What `watch@ketch` asks for.
+#[derive(Debug)]
+pub(crate) struct WatchPlan {
+    pub(crate) request: WatchRequest,
+    pub(crate) kinds: WatchKinds,
+    /// Directories that the session watches.
+    pub(crate) directories: Arc<AtomicUsize>,
+}
+
 /// What `check-file-handle` and `check-file-name` ask for.
 #[derive(Debug)]
 pub(crate) struct HashPlan {
@@ -155,7 +180,7 @@ pub(super) struct PathWork {
     pub(super) call: Call,
     pub(super) opens: Option<SlotId>,
     pub(super) draft: Option<Box<Draft>>,
-    pub(super) hash: Option<Box<HashPlan>>,
+    pub(super) then: Option<Then>,
     /// It is not to be done with a directory.
     pub(super) no_directory: bool,
 }

@@ -143,7 +143,7 @@ impl Session {
         };
         let (path, tally) = (entry.path, entry.tally);
         records.done.push(match entry.opened {
-            Opened::Opening => return,
+            Opened::Opening | Opened::Watched(_) => return,
             Opened::File(_) => Record::Transferred {
                 path,
                 tally,

@@ -1,8 +1,8 @@
 //! Replies on their way out: everything but the bodies of `DATA`, which never pass here.
 
 use ketch_protocol::{
-    Attrs, CheckFileReply, NameEntry, NamesWriter, Owner, RequestId, Response, StatVfs, Times,
-    Version, Writer, limits::PACKET_LEN_MAX,
+    Attrs, CheckFileReply, List, NameEntry, NamesWriter, Owner, RequestId, Response, StatVfs,
+    Times, Version, WatchEvent, WatchReply, Writer, limits::PACKET_LEN_MAX,
 };
 
 use super::HashPlan;
@@ -66,6 +66,12 @@ impl Replies {
         let mut bytes = Vec::new();
         content(&mut Writer::new(&mut bytes));
         self.push(id, &Response::ExtendedReply(&bytes));
+    }
+
+    /// Events of a subscription, or that there were none in time.
+    pub(crate) fn events(&mut self, id: RequestId, events: &[WatchEvent<'_>]) {
+        let events = List::new(events);
+        self.extended(id, |w| WatchReply { events }.encode(w));
     }
 
     /// Checksums, in the form that was asked for.

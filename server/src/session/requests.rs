@@ -9,7 +9,7 @@ use ketch_protocol::{
     Refusal as Undecodable, Request, RequestId, ServerLimits, UsersGroupsById,
 };
 
-use super::job::{CopyPlan, HashPlan, PathWork, Work};
+use super::job::{CopyPlan, HashPlan, PathWork, Then, Work};
 use super::lane::{Lane, Mode};
 use super::records::Tally;
 use super::{DATA_LEN_MAX, Entry, Opened, Session};
@@ -69,6 +69,7 @@ impl Session {
             }
             Request::Close(close) => {
                 let slot = self.slot(close.handle)?;
+                self.end_watch(slot);
                 if let Some(entry) = self.handles.get_mut(slot) {
                     entry.is_closing = true;
                     if let Some(cancelled) = &entry.cancelled {
@@ -261,12 +262,14 @@ impl Session {
                     id,
                     call: Call::Open { path, how },
                     opens: None,
-                    hash: Some(Box::new(hash)),
+                    then: Some(Then::Hash(Box::new(hash))),
                     draft: None,
                     no_directory: false,
                 });
                 Ok(Taken::Pending)
             }
+            Extension::Watch(watch) => self.watch(id, watch),
+            Extension::WatchRead(read) => self.watch_read(id, read),
             // What paramiko asks for a checksum by.
             Extension::Unknown {
                 name: CHECK_FILE,
@@ -431,7 +434,7 @@ impl Session {
     }
 
     /// The path that a request names.
-    fn resolve(&self, named: &[u8]) -> Result<VPath, Refusal> {
+    pub(super) fn resolve(&self, named: &[u8]) -> Result<VPath, Refusal> {
         self.policy.standing.resolve(named)
     }
 
@@ -491,7 +494,12 @@ impl Session {
     }
 
     /// Takes a slot for what is to be opened.
-    fn reserve(&mut self, path: VPath, may_read: bool, may_write: bool) -> Result<SlotId, Refusal> {
+    pub(super) fn reserve(
+        &mut self,
+        path: VPath,
+        may_read: bool,
+        may_write: bool,
+    ) -> Result<SlotId, Refusal> {
         let (opened, is_closing, lane) = (Opened::Opening, false, Lane::new());
         let hides_names = self.policy.hides_names_in(&path);
         let entry = Entry {
@@ -503,6 +511,7 @@ impl Session {
             cancelled: None,
             lane,
             tally: Tally::default(),
+            is_watch: false,
             hides_names,
         };
         self.handles.insert(entry).ok_or(Refusal::HANDLES)
@@ -510,7 +519,7 @@ impl Session {
 }
 
 /// How far a request has come.
-enum Taken {
+pub(super) enum Taken {
     /// Its reply was written.
     Answered,
     /// Its reply comes with a job's result.

@@ -79,10 +79,33 @@ impl Root {
         }
     }
 
+    /// A directory to be listed, to which no link leads: not even one that stays beneath.
+    pub(super) fn directory(&self, path: &VPath) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        self.lookup_with(path.beneath(), flags, Mode::empty(), resolve)
+            .map_err(|errno| match errno {
+                Errno::XDEV => io::ErrorKind::PermissionDenied.into(),
+                Errno::AGAIN => io::ErrorKind::ResourceBusy.into(),
+                errno => errno.into(),
+            })
+    }
+
     fn lookup(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        self.lookup_with(path, flags, mode, self.resolve)
+    }
+
+    fn lookup_with(
+        &self,
+        path: &[u8],
+        flags: OFlags,
+        mode: Mode,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
         let mut last = Errno::AGAIN;
         for _ in 0..LOOKUPS_MAX {
-            match rustix::fs::openat2(&self.fd, path, flags, mode, self.resolve) {
+            match rustix::fs::openat2(&self.fd, path, flags, mode, resolve) {
                 Err(again @ (Errno::AGAIN | Errno::INTR)) => last = again,
                 result => return result,
             }

@@ -1,6 +1,7 @@
 //! [`LocalDirectory`]: each [`Call`] to its system calls.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use rustix::io::Errno;
 use super::beneath::Root;
 use super::listing::Listing;
 use super::opened::{NoWait, OpenedFile};
-use super::{attributes, names};
+use super::{attributes, names, watch};
+use crate::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{Answer, Call, Create, FileSystem, Links, OpenHow, Work, blocking};
 use crate::path::VPath;
 
@@ -42,6 +44,11 @@ impl LocalDirectory {
     pub fn without_links(mut self) -> Self {
         self.root.refuse_links();
         self
+    }
+
+    /// A directory to be listed, to which no link leads.
+    pub(super) fn listed(&self, path: &VPath) -> io::Result<OwnedFd> {
+        self.root.directory(path)
     }
 
     fn perform(&self, call: &Call) -> io::Result<Answer> {
@@ -180,6 +187,14 @@ impl FileSystem for LocalDirectory {
 
     fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
         blocking(move || self.perform(&call))
+    }
+
+    fn can_watch(&self) -> bool {
+        true
+    }
+
+    fn watch(self: Arc<Self>, request: WatchRequest, feed: Feed) -> Work<Subscription> {
+        blocking(move || watch::watch(&self, request, feed))
     }
 }
 

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use ketch_protocol::StatVfs;
 
 use super::locked;
+use super::watchers::Watchers;
+use crate::feed::FeedEvent;
 use crate::fs::{Answer, Block, Change, File, FileCall, Metadata, TYPE_FILE, Work};
-use crate::path::COMPONENT_LEN_MAX;
+use crate::path::{COMPONENT_LEN_MAX, VPath};
 
 /// Longest that a file may grow, in bytes: a write far behind the end would take all memory.
 pub const MEMORY_FILE_LEN_MAX: u64 = 1 << 30;
@@ -29,6 +31,8 @@ pub(super) struct FileState {
 pub(super) struct OpenedMemory {
     pub(super) file: Arc<MemoryFile>,
     pub(super) appends: bool,
+    /// If it may be written: the name it was opened by, and who is told.
+    pub(super) watched: Option<(VPath, Arc<Watchers>)>,
 }
 
 impl MemoryFile {
@@ -84,6 +88,12 @@ fn length(bytes: u64) -> io::Result<usize> {
 }
 
 impl OpenedMemory {
+    fn tell(&self, event: impl FnOnce(VPath) -> FeedEvent) {
+        if let Some((path, watchers)) = &self.watched {
+            watchers.tell_with(|| vec![event(path.clone())]);
+        }
+    }
+
     fn perform(&self, call: &FileCall) -> io::Result<Answer> {
         let mut state = locked(&self.file.state);
         match call {
@@ -92,6 +102,12 @@ impl OpenedMemory {
             FileCall::Sync => Ok(Answer::Done),
             FileCall::Space => Ok(Answer::Space(space())),
         }
+    }
+}
+
+impl Drop for OpenedMemory {
+    fn drop(&mut self) {
+        self.tell(|path| FeedEvent::Written { path });
     }
 }
 
@@ -124,6 +140,8 @@ impl File for OpenedMemory {
             at = at.saturating_add(slice.len() as u64);
             written += slice.len();
         }
+        drop(state);
+        self.tell(|path| FeedEvent::Modified { path });
         Ok(written)
     }
 
