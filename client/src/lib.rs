@@ -18,6 +18,7 @@
 //! | [`Filter`] | which entries of a tree are taken |
 //! | `sync` | one directory is made to hold what another holds |
 //! | `walk`, `glob`, `remove` | [`Walk`], [`Glob`]: what is below a directory; removing all of it |
+//! | `watch` | [`Watch`]: what changes on a server of ours, as it happens
 //! | [`operations`] | what integrations do with a folder: get, create, upsert, query, list, delete |
 //! | [`OnDemand`] | a server that is connected to when something is asked of it |
 //! | [`blocking`] | the same for programs without `async` |
@@ -83,6 +84,7 @@ mod sftp;
 mod sync;
 mod transfer;
 mod walk;
+mod watch;
 
 pub use connect::{Connect, ConnectError, Timeouts};
 pub use destination::Destination;
@@ -93,7 +95,7 @@ pub use filter::{Filter, RULES_MAX};
 pub use glob::{Glob, GlobError};
 pub use ketch_keys::PublicKey;
 pub use ketch_protocol::{
-    Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times,
+    Attrs, FileType, Owner, RemotePath, ServerLimits, StatVfs, StatusCode, Times, WatchKind,
 };
 pub use ketch_transport::algorithm::{CipherName, Compression, Kex, MacName, SignatureAlgorithm};
 pub use ketch_transport::driver::{ChannelStream, CloseReason, OpenError, PingError};
@@ -119,3 +121,4 @@ pub use transfer::{
     WhySkipped,
 };
 pub use walk::{Walk, WalkEntry, WalkError, WalkOptions};
+pub use watch::{Watch, WatchEvent, WatchOptions};

@@ -128,6 +128,8 @@ pub enum Operation {
     Limits,
     /// To name users and groups.
     Users,
+    /// To watch a directory.
+    Watch,
 }
 
 impl Operation {
@@ -171,6 +173,7 @@ impl fmt::Display for Operation {
             Self::Checksum => "compute the checksum of",
             Self::Limits => "name its limits",
             Self::Users => "name users and groups",
+            Self::Watch => "watch",
         })
     }
 }

@@ -10,6 +10,7 @@ mod cuts;
 mod dropped;
 mod echo;
 mod mixed;
+mod own_extensions;
 mod random;
 mod scene;
 mod silent_server;
