@@ -148,9 +148,9 @@ impl Session {
         read: &WatchRead<'_>,
     ) -> Result<Taken, Refusal> {
         let slot = self.slot(read.handle)?;
-        let watched = match self.handles.get_mut(slot).map(|entry| &mut entry.opened) {
-            Some(Opened::Watched(watched)) => watched,
-            _ => return Err(Refusal::WRONG_HANDLE),
+        let entry = self.handles.get_mut(slot);
+        let Some(Opened::Watched(watched)) = entry.map(|entry| &mut entry.opened) else {
+            return Err(Refusal::WRONG_HANDLE);
         };
         if watched.read.is_some() {
             return Err(Refusal::READ_ALREADY);

@@ -226,8 +226,7 @@ impl Map {
                 }
                 Vec::new()
             }
-            What::MovedTo => self.appeared(raw),
-            What::Created => self.appeared(raw),
+            What::Created | What::MovedTo => self.appeared(raw),
             What::Modified | What::Written | What::Attributes | What::Deleted => {
                 for (number, path) in self.named(raw) {
                     let is_directory = raw.is_directory;

@@ -1,5 +1,7 @@
 //! Real directories, changed while they are watched.
 
+#![expect(clippy::disallowed_methods, reason = "a test waits")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
