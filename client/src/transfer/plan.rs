@@ -113,6 +113,8 @@ pub(crate) enum Taken<W: Work> {
 pub(crate) struct Plan<W: Work> {
     state: Mutex<State<W>>,
     over: AtomicBool,
+    /// The server's disk was seen to be full.
+    pub was_full: AtomicBool,
     control: Control,
     /// Directories on the server that all is in that goes there.
     pub endings: Arc<Endings>,
@@ -203,6 +205,7 @@ impl<W: Work> Plan<W> {
                 facts: Facts::default(),
                 is_paused: false,
             }),
+            was_full: AtomicBool::new(false),
             over: AtomicBool::new(false),
             control: control.clone(),
             endings: Arc::default(),

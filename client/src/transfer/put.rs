@@ -9,6 +9,7 @@ mod directory;
 mod file;
 mod joint;
 mod link;
+mod room;
 mod task;
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Instant};
@@ -19,9 +20,10 @@ use self::task::{FileTask, Task};
 pub(crate) use self::task::{Found, start_all, start_found, start_from_path, start_from_source};
 use self::{
     directory::{DirTask, PutDir},
-    file::{From, PutFile, Sending},
+    file::{PutFile, Sending},
     joint::Joint,
     link::{LinkTask, PutLink},
+    room::Doubt,
 };
 use super::{
     control::Priority,
@@ -150,6 +152,8 @@ enum Item {
     Dir(Box<PutDir>),
     /// A directory that all is in, and that gets its attributes.
     Ending(Box<(RemotePath, Attrs)>),
+    /// A file that failed, and of which the reason is being found out.
+    Doubt(Box<Doubt>),
     /// A temporary file that is being removed.
     Removing(RemotePath),
 }
@@ -201,7 +205,9 @@ impl Put {
     fn files(&self) -> impl Iterator<Item = &PutFile> {
         self.items.iter().filter_map(|item| match item {
             Item::File(file) => Some(&**file),
-            Item::Link(_) | Item::Dir(_) | Item::Ending(_) | Item::Removing(_) => None,
+            Item::Link(_) | Item::Dir(_) | Item::Ending(_) | Item::Doubt(_) | Item::Removing(_) => {
+                None
+            }
         })
     }
 
@@ -216,7 +222,7 @@ impl Put {
                 Some(Item::File(_)) => self.advance_file(key, cx),
                 Some(Item::Link(_)) => self.advance_link(key, cx),
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
-                Some(Item::Ending(_) | Item::Removing(_)) | None => {}
+                Some(Item::Ending(_) | Item::Doubt(_) | Item::Removing(_)) | None => {}
             }
         }
     }
@@ -276,10 +282,7 @@ impl Put {
             return;
         };
         self.files -= 1;
-        let place = match &file.from {
-            From::File(source) => Place::Local(source.path()),
-            From::Source(..) => Place::Remote(file.path.clone()),
-        };
+        let place = file.place();
         let is_known = file.joint().is_some_and(|joint| joint.hands.is_over());
         self.discard(key, *file, cx);
         if is_known {
@@ -403,6 +406,7 @@ impl Job for Put {
             Some(Item::Link(_)) => self.on_link_answer(item, what, answer, cx),
             Some(Item::Dir(_)) => self.on_dir_answer(item, what, answer, cx),
             Some(Item::Ending(_)) => self.on_end_answer(item, answer),
+            Some(Item::Doubt(_)) => self.on_room(item, answer),
             Some(Item::Removing(_)) => {
                 self.items.remove(item);
                 self.removing -= 1;
@@ -428,7 +432,7 @@ impl Job for Put {
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_done(item, done, cx),
             Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),
-            Some(Item::Link(_) | Item::Ending(_) | Item::Removing(_)) | None => {}
+            Some(Item::Link(_) | Item::Ending(_) | Item::Doubt(_) | Item::Removing(_)) | None => {}
         }
     }
 
@@ -491,7 +495,8 @@ impl Job for Put {
     }
 
     fn on_demoted(&mut self, _: &mut Cx<'_>) {
-        for item in self.items.drain() {
+        let items: Vec<_> = self.items.drain().collect();
+        for item in items {
             match item {
                 Item::File(mut file) => {
                     self.undoing.extend(file.take_handles().map(Undo::Close));
@@ -500,6 +505,7 @@ impl Job for Put {
                 Item::Link(link) => link.give_back(&self.plan),
                 Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
                 Item::Ending(ending) => self.plan.endings.add(ending.0, ending.1),
+                Item::Doubt(doubt) => self.settle_doubt(*doubt, false),
                 Item::Removing(path) => self.undoing.push_back(Undo::Remove(path)),
             }
         }
@@ -528,12 +534,14 @@ impl Job for Put {
     fn on_ended(&mut self, ended: &Ended, _disk: Option<&mut Disk>) {
         let error = TransferError::ended(ended, self.outcome());
         if self.plan.may_go_on(self.id, ended) {
-            for item in self.items.drain() {
+            let items: Vec<_> = self.items.drain().collect();
+            for item in items {
                 match item {
                     Item::File(file) => file.give_back(&self.plan),
                     Item::Link(link) => link.give_back(&self.plan),
                     Item::Dir(dir) => self.plan.add_dir(dir.into_task()),
                     Item::Ending(ending) => self.plan.endings.add(ending.0, ending.1),
+                    Item::Doubt(doubt) => self.settle_doubt(*doubt, false),
                     Item::Removing(path) => self.plan.add_leftover(path),
                 }
             }

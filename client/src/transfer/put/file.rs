@@ -22,7 +22,7 @@ use crate::{
     sftp::Operation,
     transfer::{
         disk::Done,
-        error::TransferError,
+        error::{Place, TransferError},
         hands::Hold,
         local::{ATTEMPTS_MAX, Opened, SourceFile},
         names,
@@ -36,7 +36,6 @@ use crate::{
 
 mod closing;
 mod creating;
-mod doubting;
 mod giving_back;
 mod joining;
 mod naming;
@@ -110,8 +109,6 @@ pub(super) struct PutFile {
     is_in_place: bool,
     /// It was refused while another file was open, and is opened once more.
     has_waited: bool,
-    /// Why it failed, and bytes that would have been needed: perhaps the disk is full.
-    doubt: Option<Box<(TransferError, u64)>>,
 }
 
 /// Where the bytes come from.
@@ -176,9 +173,6 @@ pub(super) enum State {
     /// The old file is gone: the rename is to be sent again.
     NamingAgain,
     RenamingAgain,
-    /// It failed, and the server did not say why: how much room is there?
-    Doubting,
-    DoubtingAsked,
     /// The rename failed; does the name exist?
     Checking {
         status: StatusCode,
@@ -233,7 +227,6 @@ impl PutFile {
             probe: None,
             is_in_place: false,
             has_waited: false,
-            doubt: None,
         }
     }
 
@@ -305,6 +298,14 @@ impl PutFile {
         }
     }
 
+    /// What a report calls it.
+    pub(super) fn place(&self) -> Place {
+        match &self.from {
+            From::File(source) => Place::Local(source.path()),
+            From::Source(..) => Place::Remote(self.path.clone()),
+        }
+    }
+
     fn refused(&self, operation: Operation, status: StatusCode, message: &[u8]) -> TransferError {
         TransferError::Refused {
             operation,
@@ -345,7 +346,6 @@ impl Put {
                 State::Settling => self.see_whether_settled(key, cx),
                 State::Naming | State::NamingAgain => self.rename(key, cx),
                 State::Clearing => self.clear(key, cx),
-                State::Doubting => self.ask_for_room(key, cx),
                 State::Checking { status } => self.check(key, status, cx),
                 State::Opening
                 | State::Looking
@@ -358,7 +358,6 @@ impl Put {
                 | State::Renaming
                 | State::ClearingAsked
                 | State::RenamingAgain
-                | State::DoubtingAsked
                 | State::CheckingAsked { .. } => {}
             }
             match self.items.get_mut(key) {
@@ -430,9 +429,6 @@ impl Put {
         };
         if cx.is_without_lstat(what, &answer) {
             return file.look_again();
-        }
-        if file.doubt.is_some() {
-            return self.on_doubt_answer(key, what, answer, cx);
         }
         if file.is_joining() {
             return self.on_join_answer(key, what, answer, cx);
