@@ -1,6 +1,8 @@
 //! The server: connections in, logins, sessions, and a graceful end.
 #![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
 
+pub(crate) mod door;
+
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +16,7 @@ use ketch_transport::auth::Method;
 use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
 use ketch_transport::error::ConnectionError;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 #[cfg(target_os = "linux")]
@@ -22,14 +25,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::field::Empty;
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span};
 
+use self::door::{Came, Door};
 use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::{BuildError, ServerBuilder};
 use crate::credentials::Moment;
 use crate::interview::Interview;
-use crate::observer::{Event, Observer, Watch, Who};
+use crate::observer::{Event, NotAdmitted, Observer, Watch, Who};
 use crate::password_hash::Hashing;
 use crate::penalties::Offence;
 use crate::subsystems::Subsystems;
@@ -45,8 +49,6 @@ const ASKED_AFTER: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_millis(300);
 /// How often the clock is looked at while somebody is there who expires.
 const CLOCK_LOOKED_AT: Duration = Duration::from_secs(30);
-/// How long the accept loop pauses when the system has no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An SFTP server. Clones are handles of the same one.
 ///
@@ -182,39 +184,29 @@ impl Server {
         let mut phase = self.inner.phase.subscribe();
         let mut connections = JoinSet::new();
         let listening = Listening::begin(&self.inner.listeners);
+        let mut door = Door::new(listener);
         let result = loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        let source = Some(peer.ip());
-                        let watch = self.watch(&peer, source);
-                        let admitted = match self.inner.admission.admit(source, now()) {
-                            Ok(admitted) => admitted,
-                            Err(why) => {
-                                debug!(%peer, why = why.name(), "connection refused");
-                                if let Some(watch) = watch {
-                                    watch.tell(&Event::Refused { who: &watch.who, why });
-                                }
-                                continue;
+                came = door.next() => match came {
+                    Ok(Came::Guest(stream, peer)) => {
+                        if let Some((watch, admitted)) = self.admit(&peer) {
+                            // Small packets must not wait for the peer's delayed acknowledgement.
+                            if let Err(error) = stream.set_nodelay(true) {
+                                debug!(%peer, %error, "no TCP_NODELAY");
                             }
-                        };
-                        // Small packets must not wait for the peer's delayed acknowledgement.
-                        if let Err(error) = stream.set_nodelay(true) {
-                            debug!(%peer, %error, "no TCP_NODELAY");
+                            #[cfg(target_os = "linux")]
+                            watch_for_silence(&stream);
+                            let server = self.clone();
+                            let span = info_span!("client", %peer, user = Empty);
+                            let run = async move {
+                                server.run(stream, &peer, watch, admitted).await;
+                            };
+                            connections.spawn(run.instrument(span));
                         }
-                        #[cfg(target_os = "linux")]
-                        watch_for_silence(&stream);
-                        let server = self.clone();
-                        let span = info_span!("client", %peer, user = Empty);
-                        let run = async move {
-                            server.run(stream, &peer, watch, admitted).await;
-                        };
-                        connections.spawn(run.instrument(span));
                     }
-                    Err(error) if is_about_connection(&error) => debug!(%error, "accept"),
-                    Err(error) if is_exhaustion(&error) => {
-                        warn!(%error, "no new connections for a moment");
-                        sleep(ACCEPT_PAUSE).await;
+                    Ok(Came::TurnedAway(peer)) => {
+                        let watch = self.watch(&peer, Some(peer.ip()));
+                        refused(watch.as_deref(), NotAdmitted::Descriptors);
                     }
                     Err(error) => break Err(error),
                 },
@@ -222,7 +214,7 @@ impl Server {
                 () = reached(&mut phase, Phase::Stopping) => break Ok(()),
             }
         };
-        drop((listener, listening));
+        drop((door, listening));
         let all_gone = async { while connections.join_next().await.is_some() {} };
         if timeout(self.setup().shutdown_time, all_gone).await.is_err() {
             self.inner.phase.send_replace(Phase::Ending);
@@ -243,18 +235,11 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let watch = self.watch(&peer, None);
-        let admitted = match self.inner.admission.admit(None::<IpAddr>, now()) {
-            Ok(admitted) => admitted,
-            Err(why) => {
-                if let Some(watch) = watch {
-                    watch.tell(&Event::Refused {
-                        who: &watch.who,
-                        why,
-                    });
-                }
-                return Err(ServeError::TooMany);
-            }
-        };
+        let admitted = self.inner.admission.admit(None::<IpAddr>, roll(), now());
+        let admitted = admitted.map_err(|why| {
+            refused(watch.as_deref(), why);
+            ServeError::TooMany
+        })?;
         if *self.inner.phase.borrow() > Phase::Running {
             return Err(ServeError::Stopped);
         }
@@ -262,6 +247,20 @@ impl Server {
         Ok(self
             .connection(stream, &peer.to_string(), &mut visit, admitted)
             .await?)
+    }
+
+    /// Lets a connection from the network in, or not.
+    fn admit(&self, peer: &SocketAddr) -> Option<(Option<Arc<Watch>>, Admitted)> {
+        let source = Some(peer.ip());
+        let watch = self.watch(peer, source);
+        match self.inner.admission.admit(source, roll(), now()) {
+            Ok(admitted) => Some((watch, admitted)),
+            Err(why) => {
+                debug!(%peer, why = why.name(), "connection refused");
+                refused(watch.as_deref(), why);
+                None
+            }
+        }
     }
 
     /// Whom observers are told about when something comes; `None` if there are none.
@@ -324,7 +323,7 @@ impl Server {
         &self,
         stream: S,
         peer: &str,
-        visit: &mut Visit<'_>,
+        visit: &mut Visit,
         mut admitted: Admitted,
     ) -> Result<(), CloseReason>
     where
@@ -342,7 +341,7 @@ impl Server {
         };
         let (login, outcome) = result.inspect_err(|why| {
             if !matches!(why, CloseReason::Requested) {
-                visit.note(offence(why, failures));
+                visit.alarm.note(offence(why, failures));
             }
             visit.over(why);
         })?;
@@ -358,7 +357,7 @@ impl Server {
             account,
             sftp_only,
             subsystems,
-            watch: visit.watch.clone(),
+            alarm: visit.alarm.clone(),
         }));
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
@@ -412,7 +411,7 @@ impl Server {
         &self,
         mut login: Login<S>,
         peer: &str,
-        visit: &mut Visit<'_>,
+        visit: &mut Visit,
         admitted: &Admitted,
         failures: &mut u32,
     ) -> Result<(Login<S>, Outcome), CloseReason>
@@ -434,7 +433,7 @@ impl Server {
                     let came = now();
                     let (user, method) = (&attempt.user, &attempt.method);
                     let moment = Moment {
-                        source: visit.address,
+                        source: visit.alarm.address,
                         now: unix_now(),
                     };
                     let current = self.setup();
@@ -545,31 +544,66 @@ impl Drop for Listening<'_> {
     }
 }
 
-/// One connection, as admission and observers see it: they learn of its end whatever that is.
-struct Visit<'a> {
-    server: &'a Server,
+/// Somebody was not let in.
+fn refused(watch: Option<&Watch>, why: NotAdmitted) {
+    if let Some(watch) = watch {
+        let who = &watch.who;
+        watch.tell(&Event::Refused { who, why });
+    }
+}
+
+/// Work for a client panicked: what made us do that can be sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct Alarm {
+    server: Server,
     address: Option<IpAddr>,
     watch: Option<Arc<Watch>>,
+}
+
+impl Alarm {
+    pub(crate) fn raise(&self) {
+        error!("work for a client panicked");
+        if let Some(watch) = &self.watch {
+            watch.tell(&Event::Panicked { who: &watch.who });
+        }
+        self.note(Offence::Crash);
+    }
+
+    fn note(&self, offence: Offence) {
+        let admission = &self.server.inner.admission;
+        let is_kept_out = admission.note(self.address, offence, now());
+        if let (true, Some(watch)) = (is_kept_out, &self.watch) {
+            let (who, offence) = (&watch.who, offence.name());
+            watch.tell(&Event::Penalised { who, offence });
+        }
+    }
+}
+
+/// One connection, as admission and observers see it: they learn of its end whatever that is.
+struct Visit {
+    alarm: Alarm,
     came: Instant,
     why: Option<String>,
 }
 
-impl<'a> Visit<'a> {
-    fn begin(server: &'a Server, address: Option<IpAddr>, watch: Option<Arc<Watch>>) -> Self {
+impl Visit {
+    fn begin(server: &Server, address: Option<IpAddr>, watch: Option<Arc<Watch>>) -> Self {
         if let Some(watch) = &watch {
             watch.tell(&Event::Connected { who: &watch.who });
         }
         Self {
-            server,
-            address,
-            watch,
+            alarm: Alarm {
+                server: server.clone(),
+                address,
+                watch,
+            },
             came: now(),
             why: None,
         }
     }
 
     fn login_refused(&self, user: &str, method: &str) {
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.alarm.watch {
             let who = &watch.who;
             watch.tell(&Event::LoginRefused { who, user, method });
         }
@@ -577,52 +611,34 @@ impl<'a> Visit<'a> {
 
     fn logged_in(&mut self, account: &Account, method: &str) {
         tracing::Span::current().record("user", account.policy.user.as_str());
-        if let Some(watch) = &mut self.watch {
+        if let Some(watch) = &mut self.alarm.watch {
             *watch = watch.logged_in(&account.policy.user, account.belonging.as_deref());
             let who = &watch.who;
             watch.tell(&Event::LoggedIn { who, method });
         }
     }
 
-    fn note(&self, offence: Offence) {
-        let is_kept_out = self
-            .server
-            .inner
-            .admission
-            .note(self.address, offence, now());
-        if let (true, Some(watch)) = (is_kept_out, &self.watch) {
-            let (who, offence) = (&watch.who, offence.name());
-            watch.tell(&Event::Penalised { who, offence });
-        }
-    }
-
     fn over(&mut self, why: &CloseReason) {
-        if self.watch.is_some() {
+        if self.alarm.watch.is_some() {
             self.why = Some(why.to_string());
         }
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         let has_panicked = std::thread::panicking();
         if has_panicked {
-            // What made us do that can be sent again.
-            self.note(Offence::Crash);
+            self.alarm.raise();
         }
-        let Some(watch) = &self.watch else {
-            return;
-        };
-        let who = &watch.who;
-        if has_panicked {
-            watch.tell(&Event::Panicked { who });
+        if let Some(watch) = &self.alarm.watch {
+            let why = self.why.as_deref();
+            watch.tell(&Event::Disconnected {
+                who: &watch.who,
+                why: why.unwrap_or(if has_panicked { "panic" } else { "given up" }),
+                duration: now().saturating_duration_since(self.came),
+            });
         }
-        let why = self.why.as_deref();
-        watch.tell(&Event::Disconnected {
-            who,
-            why: why.unwrap_or(if has_panicked { "panic" } else { "given up" }),
-            duration: now().saturating_duration_since(self.came),
-        });
     }
 }
 
@@ -635,6 +651,14 @@ async fn reached(phase: &mut watch::Receiver<Phase>, least: Phase) {
 /// The runtime's time, which tests can hold.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// A number below 100 that nobody can foresee; without randomness the one that lets nobody in by luck.
+fn roll() -> u8 {
+    let mut bytes = [0; 4];
+    let is_filled = SystemRandom::new().fill(&mut bytes).is_ok();
+    let number = u8::try_from(u32::from_be_bytes(bytes) % 100).unwrap_or_default();
+    if is_filled { number } else { 0 }
 }
 
 /// Seconds since 1970; a clock before that is none, and lets nothing be valid that has a beginning.
@@ -658,7 +682,7 @@ struct Offer {
     account: Arc<Account>,
     sftp_only: bool,
     subsystems: Subsystems,
-    watch: Option<Arc<Watch>>,
+    alarm: Alarm,
 }
 
 impl Acceptor for Offer {
@@ -666,7 +690,8 @@ impl Acceptor for Offer {
         if name == "sftp" {
             return Some(Box::new(SftpChannel::new(
                 Arc::clone(&self.account),
-                self.watch.clone(),
+                self.alarm.watch.clone(),
+                self.alarm.clone(),
             )));
         }
         if self.sftp_only {
@@ -685,28 +710,6 @@ fn watch_for_silence(stream: &TcpStream) {
     let _ = sockopt::set_socket_keepalive(stream, true);
     let _ = sockopt::set_tcp_keepidle(stream, ASKED_AFTER);
     let _ = sockopt::set_tcp_keepintvl(stream, ASKED_AFTER);
-}
-
-/// The connection was gone before it was accepted (accept(2)).
-pub(crate) fn is_about_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::PermissionDenied
-    )
-}
-
-/// There is no descriptor or memory for another one, for now.
-pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Why a stream was not served, or its login did not come about.

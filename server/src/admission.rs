@@ -17,12 +17,33 @@ pub(crate) struct AdmissionLimits {
     pub(crate) connections: usize,
     /// On which nobody is logged in.
     pub(crate) half_open: usize,
+    /// From so many of those on, some are refused by luck, and more the more there are.
+    pub(crate) half_open_start: usize,
+    /// How many of a hundred are refused at the start of that.
+    pub(crate) half_open_percent: u8,
     /// The same, from one source.
     pub(crate) half_open_per_source: usize,
     /// First key exchanges that are computed.
     pub(crate) key_exchanges: usize,
     /// The same, from one source.
     pub(crate) key_exchanges_per_source: usize,
+}
+
+impl AdmissionLimits {
+    /// How many of a hundred connections are refused while `half_open` are there on which nobody is
+    /// logged in: none up to the start, then a line that ends at all of them (sshd_config(5),
+    /// `MaxStartups`). Who would fill all places with connections that never log in cannot keep
+    /// others out for certain, then.
+    fn unlucky(&self, half_open: usize) -> usize {
+        let Some(beyond) = half_open.checked_sub(self.half_open_start) else {
+            return 0;
+        };
+        let Some(span @ 1..) = self.half_open.checked_sub(self.half_open_start) else {
+            return 0;
+        };
+        let least = usize::from(self.half_open_percent.min(100));
+        least.saturating_add((100 - least).saturating_mul(beyond) / span)
+    }
 }
 
 /// Counts connections.
@@ -77,10 +98,11 @@ impl Admission {
     }
 
     /// Lets a connection in, or not. A source that is not known (a stream of the embedding program)
-    /// counts for itself.
+    /// counts for itself. `roll` is a number below 100 that nobody can foresee.
     pub(crate) fn admit(
         self: &Arc<Self>,
         address: Option<IpAddr>,
+        roll: u8,
         now: Instant,
     ) -> Result<Admitted, NotAdmitted> {
         if let (Some(address), Some(mut offenders)) = (address, self.offenders())
@@ -103,6 +125,9 @@ impl Admission {
         }
         if of_source.half_open >= self.limits.half_open_per_source {
             return Err(NotAdmitted::HalfOpenOfSource);
+        }
+        if usize::from(roll) < self.limits.unlucky(counts.half_open) {
+            return Err(NotAdmitted::EarlyDrop);
         }
         counts.connections += 1;
         counts.half_open += 1;
@@ -204,6 +229,8 @@ mod tests {
         let limits = AdmissionLimits {
             connections: 4,
             half_open: 3,
+            half_open_start: 3,
+            half_open_percent: 0,
             half_open_per_source: 2,
             key_exchanges: 2,
             key_exchanges_per_source: 1,
@@ -226,18 +253,18 @@ mod tests {
     #[test]
     fn one_source_cannot_take_all_places() {
         let admission = admission();
-        let mut first = admission.admit(from("10.0.0.1"), now()).unwrap();
-        let _second = admission.admit(from("::ffff:10.0.0.1"), now()).unwrap();
-        assert!(admission.admit(from("10.0.0.1"), now()).is_err());
-        let _other = admission.admit(from("10.0.0.2"), now()).unwrap();
+        let mut first = admission.admit(from("10.0.0.1"), 0, now()).unwrap();
+        let _second = admission.admit(from("::ffff:10.0.0.1"), 0, now()).unwrap();
+        assert!(admission.admit(from("10.0.0.1"), 0, now()).is_err());
+        let _other = admission.admit(from("10.0.0.2"), 0, now()).unwrap();
         assert!(
-            admission.admit(from("10.0.0.3"), now()).is_err(),
+            admission.admit(from("10.0.0.3"), 0, now()).is_err(),
             "three are half-open"
         );
         first.established();
-        let last = admission.admit(from("10.0.0.3"), now()).unwrap();
+        let last = admission.admit(from("10.0.0.3"), 0, now()).unwrap();
         drop((first, last));
-        assert!(admission.admit(from("10.0.0.1"), now()).is_ok());
+        assert!(admission.admit(from("10.0.0.1"), 0, now()).is_ok());
     }
 
     #[test]
@@ -245,11 +272,11 @@ mod tests {
         let admission = admission();
         let mut all = Vec::new();
         for _ in 0..4 {
-            let mut admitted = admission.admit(None, now()).unwrap();
+            let mut admitted = admission.admit(None, 0, now()).unwrap();
             admitted.established();
             all.push(admitted);
         }
-        assert!(admission.admit(None, now()).is_err());
+        assert!(admission.admit(None, 0, now()).is_err());
         all.clear();
         let counts = admission.lock();
         assert_eq!(
@@ -261,14 +288,14 @@ mod tests {
     #[test]
     fn a_network_of_64_bits_is_one_source() {
         let admission = admission();
-        let _one = admission.admit(from("2001:db8::1"), now()).unwrap();
-        let _two = admission.admit(from("2001:db8::2"), now()).unwrap();
+        let _one = admission.admit(from("2001:db8::1"), 0, now()).unwrap();
+        let _two = admission.admit(from("2001:db8::2"), 0, now()).unwrap();
         assert!(
             admission
-                .admit(from("2001:db8:0:0:ffff::1"), now())
+                .admit(from("2001:db8:0:0:ffff::1"), 0, now())
                 .is_err()
         );
-        assert!(admission.admit(from("2001:db8:0:1::1"), now()).is_ok());
+        assert!(admission.admit(from("2001:db8:0:1::1"), 0, now()).is_ok());
     }
 
     #[test]
@@ -276,13 +303,51 @@ mod tests {
         let admission = admission_with(Some(Penalties::default()));
         let begun = now();
         let at = |seconds| begun + std::time::Duration::from_secs(seconds);
-        assert!(admission.admit(from("10.0.0.1"), begun).is_ok());
+        assert!(admission.admit(from("10.0.0.1"), 0, begun).is_ok());
         admission.note(from("10.0.0.1"), Offence::Crash, begun);
         admission.note(None, Offence::Crash, begun);
-        assert!(admission.admit(from("10.0.0.1"), at(89)).is_err());
-        assert!(admission.admit(from("10.0.0.2"), at(89)).is_ok());
-        assert!(admission.admit(None, at(89)).is_ok());
-        assert!(admission.admit(from("10.0.0.1"), at(90)).is_ok());
+        assert!(admission.admit(from("10.0.0.1"), 0, at(89)).is_err());
+        assert!(admission.admit(from("10.0.0.2"), 0, at(89)).is_ok());
+        assert!(admission.admit(None, 0, at(89)).is_ok());
+        assert!(admission.admit(from("10.0.0.1"), 0, at(90)).is_ok());
+    }
+
+    /// As `MaxStartups 100:30:500` of OpenSSH (`should_drop_connection`).
+    #[test]
+    fn the_more_wait_to_log_in_the_fewer_are_let_in() {
+        let limits = AdmissionLimits {
+            connections: 1000,
+            half_open: 500,
+            half_open_start: 100,
+            half_open_percent: 30,
+            half_open_per_source: 1000,
+            key_exchanges: 2,
+            key_exchanges_per_source: 1,
+        };
+        for (half_open, unlucky) in [(0, 0), (99, 0), (100, 30), (300, 65), (499, 99), (500, 100)] {
+            assert_eq!(limits.unlucky(half_open), unlucky, "{half_open}");
+        }
+        let admission = Admission::new(limits, None);
+        let mut all = Vec::new();
+        for _ in 0..100 {
+            all.push(admission.admit(from("10.0.0.1"), 0, now()).unwrap());
+        }
+        let refused = admission.admit(from("10.0.0.1"), 29, now()).unwrap_err();
+        assert_eq!(refused, NotAdmitted::EarlyDrop);
+        all.push(admission.admit(from("10.0.0.1"), 30, now()).unwrap());
+        // Who is logged in does not count.
+        for admitted in &mut all[..2] {
+            admitted.established();
+        }
+        assert!(admission.admit(from("10.0.0.1"), 0, now()).is_ok());
+        // Without a start below the most, only the most counts.
+        for half_open_start in [500, 1000] {
+            let limits = AdmissionLimits {
+                half_open_start,
+                ..limits
+            };
+            assert_eq!(limits.unlucky(499), 0);
+        }
     }
 
     /// However many want their keys exchanged, as many are computed at a time as were said, and who
@@ -294,6 +359,8 @@ mod tests {
         let limits = AdmissionLimits {
             connections: 1000,
             half_open: 1000,
+            half_open_start: 1000,
+            half_open_percent: 0,
             half_open_per_source: 1000,
             key_exchanges: 2,
             key_exchanges_per_source: 1,
@@ -306,7 +373,7 @@ mod tests {
         for n in 0..=FLOOD {
             // All but the last come from one source.
             let address = if n == FLOOD { "10.0.0.2" } else { "10.0.0.1" };
-            let admitted = admission.admit(from(address), now()).unwrap();
+            let admitted = admission.admit(from(address), 0, now()).unwrap();
             let (at_once, most) = (Arc::clone(&at_once), Arc::clone(&most));
             tasks.spawn(async move {
                 let _turn = admitted.turn().await.unwrap();

@@ -13,6 +13,7 @@ use ketch_protocol::{DATA_HEADER_LEN, Data, RequestId};
 use ketch_transport::driver::{Application, Arena, ChannelIo, CloseReason, Lent, Place};
 use tracing::{debug, warn};
 
+use crate::accept::Alarm;
 use crate::engine::{Broken, Engine, HashStep, Hasher, Host, Mailbox, Outlet, Places};
 use crate::fs::blocking;
 use crate::handles::HandleBudget;
@@ -84,6 +85,7 @@ pub(crate) struct SftpChannel {
     /// When something last came from the client or went to it.
     last_moved: Instant,
     watch: Option<Arc<Watch>>,
+    alarm: Alarm,
     /// When the channel was opened, until observers know of its end.
     opened: Option<Instant>,
 }
@@ -100,7 +102,7 @@ enum State {
 }
 
 impl SftpChannel {
-    pub(crate) fn new(account: Arc<Account>, watch: Option<Arc<Watch>>) -> Self {
+    pub(crate) fn new(account: Arc<Account>, watch: Option<Arc<Watch>>, alarm: Alarm) -> Self {
         let last_moved = Instant::now();
         Self {
             account,
@@ -108,6 +110,7 @@ impl SftpChannel {
             room: RoomState::default(),
             last_moved,
             watch,
+            alarm,
             opened: None,
         }
     }
@@ -162,6 +165,8 @@ impl Application for SftpChannel {
     fn on_open(&mut self, io: &mut ChannelIo<'_>) {
         let waker = io.waker();
         let mailbox = Mailbox::new(move || waker.wake());
+        let alarm = self.alarm.clone();
+        mailbox.on_panic(move || alarm.raise());
         let Account {
             root,
             policy,

@@ -52,8 +52,15 @@ impl Default for Timeouts {
 pub struct ServerLimits {
     /// Connections at a time. Default: 1000.
     pub connections_max: usize,
-    /// Connections at a time on which nobody is logged in. Default: 100.
+    /// Connections at a time on which nobody is logged in. Default: 500.
     pub half_open_max: usize,
+    /// From so many of those on, new connections are refused at random: first
+    /// [`half_open_percent`](Self::half_open_percent) of a hundred, then more, up to all of them at
+    /// [`half_open_max`](Self::half_open_max). OpenSSH calls that `MaxStartups`. As many as the most
+    /// switch it off. Default: 100.
+    pub half_open_start: usize,
+    /// How many of a hundred are refused when that begins. Default: 30.
+    pub half_open_percent: u8,
     /// The same from one address (IPv6: one /64). Default: 20.
     pub half_open_per_source_max: usize,
     /// First key exchanges that are computed at a time: anybody may ask for one, and they cost the
@@ -73,7 +80,9 @@ impl Default for ServerLimits {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             connections_max: 1000,
-            half_open_max: 100,
+            half_open_max: 500,
+            half_open_start: 100,
+            half_open_percent: 30,
             half_open_per_source_max: 20,
             key_exchanges_max: processors,
             key_exchanges_per_source_max: (processors / 2).max(1),
@@ -279,6 +288,8 @@ impl ServerBuilder {
         let admission = AdmissionLimits {
             connections: limits.connections_max,
             half_open: limits.half_open_max,
+            half_open_start: limits.half_open_start,
+            half_open_percent: limits.half_open_percent,
             half_open_per_source: limits.half_open_per_source_max,
             key_exchanges: limits.key_exchanges_max,
             key_exchanges_per_source: limits.key_exchanges_per_source_max,

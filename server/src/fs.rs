@@ -298,6 +298,13 @@ pub fn blocking<T: Send + 'static>(
     })
 }
 
+/// Whether an error of [`blocking`] says that its work panicked.
+pub(crate) fn has_panicked(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    let joined = inner.and_then(|inner| inner.downcast_ref::<tokio::task::JoinError>());
+    joined.is_some_and(tokio::task::JoinError::is_panic)
+}
+
 /// Whether a call is about a link or about what it leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "there is no third choice")]

@@ -29,12 +29,14 @@ const METHODS: [&str; 4] = ["publickey", "password", "keyboard-interactive", "ot
 /// Offences that are told apart; the last is for all others.
 const OFFENCES: [&str; 5] = ["crash", "authfail", "noauth", "grace-exceeded", "other"];
 /// What became of connections; the last is for all others that were refused.
-const OUTCOMES: [&str; 6] = [
+const OUTCOMES: [&str; 8] = [
     "admitted",
     NotAdmitted::Penalty.name(),
     NotAdmitted::Connections.name(),
     NotAdmitted::HalfOpen.name(),
+    NotAdmitted::EarlyDrop.name(),
     NotAdmitted::HalfOpenOfSource.name(),
+    NotAdmitted::Descriptors.name(),
     "other",
 ];
 /// Which way a file's bytes went.

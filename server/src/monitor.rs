@@ -108,8 +108,8 @@ impl Monitor {
                     }
                     Err(_) => debug!(%peer, "too many ask for metrics"),
                 },
-                Err(error) if crate::accept::is_about_connection(&error) => {}
-                Err(error) if crate::accept::is_exhaustion(&error) => {
+                Err(error) if crate::accept::door::is_about_connection(&error) => {}
+                Err(error) if crate::accept::door::is_exhaustion(&error) => {
                     warn!(%error, "no metrics for a moment");
                     sleep(ACCEPT_PAUSE).await;
                 }

@@ -212,8 +212,13 @@ pub enum NotAdmitted {
     Connections,
     /// As many are there on which nobody is logged in.
     HalfOpen,
+    /// Many are there on which nobody is logged in, and this one was unlucky
+    /// ([`ServerLimits::half_open_start`](crate::ServerLimits::half_open_start)).
+    EarlyDrop,
     /// As many of those are there from its source.
     HalfOpenOfSource,
+    /// The system has no descriptor for it.
+    Descriptors,
 }
 
 impl NotAdmitted {
@@ -224,7 +229,9 @@ impl NotAdmitted {
             Self::Penalty => "penalty",
             Self::Connections => "connections",
             Self::HalfOpen => "half-open",
+            Self::EarlyDrop => "early-drop",
             Self::HalfOpenOfSource => "half-open-of-source",
+            Self::Descriptors => "descriptors",
         }
     }
 }

@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ketch_server::{Event, MemoryFileSystem, Observer, Penalties, Server, User, generate_host_key};
+use ketch_server::{
+    Answer, Call, Event, FileSystem, MemoryFileSystem, Observer, Penalties, Server, User, Work,
+    blocking, generate_host_key,
+};
 use ketch_transport::auth::Credential;
 use ketch_transport::config::ClientConfig;
 use ketch_transport::driver::{
-    CloseReason, ConnectionHandle, Login, LoginEvent, RefuseAll, stream,
+    ChannelStream, CloseReason, ConnectionHandle, Login, LoginEvent, RefuseAll, stream,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -133,4 +136,87 @@ async fn a_visit_is_told_from_its_beginning_to_its_end() {
     assert_eq!(lines, expected);
     server.shutdown();
     serving.await.unwrap().unwrap();
+}
+
+/// Panics where it is asked for anything: in place, or on a thread.
+#[derive(Debug)]
+struct Broken {
+    in_place: bool,
+}
+
+impl FileSystem for Broken {
+    fn try_call(&self, _: &Call) -> std::io::Result<Answer> {
+        assert!(!self.in_place, "as it was built to");
+        Err(std::io::ErrorKind::WouldBlock.into())
+    }
+
+    fn call(self: Arc<Self>, _: Call) -> Work<Answer> {
+        blocking(|| panic!("as it was built to"))
+    }
+}
+
+/// Asks for what is known of `/`; whether there was an answer.
+async fn ask(channel: &mut ChannelStream) -> bool {
+    // `STAT`, number 7, of "/".
+    let request = [0, 0, 0, 10, 17, 0, 0, 0, 7, 0, 0, 0, 1, b'/'];
+    let mut head = [0; 4];
+    if channel.write_all(&request).await.is_err() || channel.read_exact(&mut head).await.is_err() {
+        return false;
+    }
+    let mut rest = vec![0; u32::from_be_bytes(head) as usize];
+    channel.read_exact(&mut rest).await.is_ok()
+}
+
+async fn session(connection: &ConnectionHandle) -> ChannelStream {
+    let (mut channel, application) = stream();
+    connection
+        .open_session("sftp", 1 << 20, application)
+        .await
+        .unwrap();
+    channel
+        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+        .await
+        .unwrap();
+    let mut head = [0; 4];
+    channel.read_exact(&mut head).await.unwrap();
+    let mut rest = vec![0; u32::from_be_bytes(head) as usize];
+    channel.read_exact(&mut rest).await.unwrap();
+    channel
+}
+
+#[tokio::test]
+async fn a_panic_leaves_other_connections_alone_and_keeps_its_source_out() {
+    for (in_place, is_answered) in [(true, false), (false, true)] {
+        let told = Arc::new(Told::default());
+        let anna =
+            User::with_file_system("anna", Arc::new(MemoryFileSystem::new())).password("right");
+        let bob = User::with_file_system("bob", Arc::new(Broken { in_place })).password("right");
+        let server = Server::builder()
+            .host_key(generate_host_key().unwrap())
+            .user(anna)
+            .user(bob)
+            .observer(Arc::clone(&told) as Arc<dyn Observer>)
+            .build()
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { serving.serve(listener).await });
+
+        let first = log_in(address, "anna", &["right"]).await.unwrap();
+        let mut files = session(&first).await;
+        let second = log_in(address, "bob", &["right"]).await.unwrap();
+        let mut broken = session(&second).await;
+        assert_eq!(ask(&mut broken).await, is_answered, "{in_place}");
+        told.until("2 bob panicked").await;
+        told.until("2 bob penalised crash").await;
+        assert!(ask(&mut files).await, "others go on");
+        assert!(log_in(address, "anna", &["right"]).await.is_err());
+        told.until("3 - refused penalty").await;
+        assert!(ask(&mut files).await, "who is in stays in");
+        drop((broken, second));
+        told.until("2 bob disconnected").await;
+        server.shutdown();
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::feed::{Feed, Subscription};
-use crate::fs::{Answer, Batch, Block, Directory};
+use crate::fs::{Answer, Batch, Block, Directory, has_panicked};
 use crate::handles::SlotId;
 use crate::refusal::Refusal;
 use crate::session::{CopiedWrite, HashPlan, ReadJob, Ticket};
@@ -18,6 +18,8 @@ pub(crate) struct Mailbox {
     is_abandoned: AtomicBool,
     /// Where jobs of all sessions are counted, if anybody wants to know.
     jobs: OnceLock<Arc<AtomicUsize>>,
+    /// What is done when work panics.
+    alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -84,8 +86,20 @@ impl Mailbox {
             completions: Mutex::default(),
             is_abandoned: AtomicBool::new(false),
             jobs: OnceLock::new(),
+            alarm: OnceLock::new(),
             wake: Box::new(wake),
         })
+    }
+
+    /// Calls `alarm` when work panics, from any thread: asked for before there is any.
+    pub(crate) fn on_panic(&self, alarm: impl Fn() + Send + Sync + 'static) {
+        let _ = self.alarm.set(Box::new(alarm));
+    }
+
+    fn panicked(&self) {
+        if let Some(alarm) = self.alarm.get() {
+            alarm();
+        }
     }
 
     /// Counts jobs in `jobs` from now on: asked for before there is any.
@@ -166,6 +180,9 @@ impl<T, F: FnOnce(io::Result<T>) -> Completion> Delivery<T, F> {
     }
 
     pub(super) fn deliver(mut self, result: io::Result<T>) {
+        if result.as_ref().is_err_and(has_panicked) {
+            self.mailbox.panicked();
+        }
         if let Some(done) = self.done.take() {
             self.mailbox.put((self.since, done(result)));
         }
@@ -174,6 +191,9 @@ impl<T, F: FnOnce(io::Result<T>) -> Completion> Delivery<T, F> {
 
 impl<T, F: FnOnce(io::Result<T>) -> Completion> Drop for Delivery<T, F> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.mailbox.panicked();
+        }
         if let Some(jobs) = self.mailbox.jobs.get() {
             jobs.fetch_sub(1, Ordering::Relaxed);
         }

@@ -145,7 +145,8 @@ pub(super) struct LimitsTable {
     /// Connections at a time. Default: 1000. Not changed by a reload.
     #[schemars(range(min = 1))]
     pub(super) connections: Option<usize>,
-    /// Connections at a time on which nobody is logged in. Default: 100. Not changed by a reload.
+    /// Connections at a time on which nobody is logged in. From 100 on, new ones are refused at random,
+    /// the more the more there are. Default: 500. Not changed by a reload.
     #[schemars(range(min = 1))]
     pub(super) half_open: Option<usize>,
     /// The same from one address. Default: 20. Not changed by a reload.
