@@ -78,9 +78,11 @@ impl Metered {
         at_start: bool,
         clock: fn() -> Instant,
     ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let begins = self.book.ledger.begin_count(now, at_start);
+        if !self.book.ledger.begin_count(now, at_start) {
+            return None;
+        }
         let (files, book) = (Arc::clone(&self.files), Arc::clone(&self.book));
-        begins.then(|| async move {
+        Some(async move {
             let found = walk::count(files).await;
             if let Err(error) = &found {
                 tracing::warn!(%error, "a tree could not be counted for its quota");

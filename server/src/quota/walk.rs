@@ -28,10 +28,10 @@ pub(super) async fn count(files: Arc<dyn FileSystem>) -> io::Result<Amount> {
         let mut batch = Batch::default();
         loop {
             batch.clear();
-            (directory, batch) = match directory.read(batch).await {
-                Ok(read) => read,
-                Err(_) => break,
+            let Ok(read) = directory.read(batch).await else {
+                break;
             };
+            (directory, batch) = read;
             if batch.entries().is_empty() {
                 break;
             }
