@@ -82,8 +82,10 @@ pub(crate) struct SftpChannel {
     account: Arc<Account>,
     state: State,
     room: RoomState,
-    /// When something last came from the client or went to it.
-    last_moved: Instant,
+    /// When a command last came, or a part of an answer left.
+    last_command: Instant,
+    /// How many commands had come by then.
+    commands: u64,
     watch: Option<Arc<Watch>>,
     alarm: Alarm,
     /// When the channel was opened, until observers know of its end.
@@ -103,24 +105,27 @@ enum State {
 
 impl SftpChannel {
     pub(crate) fn new(account: Arc<Account>, watch: Option<Arc<Watch>>, alarm: Alarm) -> Self {
-        let last_moved = Instant::now();
+        let last_command = Instant::now();
         Self {
             account,
             state: State::New,
             room: RoomState::default(),
-            last_moved,
+            last_command,
+            commands: 0,
             watch,
             alarm,
             opened: None,
         }
     }
 
-    /// When a session in which nothing moves is closed. One that waits for its own disk is not.
+    /// When a session is closed in which nothing is asked. What does not come to a command keeps none
+    /// open, be it ignored packets or a command that never ends; nor does a client that takes no
+    /// answers. One that waits for the server's own disk is not closed.
     fn idle_end(&self) -> Option<Instant> {
         match &self.state {
             State::Running(engine) | State::Draining(engine) if !engine.is_working() => {
                 // A time-out too long to be told is none.
-                self.last_moved.checked_add(self.account.idle_timeout)
+                self.last_command.checked_add(self.account.idle_timeout)
             }
             _ => None,
         }
@@ -140,8 +145,10 @@ impl SftpChannel {
             room: &mut self.room,
         };
         let result = call(engine, &mut channel);
-        if std::mem::take(&mut self.room.has_sent) {
-            self.last_moved = io.now();
+        let commands = engine.commands();
+        if std::mem::take(&mut self.room.has_sent) || commands != self.commands {
+            self.commands = commands;
+            self.last_command = io.now();
         }
         match result {
             Ok(result) => Some(result),
@@ -176,10 +183,10 @@ impl Application for SftpChannel {
         } = &*self.account;
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
         let mut engine = Engine::new(TokioHost(share.clone()), root, policy, budget, mailbox);
-        self.last_moved = io.now();
-        self.account.count(self.last_moved, true);
+        self.last_command = io.now();
+        self.account.count(self.last_command, true);
         if let Some(watch) = &self.watch {
-            self.opened = Some(self.last_moved);
+            self.opened = Some(self.last_command);
             engine.observed(Arc::clone(watch));
             watch.tell(&Event::SessionOpened { who: &watch.who });
         }
@@ -188,7 +195,6 @@ impl Application for SftpChannel {
     }
 
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
-        self.last_moved = io.now();
         let len = data.bytes.len();
         let taken = self.with_engine(io, |engine, out| engine.on_data(data.bytes, data.at, out));
         if taken.is_none() {
@@ -234,7 +240,7 @@ impl Application for SftpChannel {
             self.end(io, 0);
         }
         if self.idle_end().is_some_and(|end| io.now() >= end) {
-            debug!(user = %self.account.policy.user, "nothing moved in an sftp session for too long");
+            debug!(user = %self.account.policy.user, "nothing was asked in an sftp session for too long");
             // A client that takes no replies would keep the channel, and them, for ever.
             io.drop_queued();
             self.end(io, 0);

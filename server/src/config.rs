@@ -28,8 +28,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// Authentication. Default: 60 s.
     pub authentication: Duration,
-    /// A session in which nothing is asked or sent for so long is closed, also one whose client does
-    /// not take its replies. Default: 10 min.
+    /// A session in which no command came for so long is closed, also one whose client does not take
+    /// its replies: a reply that leaves counts as its command does. Default: 15 min.
     pub idle: Duration,
     /// A stopped server's connections have so long to end by themselves. Default: 5 s.
     pub shutdown: Duration,
@@ -40,7 +40,7 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(30),
             authentication: Duration::from_secs(60),
-            idle: Duration::from_secs(600),
+            idle: Duration::from_secs(900),
             shutdown: Duration::from_secs(5),
         }
     }

@@ -243,6 +243,11 @@ impl<H: Host> Engine<H> {
         self.session.end_watches();
     }
 
+    /// How many requests came.
+    pub(crate) const fn commands(&self) -> u64 {
+        self.session.commands()
+    }
+
     /// Whether threads work for this session.
     pub(crate) const fn is_working(&self) -> bool {
         !self.threads.is_idle()

@@ -338,6 +338,9 @@ pub struct OpenHow {
     pub append: bool,
     /// What is in it is thrown away.
     pub truncate: bool,
+    /// Nobody else may have it open so to write: [`ErrorKind::ResourceBusy`] if somebody has. It is
+    /// not emptied before that is known.
+    pub exclusive: bool,
     /// Whether it is made.
     pub create: Create,
 }
@@ -351,6 +354,7 @@ impl OpenHow {
             write: false,
             append: false,
             truncate: false,
+            exclusive: false,
             create: Create::Never,
         }
     }
@@ -364,6 +368,7 @@ impl OpenHow {
             write: true,
             append: false,
             truncate: true,
+            exclusive: false,
             create,
         }
     }

@@ -150,6 +150,7 @@ impl HostSession {
             access: self.access,
             rules: None,
             exclusive_uploads: false,
+            arrivals: None,
             symbolic_links: true,
             hard_links: true,
             standing: Standing::LocalUser(Arc::new(self.permits)),

@@ -54,7 +54,6 @@
 
 mod accept;
 mod admission;
-#[allow(dead_code, reason = "their effects follow")]
 mod arrivals;
 mod audit;
 mod bandwidth;
@@ -81,7 +80,6 @@ mod password_change;
 mod password_hash;
 mod path;
 mod penalties;
-#[allow(dead_code, reason = "their effects follow")]
 mod policy;
 mod quota;
 mod refusal;
@@ -92,12 +90,11 @@ mod standing;
 mod stay;
 mod subsystems;
 
-#[allow(dead_code, reason = "their effects follow")]
 mod terms;
 mod users;
 
 pub use accept::{ServeError, Server};
-pub use arrivals::Arrivals;
+pub use arrivals::{ARRIVALS_KEPT, Arrivals};
 pub use audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
 pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};

@@ -367,6 +367,8 @@ pub struct Arrival<'a> {
     pub sha256: Option<[u8; 32]>,
     /// From the request to open it for writing to its arrival, if it was opened in this session.
     pub duration: Option<Duration>,
+    /// When it arrived, in seconds since 1970. It is told later: it was hashed meanwhile.
+    pub at: u64,
 }
 
 /// The observers, and who they are told about.

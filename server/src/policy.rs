@@ -23,6 +23,7 @@ mod rules;
 
 use std::sync::Arc;
 
+use crate::arrivals::Arrivals;
 use crate::fs::{Change, Create, OpenHow, Target};
 use crate::path::VPath;
 use crate::refusal::Refusal;
@@ -48,6 +49,8 @@ pub(crate) struct Policy {
     pub(crate) hard_links: bool,
     /// Whether a file that is open to be written cannot be opened so once more.
     pub(crate) exclusive_uploads: bool,
+    /// What becomes of uploads.
+    pub(crate) arrivals: Option<Arrivals>,
     /// What paths mean, and what of a file may be set.
     pub(crate) standing: Standing,
 }

@@ -32,6 +32,12 @@ impl Refusal {
         StatusCode::PERMISSION_DENIED,
         "a directory with other rights beneath cannot be renamed",
     );
+    pub(crate) const ARRIVED: Self = Self::new(
+        StatusCode::PERMISSION_DENIED,
+        "the file has arrived and cannot be changed",
+    );
+    pub(crate) const STILL_OPEN: Self =
+        Self::new(StatusCode::FAILURE, "the file is still open to be written");
     pub(crate) const OWNER: Self = Self::new(
         StatusCode::PERMISSION_DENIED,
         "owners cannot be changed here",

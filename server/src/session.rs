@@ -10,6 +10,7 @@
 //! may be done, and answered, in any order. A handle that is closed lives until the work before
 //! its `CLOSE` is done.
 
+mod arrived;
 mod job;
 mod lane;
 mod records;
@@ -28,12 +29,13 @@ use ketch_protocol::{
     CHECK_FILE, ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
 };
 
-use crate::fs::{Answer, Batch, Call, Directory, File, Links};
+use crate::fs::{Answer, Batch, Call, Directory, File, FileCall};
 use crate::handles::{HandleBudget, Handles, SlotId};
 use crate::path::VPath;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
 
+use arrived::Looked;
 pub(crate) use job::{CopyPlan, HashPlan, Job, ReadJob, Ticket};
 use job::{FileWork, PathWork, Place, Then, Work};
 use lane::{Arrival, Lane, Mode, Waiting};
@@ -80,6 +82,10 @@ pub(crate) struct Session {
     held_reads: VecDeque<ReadJob>,
     watching: Watching,
     pub(crate) replies: Replies,
+    /// Files of which the trigger came while they were open to be written.
+    triggered: Vec<VPath>,
+    /// Requests that came.
+    commands: u64,
     /// For observers, if there are any.
     records: Option<Box<Records>>,
     moved: Moved,
@@ -100,6 +106,8 @@ struct Entry {
     tally: Tally,
     /// A subscription, or what will be one.
     is_watch: bool,
+    /// What it was opened for made or emptied the file, or something else than a write changed it.
+    changes: bool,
     /// A directory, of which some names may have to be left out.
     hides_names: bool,
 }
@@ -151,6 +159,8 @@ impl Session {
             held_reads: VecDeque::new(),
             watching: Watching::default(),
             replies: Replies::default(),
+            triggered: Vec::new(),
+            commands: 0,
             records: None,
             moved: Moved::default(),
         }
@@ -201,6 +211,11 @@ impl Session {
     /// Whether nothing is asked that is not answered.
     pub(crate) const fn is_idle(&self) -> bool {
         self.outstanding == 0
+    }
+
+    /// How many requests came: what keeps a session from being idle.
+    pub(crate) const fn commands(&self) -> u64 {
+        self.commands
     }
 
     /// The next job that may be done now, beside all that are being done.
@@ -280,11 +295,21 @@ impl Session {
             source,
             draft,
             then,
-            unless_directory,
+            looked,
+            moves,
         } = ticket;
         let mut answer = result.map_err(|error| Refusal::from(&error));
-        if let (Some(call), Ok(Answer::Metadata(metadata))) = (unless_directory, &answer) {
-            if !metadata.is_directory() {
+        if let (Some(looked), Ok(Answer::Metadata(metadata))) = (looked, &answer) {
+            let Looked { call, no_directory } = *looked;
+            let is_directory = metadata.is_directory();
+            if !(is_directory && no_directory) {
+                let moves = match &call {
+                    // Directories do not arrive.
+                    Call::Rename { from, to, .. } if !is_directory => {
+                        Some(Box::new((from.clone(), to.clone())))
+                    }
+                    _ => None,
+                };
                 let ticket = Ticket {
                     id,
                     place,
@@ -293,12 +318,18 @@ impl Session {
                     source,
                     draft,
                     then: None,
-                    unless_directory: None,
+                    looked: None,
+                    moves,
                 };
-                let call = *call;
                 return self.jobs.push_back(Job::Path { ticket, call });
             }
             answer = Err(Refusal::HAS_RULES_BENEATH);
+        }
+        match (&answer, place, moves) {
+            (Ok(Answer::Done), _, Some(moves)) => self.on_renamed(&moves.0, &moves.1),
+            // What its client asked for and did not get is missing in the file.
+            (Err(_), Place::Handle(slot), _) => self.wrote(slot, 0, true),
+            _ => {}
         }
         if let (Some(slot), Some(draft)) = (opens, &draft)
             && let Some(entry) = self.handles.get_mut(slot)
@@ -317,7 +348,8 @@ impl Session {
                     source: None,
                     then: None,
                     draft: None,
-                    unless_directory: None,
+                    looked: None,
+                    moves: None,
                 };
                 self.jobs.push_back(Job::Hash { ticket, file, plan });
                 return self.finish(place, mode);
@@ -335,7 +367,8 @@ impl Session {
                         source: None,
                         then: None,
                         draft: None,
-                        unless_directory: None,
+                        looked: None,
+                        moves: None,
                     };
                     self.jobs.push_back(Job::Watch { ticket, plan });
                     return self.finish(place, mode);
@@ -387,6 +420,9 @@ impl Session {
     }
 
     fn opened(&mut self, id: RequestId, slot: SlotId, opened: Opened) {
+        if let Some(entry) = self.handles.get(slot).filter(|entry| entry.may_write) {
+            self.opened_to_write(&entry.path);
+        }
         if let Some(entry) = self.handles.get_mut(slot) {
             entry.opened = opened;
             let handle = self.handles.handle(slot);
@@ -511,7 +547,11 @@ impl Session {
                 break;
             };
             progress = true;
-            let (work, arrival, mode) = (waiting.work, waiting.arrival, waiting.mode);
+            let (mut work, arrival, mode) = (waiting.work, waiting.arrival, waiting.mode);
+            if let Err(why) = self.judge(&mut work) {
+                self.turn_away(work, mode, why);
+                continue;
+            }
             let named = |entry: &&Entry| {
                 !matches!(entry.opened, Opened::Opening) && work.names(&entry.path)
             };
@@ -524,6 +564,7 @@ impl Session {
                 }
             });
             self.touching.extend(touches);
+            let look = self.look_first(&work);
             let PathWork {
                 id,
                 call,
@@ -541,19 +582,30 @@ impl Session {
                 source: None,
                 draft,
                 then,
-                unless_directory: None,
+                looked: None,
+                moves: None,
             };
-            let call = match call {
-                Call::Rename { ref from, .. } if no_directory => {
-                    let (path, links) = (from.clone(), Links::Stay);
-                    ticket.unless_directory = Some(Box::new(call));
-                    Call::Metadata { path, links }
+            let call = match look {
+                Some(question) => {
+                    ticket.looked = Some(Box::new(Looked { call, no_directory }));
+                    question
                 }
-                call => call,
+                None => call,
             };
             self.jobs.push_back(Job::Path { ticket, call });
         }
         progress
+    }
+
+    /// Answers work on paths that is not to be done.
+    fn turn_away(&mut self, work: PathWork, mode: Mode, why: Refusal) {
+        if let Some(slot) = work.opens {
+            self.handles.remove(slot);
+        }
+        self.answered(work.draft, Err(why));
+        self.replies.refuse(work.id, why);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.paths.finish(mode);
     }
 
     /// Whether work on a handle of `path` that came as `arrival` has to wait for work on the path
@@ -618,7 +670,8 @@ impl Session {
             source: None,
             draft,
             then: None,
-            unless_directory: None,
+            looked: None,
+            moves: None,
         };
         match (work, &mut entry.opened) {
             (Work::Close, _) => {
@@ -635,6 +688,7 @@ impl Session {
                 });
             }
             (Work::Ask(call), Opened::File(file)) => {
+                entry.changes |= matches!(call, FileCall::Change(change) if change.size.is_some());
                 self.jobs.push_back(Job::File {
                     ticket,
                     file: Arc::clone(file),
@@ -656,6 +710,7 @@ impl Session {
                 });
             }
             (Work::Copy(plan), _) => {
+                entry.changes = true;
                 if let Some(source) = self.handles.get_mut(plan.source) {
                     source.lane.share();
                     ticket.source = Some(plan.source);

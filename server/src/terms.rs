@@ -28,6 +28,17 @@ pub(crate) struct Belonging {
     pub(crate) endpoint: String,
 }
 
+impl Terms {
+    /// Whether it matters by which name a file is called: no link may lead around that.
+    pub(crate) fn depend_on_names(&self) -> bool {
+        let is_bound = |arrivals: &Arrivals| !arrivals.allows_changes();
+        self.rules
+            .as_ref()
+            .is_some_and(|rules| !rules.are_uniform())
+            || self.arrivals.as_ref().is_some_and(is_bound)
+    }
+}
+
 impl User {
     /// The organisation and the endpoint that the user belongs to, for
     /// [observers](crate::Observer) to be told. Default: none.
@@ -65,9 +76,9 @@ impl User {
         self
     }
 
-    /// When the user's uploads count as arrived, which the server's observer is told. Files that
-    /// were uploaded before they did are left alone by other uploads, as with
-    /// [`User::exclusive_uploads`]. Default: no upload is followed up.
+    /// When the user's uploads count as arrived, which the server's observers are told. They are
+    /// [exclusive](User::exclusive_uploads) then, and unless files may be changed after their arrival
+    /// no links are made, and none followed in a local directory. Default: no upload is followed up.
     #[must_use]
     pub fn arrivals(mut self, arrivals: Arrivals) -> Self {
         self.terms.arrivals = Some(arrivals);

@@ -28,7 +28,7 @@ use crate::handles::HandleBudget;
 use crate::interview::Interviewer;
 use crate::password_change::{Kept, PasswordKeeper};
 use crate::password_hash::{HashError, PasswordHash};
-use crate::policy::{Access, Policy, Rules};
+use crate::policy::{Access, Policy};
 use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::Shares;
@@ -473,8 +473,7 @@ impl Users {
                     path: path.clone(),
                     source,
                 })?;
-                let differs = |rules: &Rules| !rules.are_uniform();
-                Arc::new(match user.terms.rules.as_ref().is_some_and(differs) {
+                Arc::new(match user.terms.depend_on_names() {
                     true => directory.without_links(),
                     false => directory,
                 })
@@ -492,7 +491,8 @@ impl Users {
             user: name.clone(),
             access: user.access,
             rules: user.terms.rules.clone().map(Arc::new),
-            exclusive_uploads: user.terms.exclusive_uploads,
+            exclusive_uploads: user.terms.exclusive_uploads || user.terms.arrivals.is_some(),
+            arrivals: user.terms.arrivals.clone(),
             symbolic_links: user.symbolic_links,
             hard_links: user.hard_links,
             standing: Standing::Guest,

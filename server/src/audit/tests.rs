@@ -62,6 +62,7 @@ fn a_line_has_what_happened() {
         size: 5,
         sha256: Some([0xab; 32]),
         duration: None,
+        at: 1_700_000_000,
     };
     let hash = "ab".repeat(32);
     let moved = Event::Moved {

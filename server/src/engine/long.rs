@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use super::cold::Mailbox;
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestPlan};
 use crate::fs::{Answer, Block, File, Work};
 use crate::refusal::Refusal;
 use crate::session::{CopyPlan, HashPlan};
@@ -74,6 +74,34 @@ pub(super) async fn hash(
         (digest, block) = (step.digest, step.block);
     }
     Ok(Ok(digest.finish()))
+}
+
+/// Length and SHA-256 of a file.
+pub(super) async fn sha256(
+    file: Arc<dyn File>,
+    hasher: Hasher,
+) -> io::Result<(u64, Option<[u8; 32]>)> {
+    let plan = DigestPlan::new(b"sha256", 0, 0, 0).map_err(|why| io::Error::other(why.text))?;
+    let mut digest = Digest::new(plan);
+    let mut block = Block::default();
+    let mut at = 0_u64;
+    loop {
+        block = Block::renew(block, 0, HASH_LEN);
+        block = Arc::clone(&file).read_at(at, block).await?;
+        let got = block.filled().len();
+        if got == 0 {
+            return Ok((at, digest.finish().first_chunk().copied()));
+        }
+        at = at.saturating_add(got as u64);
+        let result = Ok(());
+        let step = hasher(HashStep {
+            digest,
+            block,
+            result,
+        });
+        let step = step.await?;
+        (digest, block) = (step.digest, step.block);
+    }
 }
 
 /// Copies between files, a block at a time, until all is copied or nobody waits for it any more.

@@ -1,10 +1,16 @@
 //! Tells observers what a session has recorded.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::long::sha256;
 use super::{Engine, Host};
-use crate::observer::{Event, Operation, Transferred, Watch};
+use crate::fs::{Answer, Call, Links, OpenHow};
+use crate::observer::{Arrival, Event, Operation, Transferred, Watch};
+use crate::path::VPath;
 use crate::session::{Moved, Record};
+use crate::shares::Kind;
 
 impl<H: Host> Engine<H> {
     /// Tells `watch` from now on what happens.
@@ -32,7 +38,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn tell_all(&mut self, watch: &Watch) {
+    fn tell_all(&mut self, watch: &Arc<Watch>) {
         let (Moved { read, written }, records) = self.session.take_news();
         let who = &watch.who;
         if read > 0 || written > 0 {
@@ -58,6 +64,14 @@ impl<H: Host> Engine<H> {
                     size: draft.size,
                     duration: now.saturating_duration_since(draft.began),
                 })),
+                Record::Arrived {
+                    path,
+                    began,
+                    may_be_missing,
+                } => {
+                    let duration = began.map(|began| now.saturating_duration_since(began));
+                    self.tell_arrival(watch, path.clone(), duration, *may_be_missing);
+                }
                 Record::Transferred {
                     path,
                     tally,
@@ -76,5 +90,86 @@ impl<H: Host> Engine<H> {
                 }
             }
         }
+    }
+
+    /// Tells of a file that has arrived, when it was hashed: apart from the session, which may be
+    /// over by then.
+    fn tell_arrival(
+        &self,
+        watch: &Arc<Watch>,
+        path: VPath,
+        duration: Option<Duration>,
+        may_be_missing: bool,
+    ) {
+        let (files, watch) = (Arc::clone(&self.root.files), Arc::clone(watch));
+        let at = self.host.unix_time();
+        let tell = move |path: &VPath, size, sha256| {
+            watch.tell(&Event::Arrived(&Arrival {
+                who: &watch.who,
+                path: path.as_bytes(),
+                size,
+                sha256,
+                duration,
+                at,
+            }));
+        };
+        let Some(place) = Place::take() else {
+            let links = Links::Stay;
+            let call = Call::Metadata {
+                path: path.clone(),
+                links,
+            };
+            let size = match files.try_call(&call) {
+                Ok(Answer::Metadata(metadata)) => metadata.size,
+                _ => 0,
+            };
+            return tell(&path, size, None);
+        };
+        let hasher = self.host.hasher();
+        let work = async move {
+            let _place = place;
+            let how = OpenHow::read();
+            let call = Call::Open {
+                path: path.clone(),
+                how,
+            };
+            match files.call(call).await {
+                Ok(Answer::File(file)) => match sha256(file, hasher).await {
+                    Ok((size, hash)) => tell(&path, size, hash),
+                    Err(_) => tell(&path, 0, None),
+                },
+                // What the trigger is for is not there.
+                _ if may_be_missing => {}
+                // Those who fetch it were quicker.
+                _ => tell(&path, 0, None),
+            }
+        };
+        self.host.spawn(Kind::Long, Box::pin(work));
+    }
+}
+
+/// Most arrived files of all servers of this program that wait to be hashed; those beyond are told
+/// without.
+const HASHING_MAX: usize = 1024;
+
+/// How many do.
+static HASHING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let more = |count: usize| (count < HASHING_MAX).then_some(count.saturating_add(1));
+        HASHING
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        HASHING.fetch_sub(1, Ordering::Relaxed);
     }
 }

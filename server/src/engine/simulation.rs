@@ -406,6 +406,7 @@ pub(super) fn policy() -> Policy {
         access: Access::ReadWrite,
         rules: None,
         exclusive_uploads: false,
+        arrivals: None,
         symbolic_links: true,
         hard_links: true,
         standing: Standing::Guest,

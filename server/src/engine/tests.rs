@@ -1,5 +1,6 @@
 //! What a client sees, through the whole engine.
 
+mod arrivals;
 mod checksums;
 mod observed;
 mod rights;

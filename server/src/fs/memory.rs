@@ -372,13 +372,20 @@ fn open(
             file
         }
     };
-    if how.truncate && how.write {
-        locked(&file.state).bytes.clear();
+    let takes = how.exclusive && how.write;
+    let mut state = locked(&file.state);
+    if takes && std::mem::replace(&mut state.is_taken, true) {
+        return Err(ErrorKind::ResourceBusy.into());
     }
+    if how.truncate && how.write {
+        state.bytes.clear();
+    }
+    drop(state);
     Ok(Answer::File(Arc::new(OpenedMemory {
         file,
         appends: how.append,
         watched: (how.write || how.append).then(|| (path.clone(), Arc::clone(watchers))),
+        takes,
     })))
 }
 

@@ -59,6 +59,7 @@ fn each_event_is_counted_where_it_belongs() {
         size: 9,
         sha256: None,
         duration: None,
+        at: 1_700_000_000,
     };
     let opened = operation(who, OperationKind::OpenWrite, StatusCode::OK, 3);
     let refused = operation(who, OperationKind::OpenWrite, StatusCode(99), 600);

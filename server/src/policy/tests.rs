@@ -7,6 +7,7 @@ const WRITE: OpenHow = OpenHow {
     write: true,
     append: false,
     truncate: false,
+    exclusive: false,
     create: Create::Never,
 };
 
@@ -16,6 +17,7 @@ fn policy(access: Access, links: bool) -> Policy {
         access,
         rules: None,
         exclusive_uploads: false,
+        arrivals: None,
         symbolic_links: links,
         hard_links: links,
         standing: Standing::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ketch_protocol::{RequestId, WatchKinds};
 
+use super::arrived::Looked;
 use super::lane::{Arrival, Mode};
 use super::records::Draft;
 use super::writes::CopiedWrite;
@@ -94,8 +95,10 @@ pub(crate) struct Ticket {
     pub(super) draft: Option<Box<Draft>>,
     /// What comes after it.
     pub(super) then: Option<Then>,
-    /// What is to be done if the answer tells of something else than a directory.
-    pub(super) unless_directory: Option<Box<Call>>,
+    /// What is to be done when the answer tells what is there.
+    pub(super) looked: Option<Box<Looked>>,
+    /// What is called otherwise when it is done.
+    pub(super) moves: Option<Box<(VPath, VPath)>>,
 }
 
 impl Ticket {

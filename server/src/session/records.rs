@@ -51,6 +51,19 @@ pub(crate) enum Record {
         tally: Tally,
         is_closed: bool,
     },
+    /// A file has arrived; since when it was open, if that is known.
+    Arrived {
+        path: VPath,
+        began: Option<Instant>,
+        /// A trigger names it.
+        may_be_missing: bool,
+    },
+}
+
+impl Records {
+    pub(super) fn push(&mut self, record: Record) {
+        self.done.push(record);
+    }
 }
 
 /// What went through a handle.
@@ -138,6 +151,9 @@ impl Session {
         let Some(entry) = self.handles.remove(slot) else {
             return;
         };
+        if is_closed && entry.may_write {
+            self.on_closed(&entry.path, entry.changes, &entry.tally);
+        }
         let (Some(records), Some(began)) = (&mut self.records, entry.tally.began) else {
             return;
         };

@@ -29,6 +29,7 @@ const DIRECTORY_MODE: u32 = 0o777;
 impl Session {
     /// Takes a request: every kind but `WRITE`.
     pub(crate) fn on_request(&mut self, id: RequestId, request: &Request<'_>) {
+        self.commands = self.commands.wrapping_add(1);
         self.outstanding = self.outstanding.saturating_add(1);
         if self.records.is_some() {
             self.draft(request);
@@ -325,6 +326,7 @@ impl Session {
             read: flags.contains(OpenFlags::READ) || !write,
             write,
             append: flags.contains(OpenFlags::APPEND),
+            exclusive: write && self.policy.exclusive_uploads,
             truncate: flags.contains(OpenFlags::TRUNCATE),
             create: match flags.contains(OpenFlags::CREATE) {
                 false => Create::Never,
@@ -337,6 +339,9 @@ impl Session {
             return Err(Refusal::TRUNCATES_UNWRITTEN);
         }
         let slot = self.reserve(path.clone(), how.read, how.write)?;
+        if let Some(entry) = self.handles.get_mut(slot) {
+            entry.changes = how.write && (how.truncate || how.create != Create::Never);
+        }
         self.push_path(id, Call::Open { path, how }, Some(slot));
         Ok(Taken::Pending)
     }
@@ -512,6 +517,7 @@ impl Session {
             lane,
             tally: Tally::default(),
             is_watch: false,
+            changes: false,
             hides_names,
         };
         self.handles.insert(entry).ok_or(Refusal::HANDLES)

@@ -95,6 +95,7 @@ impl Session {
         may_note: bool,
     ) {
         self.outstanding = self.outstanding.saturating_add(1);
+        self.commands = self.commands.wrapping_add(1);
         let arrival = self.arrival();
         let fate = match self.check_write(handle, offset, len) {
             Err(why) => {
@@ -192,6 +193,7 @@ impl Session {
 
     /// The body is over.
     pub(crate) fn write_end(&mut self, may_note: bool) -> WriteEnd {
+        self.commands = self.commands.wrapping_add(1);
         let Some(Incoming {
             id,
             arrival,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beneath::Root;
@@ -154,7 +154,7 @@ impl LocalDirectory {
         // none is seen after opening, when nobody can swap it any more.
         flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
         flags.set(OFlags::APPEND, how.append);
-        flags.set(OFlags::TRUNC, how.truncate && how.write);
+        flags.set(OFlags::TRUNC, how.truncate && how.write && !how.exclusive);
         let fd = match how.create {
             Create::Never => self.root.open_at(path, flags, Mode::empty()),
             Create::New { mode } => {
@@ -176,6 +176,18 @@ impl LocalDirectory {
                 }
             }
         }?;
+        if how.exclusive && how.write {
+            // The kernel's lock on the open file: it counts for other processes and other names, too,
+            // and goes with the descriptor, however that ends.
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            rustix::fs::flock(&fd, lock).map_err(|errno| match errno {
+                Errno::WOULDBLOCK => io::ErrorKind::ResourceBusy.into(),
+                errno => io::Error::from(errno),
+            })?;
+            if how.truncate {
+                rustix::fs::ftruncate(&fd, 0)?;
+            }
+        }
         OpenedFile::new(fd, &self.nowait)
     }
 }
@@ -234,5 +246,31 @@ mod tests {
         );
         assert!(files.perform(&Call::Remove { path }).is_ok());
         assert_eq!(std::fs::read(directory.path().join("d/f")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_file_that_is_open_exclusively_is_not_opened_or_emptied_by_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |named: &str| VPath::resolve(named.as_bytes()).unwrap();
+        let how = OpenHow {
+            exclusive: true,
+            ..OpenHow::replace(0o600)
+        };
+        // Of two users whose roots overlap, by two names of one file.
+        let files = LocalDirectory::open(directory.path()).unwrap();
+        let first = files.open_file(&path("/a"), &how).unwrap();
+        std::fs::write(directory.path().join("a"), "abc").unwrap();
+        std::fs::hard_link(directory.path().join("a"), directory.path().join("b")).unwrap();
+        let other = LocalDirectory::open(directory.path()).unwrap();
+        let busy = other.open_file(&path("/b"), &how).unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        assert!(other.open_file(&path("/a"), &OpenHow::read()).is_ok());
+        assert_eq!(std::fs::read(directory.path().join("a")).unwrap(), b"abc");
+        // Removed and made anew it is another file; the first one goes on in its own.
+        other.perform(&Call::Remove { path: path("/a") }).unwrap();
+        assert!(other.open_file(&path("/a"), &how).is_ok());
+        drop(first);
+        assert!(other.open_file(&path("/b"), &how).is_ok());
+        assert_eq!(std::fs::read(directory.path().join("b")).unwrap(), b"");
     }
 }

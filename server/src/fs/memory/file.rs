@@ -24,6 +24,8 @@ pub(super) struct FileState {
     mode: u32,
     times: (u32, u32),
     pub(super) links: u64,
+    /// Somebody has it open to write, and nobody else may.
+    pub(super) is_taken: bool,
 }
 
 /// A file as it was opened.
@@ -33,6 +35,8 @@ pub(super) struct OpenedMemory {
     pub(super) appends: bool,
     /// If it may be written: the name it was opened by, and who is told.
     pub(super) watched: Option<(VPath, Arc<Watchers>)>,
+    /// It is this one that has it.
+    pub(super) takes: bool,
 }
 
 impl MemoryFile {
@@ -43,6 +47,7 @@ impl MemoryFile {
                 mode,
                 times: (0, 0),
                 links: 1,
+                is_taken: false,
             }),
         }
     }
@@ -108,6 +113,9 @@ impl OpenedMemory {
 impl Drop for OpenedMemory {
     fn drop(&mut self) {
         self.tell(|path| FeedEvent::Written { path });
+        if self.takes {
+            locked(&self.file.state).is_taken = false;
+        }
     }
 }
 

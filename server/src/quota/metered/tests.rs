@@ -67,6 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             write: true,
             append,
             truncate,
+            exclusive: false,
             create,
         });
     let target = prop_oneof![Just(Target::MayExist), Just(Target::MustNotExist)];
