@@ -22,6 +22,7 @@
 //! | [`known_hosts`] | files of host keys, and destinations |
 //! | [`names`] | filters and globs of names, and names and links that a server lists |
 //! | [`ssh_config`] | configurations of users |
+//! | [`server_file`] | configurations of servers |
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -30,6 +31,7 @@ pub mod known_hosts;
 pub mod names;
 pub mod packet;
 mod script;
+pub mod server_file;
 pub mod sftp;
 pub mod sftp_client;
 pub mod sftp_resume;

@@ -247,7 +247,7 @@ impl Walk {
 }
 
 /// The schema behind references and beside `null`.
-fn resolved(mut schema: &Value) -> &Value {
+pub(super) fn resolved(mut schema: &Value) -> &Value {
     // References of ours are one step each, and in no circle.
     for _ in 0..8 {
         let reference = schema.get("$ref").and_then(Value::as_str);
@@ -267,7 +267,7 @@ fn resolved(mut schema: &Value) -> &Value {
 }
 
 /// The words of a schema that is nothing but a choice of words.
-fn choices(schema: &Value) -> Option<Vec<&str>> {
+pub(super) fn choices(schema: &Value) -> Option<Vec<&str>> {
     if let Some(plain) = schema.get("enum").and_then(Value::as_array) {
         return Some(plain.iter().filter_map(Value::as_str).collect());
     }

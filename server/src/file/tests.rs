@@ -1,5 +1,7 @@
 //! Files that are right, and files that are wrong in every way that was thought of.
 
+mod docs;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -196,19 +198,6 @@ fn a_host_key_that_would_never_be_used_is_told() {
         `algorithms`; `compat` has more";
     assert_eq!(faults(&text), expected);
     assert_eq!(faults(&format!("algorithms = \"compat\"\n{text}")), "");
-}
-
-#[test]
-fn the_schema_that_is_checked_in_is_the_types() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/serve.schema.json");
-    if std::env::var_os("KETCH_WRITE_DOCS").is_some() {
-        fs::write(path, ServerFile::schema()).unwrap();
-    }
-    let checked_in = fs::read_to_string(path).unwrap();
-    assert!(
-        checked_in == ServerFile::schema(),
-        "the types were changed: KETCH_WRITE_DOCS=1 cargo test -p ketch-server --features file schema"
-    );
 }
 
 proptest! {
