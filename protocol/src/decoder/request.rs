@@ -141,12 +141,13 @@ impl RequestDecoder {
                     handle,
                     offset,
                     len,
+                    surplus,
                 }) => {
                     self.body = Some(Body {
                         id,
                         offset: 0,
                         left: len,
-                        surplus: 0, // bytes after the data were refused
+                        surplus,
                     });
                     RequestEvent::WriteStart {
                         id,
@@ -172,21 +173,24 @@ struct WriteHead<'s> {
     handle: &'s [u8],
     offset: u64,
     len: u32,
+    /// Bytes of the packet after the body.
+    surplus: usize,
 }
 
-/// Decodes the fields between id and body, which has to fill the `rest` of the packet.
+/// Decodes the fields between id and body, which has to fit into the `rest` of the packet.
+///
+/// Bytes behind it are passed over, as OpenSSH's server does: Go's pkg/sftp up to 1.13.5, and so the
+/// rclone of many distributions, sends its whole buffer and names as much of it as counts.
 fn decode_write(mut r: Reader<'_>, rest: usize) -> Result<WriteHead<'_>, DecodeError> {
-    let head = WriteHead {
-        handle: r.string(HANDLE_LEN_MAX)?,
-        offset: r.u64()?,
-        len: r.u32()?,
-    };
-    let len = usize::try_from(head.len).unwrap_or(usize::MAX);
-    match rest.checked_sub(len) {
-        Some(0) => Ok(head),
-        Some(len) => Err(DecodeError::Trailing { len }),
-        None => Err(DecodeError::Truncated),
-    }
+    let (handle, offset, len) = (r.string(HANDLE_LEN_MAX)?, r.u64()?, r.u32()?);
+    let body = usize::try_from(len).unwrap_or(usize::MAX);
+    let surplus = rest.checked_sub(body).ok_or(DecodeError::Truncated)?;
+    Ok(WriteHead {
+        handle,
+        offset,
+        len,
+        surplus,
+    })
 }
 
 /// Requests are brought together, of `WRITE` the fields before the body, of all else the id.
@@ -336,7 +340,7 @@ mod tests {
         .encode_packet(7, &mut write);
         let write_type = PacketType::WRITE;
         let malformed = Refusal::Malformed;
-        let table: [(&[u8], PacketType, Refusal); 7] = [
+        let table: [(&[u8], PacketType, Refusal); 6] = [
             (
                 b"\0\0\0\x09\x63\0\0\0\x07????",
                 PacketType(0x63),
@@ -373,11 +377,6 @@ mod tests {
                 write_type,
                 malformed(DecodeError::Truncated),
             ),
-            (
-                b"\0\0\0\x18\x06\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01abc",
-                write_type,
-                malformed(DecodeError::Trailing { len: 2 }),
-            ),
         ];
         for (packet, packet_type, why) in table {
             let refused = RequestEvent::Refused {
@@ -391,6 +390,25 @@ mod tests {
             assert_eq!(events.len(), 2, "{events:#?}");
             assert_eq!(events[0], format!("{refused:?}"));
             assert!(events[1].contains("Realpath"), "{events:#?}");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_body_of_a_write_are_passed_over() {
+        let write = b"\0\0\0\x18\x06\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01abc";
+        let next = b"\0\0\0\x0a\x10\0\0\0\x08\0\0\0\x01.";
+        let bytes = [&write[..], next].concat();
+        let whole = events(&mut greeted(), &bytes);
+        assert_eq!(whole.len(), 4, "{whole:#?}");
+        assert!(whole[1].contains("bytes: [97]"), "{whole:#?}");
+        assert!(whole[3].contains("Realpath"), "{whole:#?}");
+        // Cut anywhere, it is the same.
+        for cut in 1..bytes.len() {
+            let mut decoder = greeted();
+            let (first, second) = bytes.split_at(cut);
+            let mut cut = events(&mut decoder, first);
+            cut.extend(events(&mut decoder, second));
+            assert_eq!(cut, whole);
         }
     }
 
