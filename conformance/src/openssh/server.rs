@@ -56,13 +56,15 @@ impl Default for OpenSshConfig {
 }
 
 /// Which program answers the `sftp` subsystem.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum SftpProgram {
     /// Code inside sshd, in a process of its own.
     #[default]
     Internal,
     /// The `sftp-server` program.
     External,
+    /// Another program with the same options.
+    At(PathBuf),
 }
 
 /// A running `sshd` on a free port of 127.0.0.1; ended with all its connections when dropped.
@@ -323,6 +325,7 @@ fn configuration(
     let mut subsystem = match sftp {
         SftpProgram::Internal => "internal-sftp".to_owned(),
         SftpProgram::External => program::find("sftp-server")?.display().to_string(),
+        SftpProgram::At(program) => plain_word(program)?,
     };
     if let Some(start) = start_directory {
         subsystem.push_str(" -d ");

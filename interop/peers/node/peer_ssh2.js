@@ -200,6 +200,7 @@ const work = {
   }),
   serve,
   connect,
+  files: require('./files_ssh2.js')(pattern),
 };
 
 const answer = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);

@@ -7,6 +7,7 @@ import sys
 from lines import answer, failure, pattern  # first: it silences warnings at import
 
 import asyncssh
+from files_asyncssh import files
 from asyncssh import compression, connection, encryption, kex, mac, public_key
 
 HOST = "127.0.0.1"
@@ -236,6 +237,8 @@ async def main():
                 answer(describe())
             elif job["do"] == "serve":
                 answer(await serve(job))
+            elif job["do"] == "files":
+                answer(await asyncio.wait_for(files(job), 60))
             elif job["do"] == "connect":
                 answer(await asyncio.wait_for(connect(job), job.get("seconds", 60)))
             elif job["do"] == "probe":

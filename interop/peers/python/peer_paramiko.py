@@ -8,6 +8,7 @@ import threading
 import paramiko
 from paramiko import Transport
 
+from files_paramiko import files
 from lines import answer, failure, pattern
 
 HOST = "127.0.0.1"
@@ -216,7 +217,7 @@ def describe():
     return {"ok": True, "name": "paramiko", "version": paramiko.__version__, "has": everything()}
 
 
-WORK = {"describe": lambda job: describe(), "serve": serve, "connect": connect}
+WORK = {"describe": lambda job: describe(), "serve": serve, "connect": connect, "files": files}
 
 for line in sys.stdin:
     try:

@@ -1,6 +1,7 @@
 //! libssh2 as a peer: a client only; `interop/README.md` has the protocol.
 
 mod bench;
+mod files;
 
 use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
@@ -175,6 +176,7 @@ fn answer(job: &Value) -> Result<Value, Failure> {
             "has": everything()?,
         })),
         Some("connect") => connect(job),
+        Some("files") => files::run(job),
         other => Err(format!("cannot do {other:?}").into()),
     }
 }
