@@ -32,6 +32,7 @@ use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::{BuildError, ServerBuilder};
 use crate::credentials::Moment;
+use crate::habits;
 use crate::interview::Interview;
 use crate::observer::{Event, NotAdmitted, Observer, Watch, Who};
 use crate::password_hash::Hashing;
@@ -353,7 +354,10 @@ impl Server {
         } = outcome;
         let user = account.policy.user.clone();
         info!(peer, user, "logged in");
+        let names_link_first =
+            habits::names_link_first(login.peer_identification().unwrap_or_default());
         let (handle, connection) = login.run(Box::new(Offer {
+            names_link_first,
             account,
             sftp_only,
             subsystems,
@@ -683,6 +687,7 @@ struct Offer {
     sftp_only: bool,
     subsystems: Subsystems,
     alarm: Alarm,
+    names_link_first: bool,
 }
 
 impl Acceptor for Offer {
@@ -692,6 +697,7 @@ impl Acceptor for Offer {
                 Arc::clone(&self.account),
                 self.alarm.watch.clone(),
                 self.alarm.clone(),
+                self.names_link_first,
             )));
         }
         if self.sftp_only {

@@ -88,6 +88,7 @@ pub(crate) struct SftpChannel {
     commands: u64,
     watch: Option<Arc<Watch>>,
     alarm: Alarm,
+    names_link_first: bool,
     /// When the channel was opened, until observers know of its end.
     opened: Option<Instant>,
 }
@@ -104,7 +105,13 @@ enum State {
 }
 
 impl SftpChannel {
-    pub(crate) fn new(account: Arc<Account>, watch: Option<Arc<Watch>>, alarm: Alarm) -> Self {
+    /// `names_link_first`: as [`habits`](crate::habits) has it of this client.
+    pub(crate) fn new(
+        account: Arc<Account>,
+        watch: Option<Arc<Watch>>,
+        alarm: Alarm,
+        names_link_first: bool,
+    ) -> Self {
         let last_command = Instant::now();
         Self {
             account,
@@ -114,6 +121,7 @@ impl SftpChannel {
             commands: 0,
             watch,
             alarm,
+            names_link_first,
             opened: None,
         }
     }
@@ -183,6 +191,9 @@ impl Application for SftpChannel {
         } = &*self.account;
         let (root, policy, budget) = (Arc::clone(root), Arc::clone(policy), Arc::clone(budget));
         let mut engine = Engine::new(TokioHost(share.clone()), root, policy, budget, mailbox);
+        if self.names_link_first {
+            engine.read_link_first();
+        }
         self.last_command = io.now();
         self.account.count(self.last_command, true);
         if let Some(watch) = &self.watch {

@@ -173,6 +173,11 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// Reads this client's `SYMLINK` with the link before its target.
+    pub(crate) const fn read_link_first(&mut self) {
+        self.session.names_link_first = true;
+    }
+
     /// Takes bytes that lie at `at` in the receive arena until the end of the turn.
     ///
     /// # Errors

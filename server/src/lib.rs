@@ -66,6 +66,7 @@ mod feed;
 #[cfg(feature = "file")]
 mod file;
 mod fs;
+mod habits;
 mod handles;
 #[cfg(all(feature = "host", target_os = "linux"))]
 mod host;

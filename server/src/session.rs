@@ -78,6 +78,8 @@ pub(crate) struct Session {
     reads: VecDeque<ReadJob>,
     /// A checksum was given up that may wait to be begun.
     has_cancelled: bool,
+    /// This client's `SYMLINK` has the link before its target.
+    pub(crate) names_link_first: bool,
     /// Reads of files that have enough of theirs on threads.
     held_reads: VecDeque<ReadJob>,
     watching: Watching,
@@ -156,6 +158,7 @@ impl Session {
             jobs: VecDeque::new(),
             reads: VecDeque::new(),
             has_cancelled: false,
+            names_link_first: false,
             held_reads: VecDeque::new(),
             watching: Watching::default(),
             replies: Replies::default(),

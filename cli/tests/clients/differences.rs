@@ -14,19 +14,48 @@ pub(crate) struct Difference {
     pub(crate) ours: String,
 }
 
-/// A reason, and the steps that it holds for: of all clients, with names that contain the word.
+/// A reason, and the steps that it holds for, of all clients.
 pub(crate) struct Reason {
-    pub(crate) kind: Kind,
+    pub(crate) kinds: &'static [Kind],
     pub(crate) steps: &'static [&'static str],
     pub(crate) why: &'static str,
 }
 
-pub(crate) const REASONS: &[Reason] = &[];
+pub(crate) const REASONS: &[Reason] = &[
+    Reason {
+        kinds: &[Kind::Serve],
+        steps: &[
+            "put of a name with a backslash",
+            "a name with a backslash",
+            "list",
+            r"file `e/a\\b` on the server",
+        ],
+        why: "names with a backslash are refused: a file system behind the server, or a client on \
+              Windows that gets the file, may take it for a separator.",
+    },
+    Reason {
+        kinds: &[Kind::Serve],
+        steps: &["realpath of a link", "realpath below what is missing"],
+        why: "`REALPATH` is answered by the letters of the path, without a look at the files: links in \
+              it are not followed, and it fails for nothing. Where a path leads is found out when \
+              it is used.",
+    },
+    Reason {
+        kinds: &[Kind::Serve, Kind::DropIn],
+        steps: &[
+            "readlink of a file",
+            "put of a name too long",
+            "a name too long",
+        ],
+        why: "what the system calls an invalid argument or a name too long is `SSH_FX_FAILURE` with a \
+              text that says so; OpenSSH says `SSH_FX_BAD_MESSAGE`, which means that the packet \
+              could not be read (draft-ietf-secsh-filexfer-02 §7).",
+    },
+];
 
 impl Reason {
     pub(crate) fn explains(&self, difference: &Difference) -> bool {
-        self.kind == difference.kind
-            && self.steps.iter().any(|step| difference.step.contains(step))
+        self.kinds.contains(&difference.kind) && self.steps.contains(&difference.step.as_str())
     }
 }
 
@@ -41,7 +70,9 @@ pub(crate) fn between(
         let found = of.iter().find(|(name, _)| name == step);
         found.map_or_else(|| "nothing".to_owned(), |(_, said)| said.clone())
     };
-    let only_ours = ours.iter().filter(|(step, _)| openssh.iter().all(|(name, _)| name != step));
+    let only_ours = ours
+        .iter()
+        .filter(|(step, _)| openssh.iter().all(|(name, _)| name != step));
     let steps = openssh.iter().chain(only_ours);
     steps
         .map(|(step, _)| Difference {
@@ -60,9 +91,18 @@ pub(crate) fn unexplained(found: &[Difference]) -> String {
     let mut text = String::new();
     for it in found {
         if !REASONS.iter().any(|reason| reason.explains(it)) {
-            let Difference { client, kind, step, openssh, ours } = it;
+            let Difference {
+                client,
+                kind,
+                step,
+                openssh,
+                ours,
+            } = it;
             let name = kind.name();
-            let _ = writeln!(text, "{client} on {name}, {step:?}:\n  OpenSSH: {openssh:?}\n  ours:    {ours:?}");
+            let _ = writeln!(
+                text,
+                "{client} on {name}, {step:?}:\n  OpenSSH: {openssh:?}\n  ours:    {ours:?}"
+            );
         }
     }
     text
@@ -70,6 +110,8 @@ pub(crate) fn unexplained(found: &[Difference]) -> String {
 
 /// Reasons for which nothing was found.
 pub(crate) fn stale(found: &[Difference]) -> Vec<&'static str> {
-    let stale = REASONS.iter().filter(|reason| !found.iter().any(|it| reason.explains(it)));
+    let stale = REASONS
+        .iter()
+        .filter(|reason| !found.iter().any(|it| reason.explains(it)));
     stale.map(|reason| reason.why).collect()
 }

@@ -51,7 +51,7 @@ pub(crate) fn sshfs(server: &Server, _: &Path) -> Outcome {
         outcome.push((name.to_owned(), said));
     };
     let done = |result: io::Result<()>| result.map(|()| "done".to_owned());
-    let bytes = |len: usize| -> Vec<u8> { (0..len).map(|at| (at * 31 % 251) as u8).collect() };
+    let bytes = |len: usize| -> Vec<u8> { (0..=250_u8).cycle().step_by(31).take(len).collect() };
     let names = |dir: PathBuf| -> io::Result<String> {
         let entries = fs::read_dir(dir)?;
         let mut names: Vec<String> = entries
@@ -65,46 +65,94 @@ pub(crate) fn sshfs(server: &Server, _: &Path) -> Outcome {
     step("mkdir of what exists", done(fs::create_dir(at("d"))));
     step("write", done(fs::write(at("d/f"), bytes(200_000))));
     step("write over it", done(fs::write(at("d/f"), bytes(100_001))));
-    step("write of a large file", done(fs::write(at("large"), bytes(4_000_000))));
-    step("write of an empty file", done(fs::write(at("d/empty"), b"")));
+    step(
+        "write of a large file",
+        done(fs::write(at("large"), bytes(4_000_000))),
+    );
+    step(
+        "write of an empty file",
+        done(fs::write(at("d/empty"), b"")),
+    );
     let same = |name: &str, len| fs::read(at(name)).map(|got| (got == bytes(len)).to_string());
     step("read", same("d/f", 100_001));
     step("read of a large file", same("large", 4_000_000));
     step("read of what is missing", same("none", 1));
     step("read in the middle", {
         let mut piece = vec![0; 1000];
-        let read = fs::File::open(at("large"))
-            .and_then(|mut file| {
-                file.seek(SeekFrom::Start(1_234_567))?;
-                file.read_exact(&mut piece)
-            });
+        let read = fs::File::open(at("large")).and_then(|mut file| {
+            file.seek(SeekFrom::Start(1_234_567))?;
+            file.read_exact(&mut piece)
+        });
         read.map(|()| (piece[..] == bytes(1_235_567)[1_234_567..]).to_string())
     });
-    step("write in the middle", done(
-        fs::File::options().write(true).open(at("large")).and_then(|file| file.write_all_at(b"middle", 70_000)),
-    ));
-    step("append", done(
-        fs::File::options().append(true).open(at("d/f")).and_then(|mut file| file.write_all(b"more")),
-    ));
-    step("cut off", done(
-        fs::File::options().write(true).open(at("large")).and_then(|file| file.set_len(1_000_000)),
-    ));
-    step("create what exists", done(
-        fs::File::create_new(at("d/f")).map(drop),
-    ));
-    step("chmod", done(fs::set_permissions(at("d/f"), fs::Permissions::from_mode(0o640))));
-    step("mode", fs::metadata(at("d/f")).map(|of| format!("{:o}", of.permissions().mode())));
-    step("set times", done(fs::write(at("timed"), b"x").and_then(|()| {
-        let file = fs::File::options().write(true).open(at("timed"))?;
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_100_000_000))
-    })));
+    step(
+        "write in the middle",
+        done(
+            fs::File::options()
+                .write(true)
+                .open(at("large"))
+                .and_then(|file| file.write_all_at(b"middle", 70_000)),
+        ),
+    );
+    step(
+        "append",
+        done(
+            fs::File::options()
+                .append(true)
+                .open(at("d/f"))
+                .and_then(|mut file| file.write_all(b"more")),
+        ),
+    );
+    step(
+        "cut off",
+        done(
+            fs::File::options()
+                .write(true)
+                .open(at("large"))
+                .and_then(|file| file.set_len(1_000_000)),
+        ),
+    );
+    step(
+        "create what exists",
+        done(fs::File::create_new(at("d/f")).map(drop)),
+    );
+    step(
+        "chmod",
+        done(fs::set_permissions(
+            at("d/f"),
+            fs::Permissions::from_mode(0o640),
+        )),
+    );
+    step(
+        "mode",
+        fs::metadata(at("d/f")).map(|of| format!("{:o}", of.permissions().mode())),
+    );
+    step(
+        "set times",
+        done(fs::write(at("timed"), b"x").and_then(|()| {
+            let file = fs::File::options().write(true).open(at("timed"))?;
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_100_000_000))
+        })),
+    );
     step("rename", done(fs::rename(at("d/f"), at("d/g"))));
-    step("rename over what exists", done(fs::rename(at("d/empty"), at("d/g"))));
-    step("rename of what is missing", done(fs::rename(at("none"), at("x"))));
+    step(
+        "rename over what exists",
+        done(fs::rename(at("d/empty"), at("d/g"))),
+    );
+    step(
+        "rename of what is missing",
+        done(fs::rename(at("none"), at("x"))),
+    );
     step("rename of a directory", done(fs::rename(at("d"), at("e"))));
     step("symlink", done(symlink("g", at("e/l"))));
-    step("readlink", fs::read_link(at("e/l")).map(|target| target.display().to_string()));
-    step("read through a link", fs::read(at("e/l")).map(|got| got.len().to_string()));
+    step(
+        "readlink",
+        fs::read_link(at("e/l")).map(|target| target.display().to_string()),
+    );
+    step(
+        "read through a link",
+        fs::read(at("e/l")).map(|got| got.len().to_string()),
+    );
     step("hard link", done(fs::hard_link(at("e/g"), at("e/second"))));
     for (name, what) in [
         ("a name with spaces", "e/ a name "),
@@ -116,16 +164,39 @@ pub(crate) fn sshfs(server: &Server, _: &Path) -> Outcome {
     }
     let raw = at("e").join(std::ffi::OsStr::from_bytes(b"no \xff text"));
     step("a name that is no text", done(fs::write(raw, b"x")));
-    step("the longest name", done(fs::write(at("e").join("l".repeat(255)), b"x")));
-    step("a name too long", done(fs::write(at("e").join("l".repeat(256)), b"x")));
+    step(
+        "the longest name",
+        done(fs::write(at("e").join("l".repeat(255)), b"x")),
+    );
+    step(
+        "a name too long",
+        done(fs::write(at("e").join("l".repeat(256)), b"x")),
+    );
     step("list", names(at("e")));
     step("list of what is missing", names(at("none")));
-    step("write where nobody may", done(fs::write(at("locked/f"), b"x")));
-    step("remove where nobody may", done(fs::remove_file(at("locked/kept"))));
-    step("df", rustix::fs::statvfs(&mount.0).map_err(Into::into).map(|of| (of.f_blocks > 0).to_string()));
+    step(
+        "write where nobody may",
+        done(fs::write(at("locked/f"), b"x")),
+    );
+    step(
+        "remove where nobody may",
+        done(fs::remove_file(at("locked/kept"))),
+    );
+    step(
+        "df",
+        rustix::fs::statvfs(&mount.0)
+            .map_err(Into::into)
+            .map(|of| (of.f_blocks > 0).to_string()),
+    );
     step("rmdir of what is not empty", done(fs::remove_dir(at("e"))));
     step("remove", done(fs::remove_file(at("e/second"))));
-    step("remove of what is missing", done(fs::remove_file(at("e/second"))));
-    step("remove of a tree", done(fs::create_dir_all(at("a/b/c")).and_then(|()| fs::remove_dir_all(at("a")))));
+    step(
+        "remove of what is missing",
+        done(fs::remove_file(at("e/second"))),
+    );
+    step(
+        "remove of a tree",
+        done(fs::create_dir_all(at("a/b/c")).and_then(|()| fs::remove_dir_all(at("a")))),
+    );
     outcome
 }

@@ -35,31 +35,44 @@ leads to a reason below; any other difference fails the test.
 ",
     );
     for (client, outcome) in clients.iter().zip(outcomes) {
-        let steps = outcome[1].iter().filter(|(step, _)| !step.starts_with("file `")).count();
+        let steps = outcome[1]
+            .iter()
+            .filter(|(step, _)| !step.starts_with("file `"))
+            .count();
         let cell = |kind: Kind| {
-            let of = found.iter().filter(|it| it.client == client.name && it.kind == kind);
+            let of = found
+                .iter()
+                .filter(|it| it.client == client.name && it.kind == kind);
             let reasons: BTreeSet<usize> = of
                 .flat_map(|it| {
                     let all = REASONS.iter().enumerate();
-                    all.filter(|(_, reason)| reason.explains(it)).map(|(at, _)| at + 1)
+                    all.filter(|(_, reason)| reason.explains(it))
+                        .map(|(at, _)| at + 1)
                 })
                 .collect();
             let numbers: Vec<String> = reasons.iter().map(|at| format!("[{at}]")).collect();
-            if numbers.is_empty() { "the same".to_owned() } else { numbers.join(" ") }
+            if numbers.is_empty() {
+                "the same".to_owned()
+            } else {
+                numbers.join(" ")
+            }
         };
         let (serve, drop_in) = (cell(Kind::Serve), cell(Kind::DropIn));
         let _ = writeln!(text, "| {} | {steps} | {serve} | {drop_in} |", client.name);
     }
     text.push_str("\n## Differences\n\n");
     for (at, reason) in REASONS.iter().enumerate() {
-        let _ = writeln!(text, "{}. **{}**: {}", at + 1, reason.kind.name(), reason.why);
+        let names: Vec<_> = reason.kinds.iter().map(|kind| kind.name()).collect();
+        let _ = writeln!(text, "{}. {}: {}", at + 1, names.join(" and "), reason.why);
     }
     text
 }
 
 /// Compares the document with what is in the tree, or writes it.
 pub(crate) fn settle(path: &str, document: &str) {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path);
     if std::env::var_os(SWITCH).is_some() {
         fs::write(file, document).unwrap();
         return;

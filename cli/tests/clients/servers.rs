@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -46,7 +47,10 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(kind: Kind) -> Self {
-        let dir = tempfile::Builder::new().prefix("ketch-files-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("ketch-files-")
+            .tempdir()
+            .unwrap();
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
         let sftp = match kind {
@@ -55,7 +59,7 @@ impl Server {
         };
         let sshd = OpenSshServer::start(OpenSshConfig {
             sftp,
-            start_directory: Some(root.clone()),
+            start_directory: Some(root),
             ..OpenSshConfig::default()
         })
         .unwrap();
@@ -94,26 +98,43 @@ impl Server {
     }
 
     fn serve(&mut self) {
-        let keys = self.scratch("authorized_keys");
-        fs::write(&keys, format!("{}\n", self.sshd.identity().public_line())).unwrap();
+        let file = self.scratch("server.toml");
+        // Links are off by default; here they are what OpenSSH's server has.
+        let text = format!(
+            "listen = [\"127.0.0.1:0\"]
+[[host_key]]
+file = \"host_key\"
+[organisation.all.endpoint.files]
+root = \"root\"
+[organisation.all.endpoint.files.user.{}]
+authorized_keys = [\"{}\"]
+symbolic_links = true
+hard_links = true
+",
+            self.user,
+            self.sshd.identity().public_line().trim_end()
+        );
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let mut serving = Command::new(env!("CARGO_BIN_EXE_ketch"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--user", &self.user, "--root"])
-            .arg(self.root())
-            .arg("--authorized-keys")
-            .arg(keys)
-            .arg("--host-key")
-            .arg(self.scratch("host_key"))
+            .args(["serve", "--config"])
+            .arg(file)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        let said = serving.stdout.take().unwrap();
-        BufReader::new(said).read_line(&mut line).unwrap();
-        let digits = line.rsplit(':').next().unwrap_or_default();
-        let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
-        self.port = digits.parse().unwrap_or_else(|_| panic!("it said {line:?}"));
+        let mut said = BufReader::new(serving.stdout.take().unwrap());
+        self.port = loop {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it does not listen");
+            let port = line.split("127.0.0.1:").nth(1).unwrap_or_default();
+            let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+            if let Ok(port) = port.parse() {
+                break port;
+            }
+        };
         self.serving = Some(serving);
     }
 
@@ -130,9 +151,12 @@ impl Server {
 fn lock(path: &Path, how: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         let mut chattr = Command::new("chattr");
-        return chattr.arg(how).arg(path).status().is_ok_and(|it| it.success());
+        return chattr
+            .arg(how)
+            .arg(path)
+            .status()
+            .is_ok_and(|it| it.success());
     }
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = if how == "+i" { 0o555 } else { 0o755 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok()
 }

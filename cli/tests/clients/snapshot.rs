@@ -31,10 +31,14 @@ fn walk(root: &Path, dir: &Path, lines: &mut Vec<(String, String)>) {
         }
         if kind.is_file() {
             let content = fs::read(&path).unwrap();
-            let sum = content.iter().fold(5381_u64, |sum, &byte| {
-                sum.wrapping_mul(33).wrapping_add(u64::from(byte))
-            });
-            let _ = write!(line, " {} bytes, sum {sum:x}, {} names", of.len(), of.nlink());
+            let sum = ring::digest::digest(&ring::digest::SHA256, &content);
+            let sum = sum
+                .as_ref()
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"));
+            let sum: String = sum.collect();
+            let _ = write!(line, " {} bytes, sum {sum}, {} names", of.len(), of.nlink());
         } else if kind.is_fifo() || kind.is_socket() {
             line.push_str(" special");
         }

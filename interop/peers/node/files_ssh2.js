@@ -24,12 +24,13 @@ module.exports = function makeFiles(pattern) {
     const handle = await call(sftp, 'open', path, flags);
     const data = pattern(length);
     try {
-      // The same way for all servers: pieces of 32 KiB, one after the other.
+      const pieces = [];
       const at = flags === 'a' ? (await call(sftp, 'fstat', handle)).size : 0;
       for (let done = 0; done < data.length; done += 32768) {
         const len = Math.min(32768, data.length - done);
-        await call(sftp, 'write', handle, data, done, len, at + done);
+        pieces.push(call(sftp, 'write', handle, data, done, len, at + done));
       }
+      await Promise.all(pieces);
     } finally {
       await call(sftp, 'close', handle);
     }

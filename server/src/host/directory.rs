@@ -1,12 +1,12 @@
 //! [`HostDirectory`]: the whole file system, with the rights of this process.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use super::file::HostFile;
 use super::listing::HostListing;
@@ -179,12 +179,30 @@ impl HostDirectory {
             rustix::fs::chownat(start, path_bytes, Some(uid), Some(gid), at)?;
         }
         if let Some(mode) = change.mode {
-            rustix::fs::chmodat(start, path_bytes, Mode::from_raw_mode(mode), at)?;
+            let mode = Mode::from_raw_mode(mode);
+            match links {
+                Links::Follow => rustix::fs::chmodat(start, path_bytes, mode, at)?,
+                Links::Stay => self.change_mode_of_link(path, mode)?,
+            }
         }
         if let Some(times) = change.times {
             rustix::fs::utimensat(start, path_bytes, &attributes::timestamps(times), at)?;
         }
         Ok(())
+    }
+}
+
+impl HostDirectory {
+    /// The kernel has no call for it: what is no link is changed through its entry in /proc, as
+    /// glibc's fchmodat(3) does it. Links have no mode of their own on Linux.
+    fn change_mode_of_link(&self, path: &VPath, mode: Mode) -> io::Result<()> {
+        let fd = self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let entry = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        Ok(rustix::fs::chmod(entry, mode)?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use ketch_protocol::limits::PACKET_LEN_MAX;
 use ketch_protocol::{
     Attrs, CHECK_FILE, CheckFileHandle, CheckFileName, CopyData, Extension, OpenFlags, Reader,
-    Refusal as Undecodable, Request, RequestId, ServerLimits, UsersGroupsById,
+    Refusal as Undecodable, Request, RequestId, ServerLimits, Symlink, UsersGroupsById,
 };
 
 use super::job::{CopyPlan, HashPlan, PathWork, Then, Work};
@@ -30,6 +30,18 @@ impl Session {
     /// Takes a request: every kind but `WRITE`.
     pub(crate) fn on_request(&mut self, id: RequestId, request: &Request<'_>) {
         self.commands = self.commands.wrapping_add(1);
+        let swapped;
+        let request = match request {
+            Request::Symlink(symlink) if self.names_link_first => {
+                swapped = Request::Symlink(Symlink {
+                    target: symlink.link,
+                    link: symlink.target,
+                    ..*symlink
+                });
+                &swapped
+            }
+            request => request,
+        };
         self.outstanding = self.outstanding.saturating_add(1);
         if self.records.is_some() {
             self.draft(request);
@@ -163,7 +175,7 @@ impl Session {
             }
             Request::Symlink(symlink) => {
                 // Target first, as OpenSSH's clients and servers have it, against the draft
-                // (OpenSSH's PROTOCOL §4.1): the decoder reads it so.
+                // (OpenSSH's PROTOCOL §4.1): the decoder reads it so. `habits` has the others.
                 let link = self.resolve(symlink.link)?;
                 self.policy.symbolic_link(&link)?;
                 self.policy.standing.check_link(&link, symlink.target)?;
