@@ -65,7 +65,7 @@ fn sessions_start_where_they_are_told_to_with_either_program() {
         let dir = tempfile::tempdir().unwrap();
         let start_directory = Some(dir.path().to_owned());
         let server = OpenSshServer::start(OpenSshConfig {
-            sftp,
+            sftp: sftp.clone(),
             start_directory,
             ..Default::default()
         });
