@@ -23,7 +23,8 @@ const PATHS_LEN_MAX: usize = 16 * 1024 * 1024;
 ///
 /// Clones share what they know of arrivals: users of one directory are given clones of one. It is
 /// kept in memory, [`ARRIVALS_KEPT`] files at most: after a restart of the program, files that
-/// arrived before can be changed.
+/// arrived before can be changed. [`Server::reload`](crate::Server::reload) keeps what is known of
+/// local directories.
 ///
 /// ```
 /// use ketch_server::Arrivals;
@@ -108,6 +109,11 @@ impl Arrivals {
     pub const fn allow_changes(mut self) -> Self {
         self.allows_changes = true;
         self
+    }
+
+    /// Goes on with what others know of the same directory.
+    pub(crate) fn go_on_from(&mut self, before: &Self) {
+        self.known = Arc::clone(&before.known);
     }
 
     /// Whether the file of that name has arrived and is known.

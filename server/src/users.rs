@@ -285,6 +285,8 @@ struct Record {
     questions: bool,
     stay: Stay,
     seats: Seats,
+    /// The user's root, if it is one of this machine.
+    directory: Option<PathBuf>,
 }
 
 /// A user's password as it is now.
@@ -410,10 +412,13 @@ impl Users {
 
     fn with(
         mut self,
-        users: Vec<User>,
+        mut users: Vec<User>,
         idle_timeout: Duration,
         before: Option<&Self>,
     ) -> Result<Self, BuildError> {
+        if let Some(before) = before {
+            before.hand_on_arrivals(&mut users);
+        }
         for user in users {
             let before = before.and_then(|before| before.records.get(&user.name));
             let record = self.record(&user, idle_timeout, before)?;
@@ -431,6 +436,26 @@ impl Users {
             self.decoy = Some(Arc::new(decoy));
         }
         Ok(self)
+    }
+
+    /// What has arrived in a local directory stays so for its users to come.
+    fn hand_on_arrivals(&self, users: &mut [User]) {
+        let known = self.records.values().filter_map(|record| {
+            let arrivals = record.account.policy.arrivals.as_ref()?;
+            record
+                .directory
+                .as_ref()
+                .map(|directory| (directory, arrivals))
+        });
+        let known: BTreeMap<_, _> = known.collect();
+        for user in users {
+            if let (UserRoot::Local(directory), Some(arrivals)) =
+                (&user.root, &mut user.terms.arrivals)
+                && let Some(before) = known.get(directory)
+            {
+                arrivals.go_on_from(before);
+            }
+        }
     }
 
     /// `before`: the user of the same name until now, if there was one.
@@ -520,6 +545,10 @@ impl Users {
             required: user.required.clone(),
             questions: user.questions,
             stay: user.stay.clone(),
+            directory: match &user.root {
+                UserRoot::Local(directory) => Some(directory.clone()),
+                UserRoot::Other(_) => None,
+            },
             seats: before.map_or_else(Seats::default, |before| before.seats.clone()),
         })
     }

@@ -22,7 +22,7 @@ use crate::bandwidth::Bandwidth;
 use crate::config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 use crate::credentials::Source;
 use crate::penalties::Penalties;
-use crate::policy::{Right, Rights, Rules};
+use crate::policy::{BadPattern, Right, Rights, Rules};
 use crate::quota::Quota;
 use crate::users::User;
 
@@ -80,8 +80,9 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
         let organisation = below(&below("organisation", organisation_name), "endpoint");
         for (endpoint_name, table) in &table.endpoint {
             let endpoint = below(&organisation, endpoint_name);
-            // Its users share what is known of arrivals.
-            let arrivals = build.arrivals(&endpoint, table.arrivals.as_ref());
+            build.arrivals(&endpoint, table.arrivals.as_ref());
+            // Users of one directory share what has arrived there.
+            let mut arrivals: BTreeMap<PathBuf, Arrivals> = BTreeMap::new();
             for (name, user) in &table.user {
                 let key = below(&below(&endpoint, "user"), name);
                 match users.entry(name.clone()) {
@@ -91,11 +92,16 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
                     }
                     Entry::Vacant(free) => _ = free.insert(key.clone()),
                 }
-                let user = build.user(&key, name, table, user);
+                let root = build.root(table, user);
+                let user = build.user(&key, User::new(name, &root), table, user);
                 let user = user.belongs_to(organisation_name, endpoint_name);
-                let user = match &arrivals {
-                    Some(arrivals) => user.arrivals(arrivals.clone()),
-                    None => user,
+                let user = match (arrivals.entry(root), &table.arrivals) {
+                    (_, None) => user,
+                    (Entry::Occupied(shared), _) => user.arrivals(shared.get().clone()),
+                    (Entry::Vacant(free), Some(table)) => match arrivals_of(table) {
+                        Ok(arrivals) => user.arrivals(free.insert(arrivals).clone()),
+                        Err(_) => user, // told above
+                    },
                 };
                 builder = builder.user(user);
             }
@@ -138,12 +144,15 @@ impl Build<'_> {
         self.faults.push(self.places.fault(key, what));
     }
 
-    fn user(&mut self, key: &str, name: &str, of: &EndpointTable, table: &UserTable) -> User {
+    fn root(&self, of: &EndpointTable, table: &UserTable) -> PathBuf {
         let mut root = self.places.resolve(&of.root);
         if let Some(beneath) = &table.root {
             root.push(beneath);
         }
-        let mut user = User::new(name, root);
+        root
+    }
+
+    fn user(&mut self, key: &str, mut user: User, of: &EndpointTable, table: &UserTable) -> User {
         for line in &table.authorized_keys {
             user = user.authorized_key(line.0.clone());
         }
@@ -238,22 +247,9 @@ impl Build<'_> {
         user.rules(rules)
     }
 
-    fn arrivals(&mut self, key: &str, table: Option<&ArrivalsTable>) -> Option<Arrivals> {
-        let table = table?;
-        let mut arrivals = match &table.trigger_suffix {
-            None => Ok(Arrivals::on_close()),
-            Some(suffix) => Arrivals::on_trigger(suffix),
-        };
-        for pattern in &table.temporary_names {
-            arrivals = arrivals.and_then(|arrivals| arrivals.temporary_name(&pattern.0));
-        }
-        match arrivals {
-            Ok(arrivals) if table.allow_changes => Some(arrivals.allow_changes()),
-            Ok(arrivals) => Some(arrivals),
-            Err(error) => {
-                self.fault(&below(key, "arrivals"), error.to_string());
-                None
-            }
+    fn arrivals(&mut self, key: &str, table: Option<&ArrivalsTable>) {
+        if let Some(Err(error)) = table.map(arrivals_of) {
+            self.fault(&below(key, "arrivals"), error.to_string());
         }
     }
 
@@ -375,6 +371,20 @@ impl Build<'_> {
             .map_err(|why| self.fault(&key, format!("{}: {why}", path.display())))
             .ok()
     }
+}
+
+fn arrivals_of(table: &ArrivalsTable) -> Result<Arrivals, BadPattern> {
+    let mut arrivals = match &table.trigger_suffix {
+        None => Arrivals::on_close(),
+        Some(suffix) => Arrivals::on_trigger(suffix)?,
+    };
+    for pattern in &table.temporary_names {
+        arrivals = arrivals.temporary_name(&pattern.0)?;
+    }
+    Ok(match table.allow_changes {
+        true => arrivals.allow_changes(),
+        false => arrivals,
+    })
 }
 
 /// An error and its causes, in one line.

@@ -123,3 +123,30 @@ fn who_is_there_may_stay_as_long_as_it_was_said() {
     }
     assert_eq!(users.staying("expired", NOW - 1), Staying::Until(Some(NOW)));
 }
+
+#[test]
+fn what_has_arrived_stays_so_over_a_reload() {
+    use crate::Arrivals;
+    use crate::path::VPath;
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let with = |name: &str, root: &Path| {
+        let user = User::new(name, root).password("right");
+        user.arrivals(Arrivals::on_close())
+    };
+    let users = vec![with("anna", dir.path())];
+    let users = Users::new(users, Trust::default(), 10, Duration::from_secs(1)).unwrap();
+    let path = VPath::resolve(b"/in/file").unwrap();
+    let of = |users: &Users, name: &str| {
+        let policy = &users.records.get(name).unwrap().account.policy;
+        policy.arrivals.clone().unwrap()
+    };
+    of(&users, "anna").arrived(&path);
+    // Also for who is new there, and not for who has another directory.
+    let next = vec![with("bob", dir.path()), with("carl", other.path())];
+    let next = users
+        .renewed(next, Trust::default(), Duration::from_secs(1))
+        .unwrap();
+    assert!(of(&next, "bob").has_arrived(&path));
+    assert!(!of(&next, "carl").has_arrived(&path));
+}
