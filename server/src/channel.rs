@@ -14,6 +14,7 @@ use ketch_transport::driver::{Application, Arena, ChannelIo, CloseReason, Lent, 
 use tracing::{debug, warn};
 
 use crate::accept::Alarm;
+use crate::bandwidth::Throttle;
 use crate::engine::{Broken, Engine, HashStep, Hasher, Host, Mailbox, Outlet, Places};
 use crate::fs::blocking;
 use crate::handles::HandleBudget;
@@ -43,6 +44,8 @@ pub(crate) struct Account {
     pub(crate) idle_timeout: Duration,
     /// The user's file system once more, if a ledger is kept of it.
     pub(crate) quota: Option<Arc<Metered>>,
+    /// How fast all of the user's sessions may be together.
+    pub(crate) throttle: Option<Arc<Throttle>>,
     pub(crate) belonging: Option<Arc<Belonging>>,
 }
 
@@ -61,6 +64,7 @@ impl Account {
             idle_timeout: self.idle_timeout,
             belonging: self.belonging.clone(),
             quota: self.quota.clone(),
+            throttle: self.throttle.clone(),
         }
     }
 
@@ -82,6 +86,7 @@ pub(crate) struct SftpChannel {
     account: Arc<Account>,
     state: State,
     room: RoomState,
+    held: Held,
     /// When a command last came, or a part of an answer left.
     last_command: Instant,
     /// How many commands had come by then.
@@ -117,6 +122,7 @@ impl SftpChannel {
             account,
             state: State::New,
             room: RoomState::default(),
+            held: Held::default(),
             last_command,
             commands: 0,
             watch,
@@ -151,6 +157,8 @@ impl SftpChannel {
         let mut channel = Channel {
             io,
             room: &mut self.room,
+            held: &mut self.held,
+            throttle: self.account.throttle.as_deref(),
         };
         let result = call(engine, &mut channel);
         let commands = engine.commands();
@@ -207,6 +215,15 @@ impl Application for SftpChannel {
 
     fn on_data(&mut self, data: Lent<'_>, io: &mut ChannelIo<'_>) {
         let len = data.bytes.len();
+        if let Some(throttle) = &self.account.throttle
+            && let Some(flow) = &throttle.upload
+        {
+            // What comes in a window that nobody paid for, the first one and what it grew by, is
+            // charged now.
+            let paid = self.held.prepaid.min(len);
+            self.held.prepaid = self.held.prepaid.saturating_sub(paid);
+            flow.pass(io.now(), len.saturating_sub(paid));
+        }
         let taken = self.with_engine(io, |engine, out| engine.on_data(data.bytes, data.at, out));
         if taken.is_none() {
             io.give_credit(len);
@@ -235,7 +252,13 @@ impl Application for SftpChannel {
             .room
             .since
             .is_some_and(|since| io.now() >= since + ROOM_PATIENCE);
-        if self.with_engine(io, |engine, out| engine.drive(out)) == Some(true) {
+        // What is still held says so again.
+        self.held.data_until = None;
+        let drive = |engine: &mut Engine<TokioHost>, out: &mut Channel<'_, '_>| {
+            out.release_credit();
+            engine.drive(out)
+        };
+        if self.with_engine(io, drive) == Some(true) {
             io.waker().wake();
         }
         if self.account.quota.is_some() {
@@ -260,12 +283,16 @@ impl Application for SftpChannel {
 
     fn deadline(&self) -> Option<Instant> {
         let room = self.room.since.map(|since| since + ROOM_PATIENCE);
-        let events = match &self.state {
-            State::Running(engine) | State::Draining(engine) => engine.deadline(),
-            State::New | State::Over => None,
+        let (events, held) = match &self.state {
+            State::Running(engine) | State::Draining(engine) => {
+                let held = [self.held.data_until, self.held.credit_until];
+                (engine.deadline(), held)
+            }
+            State::New | State::Over => (None, [None; 2]),
         };
         let idle = self.idle_end();
-        idle.into_iter().chain(room).chain(events).min()
+        let held = held.into_iter().flatten();
+        idle.into_iter().chain(room).chain(events).chain(held).min()
     }
 
     fn on_closed(&mut self, why: &Arc<CloseReason>) {
@@ -304,6 +331,20 @@ struct RoomState {
 struct Channel<'c, 'io> {
     io: &'c mut ChannelIo<'io>,
     room: &'c mut RoomState,
+    held: &'c mut Held,
+    throttle: Option<&'c Throttle>,
+}
+
+/// What a user's bandwidth holds back.
+#[derive(Debug, Default)]
+struct Held {
+    /// `DATA` replies, until then.
+    data_until: Option<Instant>,
+    /// Credit, in bytes, and until when.
+    credit: usize,
+    credit_until: Option<Instant>,
+    /// Bytes of given credit that were charged, and have not come yet.
+    prepaid: usize,
 }
 
 impl Outlet for Channel<'_, '_> {
@@ -321,6 +362,74 @@ impl Outlet for Channel<'_, '_> {
     }
 
     fn data(
+        &mut self,
+        id: RequestId,
+        len: u32,
+        read: &mut dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        if self.throttle.is_none() {
+            return self.data_now(id, len, read);
+        }
+        if self.holds_data() {
+            return None;
+        }
+        let result = self.data_now(id, len, read);
+        if let Some(Ok(bytes)) = result {
+            self.sent_data(bytes);
+        }
+        result
+    }
+
+    fn holds_data(&mut self) -> bool {
+        let flow = self
+            .throttle
+            .and_then(|throttle| throttle.download.as_ref());
+        self.held.data_until = flow.and_then(|flow| flow.closed_until(self.io.now()));
+        self.held.data_until.is_some()
+    }
+
+    fn sent_data(&mut self, bytes: usize) {
+        if let Some(flow) = self
+            .throttle
+            .and_then(|throttle| throttle.download.as_ref())
+        {
+            flow.pass(self.io.now(), bytes);
+        }
+    }
+
+    fn give_credit(&mut self, bytes: usize) {
+        if bytes > 0 && self.throttle.is_some() {
+            self.held.credit = self.held.credit.saturating_add(bytes);
+            self.release_credit();
+        } else if bytes > 0 {
+            self.io.give_credit(bytes);
+        }
+    }
+}
+
+impl Channel<'_, '_> {
+    /// Gives as much of the credit that is held back as may be given now.
+    fn release_credit(&mut self) {
+        let flow = self.throttle.and_then(|throttle| throttle.upload.as_ref());
+        self.held.credit_until = None;
+        while self.held.credit > 0 {
+            let mut part = self.held.credit;
+            if let Some(flow) = flow {
+                let now = self.io.now();
+                self.held.credit_until = flow.closed_until(now);
+                if self.held.credit_until.is_some() {
+                    return;
+                }
+                part = part.min(flow.part());
+                flow.pass(now, part);
+                self.held.prepaid = self.held.prepaid.saturating_add(part);
+            }
+            self.held.credit = self.held.credit.saturating_sub(part);
+            self.io.give_credit(part);
+        }
+    }
+
+    fn data_now(
         &mut self,
         id: RequestId,
         len: u32,
@@ -352,14 +461,6 @@ impl Outlet for Channel<'_, '_> {
         None
     }
 
-    fn give_credit(&mut self, bytes: usize) {
-        if bytes > 0 {
-            self.io.give_credit(bytes);
-        }
-    }
-}
-
-impl Channel<'_, '_> {
     fn data_through_queue(
         &mut self,
         id: RequestId,

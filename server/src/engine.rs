@@ -77,6 +77,17 @@ pub(crate) trait Outlet {
         read: &mut dyn FnMut(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> Option<io::Result<usize>>;
 
+    /// Whether `DATA` replies are not to leave for now, though there is room; the outlet sees to it
+    /// that there is a turn when they may.
+    fn holds_data(&mut self) -> bool {
+        false
+    }
+
+    /// A `DATA` reply with so many bytes was sent by [`Outlet::send`].
+    fn sent_data(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
     /// Received bytes were consumed.
     fn give_credit(&mut self, bytes: usize);
 }

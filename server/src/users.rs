@@ -18,6 +18,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::bandwidth::Throttle;
 use crate::channel::Account;
 use crate::config::BuildError;
 use crate::credentials::{
@@ -529,6 +530,7 @@ impl Users {
             share: before.map_or_else(|| self.shares.user(), |before| before.account.share.clone()),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
             quota,
+            throttle: user.terms.bandwidth.map(|of| Arc::new(Throttle::new(of))),
             belonging: user.terms.belonging.clone(),
         };
         Ok(Record {

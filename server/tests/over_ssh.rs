@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 
 #[path = "over_ssh/reload.rs"]
 mod reload;
+#[path = "over_ssh/terms.rs"]
+mod terms;
 
 const PASSWORD: &str = "correct horse";
 

@@ -29,7 +29,7 @@ impl<H: Host> Engine<H> {
                 return progress;
             }
             if !self.cold.is_empty() {
-                if !self.send_cold(out) {
+                if out.holds_data() || !self.send_cold(out) {
                     return progress;
                 }
                 progress = true;
@@ -108,6 +108,7 @@ impl<H: Host> Engine<H> {
                 return false;
             }
             out.send(packet);
+            out.sent_data(len as usize);
         }
         if self.blocks.len() < BLOCKS_KEPT {
             self.blocks.push(block);
