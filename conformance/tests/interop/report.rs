@@ -16,7 +16,8 @@ pub(crate) fn document(servers: &[Column], clients: &[Column]) -> String {
         "# Interoperation
 
 Written by `conformance/tests/interop/main.rs`, which runs all of it; do not edit. `KETCH_WRITE_DOCS=1
-cargo test -p ketch-conformance --test interop matrix` writes it anew.
+cargo test -p ketch-conformance --test interop matrix` writes it anew. What clients do with
+files on our servers, and where that is not what they do on OpenSSH's, stands in `clients.md`.
 
 In each cell ketch offers the row's algorithm and no other of its kind, and the peer all that it has. ✓
 means: agreed, logged in, a mebibyte sent there and back, keys exchanged anew in between. A cell is
