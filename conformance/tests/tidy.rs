@@ -113,6 +113,18 @@ fn dependencies_point_one_way() {
     }
 }
 
+/// Row S21 of `docs/threats.md`: no text of a client can become a command where none is run.
+#[test]
+fn the_server_starts_no_program() {
+    let is_source = |path: &&String| path.starts_with("server/src/") && path.ends_with(".rs");
+    for path in all_paths().iter().filter(is_source) {
+        let text = read(path);
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        assert!(is_test || !code.contains("Command::new"), "{path}");
+    }
+}
+
 #[test]
 fn no_crate_has_unsafe_code() {
     let unpublished = ["conformance", "fuzz", "benches"];

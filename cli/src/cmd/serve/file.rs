@@ -12,7 +12,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::records::Records;
-use super::run::{cannot_start, cannot_tell, say, signals};
+use super::run::{cannot_start, cannot_tell, say, signals, warn_of_root};
 use crate::args::RecordArgs;
 use crate::cmd::keys;
 use crate::failed::Failed;
@@ -41,6 +41,7 @@ pub(super) async fn serve(path: PathBuf, records: &RecordArgs) -> Result<(), Fai
         listeners.push((listener.local_addr().map_err(cannot)?, listener));
     }
     tell(&file, &server, &listeners, records.address());
+    warn_of_root();
     let audit = records.audit();
     let mut watching = std::pin::pin!(records.serve(server.clone()));
 

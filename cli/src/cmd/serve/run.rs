@@ -78,6 +78,7 @@ async fn serve_one(args: ServeOneArgs, records: &RecordArgs) -> Result<(), Faile
     ];
     lines.extend(metrics.as_deref().map(|address| ("metrics on", address)));
     let _ = say(&lines);
+    warn_of_root();
 
     let audit = records.audit();
     let mut watching = std::pin::pin!(records.serve(server.clone()));
@@ -93,6 +94,17 @@ async fn serve_one(args: ServeOneArgs, records: &RecordArgs) -> Result<(), Faile
     }
     server.shutdown();
     serving.await.map_err(cannot_listen)
+}
+
+/// Says it if the server has rights that it does not need. It is not refused: who serves the files of
+/// many users of a machine may want it.
+pub(super) fn warn_of_root() {
+    #[cfg(target_os = "linux")]
+    if rustix::process::geteuid().is_root() {
+        eprintln!(
+            "ketch: running as root: a user of its own would do, see dist/ketch-server.service"
+        );
+    }
 }
 
 /// Metrics cannot be told any more.
