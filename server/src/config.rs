@@ -343,6 +343,8 @@ impl ServerBuilder {
         };
         transport.timers.handshake = timeouts.handshake;
         transport.timers.authentication = timeouts.authentication;
+        // Whoever is logged in and does nothing takes a place all the same.
+        transport.timers.idle = transport.timers.idle.or(Some(timeouts.idle));
         config.methods = users.methods();
         config.banner = banner;
         config.ask_before_keys = true;

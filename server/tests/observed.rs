@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ketch_server::{
-    Answer, Call, Event, FileSystem, MemoryFileSystem, Observer, Penalties, Server, User, Work,
-    blocking, generate_host_key,
+    Answer, Call, Event, FileSystem, MemoryFileSystem, Observer, Penalties, Server, Timeouts, User,
+    Work, blocking, generate_host_key,
 };
 use ketch_transport::auth::Credential;
 use ketch_transport::config::ClientConfig;
@@ -219,4 +219,33 @@ async fn a_panic_leaves_other_connections_alone_and_keeps_its_source_out() {
         told.until("2 bob disconnected").await;
         server.shutdown();
     }
+}
+
+/// Who is logged in and opens no session, or has closed the only one, takes a place all the same.
+#[tokio::test]
+async fn a_connection_without_a_session_ends_when_it_was_idle_for_long() {
+    let told = Arc::new(Told::default());
+    let anna = User::with_file_system("anna", Arc::new(MemoryFileSystem::new())).password("right");
+    let mut timeouts = Timeouts::default();
+    timeouts.idle = Duration::from_millis(300);
+    let server = Server::builder()
+        .host_key(generate_host_key().unwrap())
+        .user(anna)
+        .timeouts(timeouts)
+        .observer(Arc::clone(&told) as Arc<dyn Observer>)
+        .build()
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = server.clone();
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    tokio::spawn(async move { serving.serve(listener).await });
+    let first = log_in(address, "anna", &["right"]).await.unwrap();
+    told.until("1 anna disconnected").await;
+    let second = log_in(address, "anna", &["right"]).await.unwrap();
+    let channel = session(&second).await;
+    told.until("2 anna session-closed").await;
+    told.until("2 anna disconnected").await;
+    drop((first, second, channel));
+    server.shutdown();
 }

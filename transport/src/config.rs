@@ -59,8 +59,8 @@ pub struct Timers {
     /// Default: 60 s.
     pub output: Duration,
     /// How long a client keeps a connection on which nothing is asked for: no channel is open, or
-    /// none whose application has something under way ([`Application::is_idle`]). Default: `None`,
-    /// for ever.
+    /// none whose application has something under way ([`Application::is_idle`]). A server keeps one
+    /// so long on which no application runs. Default: `None`, for ever.
     ///
     /// [`Application::is_idle`]: crate::driver::Application::is_idle
     pub idle: Option<Duration>,

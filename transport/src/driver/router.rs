@@ -644,6 +644,12 @@ impl Router {
         nothing_asked && self.slots.iter().all(is_idle)
     }
 
+    /// Whether no application runs on any channel, whatever the peer has opened or not closed.
+    pub(super) fn is_unused(&self) -> bool {
+        let runs = |slot: &Slot| matches!(slot, Slot::Running(_));
+        self.forwards.is_empty() && !self.slots.iter().any(runs)
+    }
+
     /// The connection is gone: everybody learns why.
     pub(super) fn close(&mut self, why: &Arc<CloseReason>) {
         if let Some((_, reply)) = self.early.take() {

@@ -122,9 +122,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         }
     }
 
-    /// Ends a client's connection on which nothing was asked for in a long time.
+    /// Ends a client's connection on which nothing was asked for in a long time, and a server's on
+    /// which nothing runs.
     fn look_idle(&mut self, now: Instant) -> Result<(), CloseReason> {
-        let is_idle = self.lifetime == Lifetime::WhileHandled && self.router.is_idle();
+        let is_idle = match self.lifetime {
+            Lifetime::WhileHandled => self.router.is_idle(),
+            Lifetime::WhilePeerStays => self.router.is_unused(),
+        };
         self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
         match self.idle_until() {
             Some(until) if until <= now => Err(CloseReason::Idle),
