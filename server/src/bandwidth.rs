@@ -53,6 +53,7 @@ impl Bandwidth {
 /// What a user's sessions share.
 #[derive(Debug)]
 pub(crate) struct Throttle {
+    pub(crate) of: Bandwidth,
     pub(crate) upload: Option<Flow>,
     pub(crate) download: Option<Flow>,
 }
@@ -60,6 +61,7 @@ pub(crate) struct Throttle {
 impl Throttle {
     pub(crate) fn new(bandwidth: Bandwidth) -> Self {
         Self {
+            of: bandwidth,
             upload: bandwidth.upload.map(Flow::new),
             download: bandwidth.download.map(Flow::new),
         }

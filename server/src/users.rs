@@ -530,7 +530,11 @@ impl Users {
             share: before.map_or_else(|| self.shares.user(), |before| before.account.share.clone()),
             idle_timeout: user.terms.idle_timeout.unwrap_or(idle_timeout),
             quota,
-            throttle: user.terms.bandwidth.map(|of| Arc::new(Throttle::new(of))),
+            throttle: user.terms.bandwidth.map(|of| {
+                let kept = before.and_then(|before| before.account.throttle.clone());
+                kept.filter(|throttle| throttle.of == of)
+                    .unwrap_or_else(|| Arc::new(Throttle::new(of)))
+            }),
             belonging: user.terms.belonging.clone(),
         };
         Ok(Record {
