@@ -51,7 +51,8 @@ pub(crate) fn sshfs(server: &Server, _: &Path) -> Outcome {
         outcome.push((name.to_owned(), said));
     };
     let done = |result: io::Result<()>| result.map(|()| "done".to_owned());
-    let bytes = |len: usize| -> Vec<u8> { (0..=250_u8).cycle().step_by(31).take(len).collect() };
+    let block: Vec<u8> = (0..=250).collect();
+    let bytes = |len: usize| -> Vec<u8> { block.repeat(len / block.len() + 1)[..len].to_vec() };
     let names = |dir: PathBuf| -> io::Result<String> {
         let entries = fs::read_dir(dir)?;
         let mut names: Vec<String> = entries

@@ -14,7 +14,8 @@ const TIMED: u64 = 1_100_000_000;
 
 /// Files to be sent, in `local`.
 fn local_files(local: &Path) {
-    let bytes = |len: usize| -> Vec<u8> { (0..=250_u8).cycle().step_by(31).take(len).collect() };
+    let block: Vec<u8> = (0..=250).collect();
+    let bytes = |len: usize| -> Vec<u8> { block.repeat(len / block.len() + 1)[..len].to_vec() };
     fs::create_dir_all(local.join("tree/inner/empty directory")).unwrap();
     for (name, len) in [
         ("small", 100),
