@@ -186,6 +186,9 @@ impl Server {
         let mut connections = JoinSet::new();
         let listening = Listening::begin(&self.inner.listeners);
         let mut door = Door::new(listener);
+        for work in self.setup().users.leftovers() {
+            drop(tokio::spawn(work));
+        }
         let result = loop {
             tokio::select! {
                 came = door.next() => match came {

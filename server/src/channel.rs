@@ -23,6 +23,7 @@ use crate::policy::{Access, Policy};
 use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::{Kind, Share};
+use crate::staging::Staging;
 use crate::terms::Belonging;
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
@@ -46,6 +47,8 @@ pub(crate) struct Account {
     pub(crate) quota: Option<Arc<Metered>>,
     /// How fast all of the user's sessions may be together.
     pub(crate) throttle: Option<Arc<Throttle>>,
+    /// And if its uploads appear when they are whole.
+    pub(crate) staging: Option<Arc<Staging>>,
     pub(crate) belonging: Option<Arc<Belonging>>,
 }
 
@@ -65,12 +68,20 @@ impl Account {
             belonging: self.belonging.clone(),
             quota: self.quota.clone(),
             throttle: self.throttle.clone(),
+            staging: self.staging.clone(),
         }
     }
 
     /// Has the user's tree counted for the quota, if there is one and it is time. `at_start`: a
     /// session begins.
     fn count(&self, now: Instant, at_start: bool) {
+        // Users that came with a reload.
+        if at_start
+            && let Some(staging) = &self.staging
+            && let Some(work) = staging.reap_once()
+        {
+            drop(tokio::spawn(work));
+        }
         if let Some(metered) = &self.quota
             && (at_start || metered.has_refused())
             && let Some(work) = metered.count_if_due(now, at_start, Instant::now)

@@ -109,6 +109,11 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Answers when it can.
     fn call(self: Arc<Self>, call: FileCall) -> Work<Answer>;
 
+    /// Whether it takes its name only with [`FileCall::Publish`], which is asked when it is closed.
+    fn is_staged(&self) -> bool {
+        false
+    }
+
     /// What two handles of one file have in common, if that can be told.
     fn identity(&self) -> Option<(u64, u64)> {
         None
@@ -213,6 +218,18 @@ pub enum Call {
         /// Something on it.
         path: VPath,
     },
+    /// Puts the names in a directory onto the disk: [`Answer::Done`]. Asked for users whose uploads
+    /// wait for it, in whose tree `Unsupported` is taken for done.
+    SyncDirectory {
+        /// Which.
+        path: VPath,
+    },
+    /// Removes a file that somebody claimed ([`FileCall::Claim`]) who has it open no more:
+    /// [`Answer::Done`]. An error of kind `ResourceBusy` if they have.
+    RemoveAbandoned {
+        /// Which.
+        path: VPath,
+    },
     /// The path without links and `..` ([`Answer::Target`]); its last component need not exist.
     /// Only sessions of this machine's own users ask this and what follows.
     Canonical {
@@ -252,6 +269,35 @@ pub enum FileCall {
     Sync,
     /// How much room the file system has: [`Answer::Space`].
     Space,
+    /// Says to other processes that the file is being written, until it is closed: [`Answer::Done`],
+    /// also where that cannot be said.
+    Claim,
+    /// Gives a file its name that was written under another one ([`File::is_staged`]):
+    /// [`Answer::Done`], with nothing to do for all others.
+    Publish,
+}
+
+impl Call {
+    /// The paths that it names.
+    pub(crate) fn paths(&self) -> [Option<&VPath>; 2] {
+        match self {
+            Self::Open { path, .. }
+            | Self::OpenDirectory { path }
+            | Self::Metadata { path, .. }
+            | Self::Change { path, .. }
+            | Self::Remove { path }
+            | Self::RemoveDirectory { path }
+            | Self::CreateDirectory { path, .. }
+            | Self::ReadLink { path }
+            | Self::Symlink { link: path, .. }
+            | Self::Space { path }
+            | Self::SyncDirectory { path }
+            | Self::RemoveAbandoned { path }
+            | Self::Canonical { path } => [Some(path), None],
+            Self::Rename { from, to, .. } | Self::HardLink { from, to } => [Some(from), Some(to)],
+            Self::Home { .. } | Self::Expand { .. } | Self::Names { .. } => [None, None],
+        }
+    }
 }
 
 /// What a [`Call`] or [`FileCall`] is answered with.

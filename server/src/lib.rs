@@ -87,6 +87,7 @@ mod refusal;
 mod root;
 mod session;
 mod shares;
+mod staging;
 mod standing;
 mod stay;
 mod subsystems;
@@ -141,5 +142,6 @@ pub use policy::{
     TEMPORARY_NAMES_MAX,
 };
 pub use quota::Quota;
+pub use staging::Durability;
 pub use standing::RequestName;
 pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

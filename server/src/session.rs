@@ -300,6 +300,7 @@ impl Session {
             then,
             looked,
             moves,
+            closes,
         } = ticket;
         let mut answer = result.map_err(|error| Refusal::from(&error));
         if let (Some(looked), Ok(Answer::Metadata(metadata))) = (looked, &answer) {
@@ -314,6 +315,7 @@ impl Session {
                     _ => None,
                 };
                 let ticket = Ticket {
+                    closes: false,
                     id,
                     place,
                     mode,
@@ -339,6 +341,13 @@ impl Session {
         {
             entry.tally.began = Some(draft.began);
         }
+        if closes
+            && answer.is_err()
+            && let Place::Handle(slot) = place
+            && let Some(entry) = self.handles.get_mut(slot)
+        {
+            entry.tally.has_failed = true;
+        }
         self.answered(draft, answer.as_ref().map(|_| ()).map_err(|why| *why));
         match (answer, opens, then) {
             (Ok(Answer::File(file)), None, Some(Then::Hash(plan))) => {
@@ -353,6 +362,7 @@ impl Session {
                     draft: None,
                     looked: None,
                     moves: None,
+                    closes: false,
                 };
                 self.jobs.push_back(Job::Hash { ticket, file, plan });
                 return self.finish(place, mode);
@@ -363,6 +373,7 @@ impl Session {
                     self.replies.refuse(id, why);
                 } else {
                     let ticket = Ticket {
+                        closes: false,
                         id,
                         place: Place::Apart,
                         mode: Mode::Shared,
@@ -403,6 +414,9 @@ impl Session {
         self.outstanding = self.outstanding.saturating_sub(1);
         if let Some(source) = source {
             self.finish(Place::Handle(source), Mode::Shared);
+        }
+        if closes && let Place::Handle(slot) = place {
+            self.let_go(slot, true);
         }
         self.finish(place, mode);
     }
@@ -578,6 +592,7 @@ impl Session {
             } = work;
             let place = Place::Paths(arrival);
             let mut ticket = Ticket {
+                closes: false,
                 id,
                 place,
                 mode,
@@ -666,6 +681,7 @@ impl Session {
         };
         let (FileWork { id, work, draft }, mode) = (waiting.work, waiting.mode);
         let mut ticket = Ticket {
+            closes: false,
             id,
             place: Place::Handle(slot),
             mode,
@@ -677,6 +693,15 @@ impl Session {
             moves: None,
         };
         match (work, &mut entry.opened) {
+            // It gets its name first.
+            (Work::Close, Opened::File(file)) if file.is_staged() => {
+                ticket.closes = true;
+                self.jobs.push_back(Job::File {
+                    ticket,
+                    file: Arc::clone(file),
+                    call: FileCall::Publish,
+                });
+            }
             (Work::Close, _) => {
                 self.let_go(slot, true);
                 self.replies.ok(id);

@@ -7,6 +7,7 @@ use crate::arrivals::Arrivals;
 use crate::bandwidth::Bandwidth;
 use crate::policy::Rules;
 use crate::quota::Quota;
+use crate::staging::Durability;
 use crate::users::User;
 
 /// A user's terms, as they are put together.
@@ -17,6 +18,7 @@ pub(crate) struct Terms {
     pub(crate) bandwidth: Option<Bandwidth>,
     pub(crate) arrivals: Option<Arrivals>,
     pub(crate) exclusive_uploads: bool,
+    pub(crate) atomic_uploads: Option<Durability>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) belonging: Option<Arc<Belonging>>,
 }
@@ -90,6 +92,27 @@ impl User {
     #[must_use]
     pub const fn exclusive_uploads(mut self) -> Self {
         self.terms.exclusive_uploads = true;
+        self
+    }
+
+    /// A file that is uploaded appears under its name when it is closed, whole or not at all; until
+    /// then who reads the name sees what was there before. `durability` says what the `CLOSE` waits
+    /// for. Default: what is written is seen at once.
+    ///
+    /// This holds for files that are opened to be written from their start on. One that has a name
+    /// already keeps its permissions; other names that it has (hard links) keep what was there. What is
+    /// on the way takes room beside what it will replace, also of a [quota](User::quota). Such users
+    /// cannot watch directories. A file system on Linux's own disks is looked through for what a killed
+    /// server left when the server starts.
+    ///
+    /// ```
+    /// use ketch_server::{Durability, User};
+    ///
+    /// let user = User::new("acme", "/srv/acme").atomic_uploads(Durability::File);
+    /// ```
+    #[must_use]
+    pub const fn atomic_uploads(mut self, durability: Durability) -> Self {
+        self.terms.atomic_uploads = Some(durability);
         self
     }
 

@@ -33,6 +33,7 @@ use crate::policy::{Access, Policy};
 use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::Shares;
+use crate::staging::{StagedFiles, Staging};
 use crate::standing::Standing;
 use crate::stay::{Seat, Seats, Stay};
 use crate::terms::Terms;
@@ -513,6 +514,14 @@ impl Users {
             Some(metered) => Arc::clone(metered) as Arc<dyn FileSystem>,
             None => files,
         };
+        let staging = user
+            .terms
+            .atomic_uploads
+            .map(|durability| Staging::new(Arc::clone(&files), durability));
+        let files = match &staging {
+            Some(staging) => Arc::new(StagedFiles(Arc::clone(staging))) as Arc<dyn FileSystem>,
+            None => files,
+        };
         let policy = Policy {
             user: name.clone(),
             access: user.access,
@@ -535,6 +544,7 @@ impl Users {
                 kept.filter(|throttle| throttle.of == of)
                     .unwrap_or_else(|| Arc::new(Throttle::new(of)))
             }),
+            staging,
             belonging: user.terms.belonging.clone(),
         };
         Ok(Record {
@@ -557,6 +567,14 @@ impl Users {
             },
             seats: before.map_or_else(Seats::default, |before| before.seats.clone()),
         })
+    }
+
+    /// What removes uploads that a killed server left.
+    pub(crate) fn leftovers(
+        &self,
+    ) -> impl Iterator<Item = impl Future<Output = ()> + Send + 'static> {
+        let accounts = self.records.values().map(|record| &record.account);
+        accounts.filter_map(|account| account.staging.as_ref()?.reap_once())
     }
 
     /// Whether a user who is logged in may stay, at that second since 1970.

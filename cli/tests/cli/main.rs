@@ -17,3 +17,5 @@ mod serve_file;
 mod serve_records;
 #[cfg(target_os = "linux")]
 mod sync;
+#[cfg(target_os = "linux")]
+mod uploads;

@@ -13,8 +13,9 @@ use ketch_transport::profile::{Preferences, Profile};
 use super::check::below;
 use super::faults::{FileFault, FileFaults};
 use super::tables::{
-    AccessName, Algorithms, ArrivalsTable, BandwidthTable, EndpointTable, Factor, HostKeyTable,
-    HostKeyType, PenaltiesTable, QuotaTable, RightName, Stage, TimeoutsTable, UserTable,
+    AccessName, Algorithms, ArrivalsTable, BandwidthTable, DurabilityName, EndpointTable, Factor,
+    HostKeyTable, HostKeyType, PenaltiesTable, QuotaTable, RightName, Stage, TimeoutsTable,
+    UserTable,
 };
 use super::{Places, ServerFile, host_keys, strict};
 use crate::arrivals::Arrivals;
@@ -24,6 +25,7 @@ use crate::credentials::Source;
 use crate::penalties::Penalties;
 use crate::policy::{BadPattern, Right, Rights, Rules};
 use crate::quota::Quota;
+use crate::staging::Durability;
 use crate::users::User;
 
 /// A session in which no command came for so long is closed, if the file says nothing else.
@@ -197,6 +199,13 @@ impl Build<'_> {
         if let Some(BandwidthTable { upload, download }) = &table.bandwidth {
             let [upload, download] = [upload, download].map(|rate| rate.map(|size| size.0.max(1)));
             user = user.bandwidth(Bandwidth { upload, download });
+        }
+        if let Some(durability) = of.atomic_uploads {
+            user = user.atomic_uploads(match durability {
+                DurabilityName::None => Durability::None,
+                DurabilityName::File => Durability::File,
+                DurabilityName::Full => Durability::Full,
+            });
         }
         if of.exclusive_uploads {
             user = user.exclusive_uploads();

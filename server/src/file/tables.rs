@@ -197,6 +197,9 @@ pub(super) struct EndpointTable {
     pub(super) disabled: bool,
     /// Addresses and networks from which its users may log in. Default: all.
     pub(super) sources: Option<Vec<Network>>,
+    /// Uploads appear under their names when they are closed, whole or not at all; and what a `CLOSE`
+    /// waits for. Default: what is written is seen at once.
+    pub(super) atomic_uploads: Option<DurabilityName>,
     /// What its users may do at all. Default: `read-write`.
     #[serde(default)]
     pub(super) access: AccessName,
@@ -290,6 +293,18 @@ pub(super) enum Factor {
     Publickey,
     /// The password.
     Password,
+}
+
+/// What an upload waits for before it is there.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum DurabilityName {
+    /// Nothing.
+    None,
+    /// That its bytes are on the disk, before it takes its name.
+    File,
+    /// That its bytes and its name are.
+    Full,
 }
 
 /// What a user may do at all.

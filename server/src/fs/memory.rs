@@ -253,6 +253,8 @@ impl MemoryFileSystem {
             Call::Canonical { .. }
             | Call::Home { .. }
             | Call::Expand { .. }
+            | Call::SyncDirectory { .. }
+            | Call::RemoveAbandoned { .. }
             | Call::Names { .. } => Err(ErrorKind::Unsupported.into()),
             Call::Space { path } => {
                 let path = walk(nodes, path, Links::Follow)?;

@@ -116,6 +116,9 @@ impl HostDirectory {
                     &path,
                 )?))
             }
+            Call::SyncDirectory { .. } | Call::RemoveAbandoned { .. } => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
             Call::Names { uids, gids } => {
                 let bytes = |name: Option<String>| name.unwrap_or_default().into_bytes();
                 Ok(Answer::Names {

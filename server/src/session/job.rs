@@ -57,7 +57,7 @@ impl Job {
     pub(crate) const fn is_long(&self) -> bool {
         match self {
             Self::Copy { .. } | Self::Hash { .. } | Self::Watch { .. } => true,
-            Self::File { call, .. } => matches!(call, FileCall::Sync),
+            Self::File { call, .. } => matches!(call, FileCall::Sync | FileCall::Publish),
             _ => false,
         }
     }
@@ -99,6 +99,8 @@ pub(crate) struct Ticket {
     pub(super) looked: Option<Box<Looked>>,
     /// What is called otherwise when it is done.
     pub(super) moves: Option<Box<(VPath, VPath)>>,
+    /// The handle goes with the answer.
+    pub(super) closes: bool,
 }
 
 impl Ticket {
@@ -202,6 +204,8 @@ impl PathWork {
             | Call::ReadLink { path: named }
             | Call::Symlink { link: named, .. }
             | Call::Space { path: named }
+            | Call::SyncDirectory { path: named }
+            | Call::RemoveAbandoned { path: named }
             | Call::Canonical { path: named } => named == path,
             Call::Home { .. } | Call::Expand { .. } | Call::Names { .. } => false,
             Call::Rename { from, to, .. } | Call::HardLink { from, to } => {

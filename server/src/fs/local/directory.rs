@@ -133,6 +133,23 @@ impl LocalDirectory {
                 names::hard_link(&self.root, from, to)?;
                 Ok(Answer::Done)
             }
+            Call::SyncDirectory { path } => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                rustix::fs::fsync(self.root.open_at(path, flags, Mode::empty())?)?;
+                Ok(Answer::Done)
+            }
+            Call::RemoveAbandoned { path } => {
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let fd = self.root.open_at(path, flags, Mode::empty())?;
+                match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                    Ok(()) => {}
+                    Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::ResourceBusy.into()),
+                    Err(errno) => return Err(errno.into()),
+                }
+                let (parent, name) = self.root.parent(path)?;
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+                Ok(Answer::Done)
+            }
             Call::Canonical { .. }
             | Call::Home { .. }
             | Call::Expand { .. }

@@ -104,7 +104,7 @@ impl OpenedMemory {
         match call {
             FileCall::Metadata => Ok(Answer::Metadata(state.metadata())),
             FileCall::Change(change) => state.change(change).map(|()| Answer::Done),
-            FileCall::Sync => Ok(Answer::Done),
+            FileCall::Sync | FileCall::Claim | FileCall::Publish => Ok(Answer::Done),
             FileCall::Space => Ok(Answer::Space(space())),
         }
     }
