@@ -11,6 +11,7 @@
 //! | [`sftp`] | every SFTP packet, as server and as client read it |
 //! | [`sftp_client`] | the SFTP client, against a server that lies |
 //! | [`sftp_resume`] | transfers that are continued, whatever became of the one before |
+//! | [`sftp_server`] | the session of the server, against any client; the paths that clients name |
 //! | [`sftp_stream`] | the streaming decoders, with their input cut anywhere |
 //! | [`packet`] | identification lines, and the packet layer under every cipher |
 //! | [`ssh`] | every SSH message, and what two offers agree on |
@@ -35,6 +36,7 @@ pub mod server_file;
 pub mod sftp;
 pub mod sftp_client;
 pub mod sftp_resume;
+pub mod sftp_server;
 
 pub mod sftp_stream;
 pub mod ssh;

@@ -2,7 +2,7 @@
 
 use ketch_protocol::{
     Init, PacketType, Reader, Request, Response, ServerLimits, StatVfs, UsersGroups, Version,
-    Writer,
+    WatchReply, Writer,
 };
 
 /// A packet from a client: the type, then the fields after the request id.
@@ -56,6 +56,12 @@ pub fn sftp_reply(data: &[u8]) {
     };
     assert_eq!(response.packet_type(), packet_type);
     walk(&response);
+    if let Response::ExtendedReply(data) = response
+        && let Ok(reply) = WatchReply::decode(Reader::new(data))
+    {
+        let again = encoded(|w| reply.encode(w));
+        assert_eq!(WatchReply::decode(Reader::new(&again)), Ok(reply));
+    }
     // Replies are read leniently: what was passed over is not written again.
     let again = encoded(|w| response.encode(w));
     assert_eq!(

@@ -230,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_hundred_thousand_guesses_none_fits() {
+        let (mut table, _) = handles(8);
+        let slots: Vec<_> = (0..8).map(|n| table.insert(n).unwrap()).collect();
+        let guesses = RandomState::new();
+        for guess in 0..100_000_u64 {
+            // The right slot and generation, which are no secret, and a tag that is.
+            let slot = slots[usize::try_from(guess % 8).unwrap()];
+            let mut handle = table.handle(slot);
+            handle[8..].copy_from_slice(&guesses.hash_one(guess).to_be_bytes());
+            assert_eq!(table.find(&handle), None);
+            assert_eq!(table.find(&handle[..15]), None);
+        }
+    }
+
+    #[test]
     fn a_handle_of_another_session_fits_nothing() {
         let (mut one, _) = handles(8);
         let (mut two, _) = handles(8);

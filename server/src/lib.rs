@@ -66,6 +66,9 @@ mod feed;
 #[cfg(feature = "file")]
 mod file;
 mod fs;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod habits;
 mod handles;
 #[cfg(all(feature = "host", target_os = "linux"))]

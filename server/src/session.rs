@@ -8,7 +8,8 @@
 //! Order: work on one handle gives the results that it would give one after the other; so does
 //! work on paths among itself, and work on a path and on a handle of that same path. All else
 //! may be done, and answered, in any order. A handle that is closed lives until the work before
-//! its `CLOSE` is done.
+//! its `CLOSE` is done, except that a checksum which is not ready is given up, and says so. One
+//! that was asked for by name sees what is written to the file while it is computed.
 
 mod arrived;
 mod job;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ketch_keys::{SignatureAlgorithm, signature_blob};
 use ketch_protocol::{
-    Attrs, Close, Init, Limits, Open, OpenFlags, PROTOCOL_VERSION, Pairs, Read, ReplyDecoder,
-    ReplyEvent, Request, RequestId, Response, Stat, StatusCode, Write,
+    Attrs, CheckFileName, Close, CopyData, Extension, Fsync, Init, Limits, Open, OpenFlags,
+    PROTOCOL_VERSION, Pairs, Read, ReplyDecoder, ReplyEvent, Request, RequestId, Response, Stat,
+    StatusCode, Write,
 };
 use ketch_server::{
     Answer, Block, Call, File, FileCall, FileSystem, MemoryFileSystem, PrivateKey, PublicKey,
@@ -112,6 +113,7 @@ enum Got {
     Handle(Vec<u8>),
     Data(Vec<u8>),
     Size(u64),
+    Extended,
 }
 
 /// SFTP over a channel's byte stream.
@@ -216,6 +218,7 @@ fn take_replies(
                     Response::Status(status) => Got::Status(status.code),
                     Response::Handle(handle) => Got::Handle(handle.to_vec()),
                     Response::Attrs(attrs) => Got::Size(attrs.attrs.size.unwrap()),
+                    Response::ExtendedReply(_) => Got::Extended,
                     other => panic!("{other:?}"),
                 };
                 (id, got)
@@ -632,6 +635,211 @@ async fn a_disk_that_hangs_stops_its_channel_and_no_other() {
         assert_eq!(stuck.reply(*id).await, Got::Status(StatusCode::OK));
     }
     assert!(memory.get(&VPath::resolve(b"/stuck").unwrap()).unwrap() == content);
+}
+
+/// A file system in memory whose files wait: an `fsync`, and all reads of what is called `/slow…`,
+/// until the gate lets them through.
+#[derive(Debug)]
+struct GatedFiles {
+    files: Arc<MemoryFileSystem>,
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    file: Arc<dyn File>,
+    gate: Option<Arc<tokio::sync::Semaphore>>,
+}
+
+impl GatedFiles {
+    fn wrap(&self, call: &Call) -> std::io::Result<Answer> {
+        let is_slow =
+            matches!(call, Call::Open { path, .. } if path.as_bytes().starts_with(b"/slow"));
+        Ok(match self.files.try_call(call)? {
+            Answer::File(file) => Answer::File(Arc::new(GatedFile {
+                file,
+                gate: is_slow.then(|| Arc::clone(&self.gate)),
+            })),
+            answer => answer,
+        })
+    }
+}
+
+impl FileSystem for GatedFiles {
+    fn try_call(&self, call: &Call) -> std::io::Result<Answer> {
+        self.wrap(call)
+    }
+
+    fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
+        Box::pin(async move { self.wrap(&call) })
+    }
+}
+
+impl GatedFile {
+    async fn pass(&self) {
+        if let Some(gate) = &self.gate {
+            drop(gate.acquire().await.unwrap());
+        }
+    }
+}
+
+impl File for GatedFile {
+    fn read_at(self: Arc<Self>, offset: u64, block: Block) -> Work<Block> {
+        Box::pin(async move {
+            self.pass().await;
+            Arc::clone(&self.file).read_at(offset, block).await
+        })
+    }
+
+    fn write_at(self: Arc<Self>, offset: u64, bytes: Vec<u8>) -> Work<()> {
+        Arc::clone(&self.file).write_at(offset, bytes)
+    }
+
+    fn call(self: Arc<Self>, call: FileCall) -> Work<Answer> {
+        Box::pin(async move {
+            if call == FileCall::Sync {
+                self.pass().await;
+            }
+            Arc::clone(&self.file).call(call).await
+        })
+    }
+}
+
+/// Reads that hang, checksums, copies and fsyncs: more than a session may have on threads.
+async fn hang(client: &mut Client, files: usize) -> Vec<RequestId> {
+    let mut ids = Vec::new();
+    let target = client.open_file("/target").await;
+    for n in 0..files {
+        let handle = client.open_file(&format!("/slow{n}")).await;
+        ids.push(client.request(Extension::Fsync(Fsync { handle: &handle })));
+        for offset in 0..4 {
+            let handle = &handle;
+            ids.push(client.request(Read {
+                handle,
+                offset,
+                len: 10,
+            }));
+        }
+        if n == 0 {
+            ids.push(client.request(Extension::CopyData(CopyData {
+                from: &handle,
+                from_offset: 0,
+                len: 0,
+                to: &target,
+                to_offset: 0,
+            })));
+        }
+    }
+    for _ in 0..10 {
+        ids.push(client.request(Extension::CheckFileName(CheckFileName {
+            // Work on the path of a file waits for the work before it on its handles.
+            path: b"/slow9",
+            algorithms: b"sha256",
+            offset: 0,
+            len: 0,
+            block_len: 0,
+        })));
+    }
+    ids
+}
+
+/// Everything that is not slow is answered.
+async fn goes_on(client: &mut Client) {
+    assert_eq!(client.ask(Stat { path: b"/fast" }).await, Got::Size(1000));
+    let handle = client.open_file("/fast").await;
+    let read = Read {
+        handle: &handle,
+        offset: 0,
+        len: 3,
+    };
+    assert_eq!(client.ask(read).await, Got::Data(vec![1; 3]));
+    let ok = Got::Status(StatusCode::OK);
+    assert_eq!(client.ask(Close { handle: &handle }).await, ok);
+}
+
+fn gated() -> (Server, Arc<tokio::sync::Semaphore>) {
+    let memory = Arc::new(MemoryFileSystem::new());
+    for n in 0..12 {
+        let path = VPath::resolve(format!("/slow{n}").as_bytes()).unwrap();
+        memory.put(&path, vec![2; 50_000]).unwrap();
+    }
+    memory
+        .put(&VPath::resolve(b"/fast").unwrap(), vec![1; 1000])
+        .unwrap();
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let files: Arc<dyn FileSystem> = Arc::new(GatedFiles {
+        files: memory,
+        gate: Arc::clone(&gate),
+    });
+    let user = |name| User::with_file_system(name, Arc::clone(&files)).password(PASSWORD);
+    let builder = Server::builder().host_key(host_key());
+    let server = builder.user(user("anna")).user(user("bob")).build();
+    (server.unwrap(), gate)
+}
+
+#[tokio::test]
+async fn what_hangs_in_a_session_holds_up_nothing_else_there_or_elsewhere() {
+    let (server, gate) = gated();
+    let connection = connected(&server, 1 << 20).await;
+    let another = connected(&server, 1 << 20).await;
+    let mut stuck = Client::open(&connection).await.unwrap();
+    let mut beside = Client::open(&connection).await.unwrap();
+    let mut apart = Client::open(&another).await.unwrap();
+    let ids = hang(&mut stuck, 4).await;
+    let waiting = stuck.reply(ids[0]);
+    {
+        let mut waiting = std::pin::pin!(waiting);
+        for client in [&mut beside, &mut apart] {
+            tokio::select! {
+                biased;
+                got = &mut waiting => panic!("{got:?}"),
+                () = goes_on(client) => {}
+            }
+        }
+    }
+    goes_on(&mut stuck).await;
+    assert_eq!(gate.available_permits(), 0);
+    gate.add_permits(1);
+    for id in ids {
+        stuck.reply(id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_user_with_hundreds_of_jobs_that_hang_does_not_keep_another_waiting() {
+    let (server, gate) = gated();
+    let (mut all, mut connections) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let connection = connected(&server, 1 << 20).await;
+        for _ in 0..2 {
+            let mut client = Client::open(&connection).await.unwrap();
+            let ids = hang(&mut client, 4).await;
+            all.push((client, ids));
+        }
+        connections.push(connection);
+    }
+    // Each of them has asked for what hangs, and anna's share of the threads is used up.
+    for (client, _) in &mut all {
+        assert_eq!(client.ask(Stat { path: b"/fast" }).await, Got::Size(1000));
+    }
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let serving = server.clone();
+    #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+    tokio::spawn(async move { serving.serve_stream(theirs, "test").await });
+    let connection = log_in(ours, "bob", vec![Try::Password(PASSWORD)])
+        .await
+        .unwrap();
+    let mut bob = Client::open(&connection).await.unwrap();
+    goes_on(&mut bob).await;
+    let handle = bob.open_file("/fast").await;
+    let sync = Extension::Fsync(Fsync { handle: &handle });
+    assert_eq!(bob.ask(sync).await, Got::Status(StatusCode::OK));
+    gate.add_permits(1);
+    for (client, ids) in &mut all {
+        for id in ids.iter() {
+            client.reply(*id).await;
+        }
+    }
 }
 
 /// What the transport decides by itself is answered no sooner than what the server decides: how long

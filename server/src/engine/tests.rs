@@ -6,6 +6,7 @@ mod observed;
 mod rights;
 mod script;
 mod slow;
+mod splits;
 mod watching;
 
 use ketch_protocol::{
