@@ -150,6 +150,7 @@ impl Machine {
                 Access::ReadWrite
             },
             rules: None,
+            arrivals: None,
             exclusive_uploads: false,
             symbolic_links: true,
             hard_links: true,
