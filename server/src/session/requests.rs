@@ -352,7 +352,9 @@ impl Session {
         }
         let slot = self.reserve(path.clone(), how.read, how.write)?;
         if let Some(entry) = self.handles.get_mut(slot) {
-            entry.changes = how.write && (how.truncate || how.create != Create::Never);
+            // Of one that is made only if it is missing it is not known whether it was.
+            let is_new = matches!(how.create, Create::New { .. });
+            entry.changes = how.write && (how.truncate || is_new);
         }
         self.push_path(id, Call::Open { path, how }, Some(slot));
         Ok(Taken::Pending)

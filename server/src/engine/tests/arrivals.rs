@@ -248,6 +248,13 @@ fn what_was_lost_or_went_wrong_has_not_arrived() {
     );
     assert_eq!(failed.ask(Close { handle }), OK);
     assert_eq!(told(&mut failed, &arrived), []);
+    // Somebody looks at how far it came, and goes away.
+    let look = flags(&[OpenFlags::WRITE, OpenFlags::CREATE]);
+    let Got::Handle(handle) = failed.ask(open_request("/x", look)) else {
+        panic!("no handle");
+    };
+    assert_eq!(failed.ask(Close { handle: &handle }), OK);
+    assert_eq!(told(&mut failed, &arrived), []);
 }
 
 #[test]
