@@ -28,17 +28,17 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, debug, error, info, info_span};
 
 use self::door::{Came, Door};
-use crate::admission::{Admission, Admitted};
 use crate::channel::{Account, SftpChannel};
 use crate::config::{BuildError, ServerBuilder};
-use crate::credentials::Moment;
-use crate::habits;
-use crate::interview::Interview;
+use crate::login::admission::{Admission, Admitted};
+use crate::login::credentials::Moment;
+use crate::login::interview::Interview;
+use crate::login::password_hash::Hashing;
+use crate::login::penalties::Offence;
+use crate::login::users::{Outcome, Staying, Steps, Users, Verdict};
 use crate::observer::{Event, NotAdmitted, Observer, Watch, Who};
-use crate::password_hash::Hashing;
-use crate::penalties::Offence;
+use crate::session::habits;
 use crate::subsystems::Subsystems;
-use crate::users::{Outcome, Staying, Steps, Users, Verdict};
 
 /// Milliseconds after which a client that acknowledges nothing counts as gone (tcp(7)).
 #[cfg(target_os = "linux")]

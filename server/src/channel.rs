@@ -14,17 +14,17 @@ use ketch_transport::driver::{Application, Arena, ChannelIo, CloseReason, Lent, 
 use tracing::{debug, warn};
 
 use crate::accept::Alarm;
-use crate::bandwidth::Throttle;
 use crate::engine::{Broken, Engine, HashStep, Hasher, Host, Mailbox, Outlet, Places};
 use crate::fs::blocking;
+use crate::fs::staging::Staging;
 use crate::handles::HandleBudget;
 use crate::observer::{Event, Watch};
+use crate::policy::bandwidth::Throttle;
+use crate::policy::quota::Metered;
+use crate::policy::terms::Belonging;
 use crate::policy::{Access, Policy};
-use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::{Kind, Share};
-use crate::staging::Staging;
-use crate::terms::Belonging;
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
 /// session, which takes no new requests while it is much.
@@ -121,7 +121,7 @@ enum State {
 }
 
 impl SftpChannel {
-    /// `names_link_first`: as [`habits`](crate::habits) has it of this client.
+    /// `names_link_first`: as [`habits`](crate::session::habits) has it of this client.
     pub(crate) fn new(
         account: Arc<Account>,
         watch: Option<Arc<Watch>>,

@@ -9,16 +9,16 @@ use ketch_transport::config::{CommonConfig, HostKey, ServerConfig};
 use ketch_transport::driver::Application;
 
 use crate::accept::{Server, Setup};
-use crate::admission::{Admission, AdmissionLimits};
-use crate::credentials::Revoked;
 use crate::handles::SERVER_HANDLES_MAX;
-use crate::interview::{Answers, Interview, Interviewer};
+use crate::login::admission::{Admission, AdmissionLimits};
+use crate::login::credentials::Revoked;
+use crate::login::interview::{Answers, Interview, Interviewer};
+use crate::login::password_change::PasswordKeeper;
+use crate::login::password_hash::Hashing;
+use crate::login::penalties::Penalties;
+use crate::login::users::{Trust, User, Users};
 use crate::observer::Observer;
-use crate::password_change::PasswordKeeper;
-use crate::password_hash::Hashing;
-use crate::penalties::Penalties;
 use crate::subsystems::Subsystems;
-use crate::users::{Trust, User, Users};
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]

@@ -14,8 +14,10 @@
 //! from their text.
 
 mod buffers;
+pub(crate) mod feed;
 pub(crate) mod local;
 mod memory;
+pub(crate) mod staging;
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 
 use ketch_protocol::StatVfs;
 
-use crate::feed::{Feed, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, Subscription, WatchRequest};
 use crate::path::VPath;
 
 pub(crate) use buffers::Owners;

@@ -15,10 +15,10 @@ use ketch_protocol::{DATA_HEADER_LEN, Data, RequestId};
 use crate::engine::{Engine, Hasher, Host, Mailbox, Outlet, Places};
 use crate::fs::FileSystem;
 use crate::handles::HandleBudget;
+use crate::policy::standing::Standing;
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 use crate::shares::Kind;
-use crate::standing::Standing;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 

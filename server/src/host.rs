@@ -32,9 +32,9 @@ use std::sync::Arc;
 use crate::engine::Broken;
 use crate::handles::HandleBudget;
 use crate::observer::{Observer, Watch, Who};
+use crate::policy::standing::{Permits, RequestName, Standing};
 use crate::policy::{Access, Policy};
 use crate::root::Root;
-use crate::standing::{Permits, RequestName, Standing};
 
 pub use accounts::Account;
 pub use directory::HostDirectory;

@@ -17,26 +17,25 @@
 //! # What is where
 //!
 //! ```text
-//!   socket -> accept -> login (users) -> transport's driver -> channel -> engine <-> session
-//!             admission                                                     |  ^
-//!                                                                          fs (local, memory, yours)
+//!   socket -> accept -> login -> transport's driver -> channel -> engine <-> session -> policy
+//!                                                                   |
+//!                                                                  fs (local, memory, yours)
 //! ```
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `config`, `users`, `keys`, `password_hash`, `password_change`, `interview`, `subsystems` | what an embedding program says |
-//! | `accept`, `admission`, `penalties` | connections, logins, the server's end |
-//! | [`Observer`], [`AuditLog`], [`Metrics`] | what the embedding program is told; a log and counts of it |
-//! | `monitor` | metrics and health over HTTP, with the feature `monitor` |
+//! | `config`, `keys`, `subsystems`; `file` (feature `file`) | what an embedding program says, or a file |
+//! | `accept` | sockets, connections, the server's end |
+//! | `login` | who is let in, by what proof, and who may stay: machines |
 //! | `channel` | the application on an SSH channel: clock, tasks, room in outgoing packets |
 //! | `engine` | runs a session: decoder, jobs in place or on threads, noted writes, reads |
 //! | `session` | the machine: request in, job out; completion in, reply out |
+//! | `policy` | what may be done: rights by path, quota, arrivals, whose machine it is |
+//! | `path`, `handles`, `refusal`, `longname`, `digest` | what the machine is made of |
 //! | `shares` | whose turn it is on threads: users share them alike |
-//! | `feed` | the change feed between a file system and a session |
-//! | `digest` | what `check-file` computes |
-//! | `policy`, `standing`, `path`, `handles`, `refusal`, `longname` | decisions of the machine, each in one place |
+//! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours; staged uploads and the change feed |
+//! | [`Observer`] and `observer` | what the embedding program is told; [`AuditLog`], [`Metrics`], and their HTTP endpoint (feature `monitor`) |
 //! | `host` (feature `host`) | a session for this machine's own users, on stdin and stdout |
-//! | [`FileSystem`] and `fs` | what the server asks of files: this machine's, memory, or yours |
 //!
 //! # A file system of your own
 //!
@@ -53,62 +52,39 @@
 #![cfg(unix)]
 
 mod accept;
-mod admission;
-mod arrivals;
-mod audit;
-mod bandwidth;
 mod channel;
 mod config;
-mod credentials;
 mod digest;
 mod engine;
-mod feed;
 #[cfg(feature = "file")]
 mod file;
 mod fs;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod habits;
 mod handles;
 #[cfg(all(feature = "host", target_os = "linux"))]
 mod host;
-mod interview;
 mod keys;
+mod login;
 mod longname;
-mod metrics;
-#[cfg(feature = "monitor")]
-mod monitor;
 mod observer;
-mod password_change;
-mod password_hash;
 mod path;
-mod penalties;
 mod policy;
-mod quota;
 mod refusal;
 mod root;
 mod session;
 mod shares;
-mod staging;
-mod standing;
-mod stay;
 mod subsystems;
 
-mod terms;
-mod users;
-
 pub use accept::{ServeError, Server};
-pub use arrivals::{ARRIVALS_KEPT, Arrivals};
-pub use audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
-pub use bandwidth::Bandwidth;
 pub use config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
-pub use credentials::{AuthorizedKey, BadSource, Source};
-pub use feed::{FEED_EVENTS_MAX, Feed, FeedEvent, Subscription, WatchRequest};
 #[cfg(feature = "file")]
 pub use file::{
     FileFault, FileFaults, HostKeyFileError, SERVER_FILE_LEN_MAX, ServerFile, host_key_file,
 };
+pub use fs::feed::{FEED_EVENTS_MAX, Feed, FeedEvent, Subscription, WatchRequest};
+pub use fs::staging::Durability;
 pub use fs::{
     Answer, BATCH_ENTRIES_MAX, Batch, Block, Call, Change, Create, Directory, DirectoryEntry, File,
     FileCall, FileSystem, Links, LocalDirectory, MEMORY_FILE_LEN_MAX, MemoryFileSystem, Metadata,
@@ -120,7 +96,6 @@ pub use host::{
     Account, HOST_HANDLES_MAX, HostDirectory, HostSession, SessionError, own_account,
     protect_process, start_directory,
 };
-pub use interview::{Answers, Interview, ROUNDS_MAX};
 pub use ketch_keys::{
     GenerateError, KeyFileError, KeyType, LineError, PrivateKey, PublicKey, RevocationError,
     RevocationList,
@@ -131,20 +106,24 @@ pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};
 pub use ketch_transport::driver::{Application, ChannelStream, stream};
 pub use keys::{generate_host_key, read_host_key, read_public_key};
-pub use metrics::Metrics;
+pub use login::credentials::{AuthorizedKey, BadSource, Source};
+pub use login::interview::{Answers, Interview, ROUNDS_MAX};
+pub use login::password_hash::{BadPasswordHash, HashError, PasswordHash};
+pub use login::penalties::Penalties;
+pub use login::users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};
+pub use observer::audit::{AUDIT_FIELD_LEN_MAX, AUDIT_QUEUE_MAX, AuditLog};
+pub use observer::metrics::Metrics;
 #[cfg(feature = "monitor")]
-pub use monitor::Monitor;
+pub use observer::monitor::Monitor;
 pub use observer::{
     Arrival, Event, NotAdmitted, Observer, Operation, OperationKind, Transferred, Who,
 };
-pub use password_hash::{BadPasswordHash, HashError, PasswordHash};
 pub use path::{BadPath, COMPONENT_LEN_MAX, PATH_LEN_MAX, VPath};
-pub use penalties::Penalties;
+pub use policy::arrivals::{ARRIVALS_KEPT, Arrivals};
+pub use policy::bandwidth::Bandwidth;
+pub use policy::quota::Quota;
+pub use policy::standing::RequestName;
 pub use policy::{
     Access, BadPattern, BadRule, PATTERN_LEN_MAX, RULES_MAX, Right, Rights, Rules,
     TEMPORARY_NAMES_MAX,
 };
-pub use quota::Quota;
-pub use staging::Durability;
-pub use standing::RequestName;
-pub use users::{PASSWORD_LEN_MAX, STEPS_MAX, USER_NAME_LEN_MAX, User};

@@ -7,6 +7,11 @@
 //!
 //! [`Watch`] is how the rest of the crate tells: the observers, and who they are told about.
 
+pub(crate) mod audit;
+pub(crate) mod metrics;
+#[cfg(feature = "monitor")]
+pub(crate) mod monitor;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +21,7 @@ use std::time::Duration;
 
 use ketch_protocol::StatusCode;
 
-use crate::terms::Belonging;
+use crate::policy::terms::Belonging;
 
 /// Is told what happens on a server.
 ///

@@ -18,16 +18,21 @@
 //! Nothing is looked at before it is decided, so nothing can be swapped in between: where a file
 //! may be made and none be replaced, the file system is told to make a new one or to fail.
 
+pub(crate) mod arrivals;
+pub(crate) mod bandwidth;
 pub(crate) mod pattern;
+pub(crate) mod quota;
 mod rules;
+pub(crate) mod standing;
+pub(crate) mod terms;
 
 use std::sync::Arc;
 
-use crate::arrivals::Arrivals;
 use crate::fs::{Change, Create, OpenHow, Target};
 use crate::path::VPath;
+use crate::policy::arrivals::Arrivals;
+use crate::policy::standing::Standing;
 use crate::refusal::Refusal;
-use crate::standing::Standing;
 
 pub use pattern::{BadPattern, PATTERN_LEN_MAX};
 pub use rules::{BadRule, RULES_MAX, Right, Rights, Rules};

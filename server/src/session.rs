@@ -12,6 +12,7 @@
 //! that was asked for by name sees what is written to the file while it is computed.
 
 mod arrived;
+pub(crate) mod habits;
 mod job;
 mod lane;
 mod records;

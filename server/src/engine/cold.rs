@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::feed::{Feed, Subscription};
+use crate::fs::feed::{Feed, Subscription};
 use crate::fs::{Answer, Batch, Block, Directory, has_panicked};
 use crate::handles::SlotId;
 use crate::refusal::Refusal;

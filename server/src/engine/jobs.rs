@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cold::Completion;
 use super::long;
 use super::{Engine, Host, Outlet, deliver};
-use crate::feed::Feed;
+use crate::fs::feed::Feed;
 use crate::fs::{Batch, Directory, File, FileCall};
 use crate::refusal::Refusal;
 use crate::session::{CopiedWrite, Job, REPLIES_LEN_MAX, Ticket};

@@ -17,15 +17,15 @@ use ketch_protocol::{
 };
 
 use super::{Engine, Hasher, Host, Mailbox, Outlet, Places};
-use crate::feed::{Feed, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{
     Answer, Batch, Block, Call, Directory, File, FileCall, FileSystem, MemoryFileSystem, Work,
 };
 use crate::handles::HandleBudget;
+use crate::policy::standing::Standing;
 use crate::policy::{Access, Policy};
 use crate::root::Root;
 use crate::shares::Kind;
-use crate::standing::Standing;
 
 /// Numbers that look random and are the same for the same seed (xorshift).
 #[derive(Debug)]

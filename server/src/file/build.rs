@@ -18,15 +18,15 @@ use super::tables::{
     UserTable,
 };
 use super::{Places, ServerFile, host_keys, strict};
-use crate::arrivals::Arrivals;
-use crate::bandwidth::Bandwidth;
 use crate::config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
-use crate::credentials::Source;
-use crate::penalties::Penalties;
+use crate::fs::staging::Durability;
+use crate::login::credentials::Source;
+use crate::login::penalties::Penalties;
+use crate::login::users::User;
+use crate::policy::arrivals::Arrivals;
+use crate::policy::bandwidth::Bandwidth;
+use crate::policy::quota::Quota;
 use crate::policy::{BadPattern, Right, Rights, Rules};
-use crate::quota::Quota;
-use crate::staging::Durability;
-use crate::users::User;
 
 /// A session in which no command came for so long is closed, if the file says nothing else.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -11,9 +11,9 @@ use ketch_keys::PublicKey;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use crate::arrivals::Arrivals;
-use crate::credentials::Source;
-use crate::password_hash::PasswordHash;
+use crate::login::credentials::Source;
+use crate::login::password_hash::PasswordHash;
+use crate::policy::arrivals::Arrivals;
 use crate::policy::{Rights, Rules};
 
 /// A value that is written as text.

@@ -12,7 +12,7 @@ use super::{
     Answer, Batch, Call, Create, Directory, DirectoryEntry, FileSystem, Links, Metadata, OpenHow,
     TYPE_DIRECTORY, TYPE_LINK, Target, Work,
 };
-use crate::feed::{Feed, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, Subscription, WatchRequest};
 use crate::path::VPath;
 
 pub use file::MEMORY_FILE_LEN_MAX;

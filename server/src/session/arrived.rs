@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::job::PathWork;
 use super::records::{Record, Tally};
 use super::{Entry, Opened, Session};
-use crate::arrivals::Appeared;
 use crate::fs::{Call, Links};
 use crate::handles::SESSION_HANDLES_MAX;
 use crate::path::VPath;
+use crate::policy::arrivals::Appeared;
 use crate::refusal::Refusal;
 
 /// What is to be done when it is known whether a name stands for a directory.

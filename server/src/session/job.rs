@@ -10,7 +10,7 @@ use super::lane::{Arrival, Mode};
 use super::records::Draft;
 use super::writes::CopiedWrite;
 use crate::digest::DigestPlan;
-use crate::feed::WatchRequest;
+use crate::fs::feed::WatchRequest;
 use crate::fs::{Call, Create, Directory, File, FileCall};
 use crate::handles::SlotId;
 use crate::path::VPath;

@@ -17,9 +17,9 @@ use crate::digest::DigestPlan;
 use crate::fs::{Call, Change, Create, File, FileCall, Links, OpenHow, Target};
 use crate::handles::SlotId;
 use crate::path::VPath;
+use crate::policy::standing::Named;
 use crate::policy::{Effect, Renaming};
 use crate::refusal::Refusal;
-use crate::standing::Named;
 
 /// Permission bits of a file or directory that is made without any being named, before the
 /// process's own mask.

@@ -10,7 +10,7 @@ use ketch_protocol::{RequestId, Watch, WatchEvent, WatchRead};
 use super::job::{PathWork, Then, WatchPlan};
 use super::requests::Taken;
 use super::{Opened, Session, Ticket};
-use crate::feed::{Feed, FeedEnd, FeedEvent, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, FeedEnd, FeedEvent, Subscription, WatchRequest};
 use crate::fs::{Call, Links, Metadata};
 use crate::handles::SlotId;
 use crate::policy::{Effect, Policy};

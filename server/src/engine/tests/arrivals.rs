@@ -7,9 +7,9 @@ use ketch_protocol::{
 };
 
 use super::{DENIED, FAILURE, MOODS, OK, Policy, flags, open_request, path, policy};
-use crate::arrivals::Arrivals;
 use crate::engine::simulation::{Got, Mood, Simulation};
 use crate::observer::{Event, Observer, Watch, Who};
+use crate::policy::arrivals::Arrivals;
 
 /// Path, size, and whether the hash was told.
 type Told = (String, u64, bool);

@@ -9,7 +9,7 @@ use ketch_protocol::{
 
 use super::{EOF, FAILURE, NO_SUCH_FILE, OK, UNSUPPORTED, flags, open, open_request, path};
 use crate::engine::simulation::{Got, Mood, Simulation, policy};
-use crate::feed::FEED_EVENTS_MAX;
+use crate::fs::feed::FEED_EVENTS_MAX;
 use crate::policy::{Policy, Right, Rights, Rules};
 
 /// What was told: kind, path, new name.

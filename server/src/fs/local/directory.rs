@@ -12,7 +12,7 @@ use super::beneath::Root;
 use super::listing::Listing;
 use super::opened::{NoWait, OpenedFile};
 use super::{attributes, names, watch};
-use crate::feed::{Feed, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{Answer, Call, Create, FileSystem, Links, OpenHow, Work, blocking};
 use crate::path::VPath;
 

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use self::map::{Added, Map, Number, Raw, Role, Step, What};
 use super::LocalDirectory;
-use crate::feed::{Feed, FeedEvent, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, FeedEvent, Subscription, WatchRequest};
 use crate::path::VPath;
 
 /// Most directories that a process watches.

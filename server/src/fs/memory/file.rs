@@ -7,7 +7,7 @@ use ketch_protocol::StatVfs;
 
 use super::locked;
 use super::watchers::Watchers;
-use crate::feed::FeedEvent;
+use crate::fs::feed::FeedEvent;
 use crate::fs::{Answer, Block, Change, File, FileCall, Metadata, TYPE_FILE, Work};
 use crate::path::{COMPONENT_LEN_MAX, VPath};
 

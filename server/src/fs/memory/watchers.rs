@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Node, Nodes, locked};
-use crate::feed::{Feed, FeedEvent, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, FeedEvent, Subscription, WatchRequest};
 use crate::fs::{Call, Create};
 use crate::path::VPath;
 

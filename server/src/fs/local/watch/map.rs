@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use crate::feed::{Feed, FeedEvent, WatchRequest};
+use crate::fs::feed::{Feed, FeedEvent, WatchRequest};
 use crate::path::VPath;
 
 /// What the kernel numbers a watched directory by.

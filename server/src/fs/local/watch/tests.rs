@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ketch_protocol::WatchKinds;
 
 use super::*;
-use crate::feed::{FeedEnd, SESSION_DIRECTORIES_MAX};
+use crate::fs::feed::{FeedEnd, SESSION_DIRECTORIES_MAX};
 
 /// How long what must come is waited for: it decides nothing but how long a failure takes.
 const PATIENCE: Duration = Duration::from_secs(20);

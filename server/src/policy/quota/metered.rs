@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::{Amount, Ledger, Quota, walk};
-use crate::feed::{Feed, Subscription, WatchRequest};
+use crate::fs::feed::{Feed, Subscription, WatchRequest};
 use crate::fs::{
     Answer, Block, Call, Change, Create, File, FileCall, FileSystem, Links, Metadata, OpenHow,
     TYPE_BITS, TYPE_FILE, Target, Work,

@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::admission::network;
-use crate::credentials::Source;
+use crate::login::admission::network;
+use crate::login::credentials::Source;
 
 /// The most that can be owed, whatever is configured: clocks end somewhere.
 const OWED_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);

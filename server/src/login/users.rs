@@ -18,25 +18,25 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::bandwidth::Throttle;
 use crate::channel::Account;
 use crate::config::BuildError;
-use crate::credentials::{
-    Authority, AuthorizedKey, Moment, Restrictions, Revoked, Shown, Source, by_certificate, by_key,
-};
+use crate::fs::staging::{StagedFiles, Staging};
 use crate::fs::{FileSystem, LocalDirectory};
 use crate::handles::HandleBudget;
-use crate::interview::Interviewer;
-use crate::password_change::{Kept, PasswordKeeper};
-use crate::password_hash::{HashError, PasswordHash};
+use crate::login::credentials::{
+    Authority, AuthorizedKey, Moment, Restrictions, Revoked, Shown, Source, by_certificate, by_key,
+};
+use crate::login::interview::Interviewer;
+use crate::login::password_change::{Kept, PasswordKeeper};
+use crate::login::password_hash::{HashError, PasswordHash};
+use crate::login::stay::{Seat, Seats, Stay};
+use crate::policy::bandwidth::Throttle;
+use crate::policy::quota::Metered;
+use crate::policy::standing::Standing;
+use crate::policy::terms::Terms;
 use crate::policy::{Access, Policy};
-use crate::quota::Metered;
 use crate::root::Root;
 use crate::shares::Shares;
-use crate::staging::{StagedFiles, Staging};
-use crate::standing::Standing;
-use crate::stay::{Seat, Seats, Stay};
-use crate::terms::Terms;
 
 /// Longest name of a user, in bytes.
 pub const USER_NAME_LEN_MAX: usize = 255;

@@ -313,7 +313,7 @@ fn a_hash_is_compared_with_for_everybody_at_the_cost_of_the_costliest() {
 
 #[test]
 fn questions_let_in_whom_they_are_for_and_need_somebody_who_asks() {
-    use crate::interview::Interview;
+    use crate::login::interview::Interview;
     let nobody_asks = users(vec![user("anna").questions()]).unwrap_err();
     assert!(matches!(nobody_asks, BuildError::Unattainable { .. }));
     let trust = || Trust {

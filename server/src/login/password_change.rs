@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use crate::password_hash::PasswordHash;
-use crate::users::{Known, PASSWORD_LEN_MAX};
+use crate::login::password_hash::PasswordHash;
+use crate::login::users::{Known, PASSWORD_LEN_MAX};
 
 type Keep = dyn Fn(&str, &str) -> Result<(), String> + Send + Sync;
 

@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::accept::Server;
-use crate::audit::AuditLog;
-use crate::metrics::{Metrics, Text};
+use crate::observer::audit::AuditLog;
+use crate::observer::metrics::{Metrics, Text};
 
 /// Connections at a time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 16;

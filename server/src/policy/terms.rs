@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arrivals::Arrivals;
-use crate::bandwidth::Bandwidth;
+use crate::fs::staging::Durability;
+use crate::login::users::User;
 use crate::policy::Rules;
-use crate::quota::Quota;
-use crate::staging::Durability;
-use crate::users::User;
+use crate::policy::arrivals::Arrivals;
+use crate::policy::bandwidth::Bandwidth;
+use crate::policy::quota::Quota;
 
 /// A user's terms, as they are put together.
 #[derive(Clone, Debug, Default)]

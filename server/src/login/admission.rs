@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::login::penalties::{Offence, Offenders, Penalties};
 use crate::observer::NotAdmitted;
-use crate::penalties::{Offence, Offenders, Penalties};
 
 /// Bounds on connections at a time.
 #[derive(Clone, Copy, Debug)]

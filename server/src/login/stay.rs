@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::credentials::{Moment, Source};
+use crate::login::credentials::{Moment, Source};
 
 /// What holds for a user's logins, whatever they log in with.
 #[derive(Clone, Debug, Default)]

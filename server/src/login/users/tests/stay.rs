@@ -1,7 +1,7 @@
 //! Whoever may not come is answered as somebody with wrong credentials is (A8).
 
 use super::*;
-use crate::password_hash::PasswordHash;
+use crate::login::password_hash::PasswordHash;
 
 const NOW: u64 = 2_000;
 
@@ -27,7 +27,7 @@ fn all() -> Vec<User> {
 }
 
 fn trust() -> Trust {
-    use crate::interview::Interview;
+    use crate::login::interview::Interview;
     Trust {
         interviewer: Interviewer::new(|_, _| Interview::Accept),
         password_keeper: PasswordKeeper::new(|_, _| Ok(())),
