@@ -25,6 +25,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
+#[path = "over_ssh/lost.rs"]
+mod lost;
 #[path = "over_ssh/reload.rs"]
 mod reload;
 #[path = "over_ssh/terms.rs"]
