@@ -124,10 +124,21 @@ impl From<&io::Error> for Refusal {
             }
             ErrorKind::TimedOut => Self::new(Code::FAILURE, "timed out"),
             ErrorKind::InvalidInput => Self::new(Code::FAILURE, "not possible"),
+            _ if is_out_of_descriptors(error) => {
+                Self::new(Code::FAILURE, "too many files are open on this server")
+            }
             _ if is_link_loop(error) => Self::new(Code::NO_SUCH_FILE, "too many links"),
             _ => Self::plain(Code::FAILURE),
         }
     }
+}
+
+/// These have no kinds of their own in stable Rust.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// `ELOOP` has no kind of its own in stable Rust.

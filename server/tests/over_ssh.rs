@@ -25,6 +25,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
+#[path = "over_ssh/descriptors.rs"]
+mod descriptors;
 #[path = "over_ssh/lost.rs"]
 mod lost;
 #[path = "over_ssh/reload.rs"]
@@ -127,6 +129,8 @@ struct Client {
     /// The part of a `DATA` that has come.
     body: Vec<u8>,
     replies: BTreeMap<RequestId, Got>,
+    /// What was said beside the last status.
+    said: String,
 }
 
 impl Client {
@@ -147,6 +151,7 @@ impl Client {
             outgoing,
             body: Vec::new(),
             replies: BTreeMap::new(),
+            said: String::new(),
         })
     }
 
@@ -173,7 +178,8 @@ impl Client {
                 got = reader.read(&mut buffer) => {
                     let got = got.unwrap();
                     assert!(got > 0, "the channel ended");
-                    take_replies(&mut self.decoder, &buffer[..got], &mut self.body, &mut self.replies);
+                    let (body, said) = (&mut self.body, &mut self.said);
+                    take_replies(&mut self.decoder, &buffer[..got], body, said, &mut self.replies);
                 }
             }
         }
@@ -203,6 +209,7 @@ fn take_replies(
     decoder: &mut ReplyDecoder,
     mut input: &[u8],
     body: &mut Vec<u8>,
+    said: &mut String,
     replies: &mut BTreeMap<RequestId, Got>,
 ) {
     loop {
@@ -217,7 +224,10 @@ fn take_replies(
             Some(ReplyEvent::DataEnd { id }) => (id, Got::Data(std::mem::take(body))),
             Some(ReplyEvent::Reply { id, response }) => {
                 let got = match response {
-                    Response::Status(status) => Got::Status(status.code),
+                    Response::Status(status) => {
+                        *said = String::from_utf8(status.message.to_vec()).unwrap();
+                        Got::Status(status.code)
+                    }
                     Response::Handle(handle) => Got::Handle(handle.to_vec()),
                     Response::Attrs(attrs) => Got::Size(attrs.attrs.size.unwrap()),
                     Response::ExtendedReply(_) => Got::Extended,

@@ -21,6 +21,8 @@ pub(crate) mod names;
 #[cfg(target_os = "linux")]
 mod opened;
 #[cfg(target_os = "linux")]
+mod room;
+#[cfg(target_os = "linux")]
 mod watch;
 
 #[cfg(target_os = "linux")]

@@ -323,6 +323,7 @@ impl Client {
                         &mut self.decoder,
                         &buffer[..got],
                         &mut self.body,
+                        &mut self.said,
                         &mut self.replies,
                     );
                 }

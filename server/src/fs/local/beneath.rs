@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::room;
 use crate::path::VPath;
 
 /// How often a look-up is done again that the kernel gave up because a directory on the way was
@@ -40,6 +41,11 @@ impl Root {
     /// Follows no link from now on.
     pub(super) fn refuse_links(&mut self) {
         self.resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+
+    /// Whether one more file may be opened and be kept open.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        room::check(&self.fd)
     }
 
     /// Opens `path` with `flags`; a link in it is followed as long as it stays beneath the root,
