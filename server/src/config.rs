@@ -99,7 +99,7 @@ pub struct ServerBuilder {
     host_keys: Vec<Arc<HostKey>>,
     /// Those that clients are told of, if they are.
     announced: Option<Vec<Arc<HostKey>>>,
-    users: Vec<User>,
+    pub(crate) users: Vec<User>,
     timeouts: Timeouts,
     limits: ServerLimits,
     transport: CommonConfig,

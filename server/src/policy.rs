@@ -48,7 +48,7 @@ pub(crate) struct Policy {
     pub(crate) access: Access,
     /// Rights by path; all of them if there are no rules.
     pub(crate) rules: Option<Arc<Rules>>,
-    /// Whether symbolic links may be made (relative ones that stay beneath the root).
+    /// Whether symbolic links may be made (relative ones without `..`).
     pub(crate) symbolic_links: bool,
     /// Whether files may get a second name.
     pub(crate) hard_links: bool,
@@ -124,6 +124,18 @@ pub(crate) struct Renaming {
 }
 
 impl Policy {
+    /// Whether files that have arrived stay as they are.
+    pub(crate) fn keeps_arrivals(&self) -> bool {
+        let keeps = |arrivals: &Arrivals| !arrivals.allows_changes();
+        self.arrivals.as_ref().is_some_and(keeps)
+    }
+
+    /// Whether the file of that name has arrived and stays as it is.
+    pub(crate) fn keeps(&self, path: &VPath) -> bool {
+        let keeps = |arrivals: &Arrivals| !arrivals.allows_changes() && arrivals.has_arrived(path);
+        self.arrivals.as_ref().is_some_and(keeps)
+    }
+
     /// Whether `effect` at `path` is allowed.
     pub(crate) fn allow(&self, effect: Effect, path: &VPath) -> Result<(), Refusal> {
         let rights = self.rights(path);

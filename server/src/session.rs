@@ -694,7 +694,15 @@ impl Session {
             looked: None,
             moves: None,
         };
+        let policy = &self.policy;
         match (work, &mut entry.opened) {
+            // Another of its name has arrived while it was being written: that one stays.
+            (Work::Close, Opened::File(file)) if file.is_staged() && policy.keeps(&entry.path) => {
+                entry.tally.has_failed = true;
+                self.let_go(slot, true);
+                self.replies.refuse(id, Refusal::ARRIVED);
+                self.outstanding = self.outstanding.saturating_sub(1);
+            }
             // It gets its name first.
             (Work::Close, Opened::File(file)) if file.is_staged() => {
                 ticket.closes = true;

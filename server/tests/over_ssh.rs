@@ -9,8 +9,8 @@ use std::time::Duration;
 use ketch_keys::{SignatureAlgorithm, signature_blob};
 use ketch_protocol::{
     Attrs, CheckFileName, Close, CopyData, Extension, Fsync, Init, Limits, Open, OpenFlags,
-    PROTOCOL_VERSION, Pairs, Read, ReplyDecoder, ReplyEvent, Request, RequestId, Response, Stat,
-    StatusCode, Write,
+    PROTOCOL_VERSION, Pairs, PosixRename, Read, ReplyDecoder, ReplyEvent, Request, RequestId,
+    Response, Stat, StatusCode, Write,
 };
 use ketch_server::{
     Answer, Block, Call, File, FileCall, FileSystem, MemoryFileSystem, PrivateKey, PublicKey,

@@ -531,6 +531,10 @@ fn links_are_made_in_openssh_order_and_only_beneath() {
     for target in [&b"/etc/passwd"[..], b"../x", b"d/../../x", b""] {
         assert_eq!(simulation.ask(link(target, b"/bad")), DENIED);
     }
+    // Renamed to the root, or made through a link to it, the first two would lead out.
+    for target in [&b"../f"[..], b"..", b"l/../d"] {
+        assert_eq!(simulation.ask(link(target, b"/d/e/bad")), DENIED);
+    }
     assert_eq!(simulation.ask(Remove { path: b"/l" }), OK);
     assert!(simulation.files.get(&path("/d/f")).is_ok());
 

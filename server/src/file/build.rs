@@ -224,13 +224,14 @@ impl Build<'_> {
     fn rights(&mut self, key: &str, user: User, of: &EndpointTable, table: &UserTable) -> User {
         let access = table.access.unwrap_or(of.access);
         let has_rules = !of.rules.is_empty() || !table.rules.is_empty();
-        let mut rules = match access {
+        let base = match access {
             AccessName::ReadWrite if !has_rules => return user,
             AccessName::ReadOnly if !has_rules => return user.read_only(),
-            AccessName::ReadWrite => Rules::new(Rights::ALL),
-            AccessName::ReadOnly => Rules::read_only(),
-            AccessName::UploadOnly => Rules::upload_only(),
+            AccessName::ReadWrite => Rights::ALL,
+            AccessName::ReadOnly => Rights::read_only(),
+            AccessName::UploadOnly => Rights::upload_only(),
         };
+        let mut rules = Rules::new(base);
         for (n, rule) in of.rules.iter().chain(&table.rules).enumerate() {
             let rights = rule.allow.iter().fold(Rights::NONE, |rights, name| {
                 rights.and(match name {
@@ -244,6 +245,11 @@ impl Build<'_> {
                     RightName::Attributes => Right::Attributes,
                 })
             });
+            // What the user may do at all bounds what the endpoint allows here and there.
+            let rights = match table.access {
+                Some(_) if n < of.rules.len() => rights.both(base),
+                _ => rights,
+            };
             rules = match rules.rule(&rule.path.0, rights) {
                 Ok(rules) => rules,
                 // Each was looked at alone: they are too many together.

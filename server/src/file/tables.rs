@@ -266,7 +266,7 @@ pub(super) struct UserTable {
     /// The user may not log in. Default: false.
     #[serde(default)]
     pub(super) disabled: bool,
-    /// The user may make symbolic links: relative ones that stay beneath the root. Default: false.
+    /// The user may make symbolic links: relative ones without `..`. Default: false.
     #[serde(default)]
     pub(super) symbolic_links: bool,
     /// The user may give files a second name. Default: false.

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::policy::{Right, Rights};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
@@ -63,6 +64,46 @@ fn the_least_file_has_a_listener_a_key_and_a_user() {
     let server = file.builder().unwrap().build().unwrap();
     let again = ServerFile::read(&path).unwrap().builder().unwrap();
     assert_eq!(again.build().unwrap().host_key(), server.host_key());
+}
+
+/// A user's own `access` bounds what the endpoint's rules allow; the user's own rules come behind it.
+#[test]
+fn who_may_only_read_or_bring_does_no_more_by_a_rule_of_the_endpoint() {
+    let rules =
+        "[{ path = \"/in\", allow = [\"list\", \"write\"] }, { path = \"/no\", allow = [] }]";
+    for (access, own, in_, no) in [
+        ("", "", [Right::List, Right::Write].into(), Rights::NONE),
+        (
+            "access = \"read-only\"",
+            "",
+            Rights::from([Right::List]),
+            Rights::NONE,
+        ),
+        (
+            "access = \"read-write\"",
+            "",
+            [Right::List, Right::Write].into(),
+            Rights::NONE,
+        ),
+        (
+            "access = \"read-only\"",
+            "rules = [{ path = \"/in\", allow = [\"write\"] }]",
+            Rights::from([Right::Write]),
+            Rights::NONE,
+        ),
+    ] {
+        let text = with_user(&format!("authorized_keys = [\"{KEY}\"]\n{access}\n{own}"));
+        let endpoint = format!("root = \".\"\naccess = \"read-only\"\nrules = {rules}");
+        let (_dir, path) = written(&text.replace("root = \".\"", &endpoint));
+        let builder = ServerFile::read(&path).unwrap().builder().unwrap();
+        let [user] = &builder.users[..] else {
+            panic!("one user")
+        };
+        let rules = user.terms.rules.as_ref().unwrap();
+        let rights = |path: &str| rules.rights(&crate::VPath::resolve(path.as_bytes()).unwrap());
+        assert_eq!(rights("/in/x"), in_, "{access} {own}");
+        assert_eq!(rights("/no/x"), no, "{access} {own}");
+    }
 }
 
 #[test]

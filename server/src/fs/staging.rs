@@ -100,6 +100,12 @@ fn is_staged(how: &OpenHow) -> bool {
     how.write && how.truncate && !how.append && how.create != Create::Never
 }
 
+/// Whether nothing may have the name in the end: what another user brought meanwhile stays, where
+/// uploads are exclusive.
+const fn has_to_be_new(how: &OpenHow, kept: Option<u32>) -> bool {
+    matches!(how.create, Create::New { .. }) || (how.exclusive && kept.is_none())
+}
+
 /// How a file is written that is not whole yet: as it was asked for, under a new name.
 fn staged_how(how: &OpenHow, mode: u32) -> OpenHow {
     OpenHow {
@@ -200,9 +206,8 @@ impl Staging {
         file: Arc<dyn File>,
         staged: VPath,
         name: Name,
-        how: &OpenHow,
+        is_new: bool,
     ) -> Answer {
-        let is_new = matches!(how.create, Create::New { .. });
         Answer::File(StagedFile::new(file, staged, name, is_new))
     }
 
@@ -240,7 +245,7 @@ impl Staging {
             return Err(ErrorKind::InvalidData.into());
         };
         // From here on it goes with its last reference.
-        let answer = self.staged(Arc::clone(&file), staged, name, how);
+        let answer = self.staged(Arc::clone(&file), staged, name, has_to_be_new(how, kept));
         file.try_call(&FileCall::Claim)?;
         if let Some(mode) = kept {
             file.try_call(&FileCall::Change(mode_of(mode)))?;
@@ -262,7 +267,7 @@ impl Staging {
         let Answer::File(file) = Arc::clone(&self.files).call(open).await? else {
             return Err(ErrorKind::InvalidData.into());
         };
-        let answer = self.staged(Arc::clone(&file), staged, name, &how);
+        let answer = self.staged(Arc::clone(&file), staged, name, has_to_be_new(&how, kept));
         Arc::clone(&file).call(FileCall::Claim).await?;
         if let Some(mode) = kept {
             file.call(FileCall::Change(mode_of(mode))).await?;

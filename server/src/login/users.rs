@@ -218,7 +218,7 @@ impl User {
         self
     }
 
-    /// Lets the user make symbolic links: relative ones that stay beneath the root. Default: no.
+    /// Lets the user make symbolic links: relative ones without `..`. Default: no.
     /// Links that are there are followed as long as they stay beneath it.
     #[must_use]
     pub const fn allow_symbolic_links(mut self) -> Self {

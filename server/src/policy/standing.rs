@@ -114,9 +114,9 @@ impl Standing {
     }
 
     /// Whether `target` may be written into a link that stands at `link`.
-    pub(crate) fn check_link(&self, link: &VPath, target: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn check_link(&self, target: &[u8]) -> Result<(), Refusal> {
         match self {
-            Self::Guest if !link.keeps_link_beneath(target) => Err(Refusal::LINK_LEAVES),
+            Self::Guest if !VPath::keeps_link_beneath(target) => Err(Refusal::LINK_LEAVES),
             Self::LocalUser(_) if target.is_empty() => Err(Refusal::NO_SUCH_FILE),
             Self::LocalUser(_) => Ok(VPath::verbatim(target).map(|_| ())?),
             Self::Guest => Ok(()),

@@ -136,6 +136,10 @@ impl Session {
                 // What it was opened for says what may be done to it.
                 if let Some(entry) = self.handles.get(slot).filter(|entry| !entry.may_write) {
                     self.policy.change(&entry.path, &change)?;
+                    // The file may have arrived since, by whatever name.
+                    if self.policy.keeps_arrivals() {
+                        return Err(Refusal::WRONG_HANDLE);
+                    }
                 }
                 self.file(
                     id,
@@ -178,7 +182,7 @@ impl Session {
                 // (OpenSSH's PROTOCOL §4.1): the decoder reads it so. `habits` has the others.
                 let link = self.resolve(symlink.link)?;
                 self.policy.symbolic_link(&link)?;
-                self.policy.standing.check_link(&link, symlink.target)?;
+                self.policy.standing.check_link(symlink.target)?;
                 self.path(
                     id,
                     Call::Symlink {

@@ -190,3 +190,49 @@ async fn an_upload_in_place_that_is_cut_off_is_there_as_far_as_it_came() {
     assert_eq!(names(root.path()), ["new", "there"]);
     nothing_else_arrived(&server, &told).await;
 }
+
+/// A name that is there already, is being written, and that another file takes and arrives by.
+#[tokio::test]
+async fn an_atomic_upload_does_not_replace_what_has_arrived_meanwhile() {
+    for durability in [Durability::None, Durability::Full] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("a"), BEFORE).unwrap();
+        let arrivals = Arrivals::on_close().temporary_name("*.part").unwrap();
+        let anna = User::new("anna", root.path()).password(PASSWORD);
+        let anna = anna.arrivals(arrivals).atomic_uploads(durability);
+        let server = Server::builder().host_key(host_key()).user(anna).build();
+        let connection = connected(&server.unwrap(), 1 << 16).await;
+        let mut client = Client::open(&connection).await.unwrap();
+        let ok = Got::Status(StatusCode::OK);
+
+        let mut handles = Vec::new();
+        for path in [&b"/a"[..], b"/a.part"] {
+            let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+            let attrs = Attrs::NONE.into();
+            let Got::Handle(handle) = client.ask(Open { path, flags, attrs }).await else {
+                panic!("it was not opened");
+            };
+            handles.push(handle);
+        }
+        let [late, part] = &handles[..] else {
+            panic!("two handles")
+        };
+        let data = b"arrived";
+        let (handle, offset) = (&part[..], 0);
+        let write = Write {
+            handle,
+            offset,
+            data,
+        };
+        assert_eq!(client.ask(write).await, ok);
+        assert_eq!(client.ask(Close { handle }).await, ok);
+        let (from, to) = (b"/a.part", b"/a");
+        let rename = Extension::PosixRename(PosixRename { from, to });
+        assert_eq!(client.ask(rename).await, ok);
+        let closed = client.ask(Close { handle: late }).await;
+        assert_eq!(closed, Got::Status(StatusCode::PERMISSION_DENIED));
+        connection.disconnect();
+        assert_eq!(names(root.path()), ["a"]);
+        assert_eq!(std::fs::read(root.path().join("a")).unwrap(), data);
+    }
+}

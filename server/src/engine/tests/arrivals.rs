@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use ketch_protocol::{
-    Attrs, Close, Extension, OpenFlags, PosixRename, Remove, Rename, Setstat, Write,
+    Attrs, Close, Extension, Fsetstat, OpenFlags, PosixRename, Remove, Rename, Setstat, Write,
 };
 
 use super::{DENIED, FAILURE, MOODS, OK, Policy, flags, open_request, path, policy};
@@ -272,6 +272,33 @@ fn a_directory_is_renamed_without_arriving_and_not_with_what_arrived_in_it() {
     assert_eq!(told(&mut simulation, &arrived), [file("/e/a", 3)]);
     let (from, to) = (b"/e", b"/d");
     assert_eq!(simulation.ask(Rename { from, to }), DENIED);
+}
+
+/// A handle that was opened to look, under the name that it had on its way or the one it arrived by.
+#[test]
+fn a_handle_that_reads_changes_nothing_of_what_has_arrived() {
+    let change = |handle: &[u8], simulation: &mut Simulation| {
+        let attrs = Attrs {
+            permissions: Some(0o600),
+            ..Attrs::NONE
+        };
+        let attrs = attrs.into();
+        simulation.ask(Fsetstat { handle, attrs })
+    };
+    for (arrivals, expected) in [(arrivals(), FAILURE), (arrivals().allow_changes(), OK)] {
+        let (mut simulation, _) = simulation(Mood::Ready, 1, &arrivals);
+        assert_eq!(upload(&mut simulation, "/a.part", b"abc"), OK);
+        let Got::Handle(before) = simulation.ask(open_request("/a.part", OpenFlags::READ)) else {
+            panic!("no handle");
+        };
+        let (from, to) = (b"/a.part", b"/a");
+        assert_eq!(simulation.ask(Rename { from, to }), OK);
+        let Got::Handle(after) = simulation.ask(open_request("/a", OpenFlags::READ)) else {
+            panic!("no handle");
+        };
+        assert_eq!(change(&before, &mut simulation), expected);
+        assert_eq!(change(&after, &mut simulation), expected);
+    }
 }
 
 #[test]

@@ -264,6 +264,30 @@ async fn of_two_exclusive_uploads_of_one_name_the_second_is_refused() {
     }
 }
 
+/// Two users of one directory, whose names are not held against each other.
+#[tokio::test]
+async fn what_another_user_brought_meanwhile_is_not_replaced_by_an_exclusive_upload() {
+    let how = OpenHow {
+        exclusive: true,
+        ..OpenHow::replace(0o644)
+    };
+    for (durability, is_slow) in EVERYWHERE {
+        let mut scene = Scene::new(durability, is_slow);
+        let first = scene.open("f", how).await.unwrap();
+        let (files, below) = (Arc::clone(&scene.files), Arc::clone(&scene.staging.files));
+        scene.files = Arc::new(StagedFiles(Staging::new(below, durability)));
+        let second = scene.open("f", how).await.unwrap();
+        write(&second, b"second").await;
+        ask(&second, FileCall::Publish).await.unwrap();
+        let error = ask(&first, FileCall::Publish).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        drop((first, files));
+        scene.settle().await;
+        assert_eq!(scene.names(), ["f"]);
+        assert_eq!(fs::read(scene.dir.path().join("f")).unwrap(), b"second");
+    }
+}
+
 #[tokio::test]
 async fn no_request_reaches_a_hidden_name() {
     let scene = Scene::new(Durability::None, false);
