@@ -1,7 +1,7 @@
 //! A user's tree as sessions share it, with what was learnt of its speed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::fs::FileSystem;
@@ -22,6 +22,8 @@ const FORGET_AFTER: u32 = 1024;
 pub(crate) struct Root {
     pub(crate) files: Arc<dyn FileSystem>,
     pub(crate) pace: Pace,
+    /// Files that arrived here and wait to be hashed.
+    pub(crate) hashing: Arc<AtomicUsize>,
 }
 
 impl Root {
@@ -29,6 +31,7 @@ impl Root {
         Self {
             files,
             pace: Pace::default(),
+            hashing: Arc::default(),
         }
     }
 }

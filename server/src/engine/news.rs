@@ -113,7 +113,7 @@ impl<H: Host> Engine<H> {
                 at,
             }));
         };
-        let Some(place) = Place::take() else {
+        let Some(place) = Place::take(&self.root.hashing) else {
             let links = Links::Stay;
             let call = Call::Metadata {
                 path: path.clone(),
@@ -152,24 +152,54 @@ impl<H: Host> Engine<H> {
 /// without.
 const HASHING_MAX: usize = 1024;
 
+/// Most of one root: who fills it with files that take hours leaves room for others.
+const HASHING_OF_ROOT_MAX: usize = HASHING_MAX / 4;
+
 /// How many do.
 static HASHING: AtomicUsize = AtomicUsize::new(0);
 
 /// One of them.
-struct Place;
+struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take() -> Option<Self> {
-        let more = |count: usize| (count < HASHING_MAX).then_some(count.saturating_add(1));
-        HASHING
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()
-            .map(|_| Self)
+    fn take(of_root: &Arc<AtomicUsize>) -> Option<Self> {
+        if !one_more(of_root, HASHING_OF_ROOT_MAX) {
+            return None;
+        }
+        let is_free = one_more(&HASHING, HASHING_MAX);
+        if !is_free {
+            of_root.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_free.then(|| Self(Arc::clone(of_root)))
     }
+}
+
+fn one_more(count: &AtomicUsize, most: usize) -> bool {
+    let more = |count: usize| (count < most).then_some(count.saturating_add(1));
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        .is_ok()
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
         HASHING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_one_root_that_wait_to_be_hashed_leave_room_for_others() {
+        let (many, one) = (Arc::default(), Arc::default());
+        let take = |_| Place::take(&many).unwrap();
+        let held: Vec<_> = (0..HASHING_OF_ROOT_MAX).map(take).collect();
+        assert!(Place::take(&many).is_none());
+        assert!(Place::take(&one).is_some());
+        drop(held);
+        assert!(Place::take(&many).is_some());
     }
 }
