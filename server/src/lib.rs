@@ -41,7 +41,7 @@
 //!
 //! Implement [`FileSystem`], [`File`] and [`Directory`], and give it to
 //! [`User::with_file_system`]. Only the calls that return futures are needed; the `try_` calls are
-//! for what can answer without waiting.
+//! for what can answer without waiting. `server/examples/object_store` serves an object store so.
 //!
 //! The crate is empty on systems that are not Unix.
 #![forbid(unsafe_code)]

@@ -123,6 +123,10 @@ impl From<&io::Error> for Refusal {
                 Self::new(Code::FAILURE, "busy")
             }
             ErrorKind::TimedOut => Self::new(Code::FAILURE, "timed out"),
+            ErrorKind::NotSeekable => Self::new(
+                Code::FAILURE,
+                "this file can only be written in order, from its start on",
+            ),
             ErrorKind::InvalidInput => Self::new(Code::FAILURE, "not possible"),
             _ if is_out_of_descriptors(error) => {
                 Self::new(Code::FAILURE, "too many files are open on this server")

@@ -29,6 +29,8 @@ use zeroize::Zeroizing;
 mod descriptors;
 #[path = "over_ssh/lost.rs"]
 mod lost;
+#[path = "over_ssh/objects.rs"]
+mod objects;
 #[path = "over_ssh/reload.rs"]
 mod reload;
 #[path = "over_ssh/terms.rs"]
@@ -117,6 +119,8 @@ enum Got {
     Handle(Vec<u8>),
     Data(Vec<u8>),
     Size(u64),
+    /// Of a directory, in the order they came.
+    Names(Vec<Vec<u8>>),
     Extended,
 }
 
@@ -230,6 +234,9 @@ fn take_replies(
                     }
                     Response::Handle(handle) => Got::Handle(handle.to_vec()),
                     Response::Attrs(attrs) => Got::Size(attrs.attrs.size.unwrap()),
+                    Response::Name(names) => {
+                        Got::Names(names.iter().map(|entry| entry.filename.to_vec()).collect())
+                    }
                     Response::ExtendedReply(_) => Got::Extended,
                     other => panic!("{other:?}"),
                 };
