@@ -510,6 +510,18 @@ impl Users {
             .terms
             .quota
             .map(|quota| Metered::new(Arc::clone(&files), quota));
+        let directory = match &user.root {
+            UserRoot::Local(directory) => Some(directory.clone()),
+            UserRoot::Other(_) => None,
+        };
+        // Sessions that stay and those to come share what there is room for.
+        let same_tree =
+            before.filter(|before| directory.is_some() && before.directory == directory);
+        let before_it = same_tree.and_then(|before| before.account.quota.as_ref());
+        let quota = quota.map(|quota| match before_it {
+            Some(before) => quota.going_on_from(before),
+            None => quota,
+        });
         let files = match &quota {
             Some(metered) => Arc::clone(metered) as Arc<dyn FileSystem>,
             None => files,
@@ -561,10 +573,7 @@ impl Users {
             required: user.required.clone(),
             questions: user.questions,
             stay: user.stay.clone(),
-            directory: match &user.root {
-                UserRoot::Local(directory) => Some(directory.clone()),
-                UserRoot::Other(_) => None,
-            },
+            directory,
             seats: before.map_or_else(Seats::default, |before| before.seats.clone()),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ketch_server::BuildError;
+use ketch_server::{BuildError, Quota};
 use ketch_transport::config::AuthMethod;
 use tokio::time::{Instant, timeout};
 
@@ -242,6 +242,34 @@ async fn connections_of_a_user_are_counted_over_reloads() {
         }
     };
     timeout(LONG, again).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_quota_is_one_over_reloads() {
+    let root = tempfile::tempdir().unwrap();
+    let anna = |bytes| {
+        let anna = User::new("anna", root.path()).password(PASSWORD);
+        anna.quota(Quota::of_bytes(bytes))
+    };
+    let server = with([anna(1000)]).host_key(host_key()).build().unwrap();
+    // All of them stay, each with a connection from before a reload.
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let connection = by_password(&server, "anna").await.unwrap();
+        clients.push((Client::open(&connection).await.unwrap(), connection));
+        server.reload(with([anna(1000)])).unwrap();
+    }
+    let mut written = Vec::new();
+    for (n, (client, _)) in clients.iter_mut().enumerate() {
+        let handle = client.open_file(&format!("/{n}")).await;
+        let write = Write {
+            handle: &handle,
+            offset: 0,
+            data: &[0; 600],
+        };
+        written.push(client.ask(write).await == Got::Status(StatusCode::OK));
+    }
+    assert_eq!(written, [true, false, false]);
 }
 
 #[tokio::test]

@@ -70,6 +70,15 @@ impl Metered {
         })
     }
 
+    /// The same with the ledger of `before`, if that has the same quota: for one and the same tree.
+    pub(crate) fn going_on_from(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        if self.book.ledger.quota != before.book.ledger.quota {
+            return self;
+        }
+        let (files, book) = (Arc::clone(&self.files), Arc::clone(&before.book));
+        Arc::new(Self { files, book })
+    }
+
     /// Work that counts the tree, if that is due; `at_start`: a session begins. `clock` tells when
     /// it was done.
     pub(crate) fn count_if_due(
