@@ -64,6 +64,8 @@ struct Play {
     outgoing: Vec<u8>,
     /// What was sent may be no requests at all.
     is_raw: bool,
+    /// The server ended the session: nothing more may be asked of it.
+    is_over: bool,
     next: RequestId,
 }
 
@@ -103,6 +105,7 @@ impl Play {
             open: BTreeSet::new(),
             outgoing,
             is_raw: false,
+            is_over: false,
             next: 0,
         }
     }
@@ -135,6 +138,9 @@ impl Play {
 
     /// Sends what waits, as far as the window goes; says whether anything was.
     fn send(&mut self, most: usize, piece: usize) -> bool {
+        if self.is_over {
+            return false;
+        }
         let len = self.outgoing.len().min(self.machine.window()).min(most);
         let bytes: Vec<u8> = self.outgoing.drain(..len).collect();
         let result = self.machine.turn(&bytes, piece);
@@ -148,7 +154,7 @@ impl Play {
             Err(why) => {
                 assert!(self.is_raw, "requests ended a session: {why}");
                 self.outgoing.clear();
-                self.open.clear();
+                self.is_over = true;
                 false
             }
         }
@@ -371,6 +377,9 @@ impl Play {
 
     /// The client asks for nothing more, and reads.
     fn rest(&mut self) {
+        if self.is_over {
+            return;
+        }
         self.machine.open_window(1 << 40);
         let mut still = 0;
         for turn in 0..TURNS_MAX {
@@ -386,6 +395,9 @@ impl Play {
             }
         }
         assert!(self.outgoing.is_empty(), "the server takes nothing more");
+        if self.is_over {
+            return;
+        }
         if !self.is_raw {
             assert!(self.open.is_empty(), "without an answer: {:?}", self.open);
             assert!(self.machine.is_idle(), "something is left to do");
@@ -481,6 +493,12 @@ mod tests {
             x.to_be_bytes()[2]
         };
         (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn a_session_that_a_length_ends_is_asked_nothing_more() {
+        // A request without a kind, and behind it a length that no packet has.
+        sftp_server(b"\xaa\x2a\0\0\0\x08\0\0\0\xcb\xcb\xcb\xcb\x08\x0a\x07\xff\xf7\xff\xff\x12");
     }
 
     #[test]
