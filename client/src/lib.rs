@@ -18,7 +18,7 @@
 //! | [`Filter`] | which entries of a tree are taken |
 //! | `sync` | one directory is made to hold what another holds |
 //! | `walk`, `glob`, `remove` | [`Walk`], [`Glob`]: what is below a directory; removing all of it |
-//! | `watch` | [`Watch`]: what changes on a server of ours, as it happens
+//! | `watch` | [`Watch`]: what changes on a server of ours, as it happens |
 //! | [`operations`] | what integrations do with a folder: get, create, upsert, query, list, delete |
 //! | [`OnDemand`] | a server that is connected to when something is asked of it |
 //! | [`blocking`] | the same for programs without `async` |

@@ -20,7 +20,7 @@ use super::{
     cannot_begin,
     crowd::on_thread,
     report::{SyncError, SyncFault},
-    run::{Context, Direction, Node, put_in_place},
+    run::{Context, Direction, Node, make_remote, put_in_place},
 };
 use crate::{
     Failure, Kind, Place, Sftp, platform,
@@ -38,7 +38,7 @@ const MADE_MAX: usize = 10_000;
 pub(super) struct Backup {
     /// None where a dry run would have to make it.
     side: Option<Side>,
-    /// Its path in the synced directory, if it is in there.
+    /// Its path in the synced directory, if it is in there; empty if it is that or above it.
     inside: Option<Box<[u8]>>,
     /// Paths of directories that are there for sure.
     made: Mutex<HashSet<Vec<u8>>>,
@@ -99,11 +99,17 @@ impl Backup {
         name: &[u8],
     ) -> Result<(), SyncFault> {
         match &self.side {
-            Some(Side::Here(tree)) => self.here(tree, node, name, platform::Dir::rename_to).await,
+            Some(Side::Here(tree)) => self.here(tree, node, name, move_to).await,
             Some(Side::There(root)) => {
                 let (from, to) = self.there(context, root, node, name).await?;
                 let sftp = context.line.sftp().await;
-                Ok(put_in_place(&sftp, &from, &to).await?)
+                put_in_place(&sftp, &from, &to).await?;
+                if sftp.lstat(&from).await.is_ok() {
+                    // Two names of one file, which a rename leaves alone (POSIX rename).
+                    sftp.remove_file(&to).await?;
+                    sftp.rename(&from, &to).await?;
+                }
+                Ok(())
             }
             None => Ok(()),
         }
@@ -255,7 +261,14 @@ impl Backup {
             return Ok(());
         }
         let sftp = context.line.sftp().await;
-        sftp.create_dir_all(root.join(path)).await?;
+        // One by one, and none of them through a link that was kept there.
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        for end in ends.map(|(end, _)| end).chain([path.len()]) {
+            let above = path.get(..end).unwrap_or_default();
+            if !above.is_empty() && !made().contains(above) {
+                make_remote(&sftp, &root.join(above)).await?;
+            }
+        }
         let mut made = made();
         if made.len() >= MADE_MAX {
             made.clear();
@@ -263,6 +276,22 @@ impl Backup {
         made.insert(path.to_vec());
         Ok(())
     }
+}
+
+/// Moves a name to another directory, in place of what has it there.
+fn move_to(
+    from: &platform::Dir,
+    name: &std::ffi::OsStr,
+    to: &platform::Dir,
+    there: &std::ffi::OsStr,
+) -> io::Result<()> {
+    from.rename_to(name, to, there)?;
+    if from.exists(name)? {
+        // Two names of one file, which a rename leaves alone (POSIX rename).
+        to.remove(there)?;
+        from.rename_to(name, to, there)?;
+    }
+    Ok(())
 }
 
 /// The directory at `path` below `tree`, not opened yet.
@@ -298,10 +327,14 @@ async fn here(
             return Ok((None, None));
         }
         let path = std::fs::canonicalize(&directory).map_err(cannot)?;
-        let inside = path.strip_prefix(&local).ok().map(|path| {
-            let names = path.iter().filter_map(platform::remote_name);
-            names.collect::<Vec<_>>().join(&b'/').into()
-        });
+        let inside = match path.strip_prefix(&local) {
+            Ok(path) => {
+                let names = path.iter().filter_map(platform::remote_name);
+                Some(names.collect::<Vec<_>>().join(&b'/').into())
+            }
+            // Above it: what is kept would land in it.
+            Err(_) => local.starts_with(&path).then(Box::default),
+        };
         if dry_run {
             return Ok((None, inside));
         }
@@ -333,7 +366,12 @@ async fn there(
         Some([]) => Some(Box::default()),
         Some([b'/', rest @ ..]) => Some(rest.into()),
         Some(rest) if remote.as_bytes() == b"/" => Some(rest.into()),
-        _ => None,
+        // Above it: what is kept would land in it.
+        _ => match remote.as_bytes().strip_prefix(real.as_bytes()) {
+            Some([b'/', ..]) => Some(Box::default()),
+            Some(_) if real.as_bytes() == b"/" => Some(Box::default()),
+            _ => None,
+        },
     };
     Ok(((!dry_run).then_some(Side::There(real)), inside))
 }

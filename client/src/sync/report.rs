@@ -273,8 +273,11 @@ pub enum SyncError {
         /// Which.
         place: Place,
     },
-    /// What is replaced or removed cannot be put into the directory that it is in already.
-    #[error("{place} is the synced directory itself, and cannot have the backups")]
+    /// What is replaced or removed cannot be put into the directory that it is in already, nor into
+    /// one above that.
+    #[error(
+        "{place} is what is synced: the directory of the backups can be neither that nor above it"
+    )]
     BackupInPlace {
         /// The directory.
         place: Place,

@@ -537,12 +537,36 @@ fn what_cannot_be_kept_is_not_replaced() {
         let report = incomplete(scene.sync(SyncOptions::new().backup_dir(blocked)));
         assert_eq!(report.failed_count, 1, "{report:?}");
         assert_eq!(scene.destination(), before);
-        let error = scene.sync(SyncOptions::new().backup_dir(itself));
-        assert!(
-            matches!(error, Err(SyncError::BackupInPlace { .. })),
-            "{error:?}"
-        );
+        let above = match way {
+            Way::Down => scene.dir.path().to_owned(),
+            Way::Up => "/".into(),
+        };
+        for place in [itself, above] {
+            let error = scene.sync(SyncOptions::new().backup_dir(place));
+            assert!(
+                matches!(error, Err(SyncError::BackupInPlace { .. })),
+                "{error:?}"
+            );
+        }
     }
+}
+
+/// As a run leaves it that was killed between the second name and what was to replace the first.
+#[test]
+#[cfg(unix)]
+fn what_has_a_second_name_in_the_backup_already_is_removed_all_the_same() {
+    let mut scene = Scene::new(Way::Down, Habits::default(), 1);
+    scene.source_file("b", b"here", TIME);
+    scene.destination_file("a", b"old", 5);
+    let kept = scene.dir.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::hard_link(scene.local().join("a"), kept.join("a")).unwrap();
+    let report = scene
+        .sync(SyncOptions::new().delete(true).backup_dir(&kept))
+        .unwrap();
+    assert_eq!(report.backed_up, 1, "{report:?}");
+    assert!(!scene.local().join("a").exists());
+    assert_eq!(fs::read(kept.join("a")).unwrap(), b"old");
 }
 
 #[test]
