@@ -427,6 +427,8 @@ impl Server {
     {
         let mut accepted = None;
         let mut setup = self.setup();
+        // Nobody looks at the login's own time while the program is asked.
+        let limit = setup.config.common.timers.authentication;
         let mut steps = Steps::default();
         // Of the questions that are being asked, by rounds.
         let mut answers = Vec::new();
@@ -443,10 +445,17 @@ impl Server {
                         source: visit.alarm.address,
                         now: unix_now(),
                     };
-                    let current = self.setup();
-                    if !Arc::ptr_eq(&current, &setup) {
-                        // Steps are taken under one set of rules: who began under others begins anew.
-                        (setup, steps) = (current, Steps::default());
+                    // Steps are taken under one set of rules: who began under others begins anew.
+                    let has_changed = |setup: &mut Arc<Setup>, steps: &mut Steps| {
+                        let current = self.setup();
+                        let has_changed = !Arc::ptr_eq(&current, setup);
+                        if has_changed {
+                            (*setup, *steps) = (current, Steps::default());
+                        }
+                        has_changed
+                    };
+                    let is_new = has_changed(&mut setup, &mut steps);
+                    if is_new {
                         answers.clear();
                     }
                     let users = &setup.users;
@@ -454,21 +463,27 @@ impl Server {
                         (_, Some((hash, password))) => {
                             self.inner.hashing.fits(hash, password.clone()).await
                         }
+                        // They are answers to questions of before.
+                        (Method::Answers(_), None) if is_new => false,
                         (Method::KeyboardInteractive | Method::Answers(_), None) => {
                             match method {
                                 Method::Answers(given) => answers.push(given.clone()),
                                 _ => answers.clear(),
                             }
-                            match users.interviewer().go_on(user, &answers).await {
-                                Interview::Ask(questions) => {
+                            let asking = users.interviewer().go_on(user, &answers);
+                            match timeout(limit, asking).await {
+                                Ok(Interview::Ask(questions)) => {
                                     login.ask(&questions)?;
                                     continue;
                                 }
-                                outcome => outcome == Interview::Accept,
+                                outcome => outcome == Ok(Interview::Accept),
                             }
                         }
                         _ => false,
                     };
+                    // What was found under rules that have changed meanwhile is found no more.
+                    let found_right = !has_changed(&mut setup, &mut steps) && found_right;
+                    let users = &setup.users;
                     let mut verdict = users.check(user, method, &mut steps, moment, found_right);
                     if let (Verdict::Change, Method::PasswordChange { new, .. }) =
                         (&verdict, method)

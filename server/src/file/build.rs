@@ -121,7 +121,11 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
                 let Some(key) = users.get(&user) else {
                     continue;
                 };
-                if !told.iter().any(|told| told.starts_with(key)) {
+                let is_of_user = |told: &String| {
+                    let rest = told.strip_prefix(key.as_str());
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+                };
+                if !told.iter().any(is_of_user) {
                     build.fault(key, what);
                 }
             }

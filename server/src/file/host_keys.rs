@@ -79,7 +79,12 @@ fn make(path: &Path, key_type: KeyType) -> Result<PrivateKey, HostKeyFileError> 
     });
     let file = written.map_err(HostKeyFileError::Unwritten)?;
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(key),
+        Ok(_) => {
+            // Clients will remember it: its name must last, too.
+            let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(HostKeyFileError::Unwritten)?;
+            Ok(key)
+        }
         Err(error) => match read(path)? {
             Some(theirs) => Ok(theirs),
             None => Err(HostKeyFileError::Unwritten(error.error)),

@@ -83,7 +83,9 @@ fn read(path: &Path, len_max: u64, denied: u32) -> Result<Zeroizing<Vec<u8>>, Un
         let wanted = mode & !denied;
         return Err(Unread::Mode { mode, may, wanted });
     }
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Of its whole length at once: what a vector leaves behind when it grows is not wiped.
+    let room = usize::try_from(metadata.len().min(len_max) + 1).unwrap_or(0);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     file.take(len_max + 1).read_to_end(&mut bytes)?;
     match u64::try_from(bytes.len()) {
         Ok(len) if len <= len_max => Ok(bytes),

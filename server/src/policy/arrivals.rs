@@ -150,9 +150,9 @@ impl Arrivals {
             return Appeared::File;
         };
         let base = path.as_bytes().strip_suffix(suffix.as_bytes());
-        match base.map(VPath::resolve) {
-            // The name of the suffix alone is nobody's trigger.
-            Some(Ok(base)) if !base.is_root() && path.as_bytes().starts_with(base.as_bytes()) => {
+        match base.map(|base| (base, VPath::resolve(base))) {
+            // The name of the suffix alone is nobody's trigger, nor is that of dots before it.
+            Some((named, Ok(base))) if !base.is_root() && named == base.as_bytes() => {
                 let has_name = path
                     .split_beneath()
                     .map(|(_, name)| name.len() > suffix.len());

@@ -93,7 +93,7 @@ impl Session {
             Appeared::Unfinished => {}
             Appeared::File => self.arrived(path, began, false),
             Appeared::TriggerOf(file) if self.is_being_written(file) => {
-                if self.triggered.len() < SESSION_HANDLES_MAX {
+                if self.triggered.len() < SESSION_HANDLES_MAX && !self.triggered.contains(file) {
                     self.triggered.push(file.clone());
                 }
             }
