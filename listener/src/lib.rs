@@ -46,8 +46,16 @@ pub mod diff;
 mod driver;
 mod error;
 mod event;
+#[cfg(feature = "flows")]
+pub mod flow;
 pub mod listing;
+#[cfg(feature = "flows")]
+pub mod sink;
 pub mod snapshot;
+#[cfg(feature = "flows")]
+pub mod source;
+#[cfg(feature = "flows")]
+pub mod store;
 pub mod watcher;
 
 pub use driver::{Events, Watch};

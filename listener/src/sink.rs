@@ -1,0 +1,139 @@
+//! Where items go: a sink is one file below, and this trait is all that the engine knows of it.
+//!
+//! The engine delivers in three steps, with the ledger in between:
+//!
+//! ```text
+//!   place(item) ──> Placement ──> ledger: placed ──> deliver(item, placement, content) ──> ledger: delivered
+//! ```
+//!
+//! After a crash, `deliver` is called again with the *same* placement. Sinks of content ([`Takes::content`])
+//! must then leave one copy under that name; sinks of events may send again, with the same id.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use ketch_client::Kind;
+
+use crate::flow::item::Item;
+use crate::store::Placement;
+
+/// What a sink answers, when it has it.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;
+
+/// A place where items go.
+pub trait Sink: fmt::Debug + Send + Sync + 'static {
+    /// Its name: unique in its flow, kept in the ledger, so not to be changed while items are under
+    /// way.
+    fn name(&self) -> &str;
+
+    /// What it wants to get.
+    fn takes(&self) -> Takes;
+
+    /// Chooses where `item` goes. `refused` is an earlier choice that [`SinkError::Taken`] refused.
+    /// Nothing is changed at the destination yet.
+    fn place<'a>(&'a self, item: &'a Item, refused: Option<&'a Placement>)
+    -> Answer<'a, Placement>;
+
+    /// Puts `item` where `placement` says. `again` is set where an earlier attempt with this
+    /// placement may have got through. `content` is there if the sink takes content and the item
+    /// has any.
+    fn deliver<'a>(
+        &'a self,
+        item: &'a Item,
+        placement: &'a Placement,
+        content: Option<&'a Content>,
+        again: bool,
+    ) -> Answer<'a, ()>;
+
+    /// Whether the destination can be reached and written, as far as that can be told without
+    /// leaving anything behind.
+    fn check(&self) -> Answer<'_, ()>;
+}
+
+/// What a sink wants to get.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Takes {
+    /// The bytes of files. A sink of content gets no directories, removals or renames.
+    pub content: bool,
+    /// News that paths are gone, if the flow has them.
+    pub removals: bool,
+    /// Directories that are new, if the flow has them.
+    pub directories: bool,
+}
+
+impl Takes {
+    /// Files with their bytes.
+    pub const CONTENT: Self = Self {
+        content: true,
+        removals: false,
+        directories: false,
+    };
+    /// Everything that happens, without bytes.
+    pub const EVENTS: Self = Self {
+        content: false,
+        removals: true,
+        directories: true,
+    };
+}
+
+/// The bytes of an item, fetched whole, verified and synced to disk.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The local file that holds them. Sinks read it, or make another link to it; they do not change
+    /// or move it.
+    pub path: PathBuf,
+    /// Length in bytes.
+    pub len: u64,
+    /// SHA-256.
+    pub sha256: [u8; 32],
+}
+
+/// Why a sink did not take an item.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The chosen name was taken by something else meanwhile: the engine asks for another one.
+    #[error("{name} was taken meanwhile")]
+    Taken {
+        /// Which, for reading.
+        name: String,
+    },
+    /// There is something of that name, and the flow says that this is an error.
+    #[error("{name} exists already")]
+    Exists {
+        /// Which, for reading.
+        name: String,
+    },
+    /// The item's path or its template gives no name that the destination can have.
+    #[error("{name} cannot be a name there: {why}")]
+    BadName {
+        /// Which, for reading.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The destination refused or could not be reached.
+    #[error("{what}")]
+    Failed {
+        /// What was attempted, on what.
+        what: String,
+        /// What sort of failure it is: [`Kind::is_transient`] decides whether the wait is worth it.
+        kind: Kind,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl SinkError {
+    /// What sort of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Taken { .. } | Self::Exists { .. } => Kind::Exists,
+            Self::BadName { .. } => Kind::Local,
+            Self::Failed { kind, .. } => *kind,
+        }
+    }
+}
