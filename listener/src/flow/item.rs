@@ -177,7 +177,7 @@ impl Item {
     /// Whether there is content to fetch: it is a file and it is there.
     #[must_use]
     pub fn has_content(&self) -> bool {
-        self.facts.kind == FileType::File && self.kind != ItemKind::Removed
+        self.facts.kind == FileType::Regular && self.kind != ItemKind::Removed
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
             kind: ItemKind::Created,
             path: RemotePath::from("a"),
             facts: Facts {
-                kind: FileType::File,
+                kind: FileType::Regular,
                 size: Some(1),
                 mtime: None,
             },
