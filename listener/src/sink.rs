@@ -13,6 +13,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use ketch_client::Kind;
 
@@ -114,6 +115,14 @@ pub enum SinkError {
         /// What is wrong with it.
         why: String,
     },
+    /// The destination asked to be left alone for a while.
+    #[error("{what}")]
+    Busy {
+        /// What was attempted, on what, and what the answer was.
+        what: String,
+        /// For how long: nothing is gained by another attempt before.
+        after: Duration,
+    },
     /// The destination refused or could not be reached.
     #[error("{what}")]
     Failed {
@@ -133,7 +142,17 @@ impl SinkError {
         match self {
             Self::Taken { .. } | Self::Exists { .. } => Kind::Exists,
             Self::BadName { .. } => Kind::Local,
+            Self::Busy { .. } => Kind::Network,
             Self::Failed { kind, .. } => *kind,
+        }
+    }
+
+    /// How long the destination asked to be left alone, if it did.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { after, .. } => Some(*after),
+            _ => None,
         }
     }
 }
