@@ -3,13 +3,25 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ketch_conformance::openssh::OpenSshServer;
 use ketch_conformance::process::Process;
 
 use crate::BenchError;
+
+/// The `ketch` that is measured: the one that was `named`, or the one beside the running program.
+///
+/// # Errors
+/// [`BenchError::Io`] if the system does not say where this program is.
+pub fn program(named: Option<&Path>) -> Result<PathBuf, BenchError> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
+    Ok(own.with_file_name("ketch"))
+}
 
 /// A running server; it is killed when it is let go.
 #[derive(Debug)]
@@ -81,5 +93,22 @@ impl Drop for KetchServer {
         // It has ended before, or is killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_that_was_named_is_taken_or_the_one_beside_this() {
+        let named = Path::new("/else/where/ketch-of-old");
+        assert_eq!(program(Some(named)).unwrap(), named);
+        let own = std::env::current_exe().unwrap();
+        let beside = program(None).unwrap();
+        assert_eq!(
+            (beside.parent(), beside.ends_with("ketch")),
+            (own.parent(), true)
+        );
     }
 }

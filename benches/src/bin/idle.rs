@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use ketch_benches::ketch_server::KetchServer;
+use ketch_benches::ketch_server::{self, KetchServer};
 use ketch_client::hostkey::HostKeys;
 use ketch_client::{Connect, OpenOptions, Session, Sftp, identity::Identity};
 use ketch_conformance::content::random_file;
@@ -62,11 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Failed> {
-    let own = std::env::current_exe()?;
-    let ketch = arguments
-        .ketch
-        .clone()
-        .unwrap_or_else(|| own.with_file_name("ketch"));
+    let ketch = ketch_server::program(arguments.ketch.as_deref())?;
     let dir = tempfile::Builder::new()
         .prefix("ketch-bench-")
         .tempdir_in(&arguments.dir)?;

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use ketch_benches::BenchError;
 use ketch_benches::files::{self, Source};
+use ketch_benches::ketch_server;
 use ketch_benches::link::LinkConfig;
 use ketch_benches::measure::{self, measure};
 use ketch_benches::namespace::Namespace;
@@ -148,10 +149,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let ketch = arguments
-        .ketch
-        .clone()
-        .unwrap_or_else(|| own.with_file_name("ketch"));
+    let ketch = ketch_server::program(arguments.ketch.as_deref())?;
     let target = own
         .parent()
         .and_then(Path::parent)

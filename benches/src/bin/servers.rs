@@ -18,7 +18,7 @@ use clap::Parser;
 use ketch_benches::BenchError;
 use ketch_benches::files::{self, Source};
 use ketch_benches::hot_pages::HotPages;
-use ketch_benches::ketch_server::KetchServer;
+use ketch_benches::ketch_server::{self, KetchServer};
 use ketch_benches::measure::{self, line, measure};
 use ketch_benches::median::median;
 use ketch_benches::server_time::ServerTime;
@@ -142,11 +142,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), BenchError> {
-    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let ketch = arguments
-        .ketch
-        .clone()
-        .unwrap_or_else(|| own.with_file_name("ketch"));
+    let ketch = ketch_server::program(arguments.ketch.as_deref())?;
     let rows: Vec<Row> = arguments
         .rows
         .iter()

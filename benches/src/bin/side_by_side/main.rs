@@ -35,6 +35,7 @@ use std::time::Duration;
 use clap::Parser;
 use ketch_benches::delay_proxy::own_speed;
 use ketch_benches::hot_pages::HotPages;
+use ketch_benches::ketch_server;
 use ketch_benches::row::{MORE, PathKind, Row, TABLE};
 use ketch_benches::tool::{Programs, Tool};
 use ketch_benches::{BenchError, measure};
@@ -134,10 +135,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool, BenchError> {
     let rows = rows(&arguments.rows)?;
     let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let ketch = arguments
-        .ketch
-        .clone()
-        .unwrap_or_else(|| own.with_file_name("ketch"));
+    let ketch = ketch_server::program(arguments.ketch.as_deref())?;
     // This program is in target/release; the peers are in target/peers and target/interop.
     let target = own
         .parent()
