@@ -13,7 +13,7 @@
 //! Parts of other versions stay until they are old: another program may be writing them.
 
 use super::compare::Entry;
-use crate::transfer::names::{self, Identity, NAME_LEN_MAX};
+use crate::transfer::names::{self, Identity};
 
 /// Seconds after which nobody is held to be writing any more.
 pub(super) const OLD_SECONDS: u32 = 24 * 60 * 60;
@@ -54,18 +54,15 @@ pub(super) fn is_ours(
             names::temporary(&destination, &source.name, identity, attempt)[..] == *leftover.name
         })
     };
-    let first = sources.partition_point(|source| *source.name < *stem);
+    let beginning = names::beginning_of(stem);
+    let first = sources.partition_point(|source| *source.name < *beginning);
     // A long name was cut: several may begin with what is left of it. No more than a few are tried.
-    let tries = if leftover.name.len() + 4 > NAME_LEN_MAX {
-        64
-    } else {
-        1
-    };
+    let tries = if beginning.len() < stem.len() { 64 } else { 1 };
     let candidates = sources.get(first..).unwrap_or_default();
     candidates
         .iter()
         .take(tries)
-        .take_while(|source| source.name.starts_with(stem))
+        .take_while(|source| source.name.starts_with(beginning))
         .any(made_for)
 }
 
@@ -74,6 +71,7 @@ mod tests {
     use ketch_protocol::{Attrs, FileType, Times};
 
     use super::*;
+    use crate::transfer::names::NAME_LEN_MAX;
 
     fn entry(name: &[u8], size: u64, mtime: u32) -> Entry {
         Entry {

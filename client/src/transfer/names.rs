@@ -145,15 +145,28 @@ pub(crate) const fn has_part_name(tries: u8) -> bool {
 /// What stands before the digits of a temporary name, and how many these are.
 const MARK: &[u8] = b".ketch-";
 const DIGITS: usize = 16;
+/// The longest stem: what stands before the mark, without the dot.
+const STEM_LEN_MAX: usize = NAME_LEN_MAX - 1 - MARK.len() - DIGITS;
+/// What a stem that was cut ends with: `~` and a hash of the whole name, in so many digits.
+const TAG_DIGITS: usize = 8;
+const TAG_LEN: usize = 1 + TAG_DIGITS;
 
-/// The name of the file whose temporary name `name` is, cut if it was long; `None` for names that
-/// are not ours.
+/// The stem of a temporary name: the name of its file, or, if that is long, its beginning with a
+/// hash of it, so that no two files have one stem. `None` for names that are not ours.
 pub(crate) fn of_temporary(name: &[u8]) -> Option<&[u8]> {
     let rest = name.strip_prefix(b".")?;
     let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let name = rest.strip_suffix(MARK)?;
     (!name.is_empty() && digits.iter().all(is_digit)).then_some(name)
+}
+
+/// What the name of the file begins with that a stem was made of.
+pub(crate) fn beginning_of(stem: &[u8]) -> &[u8] {
+    // Of a name in Unicode up to three bytes more were cut.
+    let is_cut = stem.len() + 3 >= STEM_LEN_MAX;
+    let tag = if is_cut { TAG_LEN } else { 0 };
+    stem.get(..stem.len().saturating_sub(tag)).unwrap_or(stem)
 }
 
 /// The name under which `name` is kept until it is whole: `.NAME.ketch-` and 16 hex digits.
@@ -176,23 +189,34 @@ pub(crate) fn temporary(
     hash.update(&attempt.to_be_bytes());
     let hash = hash.finish();
 
-    let keep = name.len().min(NAME_LEN_MAX - 1 - MARK.len() - DIGITS);
-    // A name that is Unicode stays Unicode when it is cut.
-    let keep = std::str::from_utf8(name).map_or(keep, |text| text.floor_char_boundary(keep));
     let mut temporary = Vec::with_capacity(NAME_LEN_MAX);
     temporary.push(b'.');
-    temporary.extend_from_slice(name.get(..keep).unwrap_or(name));
+    if name.len() <= STEM_LEN_MAX {
+        temporary.extend_from_slice(name);
+    } else {
+        let keep = STEM_LEN_MAX - TAG_LEN;
+        // A name that is Unicode stays Unicode when it is cut.
+        let keep = std::str::from_utf8(name).map_or(keep, |text| text.floor_char_boundary(keep));
+        temporary.extend_from_slice(name.get(..keep).unwrap_or(name));
+        temporary.push(b'~');
+        let whole = digest::digest(&digest::SHA256, name);
+        push_digits(&mut temporary, whole.as_ref(), TAG_DIGITS);
+    }
     temporary.extend_from_slice(MARK);
-    for byte in hash.as_ref().iter().take(DIGITS / 2) {
+    push_digits(&mut temporary, hash.as_ref(), DIGITS);
+    temporary
+}
+
+fn push_digits(name: &mut Vec<u8>, hash: &[u8], digits: usize) {
+    for byte in hash.iter().take(digits / 2) {
         for digit in [byte >> 4, byte & 15] {
-            temporary.push(if digit < 10 {
+            name.push(if digit < 10 {
                 b'0' + digit
             } else {
                 b'a' + digit - 10
             });
         }
     }
-    temporary
 }
 
 #[cfg(test)]
@@ -269,7 +293,22 @@ mod tests {
             prop_assert_ne!(&first, &temporary(b"/in/x", &name, other, attempt));
             prop_assert_ne!(&first, &temporary(b"/in/y", &name, source, attempt));
             prop_assert_ne!(&first, &temporary(b"/in/x", &name, source, attempt ^ 1));
-            prop_assert!(of_temporary(&first).is_some_and(|stem| name.starts_with(stem)));
+            let stem = of_temporary(&first).unwrap_or_default();
+            prop_assert!(name.starts_with(beginning_of(stem)) && !beginning_of(stem).is_empty());
+        }
+
+        #[test]
+        fn two_long_names_with_one_beginning_have_two_stems(
+            a in "[a-z]{1,15}", b in "[a-z]{1,15}", source in any::<u64>(),
+        ) {
+            let stem = |end: &str, size| {
+                let name = format!("{}{end}", "ä".repeat(120));
+                let source = Identity { size, modified: None };
+                let temporary = temporary(b"x", name.as_bytes(), source, 0);
+                of_temporary(&temporary).unwrap_or_default().to_vec()
+            };
+            prop_assert_eq!(stem(&a, None), stem(&a, Some(source)));
+            prop_assert_eq!(stem(&a, None) == stem(&b, Some(source)), a == b);
         }
 
         #[test]
