@@ -12,6 +12,7 @@ mod crowd;
 mod leftover;
 mod line;
 mod listing;
+mod place;
 mod removal;
 mod report;
 mod run;
@@ -439,9 +440,11 @@ async fn sync(
         result = run.change_types().await;
         if result.is_ok() {
             result = run.remove().await;
-        }
-        if result.is_ok() {
-            result = run.name_staged().await;
+            let cancelled = |error: &SyncFault| error.kind() == Kind::Cancelled;
+            if result.as_ref().err().is_none_or(cancelled) {
+                let named = run.name_staged().await;
+                result = result.and(named);
+            }
         }
     }
     if result.is_ok() {

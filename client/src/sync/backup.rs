@@ -19,8 +19,9 @@ use ketch_protocol::{FileType, RemotePath};
 use super::{
     cannot_begin,
     crowd::on_thread,
+    place::{instead, put_in_place},
     report::{SyncError, SyncFault},
-    run::{Context, Direction, Node, make_remote, put_in_place},
+    run::{Context, Direction, Node, make_remote},
 };
 use crate::{
     Failure, Kind, Place, Sftp, platform,
@@ -147,10 +148,13 @@ impl Backup {
                     Err(_) => {}
                 }
                 // Version 3 has no status for a name that is taken.
-                if sftp.lstat(&to).await.is_err() || sftp.remove_file(&to).await.is_err() {
+                if sftp.lstat(&to).await.is_err() {
                     return Ok(false);
                 }
-                Ok(sftp.hard_link(&from, &to).await.is_ok())
+                match instead(&sftp, &from, &to, sftp.hard_link(&from, &to)).await {
+                    Err(error @ SyncFault::Stranded { .. }) => Err(error),
+                    linked => Ok(linked.is_ok()),
+                }
             }
             None => Ok(true),
         }

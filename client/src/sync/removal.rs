@@ -48,12 +48,14 @@ impl Doomed {
         self.has_room(node)
     }
 
-    /// Remembers a directory.
-    pub(super) fn directory(&mut self, node: &Arc<Node>) {
-        if self.has_room(node) {
+    /// Remembers a directory: whether there is room for it.
+    pub(super) fn directory(&mut self, node: &Arc<Node>) -> bool {
+        let has_room = self.has_room(node);
+        if has_room {
             let level = self.directories.entry(node.depth).or_default();
             level.push(Arc::clone(node));
         }
+        has_room
     }
 
     fn has_room(&mut self, node: &Node) -> bool {

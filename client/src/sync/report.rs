@@ -191,6 +191,17 @@ pub enum SyncFault {
     /// A listing holds the name twice: only the first was believed.
     #[error("the server listed its name twice")]
     ListedTwice,
+    /// The server has no rename that replaces; what had the name was put aside, and neither could be
+    /// given the name then. Both are whole, under other names.
+    #[error("what had its name is {old} now, and what was to get it is {new}")]
+    Stranded {
+        /// What was to get the name.
+        new: RemotePath,
+        /// What had it; where the connection was lost it may still have it.
+        old: RemotePath,
+        /// Why it did not get the name.
+        source: Box<SftpError>,
+    },
 }
 
 impl From<LocalFault> for SyncFault {
@@ -202,15 +213,19 @@ impl From<LocalFault> for SyncFault {
 impl SyncFault {
     /// Whether all that follows would fail for the same reason.
     pub(super) fn ends_everything(&self) -> bool {
-        match self {
-            Self::Transfer(error) => error.ends_everything(),
-            Self::Request(error) => matches!(
+        let ends = |error: &SftpError| {
+            matches!(
                 error,
                 SftpError::TimedOut { .. }
                     | SftpError::Lost { .. }
                     | SftpError::Misbehaved { .. }
                     | SftpError::NotOpened(_)
-            ),
+            )
+        };
+        match self {
+            Self::Transfer(error) => error.ends_everything(),
+            Self::Request(error) => ends(error),
+            Self::Stranded { source, .. } => ends(source),
             Self::Conflict { .. } | Self::ListedTwice => false,
         }
     }
@@ -221,6 +236,7 @@ impl Failure for SyncFault {
         match self {
             Self::Transfer(error) => error.kind(),
             Self::Request(error) => error.kind(),
+            Self::Stranded { source, .. } => source.kind(),
             Self::Conflict { .. } => Kind::Exists,
             Self::ListedTwice => Kind::Peer,
         }
@@ -230,7 +246,7 @@ impl Failure for SyncFault {
         match self {
             Self::Transfer(error) => error.is_transient(),
             Self::Request(error) => error.is_transient(),
-            Self::Conflict { .. } | Self::ListedTwice => false,
+            Self::Conflict { .. } | Self::ListedTwice | Self::Stranded { .. } => false,
         }
     }
 
@@ -239,6 +255,7 @@ impl Failure for SyncFault {
             Self::Transfer(error) => error.outcome(),
             Self::Request(error) => error.outcome(),
             Self::Conflict { .. } | Self::ListedTwice => Outcome::NotDone,
+            Self::Stranded { .. } => Outcome::Unknown,
         }
     }
 }

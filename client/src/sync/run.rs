@@ -14,10 +14,7 @@ use std::{collections::VecDeque, ffi::OsString, sync::Arc};
 
 use ketch_protocol::{FileType, RemotePath};
 
-pub(super) use self::{
-    change::put_in_place,
-    directory::{Context, Direction, Node, make_remote},
-};
+pub(super) use self::directory::{Context, Direction, Node, make_remote};
 use self::{
     change::{Change, Was},
     copying::{Became, Copy, check, download, secure, upload},
@@ -89,6 +86,10 @@ pub(super) struct Run {
     changes: Vec<Change>,
     /// What takes the place of a directory, when that is removed.
     staged: Vec<Copy>,
+    /// Temporary names at the destination of what is to take the place of something else.
+    begun: Vec<(Arc<Node>, Box<[u8]>)>,
+    /// The removal of what only the destination has was begun.
+    removes: bool,
 }
 
 impl Run {
@@ -113,6 +114,8 @@ impl Run {
             doomed: Doomed::default(),
             changes: Vec::new(),
             staged: Vec::new(),
+            begun: Vec::new(),
+            removes: false,
         }
     }
 
@@ -173,6 +176,7 @@ impl Run {
             self.report.removals_left += doomed.found();
             return Ok(());
         }
+        self.removes = true;
         self.report.removals_left += doomed.left();
         let context = Arc::clone(&self.context);
         doomed
@@ -190,11 +194,18 @@ impl Run {
     /// them any more.
     pub(super) async fn end_directories(&mut self) -> Result<(), SyncFault> {
         self.doomed = Doomed::default();
+        let control = self.context.options.control.clone();
         loop {
-            self.begin_endings();
-            match self.crowd.next().await {
+            let wanted = control.wanted();
+            match wanted {
+                Wanted::Run => self.begin_endings(),
+                Wanted::Pause => {}
+                Wanted::Cancel => return Err(TransferError::Cancelled.into()),
+            }
+            match self.crowd.next_while(&control, wanted).await {
                 Some(done) => self.on_done(done)?,
-                None => return Ok(()),
+                None if wanted == Wanted::Run && self.crowd.len() == 0 => return Ok(()),
+                None => {}
             }
         }
     }
@@ -446,11 +457,13 @@ impl Run {
                 destination: FileType::Directory,
             } => {
                 let child = node.child(name, local, None);
-                self.doomed.directory(&child);
-                self.to_scan
-                    .push((Arc::clone(&child), Presence::Destination));
-                let (copy, was) = (copy(SyncAction::Copy), Was::Directory(child));
-                self.changes.push(Change { copy, was });
+                // What is not remembered is still counted, with all that is in it.
+                if self.doomed.directory(&child) {
+                    let was = Was::Directory(Arc::clone(&child));
+                    let copy = copy(SyncAction::Copy);
+                    self.changes.push(Change { copy, was });
+                }
+                self.to_scan.push((child, Presence::Destination));
             }
             Decision::Change { destination } => {
                 if self.doomed.changed(node) {

@@ -16,7 +16,7 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    Comparison, Failure, Filter, Kind, Sftp, SyncAction, SyncError, SyncFault, SyncNews,
+    Comparison, Control, Failure, Filter, Kind, Sftp, SyncAction, SyncError, SyncFault, SyncNews,
     SyncOptions, SyncReport, SyncStep, TransferError,
 };
 
@@ -735,6 +735,143 @@ fn what_is_not_remembered_for_removal_is_left_for_another_run() {
         assert_eq!(scene.sync(options).unwrap().removed, 202);
         assert_eq!(scene.names(), [""; 0]);
     }
+}
+
+#[test]
+fn changes_of_type_that_are_not_remembered_are_left_for_another_run() {
+    let mut scene = Scene::new(Way::Up, Habits::default(), 1);
+    for n in 0..700 {
+        scene.source_file(&format!("{n}"), b"1", TIME);
+        scene.destination_dir(&format!("{n}"));
+    }
+    let options = SyncOptions::new().delete(true);
+    let report = incomplete(scene.sync(options.clone()));
+    assert_eq!((report.failed_count, report.removals_left), (0, 200));
+    assert_eq!((report.copied, report.removed), (500, 500));
+    assert_eq!(scene.sync(options).unwrap().removed, 200);
+    assert_eq!(scene.source(), scene.destination());
+}
+
+/// A file at the source and a link at the destination, whose server has no rename that replaces.
+fn without_posix_rename() -> Scene {
+    let habits = Habits {
+        extensions: vec![ExtensionName::Limits],
+        ..Habits::default()
+    };
+    let mut scene = Scene::new(Way::Up, habits, 1);
+    scene.source_file("a", b"new", TIME);
+    scene.sim.server.nodes.insert(b"/t/a".to_vec(), Node::Link);
+    scene
+}
+
+#[test]
+fn without_a_rename_that_replaces_neither_version_is_lost() {
+    let options = SyncOptions::new().delete(true);
+    let mut scene = without_posix_rename();
+    scene.sync(options.clone()).unwrap();
+    assert_eq!(scene.source(), scene.destination());
+    let renames = scene.sim.server.asked(PacketType::RENAME);
+    // What is asked last gives the new file its name: refused, the old one has it again.
+    let mut scene = without_posix_rename();
+    let refusal = (PacketType::RENAME, renames, StatusCode::PERMISSION_DENIED);
+    scene.sim.server.habits.fails = Some(refusal);
+    let before = scene.sim.server.nodes.clone();
+    let report = incomplete(scene.sync(options.clone()));
+    assert_eq!(report.failed_count, 1);
+    assert_eq!(scene.sim.server.nodes, before);
+    // From then on none is done: both are there, and the error says where.
+    let mut scene = without_posix_rename();
+    let mut asked = 0;
+    scene.sim.server.lies = Some(Box::new(move |id, request| {
+        asked += usize::from(request.packet_type() == PacketType::RENAME);
+        let refused = asked >= renames && request.packet_type() == PacketType::RENAME;
+        refused.then(|| {
+            let mut out = Vec::new();
+            let status = ketch_protocol::Status::new(StatusCode::PERMISSION_DENIED);
+            ketch_protocol::Response::Status(status).encode_packet(id, &mut out);
+            out
+        })
+    }));
+    let report = incomplete(scene.sync(options));
+    let SyncFault::Stranded { new, old, .. } = &report.failed[0].error else {
+        panic!("{report:?}");
+    };
+    let nodes = &scene.sim.server.nodes;
+    assert_eq!(nodes.get(old.as_bytes()), Some(&Node::Link));
+    assert!(matches!(nodes.get(new.as_bytes()), Some(Node::File { data, .. }) if data == b"new"));
+}
+
+#[test]
+fn an_earlier_backup_stays_if_nothing_can_take_its_place() {
+    for extension in [None, Some(ExtensionName::Hardlink)] {
+        let mut extensions = vec![ExtensionName::Limits];
+        extensions.extend(extension);
+        let habits = Habits {
+            extensions,
+            ..Habits::default()
+        };
+        let mut scene = Scene::new(Way::Up, habits, 1);
+        scene.source_file("a", b"new", TIME);
+        scene.destination_file("a", b"old", 5);
+        scene.sim.server.dir("/kept");
+        scene.sim.server.file("/kept/a", b"older".to_vec());
+        // Neither a rename nor a link to that very name.
+        scene.sim.server.lies = Some(Box::new(|id, request| {
+            let refused = match request {
+                ketch_protocol::Request::Rename(rename) => {
+                    rename.to == b"/kept/a" && rename.from == b"/t/a"
+                }
+                ketch_protocol::Request::Extended(ketch_protocol::Extension::Hardlink(_)) => true,
+                _ => false,
+            };
+            refused.then(|| {
+                let mut out = Vec::new();
+                let status = ketch_protocol::Status::new(StatusCode::FAILURE);
+                ketch_protocol::Response::Status(status).encode_packet(id, &mut out);
+                out
+            })
+        }));
+        let before = scene.sim.server.nodes.clone();
+        let report = incomplete(scene.sync(SyncOptions::new().backup_dir("/kept")));
+        assert_eq!(report.failed_count, 1, "{report:?}");
+        assert_eq!(scene.sim.server.nodes, before);
+    }
+}
+
+#[test]
+fn a_sync_that_changes_types_can_be_paused_and_takes_back_what_it_staged() {
+    let mut scene = Scene::new(Way::Up, Habits::default(), 1);
+    for n in 0..20 {
+        scene.source_file(&format!("{n}"), b"new", TIME);
+        let path = format!("/t/{n}").into_bytes();
+        let node = if n % 2 == 0 { Node::Link } else { Node::Dir };
+        scene.sim.server.nodes.insert(path, node);
+    }
+    let control = Control::new();
+    let options = SyncOptions::new().delete(true).control(control.clone());
+    let (sftp, local) = (scene.sim.sftp.clone(), scene.local());
+    let mut sync = Box::pin(start(Way::Up, &sftp, &local, options));
+    let settled = |sim: &Sim| {
+        let nodes = sim.server.nodes.iter();
+        let files = nodes.filter(|(_, node)| matches!(node, Node::File { .. }));
+        files.filter(|(path, _)| !path.starts_with(b"/t/.")).count()
+    };
+    while settled(&scene.sim) == 0 {
+        assert!(poll(sync.as_mut()).is_none(), "it ended too early");
+        scene.sim.turn();
+    }
+    control.pause();
+    for _ in 0..50 {
+        assert!(poll(sync.as_mut()).is_none());
+        scene.sim.settle();
+    }
+    assert!(settled(&scene.sim) <= 2, "nothing more is begun");
+    control.cancel();
+    let error = scene.sim.run(sync).unwrap_err();
+    assert_eq!(error.kind(), Kind::Cancelled);
+    let names: Vec<_> = scene.names();
+    assert_eq!(names.len(), 20, "{names:?}");
+    assert_eq!(names.iter().find(|name| name.starts_with('.')), None);
 }
 
 #[test]

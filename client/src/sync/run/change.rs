@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use ketch_protocol::{FileType, RemotePath};
+use ketch_protocol::FileType;
 
 use super::{
     BATCH_MAX, Run,
@@ -18,14 +18,16 @@ use super::{
     directory::{Context, Direction, Node, Presence},
 };
 use crate::{
-    Failure, Kind, Sftp, SftpError, platform,
+    Failure, Kind, platform,
     sync::{
         crowd::on_thread,
+        place::put_in_place,
         removal,
         report::{SyncAction, SyncFault},
     },
     transfer::{
-        LocalAction,
+        LocalAction, TransferError,
+        control::Wanted,
         local::LocalFault,
         names::{self, Identity},
     },
@@ -54,6 +56,21 @@ impl Change {
 impl Run {
     /// Changes what has another type, as far as that can be done before directories are removed.
     pub(in crate::sync) async fn change_types(&mut self) -> Result<(), SyncFault> {
+        let result = self.change_all().await;
+        let begun = std::mem::take(&mut self.begun);
+        if let Err(error) = &result {
+            self.staged.clear();
+            // Of a server that is not reached any more, the next run removes them.
+            if self.context.direction == Direction::Down || error.kind() == Kind::Cancelled {
+                for (node, staged) in begun {
+                    discard(&self.context, &node, &staged).await;
+                }
+            }
+        }
+        result
+    }
+
+    async fn change_all(&mut self) -> Result<(), SyncFault> {
         let mut changes = std::mem::take(&mut self.changes);
         if self.report.failed_count > 0 {
             return Ok(());
@@ -81,15 +98,32 @@ impl Run {
             .partition::<Vec<_>, _>(Change::becomes_directory);
         let staged = self.stage(others).await?;
         for change in staged {
+            self.go_ahead().await?;
             match change.was {
                 Was::Entry(old) => self.settle(change.copy, Some(old)).await?,
                 Was::Directory(_) => self.staged.push(change.copy),
             }
         }
         for change in directories {
+            self.go_ahead().await?;
             self.make_place(change.copy).await?;
         }
         self.work().await
+    }
+
+    /// Waits until it is not paused.
+    ///
+    /// # Errors
+    /// It was cancelled.
+    async fn go_ahead(&self) -> Result<(), SyncFault> {
+        let control = &self.context.options.control;
+        loop {
+            match control.wanted() {
+                Wanted::Run => return Ok(()),
+                Wanted::Pause => control.changed(Wanted::Pause).await,
+                Wanted::Cancel => return Err(TransferError::Cancelled.into()),
+            }
+        }
     }
 
     /// Brings files and links under temporary names; gives those that are there.
@@ -102,7 +136,9 @@ impl Run {
         loop {
             let (mut batch, mut were) = (Vec::new(), Vec::new());
             for Change { mut copy, was } in changes.by_ref().take(BATCH_MAX) {
-                copy.staged = Some(self.context.staged(&copy));
+                let staged = self.context.staged(&copy);
+                self.begun.push((Arc::clone(&copy.node), staged.clone()));
+                copy.staged = Some(staged);
                 batch.push(copy);
                 were.push(was);
             }
@@ -155,20 +191,32 @@ impl Run {
                 Ok(())
             }
             Err(error) => {
-                discard(&context, &copy).await;
+                if let Some(staged) = &copy.staged {
+                    if matches!(error, SyncFault::Stranded { .. }) {
+                        // What had the name is not there any more: this is what there is.
+                        self.begun
+                            .retain(|(at, name)| !Arc::ptr_eq(at, node) || name != staged);
+                    } else {
+                        discard(&context, node, staged).await;
+                    }
+                }
                 self.fail(node.path_of(name), error)
             }
         }
     }
 
-    /// Gives what waited for the removal of directories its name.
+    /// Gives what waited for the removal of directories its name, also if that was cancelled: what
+    /// was there before is perhaps removed already.
     pub(in crate::sync) async fn name_staged(&mut self) -> Result<(), SyncFault> {
         let staged = std::mem::take(&mut self.staged);
         for copy in staged {
-            if self.report.failed_count > 0 {
-                discard(&self.context, &copy).await;
+            if !self.removes {
+                if let Some(staged) = &copy.staged {
+                    discard(&self.context, &copy.node, staged).await;
+                }
                 continue;
             }
+            drop(self.go_ahead().await);
             self.settle(copy, None).await?;
         }
         Ok(())
@@ -244,10 +292,8 @@ async fn make(context: &Context, node: &Node, name: &[u8]) -> Result<(), SyncFau
 }
 
 /// Removes what was brought for a place that it did not get.
-async fn discard(context: &Context, copy: &Copy) {
-    if let Some(staged) = &copy.staged
-        && let Err(error) = removal::file(context, &copy.node, staged).await
-    {
+async fn discard(context: &Context, node: &Node, staged: &[u8]) {
+    if let Err(error) = removal::file(context, node, staged).await {
         tracing::warn!(%error, "a temporary file is left behind");
     }
 }
@@ -274,31 +320,7 @@ async fn rename(context: &Context, node: &Node, from: &[u8], to: &[u8]) -> Resul
         Direction::Up => {
             let directory = context.remote(node);
             let sftp = context.line.sftp().await;
-            Ok(put_in_place(&sftp, &directory.join(from), &directory.join(to)).await?)
+            put_in_place(&sftp, &directory.join(from), &directory.join(to)).await
         }
     }
-}
-
-/// Renames on the server, in place of a file or link: at once where the server can, else that is
-/// removed first.
-pub(in crate::sync) async fn put_in_place(
-    sftp: &Sftp,
-    from: &RemotePath,
-    to: &RemotePath,
-) -> Result<(), SftpError> {
-    match sftp.posix_rename(from, to).await {
-        Err(error) if error.kind() == Kind::Unsupported => {}
-        renamed => return renamed,
-    }
-    let refused = match sftp.rename(from, to).await {
-        Ok(()) => return Ok(()),
-        Err(refused) => refused,
-    };
-    // Version 3 has no status for a name that is taken: whether it is, tells a look.
-    let is_taken = |attrs: ketch_protocol::Attrs| attrs.file_type() != FileType::Directory;
-    if !sftp.lstat(to).await.is_ok_and(is_taken) {
-        return Err(refused);
-    }
-    sftp.remove_file(to).await?;
-    sftp.rename(from, to).await
 }
