@@ -35,6 +35,7 @@ use crate::fs::{Answer, Batch, Call, Directory, File, FileCall};
 use crate::handles::{HandleBudget, Handles, SlotId};
 use crate::path::VPath;
 use crate::policy::Policy;
+use crate::policy::arrivals::Writer;
 use crate::refusal::Refusal;
 
 use arrived::Looked;
@@ -86,8 +87,6 @@ pub(crate) struct Session {
     held_reads: VecDeque<ReadJob>,
     watching: Watching,
     pub(crate) replies: Replies,
-    /// Files of which the trigger came while they were open to be written.
-    triggered: Vec<VPath>,
     /// Requests that came.
     commands: u64,
     /// For observers, if there are any.
@@ -114,6 +113,8 @@ struct Entry {
     changes: bool,
     /// A directory, of which some names may have to be left out.
     hides_names: bool,
+    /// A file that is being written where files arrive.
+    writing: Option<Writer>,
 }
 
 /// Work on a path is running while a handle of the same path is open.
@@ -164,7 +165,6 @@ impl Session {
             held_reads: VecDeque::new(),
             watching: Watching::default(),
             replies: Replies::default(),
-            triggered: Vec::new(),
             commands: 0,
             records: None,
             moved: Moved::default(),
@@ -571,6 +571,7 @@ impl Session {
                 self.turn_away(work, mode, why);
                 continue;
             }
+            self.opens_to_write(&work);
             let named = |entry: &&Entry| {
                 !matches!(entry.opened, Opened::Opening) && work.names(&entry.path)
             };

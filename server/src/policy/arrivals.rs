@@ -50,6 +50,59 @@ struct Known {
     order: VecDeque<(u64, VPath)>,
     count: u64,
     paths_len: usize,
+    /// What is being written, whoever has it open: no more than handles are.
+    writing: BTreeMap<VPath, Writing>,
+}
+
+/// A file that is being written.
+#[derive(Debug, Default)]
+struct Writing {
+    handles: usize,
+    /// Its trigger has come: it arrives with the last close.
+    is_triggered: bool,
+}
+
+/// A handle that may write to a file: until it is dropped, the file is on its way for everybody who
+/// shares the directory.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    known: Arc<Mutex<Known>>,
+    path: VPath,
+    has_ended: bool,
+}
+
+impl Writer {
+    /// Its client closed it: whether nobody else writes to the file, and the trigger has come.
+    pub(crate) fn end(mut self) -> bool {
+        self.has_ended = true;
+        self.let_go()
+    }
+
+    fn let_go(&self) -> bool {
+        let mut known = lock(&self.known);
+        let Some(writing) = known.writing.get_mut(&self.path) else {
+            return false;
+        };
+        writing.handles = writing.handles.saturating_sub(1);
+        if writing.handles > 0 {
+            return false;
+        }
+        let is_triggered = writing.is_triggered;
+        known.writing.remove(&self.path);
+        is_triggered
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.let_go();
+        }
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a file of a certain name is, once it is there as a whole.
@@ -128,7 +181,37 @@ impl Arrivals {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
+    }
+
+    /// The file of that name is open to be written until what comes back is dropped.
+    pub(crate) fn writes(&self, path: &VPath) -> Writer {
+        let mut known = self.known();
+        let writing = known.writing.entry(path.clone()).or_default();
+        writing.handles = writing.handles.saturating_add(1);
+        Writer {
+            known: Arc::clone(&self.known),
+            path: path.clone(),
+            has_ended: false,
+        }
+    }
+
+    /// Whether anybody writes to the file of that name, or to one beneath it.
+    pub(crate) fn is_being_written(&self, path: &VPath) -> bool {
+        let known = self.known();
+        known.writing.contains_key(path) || has_beneath(&known.writing, path)
+    }
+
+    /// The trigger of a file has come: whether it is still being written, and so arrives with the
+    /// last close.
+    pub(crate) fn triggers_at_its_end(&self, path: &VPath) -> bool {
+        match self.known().writing.get_mut(path) {
+            Some(writing) => {
+                writing.is_triggered = true;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Whether files that have arrived may be changed.
@@ -204,7 +287,7 @@ impl Arrivals {
             Call::Change { path, .. } | Call::Remove { path } if is_known(path) => {
                 return Err(Refusal::ARRIVED);
             }
-            Call::Rename { from, .. } if is_known(from) || known.has_beneath(from) => {
+            Call::Rename { from, .. } if is_known(from) || has_beneath(&known.numbers, from) => {
                 return Err(Refusal::ARRIVED);
             }
             Call::Rename { to, target, .. } if is_known(to) => *target = Target::MustNotExist,
@@ -245,20 +328,21 @@ impl Known {
         }
         was_known
     }
+}
 
-    fn has_beneath(&self, path: &VPath) -> bool {
-        // The first name that something beneath it could have.
-        let Ok(first) = path.walk(b"\x01") else {
-            return false;
-        };
-        let above = first
-            .as_bytes()
-            .split_last()
-            .map_or(&b""[..], |(_, rest)| rest);
-        let mut from = self.numbers.range(&first..);
-        from.next()
-            .is_some_and(|(path, _)| path.as_bytes().starts_with(above))
-    }
+/// Whether there is a path beneath this one.
+fn has_beneath<T>(paths: &BTreeMap<VPath, T>, path: &VPath) -> bool {
+    // The first name that something beneath it could have.
+    let Ok(first) = path.walk(b"\x01") else {
+        return false;
+    };
+    let above = first
+        .as_bytes()
+        .split_last()
+        .map_or(&b""[..], |(_, rest)| rest);
+    let mut from = paths.range(&first..);
+    from.next()
+        .is_some_and(|(path, _)| path.as_bytes().starts_with(above))
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use super::job::PathWork;
-use super::records::{Record, Tally};
-use super::{Entry, Opened, Session};
+use super::records::Record;
+use super::{Entry, Session};
 use crate::fs::{Call, Links};
-use crate::handles::SESSION_HANDLES_MAX;
 use crate::path::VPath;
-use crate::policy::arrivals::Appeared;
+use crate::policy::arrivals::{Appeared, Writer};
 use crate::refusal::Refusal;
 
 /// What is to be done when it is known whether a name stands for a directory.
@@ -27,11 +26,23 @@ impl Session {
             return Ok(());
         };
         if let Call::Rename { from, .. } = &work.call
-            && self.is_being_written(from)
+            && arrivals.is_being_written(from)
         {
             return Err(Refusal::STILL_OPEN);
         }
         arrivals.judge(&mut work.call)
+    }
+
+    /// A file is about to be opened: whoever shares the directory knows from now on that it is being
+    /// written.
+    pub(super) fn opens_to_write(&mut self, work: &PathWork) {
+        if let Some(arrivals) = &self.policy.arrivals
+            && let Call::Open { path, how } = &work.call
+            && how.write
+            && let Some(entry) = work.opens.and_then(|slot| self.handles.get_mut(slot))
+        {
+            entry.writing = Some(arrivals.writes(path));
+        }
     }
 
     /// The question that comes before a rename, if one does.
@@ -47,13 +58,6 @@ impl Session {
         }
     }
 
-    fn is_being_written(&self, path: &VPath) -> bool {
-        let writes = |entry: &Entry| {
-            entry.may_write && !matches!(entry.opened, Opened::Opening) && entry.path == *path
-        };
-        self.handles.iter().any(writes)
-    }
-
     /// A file was opened to write, as a new one if one of its name has arrived.
     pub(super) fn opened_to_write(&self, path: &VPath) {
         if let Some(arrivals) = &self.policy.arrivals {
@@ -62,18 +66,19 @@ impl Session {
     }
 
     /// A client closed a file that its handle may have written.
-    pub(super) fn on_closed(&mut self, path: &VPath, changes: bool, tally: &Tally) {
+    pub(super) fn on_closed(&mut self, entry: &mut Entry) {
         let Some(arrivals) = &self.policy.arrivals else {
             return;
         };
+        let (path, tally) = (&entry.path, &entry.tally);
         // What a trigger came for while it was being written.
-        let triggered = self.triggered.iter().position(|waits| waits == path);
-        if let Some(place) = triggered.filter(|_| !self.is_being_written(path)) {
-            self.triggered.swap_remove(place);
-            if !tally.has_failed {
-                self.arrived(path, tally.began, false);
-            }
-        } else if (changes || tally.written > 0) && !tally.has_failed {
+        let is_triggered = entry.writing.take().is_some_and(Writer::end);
+        if tally.has_failed {
+            return;
+        }
+        if is_triggered {
+            self.arrived(path, tally.began, false);
+        } else if entry.changes || tally.written > 0 {
             let appeared = arrivals.appears(path);
             self.on_appeared(path, &appeared, tally.began);
         }
@@ -92,13 +97,15 @@ impl Session {
         match appeared {
             Appeared::Unfinished => {}
             Appeared::File => self.arrived(path, began, false),
-            Appeared::TriggerOf(file) if self.is_being_written(file) => {
-                if self.triggered.len() < SESSION_HANDLES_MAX && !self.triggered.contains(file) {
-                    self.triggered.push(file.clone());
-                }
-            }
+            // By whomever: the last to close it tells.
+            Appeared::TriggerOf(file) if self.waits_for_its_end(file) => {}
             Appeared::TriggerOf(file) => self.arrived(file, None, true),
         }
+    }
+
+    fn waits_for_its_end(&self, file: &VPath) -> bool {
+        let arrivals = self.policy.arrivals.as_ref();
+        arrivals.is_some_and(|arrivals| arrivals.triggers_at_its_end(file))
     }
 
     fn arrived(&mut self, path: &VPath, began: Option<Instant>, may_be_missing: bool) {

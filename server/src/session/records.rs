@@ -148,11 +148,11 @@ impl Session {
 
     /// Empties a slot. What went through it is told; `is_closed`: its client closed it.
     pub(super) fn let_go(&mut self, slot: SlotId, is_closed: bool) {
-        let Some(entry) = self.handles.remove(slot) else {
+        let Some(mut entry) = self.handles.remove(slot) else {
             return;
         };
         if is_closed && entry.may_write {
-            self.on_closed(&entry.path, entry.changes, &entry.tally);
+            self.on_closed(&mut entry);
         }
         let (Some(records), Some(began)) = (&mut self.records, entry.tally.began) else {
             return;

@@ -537,6 +537,7 @@ impl Session {
             is_watch: false,
             changes: false,
             hides_names,
+            writing: None,
         };
         self.handles.insert(entry).ok_or(Refusal::HANDLES)
     }

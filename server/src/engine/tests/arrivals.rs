@@ -213,6 +213,55 @@ fn a_file_arrives_with_its_trigger() {
     assert_eq!(told(&mut simulation, &arrived), [file("/y", 0)]);
 }
 
+/// Two users of one directory: each has a session of its own, and they know of each other's files.
+#[test]
+fn a_file_that_another_session_writes_is_not_renamed_nor_triggered() {
+    let arrivals = Arrivals::on_trigger(".done").unwrap();
+    let arrivals = arrivals.temporary_name("*.part").unwrap();
+    let (mut writer, told_writer) = simulation(Mood::Ready, 1, &arrivals);
+    let (mut other, told_other) = simulation(Mood::Ready, 2, &arrivals);
+    // The two simulated file systems hold the same.
+    assert_eq!(upload(&mut other, "/d.part", b"abc"), OK);
+    assert_eq!(upload(&mut other, "/d", b"abc"), OK);
+    let open = |simulation: &mut Simulation, path: &str| {
+        let Got::Handle(handle) = simulation.ask(open_request(path, flags(&CREATE))) else {
+            panic!("no handle");
+        };
+        handle
+    };
+    let temporary = open(&mut writer, "/d.part");
+    let (from, to) = (b"/d.part", b"/e");
+    assert_eq!(other.ask(Rename { from, to }), FAILURE, "it is open");
+    assert_eq!(writer.ask(Close { handle: &temporary }), OK);
+    assert_eq!(other.ask(Rename { from, to }), OK);
+
+    let file_of = [open(&mut writer, "/d"), open(&mut other, "/d")];
+    assert_eq!(upload(&mut other, "/d.done", b""), OK);
+    assert_eq!(
+        other.ask(Close {
+            handle: &file_of[1]
+        }),
+        OK
+    );
+    assert_eq!(told(&mut other, &told_other), []);
+    assert_eq!(told(&mut writer, &told_writer), []);
+    assert!(!arrivals.has_arrived(&path("/d")));
+    assert_eq!(
+        writer.ask(Close {
+            handle: &file_of[0]
+        }),
+        OK
+    );
+    assert_eq!(told(&mut writer, &told_writer), [file("/d", 0)]);
+
+    // Who is lost writes no more, and what it wrote does not arrive.
+    let _lost = open(&mut writer, "/f");
+    assert_eq!(upload(&mut other, "/f.done", b""), OK);
+    assert!(arrivals.is_being_written(&path("/f")));
+    drop(writer);
+    assert!(!arrivals.is_being_written(&path("/f")) && !arrivals.has_arrived(&path("/f")));
+}
+
 #[test]
 fn what_was_lost_or_went_wrong_has_not_arrived() {
     let arrivals = arrivals();
