@@ -49,6 +49,7 @@ mod event;
 #[cfg(feature = "flows")]
 pub mod flow;
 pub mod listing;
+pub mod remote;
 #[cfg(feature = "flows")]
 pub mod sink;
 pub mod snapshot;

@@ -79,7 +79,8 @@ impl Takes {
     };
 }
 
-/// The bytes of an item, fetched whole, verified and synced to disk.
+/// The bytes of an item, fetched whole and verified. They are not synced to disk: after a crash
+/// they are fetched again, and whoever makes them durable is the sink.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// The local file that holds them. Sinks read it, or make another link to it; they do not change

@@ -21,7 +21,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// What is there now; a link is told as a link.
     fn look<'a>(&'a self, path: &'a RemotePath) -> Answer<'a, Facts>;
 
-    /// Copies the file at `path` to the local file `to`, which does not exist yet, and syncs it.
+    /// Copies the file at `path` to the local file `to`, which does not exist yet.
     /// The facts are looked at before and after: [`SourceError::Changed`] if they are not
     /// `expected` both times, and then nothing is left at `to`.
     fn fetch<'a>(&'a self, path: &'a RemotePath, expected: Facts, to: &'a Path) -> Answer<'a, ()>;
