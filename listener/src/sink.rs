@@ -3,7 +3,7 @@
 //! The engine delivers in three steps, with the ledger in between:
 //!
 //! ```text
-//!   place(item) ──> Placement ──> ledger: placed ──> deliver(item, placement, content) ──> ledger: delivered
+//!   place(item) ──> Placement ──> ledger: placed ──> deliver(parcel) ──> ledger: delivered
 //! ```
 //!
 //! After a crash, `deliver` is called again with the *same* placement. Sinks of content ([`Takes::content`])
@@ -18,7 +18,7 @@ use std::time::Duration;
 use ketch_client::Kind;
 
 use crate::flow::item::Item;
-use crate::store::Placement;
+use crate::store::{Delivery, Placement};
 
 /// What a sink answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;
@@ -37,20 +37,27 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
     fn place<'a>(&'a self, item: &'a Item, refused: Option<&'a Placement>)
     -> Answer<'a, Placement>;
 
-    /// Puts `item` where `placement` says. `again` is set where an earlier attempt with this
-    /// placement may have got through. `content` is there if the sink takes content and the item
-    /// has any.
-    fn deliver<'a>(
-        &'a self,
-        item: &'a Item,
-        placement: &'a Placement,
-        content: Option<&'a Content>,
-        again: bool,
-    ) -> Answer<'a, ()>;
+    /// Puts the parcel's item where its placement says.
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()>;
 
     /// Whether the destination can be reached and written, as far as that can be told without
     /// leaving anything behind.
     fn check(&self) -> Answer<'_, ()>;
+}
+
+/// One item on its way into one sink.
+#[derive(Clone, Copy, Debug)]
+pub struct Parcel<'a> {
+    /// What it is.
+    pub item: &'a Item,
+    /// Where it goes: what [`Sink::place`] chose, maybe before a crash.
+    pub placement: &'a Placement,
+    /// Its bytes, if the flow fetched them: some sink of the flow takes content, and it has any.
+    pub content: Option<&'a Content>,
+    /// An earlier attempt with this placement may have got through.
+    pub again: bool,
+    /// Where the sinks before this one in the flow have put it: what an event can tell.
+    pub earlier: &'a [Delivery],
 }
 
 /// What a sink wants to get.

@@ -109,7 +109,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// How many rows there are in each state.
     fn counts<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Counts>;
 
-    /// Makes dead items pending again, with no attempts counted: `path` alone, or all.
+    /// Makes items pending again, with no attempts counted; answers how many. Without `path`: all
+    /// dead ones. With it: that one, if it is dead, or known or done; the latter two get a new
+    /// sequence number, as they are delivered once more on purpose.
     fn replay<'a>(&'a self, flow: &'a FlowName, path: Option<&'a RemotePath>) -> Answer<'a, u64>;
 
     /// Takes rows as [`Store::rows`] gave them into an empty flow, for moving a ledger.
@@ -259,8 +261,9 @@ pub enum End<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// It changed or vanished before it could be fetched: this version will never be delivered, and
-    /// the next scan finds what is there instead. The row goes, or its next version comes up.
+    /// It changed or vanished before it could be fetched: this version will never be delivered. The
+    /// row becomes [`State::Acted`] (so that the next scan forgets the path and takes whatever is
+    /// there for new, even if it looks the same), or its next version comes up.
     Superseded,
     /// Given back untouched: the process stops, or its flow is paused.
     Released,
