@@ -8,6 +8,9 @@
 //! | --- | --- |
 //! | [`openssh`] | a real `sshd` with its own configuration and keys; the real `sftp` client |
 //! | [`content`] | files of random bytes, and their SHA-256 |
+//! | [`deliveries`] | a writer with a journal, and a judge of what a listener made of its files |
+//! | [`cutting_proxy`] | a way to a server that breaks |
+//! | [`random`] | choices that a seed decides |
 //! | [`tiny_disk`] | a file system of a megabyte, for the day the disk is full |
 //! | [`judge`] | SFTP version 3, clause by clause, against any server on any byte stream |
 //! | [`process`] | a process and all it started: processor time, stopping, ending |
@@ -27,11 +30,14 @@
 #![cfg(target_os = "linux")]
 
 pub mod content;
+pub mod cutting_proxy;
+pub mod deliveries;
 mod error;
 pub mod judge;
 pub mod openssh;
 pub mod process;
 mod program;
+pub mod random;
 pub mod tiny_disk;
 
 pub use error::PeerError;
