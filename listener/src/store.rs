@@ -27,6 +27,8 @@ use ketch_client::RemotePath;
 use crate::flow::item::{Change, FlowName, Item};
 use crate::snapshot::Facts;
 
+mod row;
+
 /// Paths in one [`Store::lookup`], changes in one [`Store::record`], rows in one page: at most.
 pub const BATCH_MAX: usize = 10_000;
 
@@ -340,6 +342,8 @@ pub struct Next {
     pub facts: Option<Facts>,
     /// SHA-256 of its content, if it is known.
     pub sha256: Option<[u8; 32]>,
+    /// If it is gone: whether that becomes an item.
+    pub told: bool,
 }
 
 /// Rows by state.

@@ -1,0 +1,399 @@
+//! What a row of the ledger says, and what becomes of it: the rules of every [`Store`](super::Store),
+//! without a database, a clock or a task.
+//!
+//! A store reads an [`Entry`], asks it what a worker's step makes of it (here) or what something
+//! that was found makes of it ([`record`]), and writes what it is told, all in one transaction. So
+//! all stores follow the same rules, and these are tested once.
+
+use ketch_client::RemotePath;
+
+use super::{Claim, ClaimId, Delivery, End, Next, Placement, Row, State, StoreError};
+use crate::flow::item::{FlowName, Item, ItemKind};
+use crate::snapshot::Facts;
+
+pub(crate) mod record;
+
+/// Longest reason that is kept, in bytes: it is for people.
+pub(crate) const REASON_LEN_MAX: usize = 1_000;
+
+/// A row with all that only the ledger needs to know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) path: RemotePath,
+    pub(crate) sequence: u64,
+    pub(crate) kind: ItemKind,
+    pub(crate) facts: Facts,
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// Milliseconds since 1970 by the ledger's clock.
+    pub(crate) recorded: u64,
+    pub(crate) state: State,
+    pub(crate) attempts: u32,
+    pub(crate) reason: Option<String>,
+    /// When it may be claimed, in milliseconds since 1970 by the ledger's clock: of what is claimed,
+    /// when the claim runs out. Of no meaning in other states.
+    pub(crate) due: u64,
+    /// Who has claimed it. A claim that ran out keeps its owner until somebody else takes it.
+    pub(crate) owner: Option<String>,
+    /// Claims of this item so far.
+    pub(crate) number: u64,
+    /// Of [`State::Acted`]: the ledger's count of such ends at that moment.
+    pub(crate) acted: u64,
+    pub(crate) deliveries: Vec<Delivery>,
+    pub(crate) next: Option<Next>,
+}
+
+/// What is to be done with a row.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Nothing.
+    Keep,
+    /// It is to be this.
+    Put(Box<Entry>),
+    /// It goes.
+    Delete,
+}
+
+impl Step {
+    pub(crate) fn put(entry: Entry) -> Self {
+        Self::Put(Box::new(entry))
+    }
+}
+
+impl Entry {
+    /// A new item that is to be delivered.
+    pub(crate) fn pending(
+        path: RemotePath,
+        kind: ItemKind,
+        facts: Facts,
+        sha256: Option<[u8; 32]>,
+        sequence: u64,
+        now: u64,
+    ) -> Self {
+        Self {
+            path,
+            sequence,
+            kind,
+            facts,
+            sha256,
+            recorded: now,
+            state: State::Pending,
+            attempts: 0,
+            reason: None,
+            due: now,
+            owner: None,
+            number: 0,
+            acted: 0,
+            deliveries: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// The row that an exported one becomes. Claims are not moved: who had it starts again.
+    pub(crate) fn imported(row: &Row) -> Self {
+        let Row {
+            item,
+            state,
+            attempts,
+            reason,
+            deliveries,
+            next,
+        } = row;
+        Self {
+            path: item.path.clone(),
+            sequence: item.sequence,
+            kind: item.kind.clone(),
+            facts: item.facts,
+            sha256: item.sha256,
+            recorded: item.recorded,
+            state: match state {
+                State::Claimed => State::Pending,
+                other => *other,
+            },
+            attempts: *attempts,
+            reason: reason.clone(),
+            due: 0,
+            owner: None,
+            number: 0,
+            acted: 0,
+            deliveries: deliveries.clone(),
+            next: next.clone(),
+        }
+    }
+
+    /// The row as others see it.
+    pub(crate) fn row(self, flow: &FlowName) -> Row {
+        Row {
+            item: self.item(flow),
+            state: self.state,
+            attempts: self.attempts,
+            reason: self.reason,
+            deliveries: self.deliveries,
+            next: self.next,
+        }
+    }
+
+    fn item(&self, flow: &FlowName) -> Item {
+        Item {
+            flow: flow.clone(),
+            sequence: self.sequence,
+            kind: self.kind.clone(),
+            path: self.path.clone(),
+            facts: self.facts,
+            sha256: self.sha256,
+            recorded: self.recorded,
+        }
+    }
+
+    /// Whether it waits for a worker or has one: such rows are in the queue of the ledger.
+    pub(crate) const fn is_active(&self) -> bool {
+        matches!(
+            self.state,
+            State::Pending | State::Claimed | State::Committed
+        )
+    }
+
+    /// Whether a worker is between two steps with it, so that it must not change under it. What is
+    /// committed stays so until its after-action is done, whoever does that.
+    const fn is_held(&self) -> bool {
+        matches!(self.state, State::Claimed | State::Committed)
+    }
+
+    /// The directory that the path is in, for claims in order: what stands before the last slash.
+    pub(crate) fn directory(&self) -> &[u8] {
+        let path = self.path.as_bytes();
+        let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        path.get(..end).unwrap_or_default()
+    }
+
+    /// Makes it the claim of `owner` until `until`.
+    pub(crate) fn take(&mut self, owner: &str, until: u64) {
+        if self.state == State::Pending {
+            self.state = State::Claimed;
+        }
+        self.number = self.number.saturating_add(1);
+        self.owner = Some(owner.to_owned());
+        self.due = until;
+    }
+
+    /// What the worker gets that has just [`take`](Self::take)n it.
+    pub(crate) fn claim(&self, flow: &FlowName) -> Claim {
+        Claim {
+            id: ClaimId {
+                flow: flow.clone(),
+                path: self.path.clone(),
+                sequence: self.sequence,
+                number: self.number,
+            },
+            item: self.item(flow),
+            attempts: self.attempts,
+            committed: self.state == State::Committed,
+            deliveries: self.deliveries.clone(),
+        }
+    }
+
+    /// Whether `claim` still has it. A claim that ran out has it until another took it.
+    pub(crate) fn is_of(&self, claim: &ClaimId) -> bool {
+        self.is_held()
+            && self.owner.is_some()
+            && self.sequence == claim.sequence
+            && self.number == claim.number
+    }
+
+    /// The same as an error.
+    pub(crate) fn fence(&self, claim: &ClaimId) -> Result<(), StoreError> {
+        self.is_of(claim).then_some(()).ok_or(StoreError::Lost)
+    }
+
+    /// What was said before something was put into a sink.
+    pub(crate) fn place(&mut self, sink: &str, placement: &Placement) {
+        match self.deliveries.iter_mut().find(|d| d.sink == sink) {
+            // Said again after a crash between the delivery and what followed.
+            Some(known) if known.placement == *placement => {}
+            Some(known) => {
+                known.placement = placement.clone();
+                known.done = false;
+            }
+            None => self.deliveries.push(Delivery {
+                sink: sink.to_owned(),
+                placement: placement.clone(),
+                done: false,
+            }),
+        }
+    }
+
+    /// A sink has it.
+    pub(crate) fn deliver(&mut self, sink: &str) {
+        match self.deliveries.iter_mut().find(|d| d.sink == sink) {
+            Some(known) => known.done = true,
+            None => self.deliveries.push(Delivery {
+                sink: sink.to_owned(),
+                placement: Placement::default(),
+                done: true,
+            }),
+        }
+    }
+
+    /// All sinks have it.
+    pub(crate) fn commit(&mut self) {
+        self.state = State::Committed;
+    }
+
+    /// Gives up the claim of a process that is known to be dead; whether there was one.
+    pub(crate) fn orphan(&mut self) -> bool {
+        if self.owner.take().is_none() {
+            return false;
+        }
+        if self.state == State::Claimed {
+            self.state = State::Pending;
+        }
+        self.due = 0;
+        true
+    }
+
+    /// A dead item is to be tried again; whether it was dead.
+    pub(crate) fn replay(&mut self, now: u64) -> bool {
+        if self.state != State::Dead {
+            return false;
+        }
+        self.state = State::Pending;
+        self.attempts = 0;
+        self.reason = None;
+        self.due = now;
+        true
+    }
+
+    /// The end of a claim. `sequence` gives a number never given before; `acted` counts the ends by
+    /// which files went away.
+    pub(crate) fn end(
+        mut self,
+        end: End<'_>,
+        now: u64,
+        sequence: &mut dyn FnMut() -> u64,
+        acted: &mut dyn FnMut() -> u64,
+    ) -> Step {
+        let committed = self.state == State::Committed;
+        self.owner = None;
+        match end {
+            End::Done | End::Acted => self.state = State::Done,
+            _ => {}
+        }
+        if let Some(next) = self.next.take() {
+            // That it is gone is no news if we took it away.
+            if !(matches!(end, End::Acted) && next.facts.is_none()) {
+                return self.follow(next, matches!(end, End::Acted), now, sequence);
+            }
+        }
+        match end {
+            // Nothing is left to be known of a path that is gone, once that was told.
+            End::Done | End::Acted if self.kind == ItemKind::Removed => return Step::Delete,
+            End::Done | End::Acted => {
+                self.attempts = 0;
+                self.reason = None;
+                if matches!(end, End::Acted) {
+                    self.state = State::Acted;
+                    self.acted = acted();
+                }
+            }
+            End::Failed { retry, reason } => {
+                self.state = waiting(committed);
+                self.attempts = self.attempts.saturating_add(1);
+                self.reason = Some(shortened(reason));
+                self.due = now.saturating_add(millis(retry));
+            }
+            End::Dead { reason } => {
+                self.state = State::Dead;
+                self.attempts = self.attempts.saturating_add(1);
+                self.reason = Some(shortened(reason));
+            }
+            End::Superseded => return Step::Delete,
+            End::Released => {
+                self.state = waiting(committed);
+                self.due = now;
+            }
+        }
+        Step::put(self)
+    }
+
+    /// What waited behind the claim comes up.
+    fn follow(
+        self,
+        next: Next,
+        acted: bool,
+        now: u64,
+        sequence: &mut dyn FnMut() -> u64,
+    ) -> Step {
+        let Some(facts) = next.facts else {
+            if !next.told || self.is_untold() {
+                return Step::Delete;
+            }
+            return Step::put(self.removed(sequence(), now));
+        };
+        let kind = if acted || (self.kind == ItemKind::Removed && self.state == State::Done) {
+            ItemKind::Created
+        } else {
+            self.kind_of_next()
+        };
+        Step::put(Self::pending(
+            self.path,
+            kind,
+            facts,
+            next.sha256,
+            sequence(),
+            now,
+        ))
+    }
+
+    /// Whether nobody can have heard of this path: its first item was never on its way to a sink.
+    fn is_untold(&self) -> bool {
+        self.kind == ItemKind::Created
+            && !matches!(self.state, State::Done | State::Known)
+            && self.deliveries.is_empty()
+    }
+
+    /// What happened to a path whose row this is, if another version of it is there now.
+    fn kind_of_next(&self) -> ItemKind {
+        let untold = self.kind == ItemKind::Created
+            && !matches!(self.state, State::Done | State::Known)
+            && !self.deliveries.iter().any(|delivery| delivery.done);
+        if untold || self.state == State::Acted {
+            ItemKind::Created
+        } else {
+            ItemKind::Modified
+        }
+    }
+
+    /// The item that says that this path is gone.
+    fn removed(self, sequence: u64, now: u64) -> Self {
+        let Self {
+            path,
+            facts,
+            sha256,
+            ..
+        } = self;
+        Self::pending(path, ItemKind::Removed, facts, sha256, sequence, now)
+    }
+}
+
+const fn waiting(committed: bool) -> State {
+    if committed {
+        State::Committed
+    } else {
+        State::Pending
+    }
+}
+
+fn shortened(reason: &str) -> String {
+    let end = (0..=REASON_LEN_MAX.min(reason.len()))
+        .rev()
+        .find(|&end| reason.is_char_boundary(end))
+        .unwrap_or(0);
+    reason.get(..end).unwrap_or_default().to_owned()
+}
+
+/// A duration in the ledger's unit.
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
