@@ -27,6 +27,7 @@ use ketch_client::RemotePath;
 use crate::flow::item::{Change, FlowName, Item};
 use crate::snapshot::Facts;
 
+#[allow(dead_code, reason = "the stores that follow its rules come next")]
 mod row;
 
 /// Paths in one [`Store::lookup`], changes in one [`Store::record`], rows in one page: at most.

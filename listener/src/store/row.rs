@@ -315,13 +315,7 @@ impl Entry {
     }
 
     /// What waited behind the claim comes up.
-    fn follow(
-        self,
-        next: Next,
-        acted: bool,
-        now: u64,
-        sequence: &mut dyn FnMut() -> u64,
-    ) -> Step {
+    fn follow(self, next: Next, acted: bool, now: u64, sequence: &mut dyn FnMut() -> u64) -> Step {
         let Some(facts) = next.facts else {
             if !next.told || self.is_untold() {
                 return Step::Delete;
