@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which crates of ours each published crate may use, tests aside.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("wire", &[]),
     ("keys", &["ketch-wire"]),
     ("protocol", &["ketch-wire"]),
+    ("settings", &["ketch-protocol"]),
     ("transport", &["ketch-wire", "ketch-keys"]),
     (
         "client",
@@ -26,10 +27,11 @@ const MAY_USE: [(&str, &[&str]); 8] = [
             "ketch-wire",
             "ketch-keys",
             "ketch-protocol",
+            "ketch-settings",
             "ketch-transport",
         ],
     ),
-    ("listener", &["ketch-client"]),
+    ("listener", &["ketch-client", "ketch-settings"]),
     ("cli", &["ketch-client", "ketch-server", "ketch-listener"]),
 ];
 

@@ -1,29 +1,26 @@
 //! A server's file: TOML in, a [`ServerBuilder`] out, and every mistake in it at once.
 //!
 //! ```text
-//!   text ── toml ──> tree with places ── check ──> JSON ── serde ──> tables ── build ──> ServerBuilder
-//!                                          ^                            |
-//!                                          └──── schema (schemars) ─────┘
+//!   text ── ketch-settings, along the schema of the tables ──> tables ── build ──> ServerBuilder
 //! ```
 //!
-//! The types of `tables` are what may stand in a file: the JSON schema is made of them, and `check`
-//! walks the tree along that schema, so unknown keys, wrong types and bad values are all told, each
-//! with its line, its key and what is likely meant. `build` says what the types cannot: that files
+//! The types of `tables` are what may stand in a file: the JSON schema is made of them, and
+//! `ketch_settings` walks the file along that schema, so unknown keys, wrong types and bad values are all
+//! told, each with its line, its key and what is likely meant. `build` says what the types cannot: that files
 //! are there, that roots can be opened, that a user can log in. Feature `file`.
 
 mod build;
-mod check;
-mod faults;
 mod host_keys;
-mod strict;
 mod tables;
 mod words;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-pub use faults::{FileFault, FileFaults};
+pub use ketch_settings::{Fault as FileFault, Faults as FileFaults};
+use ketch_settings::{Places, Schema, strict};
+
 pub use host_keys::{HostKeyFileError, host_key_file};
 
 use crate::config::ServerBuilder;
@@ -73,7 +70,7 @@ impl ServerFile {
     /// [`FileFaults`]: all that is wrong with the text alone.
     pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, FileFaults> {
         let path = path.as_ref();
-        let (tables, places) = check::tables(text, path)?;
+        let (tables, places) = schema().read::<FileTable>(text, path)?;
         Ok(Self {
             listen: tables.listen.iter().map(|word| word.0).collect(),
             tables,
@@ -130,39 +127,14 @@ impl ServerFile {
     /// The JSON schema (draft 2020-12) of such a file, for editors and other programs.
     #[must_use]
     pub fn schema() -> String {
-        format!("{:#}\n", check::schema())
+        format!("{:#}\n", schema().json())
     }
 }
 
-/// Where things stand in a file.
-#[derive(Debug, Default)]
-struct Places {
-    path: PathBuf,
-    /// The line of each key, by its whole name.
-    lines: BTreeMap<String, usize>,
-}
-
-impl Places {
-    /// Something is wrong at a key, or at the nearest one above it that stands in the file.
-    fn fault(&self, key: &str, what: impl Into<String>) -> FileFault {
-        let mut above = key;
-        let line = loop {
-            match (self.lines.get(above), above.rfind(['.', '['])) {
-                (Some(line), _) => break Some(*line),
-                (None, Some(end)) => above = above.get(..end).unwrap_or_default(),
-                (None, None) => break None,
-            }
-        };
-        FileFault::new(line, key, what)
-    }
-
-    /// A path of the file, from the directory that the file is in.
-    fn resolve(&self, path: &Path) -> PathBuf {
-        match self.path.parent() {
-            Some(directory) => directory.join(path),
-            None => path.to_owned(),
-        }
-    }
+/// What may stand in a server's file.
+fn schema() -> &'static Schema {
+    static SCHEMA: OnceLock<Schema> = OnceLock::new();
+    SCHEMA.get_or_init(|| Schema::of::<FileTable>(words::WORDS))
 }
 
 #[cfg(test)]

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_keys::{KeyType, PublicKey, RevocationList};
+use ketch_settings::{Period, Places, below, strict};
 use ketch_transport::config::{AuthMethod, CommonConfig, HostKey};
 use ketch_transport::profile::{Preferences, Profile};
 
-use super::check::below;
-use super::faults::{FileFault, FileFaults};
 use super::tables::{
     AccessName, Algorithms, ArrivalsTable, BandwidthTable, DurabilityName, EndpointTable, Factor,
     HostKeyTable, HostKeyType, PenaltiesTable, QuotaTable, RightName, Stage, TimeoutsTable,
     UserTable,
 };
-use super::{Places, ServerFile, host_keys, strict};
+use super::{FileFault, FileFaults, ServerFile, host_keys};
 use crate::config::{BuildError, ServerBuilder, ServerLimits, Timeouts};
 use crate::fs::staging::Durability;
 use crate::login::credentials::Source;
@@ -134,7 +133,7 @@ pub(super) fn builder(file: &ServerFile, missing: HostKeys) -> Result<ServerBuil
     }
     match build.faults.is_empty() {
         true => Ok(builder),
-        false => Err(FileFaults::new(&file.places.path, build.faults)),
+        false => Err(FileFaults::new(file.places.path(), build.faults)),
     }
 }
 
@@ -454,7 +453,7 @@ fn timeouts(table: &TimeoutsTable) -> Timeouts {
         shutdown,
     } = table;
     let mut timeouts = Timeouts::default();
-    let set = |to: &mut Duration, word: &Option<super::words::Period>| {
+    let set = |to: &mut Duration, word: &Option<Period>| {
         if let Some(word) = word {
             *to = word.0;
         }

@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use ketch_keys::{GenerateError, KeyFileError, KeyType, PrivateKey};
+use ketch_settings::strict::{self, Unread};
 
-use super::strict::{self, Unread};
 use crate::keys::read_host_key;
 
 /// Longest key file that is read, in bytes.

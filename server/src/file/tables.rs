@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ketch_settings::{Address, Moment, Period, Size};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::words::{Address, Hash, KeyLine, Moment, NameGlob, Network, PathGlob, Period, Size};
+use super::words::{Hash, KeyLine, NameGlob, Network, PathGlob};
 
 /// A server: where it listens, its keys, and its users by organisation and endpoint.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,14 +1,14 @@
-//! What is wrong with a server's file: where, what, and what is likely meant.
+//! What is wrong with a file: where, what, and what is likely meant.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ketch_protocol::Escaped;
 
-/// One thing that is wrong with a server's file.
+/// One thing that is wrong with a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct FileFault {
+pub struct Fault {
     /// The line, from 1; `None` if it is the whole file's.
     pub line: Option<usize>,
     /// The whole name of the key, such as `organisation.acme.endpoint.orders.user.anna.access`.
@@ -19,8 +19,10 @@ pub struct FileFault {
     pub hint: Option<String>,
 }
 
-impl FileFault {
-    pub(super) fn new(line: Option<usize>, key: &str, what: impl Into<String>) -> Self {
+impl Fault {
+    /// Something is wrong at a line.
+    #[must_use]
+    pub fn new(line: Option<usize>, key: &str, what: impl Into<String>) -> Self {
         Self {
             line,
             key: key.to_owned(),
@@ -29,18 +31,22 @@ impl FileFault {
         }
     }
 
-    pub(super) fn of_file(what: impl Into<String>) -> Self {
+    /// Something is wrong with the whole file.
+    #[must_use]
+    pub fn of_file(what: impl Into<String>) -> Self {
         Self::new(None, "", what)
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// The same, with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 }
 
 /// `line 7: timeouts.idel: there is no such key; do you mean idle?`
-impl fmt::Display for FileFault {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
@@ -56,18 +62,20 @@ impl fmt::Display for FileFault {
     }
 }
 
-/// All that is wrong with a server's file, in the order of its lines; at least one thing.
+/// All that is wrong with a file, in the order of its lines; at least one thing.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub struct FileFaults {
+pub struct Faults {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub faults: Vec<FileFault>,
+    pub faults: Vec<Fault>,
 }
 
-impl FileFaults {
-    pub(super) fn new(path: &Path, mut faults: Vec<FileFault>) -> Self {
+impl Faults {
+    /// What is wrong with the file at `path`.
+    #[must_use]
+    pub fn new(path: &Path, mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| fault.line);
         Self {
             path: path.to_owned(),
@@ -77,7 +85,7 @@ impl FileFaults {
 }
 
 /// A line for each.
-impl fmt::Display for FileFaults {
+impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.as_os_str().as_encoded_bytes();
         for (n, fault) in self.faults.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Files that say who may log in: regular ones, of a bounded length, that nobody else may write to.
+//! Files that say who may do what, and secrets: regular ones, of a bounded length, that nobody else may
+//! write to, or even read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -26,7 +27,7 @@ pub enum Unread {
     /// Longer than what is read.
     #[error("it is longer than {0} bytes")]
     TooLong(u64),
-    /// Its owner is neither who runs the server nor root.
+    /// Its owner is neither who runs the program nor root.
     #[error("it belongs to another user, who could change it")]
     Owner,
     /// Others may do what they must not.
@@ -45,18 +46,27 @@ pub enum Unread {
 }
 
 /// What stands in a file that others may read but not write.
-pub(super) fn text(path: &Path, len_max: u64) -> Result<String, Unread> {
+///
+/// # Errors
+/// [`Unread`].
+pub fn text(path: &Path, len_max: u64) -> Result<String, Unread> {
     let bytes = bytes(path, len_max)?;
     String::from_utf8(bytes.to_vec()).map_err(|_| Unread::NotText)
 }
 
 /// The same of a file that is no text.
-pub(super) fn bytes(path: &Path, len_max: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
+///
+/// # Errors
+/// [`Unread`].
+pub fn bytes(path: &Path, len_max: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
     read(path, len_max, OTHERS_WRITE)
 }
 
 /// What stands in a file that nobody else may read.
-pub(super) fn secret(path: &Path, len_max: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
+///
+/// # Errors
+/// [`Unread`].
+pub fn secret(path: &Path, len_max: u64) -> Result<Zeroizing<Vec<u8>>, Unread> {
     read(path, len_max, OTHERS_ANY)
 }
 

@@ -4,60 +4,108 @@
 //! nothing, that does not fail.
 
 use std::path::Path;
-use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::faults::{FileFault, FileFaults};
-use super::tables::FileTable;
-use super::{Places, words};
+use crate::faults::{Fault, Faults};
+use crate::places::{Places, below};
+use crate::words::WordKind;
 
 /// Faults that are told; a file with more has other problems.
 const FAULTS_MAX: usize = 100;
 /// Names are likely meant that differ in so many letters from what stands there.
 const LETTERS_MAX: usize = 3;
 
-/// The schema of a server's file.
-pub(super) fn schema() -> &'static Value {
-    static SCHEMA: OnceLock<Value> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let generator = SchemaSettings::draft2020_12().into_generator();
-        generator.into_root_schema_for::<FileTable>().to_value()
-    })
+/// What may stand in a file: the JSON schema (draft 2020-12) of its types, and what its words mean.
+#[derive(Debug)]
+pub struct Schema {
+    json: Value,
+    words: &'static [WordKind],
 }
 
-/// Reads a text along the schema.
-pub(super) fn tables(text: &str, path: &Path) -> Result<(FileTable, Places), FileFaults> {
-    let lines = Lines::of(text);
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    let faults = |faults| FileFaults::new(path, faults);
-    if !errors.is_empty() {
-        // What was not understood may be missed elsewhere: the rest is not looked at.
-        let told = errors.iter().take(FAULTS_MAX).map(|error| {
-            let line = error.span().map(|span| lines.at(span.start));
-            FileFault::new(line, "", error.message())
-        });
-        return Err(faults(told.collect()));
+impl Schema {
+    /// The schema of the type `T`; `words` are all that it has in it.
+    #[must_use]
+    pub fn of<T: JsonSchema>(words: &'static [WordKind]) -> Self {
+        let generator = SchemaSettings::draft2020_12().into_generator();
+        Self {
+            json: generator.into_root_schema_for::<T>().to_value(),
+            words,
+        }
     }
-    let mut walk = Walk {
-        lines,
-        places: Places {
-            path: path.to_owned(),
-            ..Places::default()
-        },
-        faults: Vec::new(),
-    };
-    let line = 1;
-    let json = walk.table(tree.get_ref(), schema(), "", line);
-    if !walk.faults.is_empty() {
-        return Err(faults(walk.faults));
+
+    /// As JSON, for editors and other programs.
+    #[must_use]
+    pub const fn json(&self) -> &Value {
+        &self.json
     }
-    match serde_json::from_value(json) {
-        Ok(tables) => Ok((tables, walk.places)),
-        Err(error) => Err(faults(vec![FileFault::of_file(error.to_string())])),
+
+    /// The word that a format names.
+    pub(crate) fn word(&self, format: &str) -> Option<&WordKind> {
+        self.words.iter().find(|word| word.format() == format)
+    }
+
+    /// Reads a text along the schema, which is that of `T`. The file at `path` need not be there:
+    /// nothing is read.
+    ///
+    /// # Errors
+    /// [`Faults`]: all that is wrong with it.
+    pub fn read<T: DeserializeOwned>(
+        &self,
+        text: &str,
+        path: &Path,
+    ) -> Result<(T, Places), Faults> {
+        let lines = Lines::of(text);
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        let faults = |faults| Faults::new(path, faults);
+        if !errors.is_empty() {
+            // What was not understood may be missed elsewhere: the rest is not looked at.
+            let told = errors.iter().take(FAULTS_MAX).map(|error| {
+                let line = error.span().map(|span| lines.at(span.start));
+                Fault::new(line, "", error.message())
+            });
+            return Err(faults(told.collect()));
+        }
+        let mut walk = Walk {
+            schema: self,
+            lines,
+            places: Places::of(path),
+            faults: Vec::new(),
+        };
+        let line = 1;
+        let json = walk.table(tree.get_ref(), &self.json, "", line);
+        if !walk.faults.is_empty() {
+            return Err(faults(walk.faults));
+        }
+        match serde_json::from_value(json) {
+            Ok(tables) => Ok((tables, walk.places)),
+            Err(error) => Err(faults(vec![Fault::of_file(error.to_string())])),
+        }
+    }
+
+    /// The schema behind references and beside `null`.
+    pub(crate) fn resolved<'a>(&'a self, mut schema: &'a Value) -> &'a Value {
+        // References of ours are one step each, and in no circle.
+        for _ in 0..8 {
+            let reference = schema.get("$ref").and_then(Value::as_str);
+            let target = reference.and_then(|name| name.strip_prefix('#'));
+            if let Some(target) = target.and_then(|pointer| self.json.pointer(pointer)) {
+                schema = target;
+                continue;
+            }
+            let any = schema.get("anyOf").and_then(Value::as_array);
+            let is_null = |each: &&Value| each.get("type").is_none_or(|kind| kind != "null");
+            match any.and_then(|any| any.iter().find(is_null)) {
+                Some(one) => schema = one,
+                None => break,
+            }
+        }
+        schema
     }
 }
 
@@ -76,16 +124,17 @@ impl Lines {
     }
 }
 
-struct Walk {
+struct Walk<'s> {
+    schema: &'s Schema,
     lines: Lines,
     places: Places,
-    faults: Vec<FileFault>,
+    faults: Vec<Fault>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn fault(&mut self, line: usize, key: &str, what: impl Into<String>, hint: Option<String>) {
         if self.faults.len() < FAULTS_MAX {
-            let fault = FileFault::new(Some(line), key, what);
+            let fault = Fault::new(Some(line), key, what);
             self.faults.push(match hint {
                 Some(hint) => fault.hint(hint),
                 None => fault,
@@ -103,7 +152,7 @@ impl Walk {
             let at = self.lines.at(name.span().start);
             let name: &str = name.get_ref();
             let whole = below(key, name);
-            self.places.lines.insert(whole.clone(), at);
+            self.places.note(&whole, at);
             match properties.and_then(|known| known.get(name)).or(others) {
                 Some(schema) => {
                     let value = self.value(value, schema, &whole, at);
@@ -132,7 +181,10 @@ impl Walk {
         key: &str,
         line: usize,
     ) -> Value {
-        let schema = resolved(schema);
+        let schema = self.schema.resolved(schema);
+        if let (Some(variants), DeValue::Table(table)) = (Variants::of(schema), value.get_ref()) {
+            return self.variant(table, &variants, key, line);
+        }
         if let Some(choices) = choices(schema) {
             return self.choice(value.get_ref(), &choices, key, line);
         }
@@ -156,7 +208,7 @@ impl Walk {
                 let items = array.iter().enumerate().map(|(n, each)| {
                     let line = self.lines.at(each.span().start);
                     let key = format!("{key}[{n}]");
-                    self.places.lines.insert(key.clone(), line);
+                    self.places.note(&key, line);
                     self.value(each, item, &key, line)
                 });
                 Value::Array(items.collect())
@@ -198,6 +250,31 @@ impl Walk {
         }
     }
 
+    /// A table of which one key says what else may stand in it.
+    fn variant(
+        &mut self,
+        table: &DeTable<'_>,
+        variants: &Variants<'_>,
+        key: &str,
+        line: usize,
+    ) -> Value {
+        let tag = variants.tag;
+        let Some((name, value)) = table.get_key_value(tag) else {
+            let words: Vec<_> = variants.of.iter().map(|(word, _)| *word).collect();
+            let hint = format!("it is one of {}", listed(&words));
+            self.fault(line, &below(key, tag), "this key is missing", Some(hint));
+            return Value::Null;
+        };
+        let named = value.get_ref().as_str();
+        let found = variants.of.iter().find(|(word, _)| Some(*word) == named);
+        if let Some((_, schema)) = found {
+            return self.table(table, schema, key, line);
+        }
+        let words: Vec<_> = variants.of.iter().map(|(word, _)| *word).collect();
+        let at = self.lines.at(name.span().start);
+        self.choice(value.get_ref(), &words, &below(key, tag), at)
+    }
+
     /// One of a few words.
     fn choice(&mut self, value: &DeValue<'_>, choices: &[&str], key: &str, line: usize) -> Value {
         match value {
@@ -222,7 +299,8 @@ impl Walk {
     }
 
     fn word(&mut self, text: &str, format: Option<&str>, key: &str, line: usize) {
-        if let Err(what) = words::check(format.unwrap_or_default(), text) {
+        let word = format.and_then(|format| self.schema.word(format));
+        if let Some(Err(what)) = word.map(|word| word.check(text)) {
             self.fault(line, key, what, None);
         }
     }
@@ -246,28 +324,40 @@ impl Walk {
     }
 }
 
-/// The schema behind references and beside `null`.
-pub(super) fn resolved(mut schema: &Value) -> &Value {
-    // References of ours are one step each, and in no circle.
-    for _ in 0..8 {
-        let reference = schema.get("$ref").and_then(Value::as_str);
-        let target = reference.and_then(|name| name.strip_prefix('#'));
-        if let Some(target) = target.and_then(|pointer| self::schema().pointer(pointer)) {
-            schema = target;
-            continue;
+/// Tables of which one key, the tag, says which of them it is.
+pub(crate) struct Variants<'a> {
+    /// The key.
+    pub(crate) tag: &'a str,
+    /// Its words, and the table of each.
+    pub(crate) of: Vec<(&'a str, &'a Value)>,
+}
+
+impl<'a> Variants<'a> {
+    /// The variants of a schema that is nothing but such.
+    pub(crate) fn of(schema: &'a Value) -> Option<Self> {
+        let mut tag = None;
+        let mut of = Vec::new();
+        for one in schema.get("oneOf").and_then(Value::as_array)? {
+            let properties = one.get("properties").and_then(Value::as_object)?;
+            let constant = properties.iter().find_map(|(name, property)| {
+                Some((
+                    name.as_str(),
+                    property.get("const").and_then(Value::as_str)?,
+                ))
+            });
+            let (name, word) = constant?;
+            if tag.is_some_and(|tag| tag != name) {
+                return None;
+            }
+            tag = Some(name);
+            of.push((word, one));
         }
-        let any = schema.get("anyOf").and_then(Value::as_array);
-        let is_null = |each: &&Value| each.get("type").is_none_or(|kind| kind != "null");
-        match any.and_then(|any| any.iter().find(is_null)) {
-            Some(one) => schema = one,
-            None => break,
-        }
+        Some(Self { tag: tag?, of })
     }
-    schema
 }
 
 /// The words of a schema that is nothing but a choice of words.
-pub(super) fn choices(schema: &Value) -> Option<Vec<&str>> {
+pub(crate) fn choices(schema: &Value) -> Option<Vec<&str>> {
     if let Some(plain) = schema.get("enum").and_then(Value::as_array) {
         return Some(plain.iter().filter_map(Value::as_str).collect());
     }
@@ -280,17 +370,6 @@ pub(super) fn choices(schema: &Value) -> Option<Vec<&str>> {
         }
     }
     Some(words)
-}
-
-/// A key's whole name.
-pub(super) fn below(key: &str, name: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let is_plain = !name.is_empty() && name.chars().all(is_bare);
-    let dot = if key.is_empty() { "" } else { "." };
-    match is_plain {
-        true => format!("{key}{dot}{name}"),
-        false => format!("{key}{dot}{name:?}"),
-    }
 }
 
 /// The name that is likely meant.
