@@ -42,6 +42,8 @@
 //! up as created and then modified for as long as it writes.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "flows")]
+pub mod detect;
 pub mod diff;
 mod driver;
 mod error;
@@ -57,6 +59,8 @@ pub mod snapshot;
 pub mod source;
 #[cfg(feature = "flows")]
 pub mod store;
+#[cfg(feature = "flows")]
+pub mod tree;
 pub mod watcher;
 
 pub use driver::{Events, Watch};
