@@ -52,6 +52,7 @@ mod event;
 pub mod flow;
 pub mod listing;
 pub mod remote;
+pub mod settle;
 #[cfg(feature = "flows")]
 pub mod sink;
 pub mod snapshot;
