@@ -51,6 +51,8 @@ mod event;
 #[cfg(feature = "flows")]
 pub mod flow;
 pub mod listing;
+pub mod local;
+pub mod push;
 pub mod remote;
 pub mod settle;
 #[cfg(feature = "flows")]
