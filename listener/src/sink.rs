@@ -20,6 +20,8 @@ use ketch_client::Kind;
 use crate::flow::item::Item;
 use crate::store::{Delivery, Placement};
 
+pub mod event;
+
 /// What a sink answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;
 
