@@ -21,6 +21,8 @@ use crate::flow::item::Item;
 use crate::store::{Delivery, Placement};
 
 pub mod event;
+pub mod name;
+pub mod template;
 
 /// What a sink answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;
