@@ -1,0 +1,128 @@
+//! A PostgreSQL server with an empty cluster, on a Unix socket.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{find, tied, wait_for};
+
+/// A server that may be killed and started again on the same files.
+#[derive(Debug)]
+pub struct Postgres {
+    dir: TempDir,
+    server: Option<Child>,
+}
+
+impl Postgres {
+    /// A new cluster, running. Its databases are `postgres` and what tests create.
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("pg").tempdir().expect("a directory");
+        if let Some((uid, gid)) = server_user() {
+            chown(dir.path(), Some(uid), Some(gid)).expect("the server's own directory");
+        }
+        let made = program("initdb")
+            .args(["--no-sync", "--auth=trust", "--username=ketch", "--encoding=UTF8"])
+            .args(["--locale=C", "-D"])
+            .arg(dir.path().join("data"))
+            .stdout(Stdio::null())
+            .status()
+            .expect("initdb starts");
+        assert!(made.success(), "initdb: {made}");
+        let mut postgres = Self { dir, server: None };
+        postgres.restart();
+        postgres
+    }
+
+    /// How to connect, for `tokio_postgres::Config`.
+    pub fn connect(&self) -> String {
+        format!("host={} user=ketch dbname=postgres", self.dir.path().display())
+    }
+
+    /// Kills it where it stands, with all its processes; its files stay.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // The server's processes see that their parent is gone, and end.
+            server.kill().expect("it is ours");
+            server.wait().expect("it is ours");
+            let data = self.dir.path().join("data");
+            wait_for("the end of the server's processes", || (!has_processes(&data)).then_some(()));
+        }
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub fn restart(&mut self) {
+        self.kill();
+        let log = fs::File::create(self.dir.path().join("log")).expect("a log");
+        let server = program("postgres")
+            .arg("-D")
+            .arg(self.dir.path().join("data"))
+            .arg("-k")
+            .arg(self.dir.path())
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=60"])
+            .args(["-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("postgres starts");
+        self.server = Some(server);
+        wait_for("PostgreSQL", || {
+            let ready = program("pg_isready")
+                .arg("-q")
+                .arg("-h")
+                .arg(self.dir.path())
+                .args(["-U", "ketch", "-d", "postgres"])
+                .status();
+            ready.is_ok_and(|status| status.success()).then_some(())
+        });
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Killed, it would leave its piece of System V's shared memory.
+        let data = self.dir.path().join("data");
+        let stop = program("pg_ctl").args(["stop", "-s", "-m", "immediate", "-D"]).arg(data).status();
+        if !stop.is_ok_and(|status| status.success()) {
+            self.kill();
+        }
+        if let Some(mut server) = self.server.take() {
+            drop(server.wait());
+        }
+    }
+}
+
+/// Whom the server runs as, if tests run as root, which it refuses to: the package's user.
+fn server_user() -> Option<(u32, u32)> {
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    root.then(|| {
+        let users = fs::read_to_string("/etc/passwd").expect("users");
+        let line = users.lines().find(|line| line.starts_with("postgres:"));
+        let mut fields = line.expect("the package's user").split(':').skip(2);
+        let mut number = || fields.next().and_then(|n| n.parse().ok()).expect("a number");
+        (number(), number())
+    })
+}
+
+fn program(name: &str) -> Command {
+    // Debian has the server's programs by version; the newest comes last.
+    let mut places: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .map(|version| version.expect("a version").path().join("bin"))
+        .collect();
+    places.sort();
+    places.reverse();
+    tied(&find(name, &places), server_user().map(|_| "postgres"))
+}
+
+/// Whether any process works in `data`.
+fn has_processes(data: &Path) -> bool {
+    let processes = fs::read_dir("/proc").expect("processes");
+    processes.flatten().any(|process| {
+        fs::read_link(process.path().join("cwd")).is_ok_and(|directory| directory == data)
+    })
+}
