@@ -18,8 +18,15 @@ pub struct Nats {
 impl Nats {
     /// A new one, running.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("nats").tempdir().expect("a directory");
-        let mut nats = Self { dir, port: 0, server: None };
+        let dir = tempfile::Builder::new()
+            .prefix("nats")
+            .tempdir()
+            .expect("a directory");
+        let mut nats = Self {
+            dir,
+            port: 0,
+            server: None,
+        };
         nats.restart();
         nats
     }
@@ -47,7 +54,11 @@ impl Nats {
         // What is acknowledged has to survive kill -9; the system's own crash is not part of it.
         let text = format!(
             "host: 127.0.0.1\nport: {}\njetstream {{ store_dir: {:?} }}\nports_file_dir: {:?}\n",
-            if self.port == 0 { "-1".to_owned() } else { self.port.to_string() },
+            if self.port == 0 {
+                "-1".to_owned()
+            } else {
+                self.port.to_string()
+            },
             self.dir.path().join("store"),
             ports,
         );
@@ -67,7 +78,10 @@ impl Nats {
             let text = fs::read_to_string(file.path()).ok()?;
             // {"nats":["nats://127.0.0.1:39173"]}
             let port = text.split("nats://127.0.0.1:").nth(1)?;
-            port.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+            port.split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
         });
     }
 }

@@ -19,12 +19,20 @@ pub struct Postgres {
 impl Postgres {
     /// A new cluster, running. Its databases are `postgres` and what tests create.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("pg").tempdir().expect("a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("pg")
+            .tempdir()
+            .expect("a directory");
         if let Some((uid, gid)) = server_user() {
             chown(dir.path(), Some(uid), Some(gid)).expect("the server's own directory");
         }
         let made = program("initdb")
-            .args(["--no-sync", "--auth=trust", "--username=ketch", "--encoding=UTF8"])
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=ketch",
+                "--encoding=UTF8",
+            ])
             .args(["--locale=C", "-D"])
             .arg(dir.path().join("data"))
             .stdout(Stdio::null())
@@ -38,7 +46,10 @@ impl Postgres {
 
     /// How to connect, for `tokio_postgres::Config`.
     pub fn connect(&self) -> String {
-        format!("host={} user=ketch dbname=postgres", self.dir.path().display())
+        format!(
+            "host={} user=ketch dbname=postgres",
+            self.dir.path().display()
+        )
     }
 
     /// Kills it where it stands, with all its processes; its files stay.
@@ -48,7 +59,9 @@ impl Postgres {
             server.kill().expect("it is ours");
             server.wait().expect("it is ours");
             let data = self.dir.path().join("data");
-            wait_for("the end of the server's processes", || (!has_processes(&data)).then_some(()));
+            wait_for("the end of the server's processes", || {
+                (!has_processes(&data)).then_some(())
+            });
         }
     }
 
@@ -61,8 +74,20 @@ impl Postgres {
             .arg(self.dir.path().join("data"))
             .arg("-k")
             .arg(self.dir.path())
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=60"])
-            .args(["-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap"])
+            .args([
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "fsync=off",
+                "-c",
+                "max_connections=60",
+            ])
+            .args([
+                "-c",
+                "shared_buffers=16MB",
+                "-c",
+                "dynamic_shared_memory_type=mmap",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -85,7 +110,10 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // Killed, it would leave its piece of System V's shared memory.
         let data = self.dir.path().join("data");
-        let stop = program("pg_ctl").args(["stop", "-s", "-m", "immediate", "-D"]).arg(data).status();
+        let stop = program("pg_ctl")
+            .args(["stop", "-s", "-m", "immediate", "-D"])
+            .arg(data)
+            .status();
         if !stop.is_ok_and(|status| status.success()) {
             self.kill();
         }
@@ -102,7 +130,12 @@ fn server_user() -> Option<(u32, u32)> {
         let users = fs::read_to_string("/etc/passwd").expect("users");
         let line = users.lines().find(|line| line.starts_with("postgres:"));
         let mut fields = line.expect("the package's user").split(':').skip(2);
-        let mut number = || fields.next().and_then(|n| n.parse().ok()).expect("a number");
+        let mut number = || {
+            fields
+                .next()
+                .and_then(|n| n.parse().ok())
+                .expect("a number")
+        };
         (number(), number())
     })
 }

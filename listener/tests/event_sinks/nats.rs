@@ -1,0 +1,138 @@
+use std::time::Duration;
+
+use async_nats::jetstream::{self, stream};
+use ketch_client::Kind;
+use ketch_listener::sink::Sink as _;
+use ketch_listener::sink::nats::{Nats, NatsSettings, SubjectTemplate};
+
+use super::{deliver, item, peers};
+
+const STREAM: &str = "FILES";
+
+async fn stream_of(peer: &peers::nats::Nats) -> stream::Stream {
+    let client = async_nats::connect(peer.url()).await.expect("a connection");
+    let config = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["ketch.>".to_owned()],
+        duplicate_window: Duration::from_secs(120),
+        ..Default::default()
+    };
+    let context = jetstream::new(client);
+    context
+        .get_or_create_stream(config)
+        .await
+        .expect("a stream")
+}
+
+fn sink(peer: &peers::nats::Nats) -> Nats {
+    let mut settings = NatsSettings::new("nats", &peer.url(), STREAM);
+    settings.timeout = Duration::from_secs(2);
+    Nats::new(settings, "/ketch/orders".to_owned()).expect("a sink")
+}
+
+#[tokio::test]
+async fn an_event_is_stored_once_under_its_id() {
+    let peer = peers::nats::Nats::start();
+    let stream = stream_of(&peer).await;
+    let sink = sink(&peer);
+    sink.check().await.expect("the stream is there");
+    for _ in 0..3 {
+        deliver(&sink, &item(7, b"in/a.csv")).await.expect("stored");
+    }
+    assert_eq!(
+        stream.get_info().await.expect("an answer").state.messages,
+        1
+    );
+    let message = stream.get_raw_message(1).await.expect("the message");
+    assert_eq!(message.subject.as_str(), "ketch.orders.created");
+    let header = |name| {
+        message
+            .headers
+            .get(name)
+            .map(|value| value.as_str().to_owned())
+    };
+    assert_eq!(
+        header("Nats-Msg-Id").as_deref(),
+        Some("orders-0000000000000007")
+    );
+    assert_eq!(
+        header("Content-Type").as_deref(),
+        Some("application/cloudevents+json")
+    );
+    let event: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+    assert_eq!(event["data"]["path"], "in/a.csv");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_there_or_not_the_one_is_an_error() {
+    let peer = peers::nats::Nats::start();
+    let absent = sink(&peer);
+    assert_eq!(
+        absent.check().await.expect_err("there is none").kind(),
+        Kind::NotFound
+    );
+    let error = deliver(&absent, &item(1, b"a"))
+        .await
+        .expect_err("there is none");
+    assert!(
+        error.kind().is_transient(),
+        "somebody may make it: {error:?}"
+    );
+
+    stream_of(&peer).await;
+    let mut settings = NatsSettings::new("nats", &peer.url(), "OTHER");
+    settings.subject = SubjectTemplate::new("ketch.{flow}").expect("a subject");
+    let other = Nats::new(settings, "/x".to_owned()).expect("a sink");
+    let error = deliver(&other, &item(1, b"a"))
+        .await
+        .expect_err("another stream has it");
+    assert!(!error.kind().is_transient(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a test drives")]
+async fn nothing_is_lost_while_the_server_is_killed_again_and_again() {
+    const EVENTS: u64 = 600;
+    const KILLS: u64 = 3;
+    let mut peer = peers::nats::Nats::start();
+    drop(stream_of(&peer).await);
+    let sink = std::sync::Arc::new(sink(&peer));
+    let mut failures = 0_u64;
+    for round in 0..=KILLS {
+        let work = tokio::spawn({
+            let sink = std::sync::Arc::clone(&sink);
+            async move {
+                let mut failures = 0_u64;
+                let share = EVENTS / (KILLS + 1);
+                for sequence in round * share..(round + 1) * share {
+                    // As the engine does: again until it is stored, with the same id.
+                    while let Err(error) = deliver(&*sink, &item(sequence, b"a")).await {
+                        assert!(error.kind().is_transient(), "{error:?}");
+                        failures += 1;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+                failures
+            }
+        });
+        if round < KILLS {
+            tokio::time::sleep(Duration::from_millis(30 + 20 * round)).await;
+            tokio::task::block_in_place(|| {
+                peer.kill();
+                peer.restart();
+            });
+        }
+        failures += work.await.expect("it goes on");
+    }
+    let mut stream = stream_of(&peer).await;
+    let stored = stream.info().await.expect("an answer").state.messages;
+    println!("{EVENTS} events, {KILLS} kills, {failures} attempts failed, {stored} stored");
+    let mut seen = std::collections::BTreeSet::new();
+    for sequence in 1..=stored {
+        let message = stream.get_raw_message(sequence).await.expect("a message");
+        let event: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+        let number = event["data"]["sequence"].as_u64().expect("a number");
+        assert!(seen.insert(number), "event {number} is there twice");
+    }
+    assert_eq!(seen.len() as u64, EVENTS);
+}
