@@ -22,7 +22,13 @@ use crate::store::{Delivery, Placement};
 
 pub mod event;
 pub mod name;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod template;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 /// What a sink answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SinkError>> + Send + 'a>>;

@@ -17,7 +17,7 @@ mod webhook;
 
 use ketch_client::{FileType, RemotePath};
 use ketch_listener::flow::item::{FlowName, Item, ItemKind};
-use ketch_listener::sink::{Handover, Sink, SinkError};
+use ketch_listener::sink::{Parcel, Sink, SinkError};
 use ketch_listener::snapshot::Facts;
 use ketch_listener::store::Placement;
 
@@ -42,12 +42,12 @@ fn item(sequence: u64, path: &[u8]) -> Item {
 async fn deliver(sink: &impl Sink, item: &Item) -> Result<(), SinkError> {
     let placement = sink.place(item, None).await?;
     assert_eq!(placement, Placement::default());
-    let handover = Handover {
+    let parcel = Parcel {
         item,
         placement: &placement,
         content: None,
         again: false,
         earlier: &[],
     };
-    sink.deliver(handover).await
+    sink.deliver(parcel).await
 }

@@ -18,7 +18,7 @@ use ketch_client::Kind;
 use tokio::sync::OnceCell;
 
 use super::event;
-use super::{Answer, Handover, Sink, SinkError, Takes};
+use super::{Answer, Parcel, Sink, SinkError, Takes};
 use crate::flow::item::Item;
 use crate::store::Placement;
 
@@ -108,6 +108,17 @@ pub enum NatsLogin {
     },
 }
 
+impl std::fmt::Debug for NatsLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nobody => "Nobody",
+            Self::Password { .. } => "Password(…)",
+            Self::Token(_) => "Token(…)",
+            Self::Certificate { .. } => "Certificate(…)",
+        })
+    }
+}
+
 /// Why a sink cannot be made from its settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -151,7 +162,12 @@ impl Nats {
         if settings.stream.is_empty() || !settings.stream.chars().all(plain) {
             return Err(NatsError::Stream(settings.stream));
         }
-        Ok(Self { settings, servers, source, context: OnceCell::new() })
+        Ok(Self {
+            settings,
+            servers,
+            source,
+            context: OnceCell::new(),
+        })
     }
 
     async fn context(&self) -> Result<&Context, SinkError> {
@@ -198,11 +214,11 @@ impl Nats {
         Ok(context(client, settings.timeout))
     }
 
-    async fn publish(&self, handover: Handover<'_>) -> Result<(), SinkError> {
-        let item = handover.item;
+    async fn publish(&self, parcel: Parcel<'_>) -> Result<(), SinkError> {
+        let item = parcel.item;
         let context = self.context().await?;
         let message = PublishMessage::build()
-            .payload(event::encode(&self.source, &handover).into())
+            .payload(event::encode(&self.source, &parcel).into())
             .header("Content-Type", event::CONTENT_TYPE)
             .message_id(item.id())
             .expected_stream(&self.settings.stream);
@@ -223,7 +239,10 @@ impl Nats {
 
     fn refused(&self, id: &str, error: PublishError) -> SinkError {
         SinkError::Failed {
-            what: format!("the stream {} did not take event {id}", self.settings.stream),
+            what: format!(
+                "the stream {} did not take event {id}",
+                self.settings.stream
+            ),
             kind: kind(&error),
             source: Box::new(error),
         }
@@ -278,23 +297,26 @@ impl Sink for Nats {
         Box::pin(async { Ok(Placement::default()) })
     }
 
-    fn deliver<'a>(&'a self, handover: Handover<'a>) -> Answer<'a, ()> {
-        Box::pin(self.publish(handover))
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        Box::pin(self.publish(parcel))
     }
 
     /// Connects and asks for the stream.
     fn check(&self) -> Answer<'_, ()> {
         Box::pin(async {
             let stream = &self.settings.stream;
-            let failed = |kind, source: Box<dyn std::error::Error + Send + Sync>| SinkError::Failed {
-                what: format!("cannot find the stream {stream}"),
-                kind,
-                source,
-            };
+            let failed =
+                |kind, source: Box<dyn std::error::Error + Send + Sync>| SinkError::Failed {
+                    what: format!("cannot find the stream {stream}"),
+                    kind,
+                    source,
+                };
             let asked = async {
                 let context = self.context().await?;
                 let found = context.get_stream(stream).await;
-                found.map(drop).map_err(|error| failed(Kind::NotFound, error.into()))
+                found
+                    .map(drop)
+                    .map_err(|error| failed(Kind::NotFound, error.into()))
             };
             match tokio::time::timeout(self.settings.timeout * 2, asked).await {
                 Ok(found) => found,

@@ -23,7 +23,9 @@
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use ketch_client::Kind;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::{Error as PostgresError, SqlState};
@@ -31,7 +33,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls};
 
 use super::event;
-use super::{Answer, Handover, Sink, SinkError, Takes};
+use super::{Answer, Parcel, Sink, SinkError, Takes};
 use crate::flow::item::Item;
 use crate::store::Placement;
 
@@ -96,7 +98,9 @@ pub enum PostgresSinkError {
     #[error("this is no way to connect to PostgreSQL")]
     Connect(#[source] PostgresError),
     /// The server is on another machine, and nothing would be encrypted.
-    #[error("PostgreSQL on another machine is spoken to without encryption only if that is allowed")]
+    #[error(
+        "PostgreSQL on another machine is spoken to without encryption only if that is allowed"
+    )]
     Plain,
     /// It cannot be the name of a table or channel.
     #[error("{0:?} cannot be a name in PostgreSQL")]
@@ -127,7 +131,10 @@ impl Postgres {
     /// # Errors
     /// [`PostgresSinkError`]. Nothing is connected to yet.
     pub fn new(settings: PostgresSettings, source: String) -> Result<Self, PostgresSinkError> {
-        let mut config: Config = settings.connect.parse().map_err(PostgresSinkError::Connect)?;
+        let mut config: Config = settings
+            .connect
+            .parse()
+            .map_err(PostgresSinkError::Connect)?;
         if !settings.danger_plain && !config.get_hosts().iter().all(is_here) {
             return Err(PostgresSinkError::Plain);
         }
@@ -164,22 +171,50 @@ impl Postgres {
                  received timestamptz NOT NULL DEFAULT now())"
             )
         });
-        Ok(Self { settings, source, insert, create, pool })
+        Ok(Self {
+            settings,
+            source,
+            insert,
+            create,
+            pool,
+        })
     }
 
-    async fn insert(&self, handover: Handover<'_>) -> Result<(), SinkError> {
-        let item = handover.item;
-        let event = json_without_nul(event::encode(&self.source, &handover));
-        let Item { flow, sequence, path, facts, sha256, recorded, .. } = item;
+    async fn insert(&self, parcel: Parcel<'_>) -> Result<(), SinkError> {
+        let item = parcel.item;
+        let event = json_without_nul(event::encode(&self.source, &parcel));
+        let Item {
+            flow,
+            sequence,
+            path,
+            facts,
+            sha256,
+            recorded,
+            ..
+        } = item;
         let (id, kind) = (item.id(), event::event_type(item));
         let (flow, sequence) = (flow.as_str(), i64::try_from(*sequence).unwrap_or(i64::MAX));
-        let size = facts.size.map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+        let size = facts
+            .size
+            .map(|size| i64::try_from(size).unwrap_or(i64::MAX));
         let time = at(Duration::from_millis(*recorded));
-        let modified = facts.mtime.map(|mtime| at(Duration::from_secs(mtime.into())));
+        let modified = facts
+            .mtime
+            .map(|mtime| at(Duration::from_secs(mtime.into())));
         let text = String::from_utf8_lossy(path.as_bytes()).replace('\0', "\u{fffd}");
         let (bytes, sum) = (path.as_bytes(), sha256.as_ref().map(|sum| &sum[..]));
         let row: [&(dyn ToSql + Sync); 12] = [
-            &id, &self.source, &kind, &time, &flow, &sequence, &text, &bytes, &size, &modified, &sum,
+            &id,
+            &self.source,
+            &kind,
+            &time,
+            &flow,
+            &sequence,
+            &text,
+            &bytes,
+            &size,
+            &modified,
+            &sum,
             &event,
         ];
         let what = || format!("cannot insert event {id} into {}", self.settings.table);
@@ -242,8 +277,8 @@ impl Sink for Postgres {
         Box::pin(async { Ok(Placement::default()) })
     }
 
-    fn deliver<'a>(&'a self, handover: Handover<'a>) -> Answer<'a, ()> {
-        Box::pin(self.insert(handover))
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        Box::pin(self.insert(parcel))
     }
 
     /// Connects, creates the table if that is wanted, and lets the server look whether the insert
@@ -274,7 +309,10 @@ fn kind(error: &PostgresError) -> Kind {
         "42501" => Kind::Permission,
         "3D000" | "3F000" | "42P01" => Kind::NotFound,
         _ if code.starts_with("28") => Kind::Auth,
-        _ if ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+        _ if ["08", "40", "53", "55", "57", "58"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
             Kind::Network
         }
         _ => Kind::Peer,
@@ -314,7 +352,9 @@ fn is_here(host: &Host) -> bool {
     match host {
         Host::Tcp(name) => {
             name == "localhost"
-                || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
         }
         Host::Unix(_) => true,
     }
@@ -334,7 +374,9 @@ fn quoted_table(table: &str) -> Result<String, PostgresSinkError> {
     if parts.len() > 2 {
         return Err(PostgresSinkError::Name(table.to_owned()));
     }
-    let quoted = parts.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
+    let quoted = parts
+        .iter()
+        .map(|part| format!("\"{}\"", part.replace('"', "\"\"")));
     Ok(quoted.collect::<Vec<_>>().join("."))
 }
 
@@ -344,7 +386,10 @@ mod tests {
 
     #[test]
     fn names_are_quoted_and_hosts_are_looked_at() {
-        assert_eq!(quoted_table("audit.Events").ok().as_deref(), Some("\"audit\".\"Events\""));
+        assert_eq!(
+            quoted_table("audit.Events").ok().as_deref(),
+            Some("\"audit\".\"Events\"")
+        );
         assert_eq!(quoted_table("a\"b").ok().as_deref(), Some("\"a\"\"b\""));
         for bad in ["", ".", "a.", "a.b.c", &"x".repeat(64), "a\0"] {
             assert!(quoted_table(bad).is_err(), "{bad:?}");
@@ -354,8 +399,14 @@ mod tests {
         };
         assert!(sink("host=/run/postgresql user=a").is_ok());
         assert!(sink("postgresql://a:secret@127.0.0.1/db").is_ok());
-        assert!(matches!(sink("host=db.example user=a"), Err(PostgresSinkError::Plain)));
-        assert!(matches!(sink("what=ever"), Err(PostgresSinkError::Connect(_))));
+        assert!(matches!(
+            sink("host=db.example user=a"),
+            Err(PostgresSinkError::Plain)
+        ));
+        assert!(matches!(
+            sink("what=ever"),
+            Err(PostgresSinkError::Connect(_))
+        ));
     }
 
     #[test]

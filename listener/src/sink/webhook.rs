@@ -24,7 +24,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 
 use super::event;
-use super::{Answer, Handover, Sink, SinkError, Takes};
+use super::{Answer, Parcel, Sink, SinkError, Takes};
 use crate::flow::item::Item;
 use crate::store::Placement;
 
@@ -179,9 +179,9 @@ impl Webhook {
         })
     }
 
-    async fn send(&self, handover: Handover<'_>) -> Result<(), SinkError> {
-        let id = handover.item.id();
-        let body = event::encode(&self.source, &handover);
+    async fn send(&self, parcel: Parcel<'_>) -> Result<(), SinkError> {
+        let id = parcel.item.id();
+        let body = event::encode(&self.source, &parcel);
         let mut request = self
             .client
             .post(self.url.clone())
@@ -192,7 +192,10 @@ impl Webhook {
             request = request
                 .header("webhook-id", &id)
                 .header("webhook-timestamp", now)
-                .header("webhook-signature", signature::sign(&self.secrets, &id, now, &body));
+                .header(
+                    "webhook-signature",
+                    signature::sign(&self.secrets, &id, now, &body),
+                );
         }
         let answer = request.body(body).send().await;
         let mut answer = answer.map_err(|error| self.unreachable(error))?;
@@ -200,12 +203,19 @@ impl Webhook {
         let after = answer.headers().get(RETRY_AFTER).cloned();
         let after = after.as_ref().and_then(|value| value.to_str().ok());
         let verdict = verdict(status, after, unix_now());
-        let room = if verdict == Verdict::Done { ANSWER_MAX } else { REASON_MAX };
+        let room = if verdict == Verdict::Done {
+            ANSWER_MAX
+        } else {
+            REASON_MAX
+        };
         let said = start_of(&mut answer, room).await;
         let what = || format!("{} answered {status} to event {id}", self.origin);
         match verdict {
             Verdict::Done => Ok(()),
-            Verdict::After(after) => Err(SinkError::Busy { what: what(), after }),
+            Verdict::After(after) => Err(SinkError::Busy {
+                what: what(),
+                after,
+            }),
             Verdict::Refused(kind) => Err(SinkError::Failed {
                 what: what(),
                 kind,
@@ -215,7 +225,11 @@ impl Webhook {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> SinkError {
-        let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Network };
+        let kind = if error.is_timeout() {
+            Kind::Timeout
+        } else {
+            Kind::Network
+        };
         SinkError::Failed {
             what: format!("cannot send an event to {}", self.origin),
             kind,
@@ -238,15 +252,17 @@ impl Sink for Webhook {
         Box::pin(async { Ok(Placement::default()) })
     }
 
-    fn deliver<'a>(&'a self, handover: Handover<'a>) -> Answer<'a, ()> {
-        Box::pin(self.send(handover))
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        Box::pin(self.send(parcel))
     }
 
     /// Asks with OPTIONS, which changes nothing: any answer tells that the receiver is there and that
     /// its certificate is good.
     fn check(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let request = self.client.request(reqwest::Method::OPTIONS, self.url.clone());
+            let request = self
+                .client
+                .request(reqwest::Method::OPTIONS, self.url.clone());
             let answer = request.send().await;
             answer.map(drop).map_err(|error| self.unreachable(error))
         })
@@ -288,7 +304,7 @@ pub fn verdict(status: StatusCode, retry_after: Option<&str>, now: Duration) -> 
         401 | 407 => Verdict::Refused(Kind::Auth),
         403 => Verdict::Refused(Kind::Permission),
         404 | 410 => Verdict::Refused(Kind::NotFound),
-        405 | 501 => Verdict::Refused(Kind::Unsupported),
+        405 => Verdict::Refused(Kind::Unsupported),
         _ => Verdict::Refused(Kind::Peer),
     }
 }
@@ -359,7 +375,10 @@ fn is_loopback(url: &Url) -> bool {
     };
     // An IPv6 address stands in brackets. Names other than this one are whatever a resolver says.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[expect(

@@ -3,21 +3,21 @@
 
 #![allow(dead_code, reason = "each file of tests uses some of it")]
 
-pub mod nats;
-pub mod postgres;
+pub(crate) mod nats;
+pub(crate) mod postgres;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 /// Longest wait for a server to answer.
-pub const START_MAX: Duration = Duration::from_secs(60);
+pub(crate) const START_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether a server answers.
-pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Finds `program` in the path or in `places`. A peer that is missing is a failure:
 /// `scripts/setup-peers` installs it.
-pub fn find(program: &str, places: &[PathBuf]) -> PathBuf {
+pub(crate) fn find(program: &str, places: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -29,7 +29,7 @@ pub fn find(program: &str, places: &[PathBuf]) -> PathBuf {
 
 /// Runs `program` so that it dies with the thread that starts it, as somebody who is not root if
 /// `user` is given.
-pub fn tied(program: &Path, user: Option<&str>) -> Command {
+pub(crate) fn tied(program: &Path, user: Option<&str>) -> Command {
     let mut command = Command::new(find("setpriv", &[]));
     command.args(["--pdeathsig", "KILL"]);
     if let Some(user) = user {
@@ -43,7 +43,7 @@ pub fn tied(program: &Path, user: Option<&str>) -> Command {
 ///
 /// # Panics
 /// After [`START_MAX`].
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let mut waited = Duration::ZERO;
     loop {
         if let Some(found) = look() {

@@ -9,7 +9,7 @@ use super::{find, tied, wait_for};
 
 /// A server that may be killed and started again on the same files and the same port.
 #[derive(Debug)]
-pub struct Nats {
+pub(crate) struct Nats {
     dir: TempDir,
     port: u16,
     server: Option<Child>,
@@ -17,7 +17,7 @@ pub struct Nats {
 
 impl Nats {
     /// A new one, running.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("nats")
             .tempdir()
@@ -32,12 +32,12 @@ impl Nats {
     }
 
     /// Where it is.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
     /// Kills it where it stands; what it has stored stays.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().expect("it is ours");
             server.wait().expect("it is ours");
@@ -45,7 +45,7 @@ impl Nats {
     }
 
     /// Starts it again after [`Nats::kill`].
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let ports = self.dir.path().join("ports");
         drop(fs::remove_dir_all(&ports));

@@ -11,14 +11,14 @@ use super::{find, tied, wait_for};
 
 /// A server that may be killed and started again on the same files.
 #[derive(Debug)]
-pub struct Postgres {
+pub(crate) struct Postgres {
     dir: TempDir,
     server: Option<Child>,
 }
 
 impl Postgres {
     /// A new cluster, running. Its databases are `postgres` and what tests create.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("pg")
             .tempdir()
@@ -45,7 +45,7 @@ impl Postgres {
     }
 
     /// How to connect, for `tokio_postgres::Config`.
-    pub fn connect(&self) -> String {
+    pub(crate) fn connect(&self) -> String {
         format!(
             "host={} user=ketch dbname=postgres",
             self.dir.path().display()
@@ -53,7 +53,7 @@ impl Postgres {
     }
 
     /// Kills it where it stands, with all its processes; its files stay.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             // The server's processes see that their parent is gone, and end.
             server.kill().expect("it is ours");
@@ -66,7 +66,7 @@ impl Postgres {
     }
 
     /// Starts it again after [`Postgres::kill`].
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         let log = fs::File::create(self.dir.path().join("log")).expect("a log");
         let server = program("postgres")

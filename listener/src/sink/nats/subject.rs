@@ -53,11 +53,16 @@ impl SubjectTemplate {
     /// # Errors
     /// [`BadSubject`].
     pub fn new(template: &str) -> Result<Self, BadSubject> {
-        let bad = |why| BadSubject { template: template.to_owned(), why };
+        let bad = |why| BadSubject {
+            template: template.to_owned(),
+            why,
+        };
         let mut pieces = Vec::new();
         let mut rest = template;
         while let Some((text, behind)) = rest.split_once('{') {
-            let (word, behind) = behind.split_once('}').ok_or_else(|| bad("a { is not closed"))?;
+            let (word, behind) = behind
+                .split_once('}')
+                .ok_or_else(|| bad("a { is not closed"))?;
             pieces.push(Piece::Text(text.to_owned()));
             pieces.push(match word {
                 "flow" => Piece::Flow,
@@ -165,7 +170,11 @@ mod tests {
             sequence: 7,
             kind: ItemKind::Created,
             path: RemotePath::from(path),
-            facts: Facts { kind: FileType::Regular, size: Some(1), mtime: None },
+            facts: Facts {
+                kind: FileType::Regular,
+                size: Some(1),
+                mtime: None,
+            },
             sha256: None,
             recorded: 0,
         }
@@ -174,7 +183,9 @@ mod tests {
     #[test]
     fn a_name_is_one_token() {
         let of = |template: &str, path: &str| {
-            SubjectTemplate::new(template).expect("a template").of(&item(path.as_bytes()))
+            SubjectTemplate::new(template)
+                .expect("a template")
+                .of(&item(path.as_bytes()))
         };
         assert_eq!(of("ketch.{flow}.{kind}", "a"), "ketch.orders%2eeu.created");
         assert_eq!(of("f.{dir}.{name}", "in/a.b c"), "f.in.a%2eb%20c");
@@ -184,7 +195,10 @@ mod tests {
 
     #[test]
     fn what_is_no_subject_is_refused() {
-        for bad in ["", "a..b", ".a", "a.", "a.*", "a.>", "a b", "{", "{what}", "a}", "ä", "$JS.x", "_INBOX.x"] {
+        for bad in [
+            "", "a..b", ".a", "a.", "a.*", "a.>", "a b", "{", "{what}", "a}", "ä", "$JS.x",
+            "_INBOX.x",
+        ] {
             assert!(SubjectTemplate::new(bad).is_err(), "{bad}");
         }
     }

@@ -73,27 +73,43 @@ mod tests {
     /// The example of the reference libraries' own tests.
     #[test]
     fn the_signature_is_that_of_the_reference_libraries() {
-        let secret = WebhookSecret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
+        let secret =
+            WebhookSecret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
         let body = br#"{"test": 2432232314}"#;
         assert_eq!(
-            sign(&[secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body),
+            sign(
+                &[secret],
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                body
+            ),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
 
     #[test]
     fn every_secret_signs() {
-        let secrets = ["a".repeat(24), "b".repeat(24)].map(|s| WebhookSecret::new(&s).expect("good"));
+        let secrets =
+            ["a".repeat(24), "b".repeat(24)].map(|s| WebhookSecret::new(&s).expect("good"));
         let both = sign(&secrets, "x", 1, b"{}");
-        let each: Vec<_> = secrets.iter().map(|s| sign(std::slice::from_ref(s), "x", 1, b"{}")).collect();
+        let each: Vec<_> = secrets
+            .iter()
+            .map(|s| sign(std::slice::from_ref(s), "x", 1, b"{}"))
+            .collect();
         assert_eq!(both, each.join(" "));
         assert_ne!(each.first(), each.last());
     }
 
     #[test]
     fn short_secrets_and_bad_base64_are_refused_and_none_is_shown() {
-        assert_eq!(WebhookSecret::new("short").err(), Some(BadSecret::Length(5)));
-        assert_eq!(WebhookSecret::new("whsec_!!").err(), Some(BadSecret::Base64));
+        assert_eq!(
+            WebhookSecret::new("short").err(),
+            Some(BadSecret::Length(5))
+        );
+        assert_eq!(
+            WebhookSecret::new("whsec_!!").err(),
+            Some(BadSecret::Base64)
+        );
         assert!(WebhookSecret::new(&"x".repeat(1025)).is_err());
         let secret = WebhookSecret::new("this one is long enough, is it not").expect("a secret");
         assert!(!format!("{secret:?}").contains("long"));

@@ -13,16 +13,24 @@ fn answers_mean_what_the_table_says() {
     assert_eq!(says(204, Some("5")), Verdict::Done);
     assert_eq!(says(503, Some("7")), seconds(7));
     assert_eq!(says(429, Some(" 7 ")), seconds(7));
-    assert_eq!(says(429, Some("Sun, 06 Nov 1994 08:50:37 GMT")), seconds(60));
+    assert_eq!(
+        says(429, Some("Sun, 06 Nov 1994 08:50:37 GMT")),
+        seconds(60)
+    );
     assert_eq!(says(429, Some("Sun, 06 Nov 1994 08:40:37 GMT")), seconds(0));
-    assert_eq!(says(429, Some("99999999999")), Verdict::After(RETRY_AFTER_MAX));
+    assert_eq!(
+        says(429, Some("99999999999")),
+        Verdict::After(RETRY_AFTER_MAX)
+    );
     for code in [408, 425, 429, 500, 502, 503, 504, 599] {
         let Verdict::Refused(kind) = says(code, Some("soon")) else {
             panic!("{code}");
         };
         assert!(kind.is_transient(), "{code}");
     }
-    for code in [300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422] {
+    for code in [
+        300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422,
+    ] {
         let Verdict::Refused(kind) = says(code, Some("5")) else {
             panic!("{code}");
         };
@@ -54,7 +62,10 @@ fn plain_http_stays_on_this_machine() {
     assert!(allowed_url("http://erp.example/", true).is_ok());
     let error = allowed_url("ftp://ann:pass@erp.example/?token=t", false).err();
     let error = error.map(|error| error.to_string()).unwrap_or_default();
-    assert!(!error.contains("pass") && !error.contains("token"), "{error}");
+    assert!(
+        !error.contains("pass") && !error.contains("token"),
+        "{error}"
+    );
 }
 
 #[test]
