@@ -4,6 +4,136 @@
 //!   detection ──Change──> ledger ──Claim──> fetch ──Content──> sinks ──> commit ──> after-action
 //! ```
 //!
-//! [`item`] has what is carried. Feature `flows`.
+//! | part | file |
+//! | --- | --- |
+//! | what is carried | [`item`] |
+//! | all numbers and rules | [`settings`] |
+//! | looks at the source, tells the ledger | `detection` |
+//! | claims, renews, tells the ledger how it ended | `engine` |
+//! | the steps of one item | `work` |
+//! | where content lies on its way | `spool` |
+//! | what people get to know | [`events`] |
+//! | what they can ask for | [`handle`] |
+//!
+//! The two halves, detection and engine, meet in the [`Store`] alone. Feature `flows`.
 
+mod detection;
+mod engine;
+pub mod events;
+pub mod handle;
 pub mod item;
+mod pace;
+mod retry;
+pub mod settings;
+mod shared;
+mod spool;
+mod work;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::detect::{DetectConfig, Detector, First, Lister};
+use crate::push::Pushes;
+use crate::sink::Sink;
+use crate::source::Source;
+use crate::store::Store;
+use events::Events;
+use handle::{FlowError, FlowHandle};
+use settings::FlowSettings;
+use shared::{Ends, Shared};
+
+/// Everything that a flow is made of; [`Flow::start`] begins.
+pub struct Flow {
+    /// How it works.
+    pub settings: FlowSettings,
+    /// How its source is watched. [`DetectConfig::first`] counts for the first scan of all alone.
+    pub detect: DetectConfig,
+    /// Lists the source.
+    pub lister: Arc<dyn Lister>,
+    /// What the source tells by itself, if it does.
+    pub pushes: Option<Pushes>,
+    /// Where files are fetched from.
+    pub source: Arc<dyn Source>,
+    /// Where they go, in this order.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// The ledger, shared by all flows of a process.
+    pub store: Arc<dyn Store>,
+    /// Where it tells what happens, shared by all flows of a process.
+    pub events: Events,
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Flow {
+    /// Starts the two tasks of the flow.
+    ///
+    /// # Errors
+    /// [`FlowError`] if the ledger or the spool directory cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
+    pub async fn start(self) -> Result<FlowHandle, FlowError> {
+        let name = self.settings.name.clone();
+        let first_done = self.store.value(&name, detection::FIRST_DONE).await?.is_some();
+        let paused = self.store.value(&name, handle::PAUSED).await?.is_some();
+        let mut config = self.detect;
+        config.events = true;
+        if first_done {
+            config.first = First::News;
+        }
+        let snapshot = known(&self.settings, &*self.store);
+        let mut detector = Detector::new(self.lister, config, snapshot);
+        if let Some(pushes) = self.pushes {
+            detector.listen(pushes);
+        }
+        let chance = RandomState::new().hash_one(std::process::id());
+        let owner = format!("{}-{chance:016x}", std::process::id());
+        let spool = self.settings.spool.clone();
+        let ends = Ends {
+            source: self.source,
+            sinks: self.sinks,
+            store: self.store,
+            events: self.events,
+        };
+        let shared = Shared::new(self.settings, ends, &spool, owner)
+            .map_err(|source| FlowError::Spool { path: spool, source })?;
+        shared.paused.store(paused, std::sync::atomic::Ordering::Relaxed);
+        let shared = Arc::new(shared);
+        let (stop, stopped) = watch::channel(false);
+        let (counted, scans) = watch::channel(detection::Scans::default());
+        let handle = detector.handle();
+        let tasks = vec![
+            tokio::spawn(engine::run(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(detection::run(
+                Arc::clone(&shared),
+                detector,
+                first_done,
+                counted,
+                stopped,
+            )),
+        ];
+        Ok(FlowHandle::new(shared, handle, scans, stop, tasks))
+    }
+}
+
+/// What an earlier run wrote down, if it is whole and of this ledger.
+fn known(settings: &FlowSettings, store: &dyn Store) -> Option<crate::tree::Snapshot> {
+    match crate::tree::Snapshot::load(&settings.snapshot, store.id()) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let path = settings.snapshot.display();
+            tracing::warn!(flow = %settings.name, %path, %error, "what was known is learnt anew");
+            None
+        }
+    }
+}

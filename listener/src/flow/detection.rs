@@ -1,0 +1,256 @@
+//! The other half of a flow: looks at the source when it is due, and tells the ledger what it found.
+//!
+//! The ledger first, what is remembered after: a [`Detector`] takes a change for known only when the
+//! ledger has it, so whatever happens in between is found again. Where several processes share the
+//! ledger, one of them has the lease of the flow's scans, and the others wait for it to run out.
+#![expect(clippy::disallowed_methods, reason = "drivers own time")]
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::events::{FlowEventKind, reason};
+use super::shared::Shared;
+use super::work::outage_pause;
+use crate::detect::{Detector, ScanKind, ScanReport, Seen};
+use crate::store::{BATCH_MAX, Record, ScanStart, StoreError};
+
+/// What is known is written to its file no more often than this, while things change.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether a paused flow goes on, or another process gave the lease back.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The key of the value that says that the first scan of a flow is over.
+pub(super) const FIRST_DONE: &str = "first-scan";
+
+/// Scans of everything that began and ended, with all they found recorded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scans {
+    pub begun: u64,
+    pub ended: u64,
+}
+
+/// Detects until `stop` says so.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    detector: Detector,
+    first_done: bool,
+    scans: watch::Sender<Scans>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut detection = Detection {
+        lease: format!("scan:{}", shared.settings.name),
+        shared,
+        detector,
+        first_done,
+        scans,
+        since: 0,
+        newest: 0,
+        is_leader: false,
+        unsaved: false,
+        saved: Instant::now(),
+        failures: 0,
+    };
+    let stopped = async move { while !*stop.borrow() && stop.changed().await.is_ok() {} };
+    tokio::select! {
+        () = stopped => {}
+        () = detection.until_stopped() => {}
+    }
+    detection.end().await;
+}
+
+struct Detection {
+    shared: Arc<Shared>,
+    detector: Detector,
+    lease: String,
+    first_done: bool,
+    scans: watch::Sender<Scans>,
+    /// The scan up to which what is remembered is on disk: what was taken away since is forgotten
+    /// again after a restart.
+    since: u64,
+    newest: u64,
+    is_leader: bool,
+    unsaved: bool,
+    saved: Instant,
+    failures: u32,
+}
+
+impl Detection {
+    async fn until_stopped(&mut self) {
+        loop {
+            self.detector.wait().await;
+            while self.shared.paused.load(Relaxed) {
+                sleep(LOOK_AGAIN).await;
+            }
+            if self.shared.settings.shared && !self.leads().await {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            match self.scan().await {
+                Ok(()) => {
+                    self.failures = 0;
+                    self.shared.cease("ledger of scans");
+                }
+                Err(StoreError::Lost) => self.is_leader = false,
+                Err(error) => {
+                    self.shared.raise("ledger of scans", reason(&error));
+                    self.failures = self.failures.saturating_add(1);
+                    sleep(outage_pause(self.failures, self.newest)).await;
+                }
+            }
+        }
+    }
+
+    /// Takes or keeps the lease.
+    async fn leads(&mut self) -> bool {
+        let Shared {
+            store,
+            owner,
+            settings,
+            ..
+        } = &*self.shared;
+        let leads = store.lease(&self.lease, owner, settings.lease).await;
+        let leads = leads.unwrap_or_else(|error| {
+            self.shared.raise("ledger of scans", reason(&error));
+            false
+        });
+        if leads && !self.is_leader {
+            // Another may have led meanwhile: what is remembered here may be old.
+            self.detector.forget_all();
+            self.since = 0;
+        }
+        self.is_leader = leads;
+        leads
+    }
+
+    async fn scan(&mut self) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let flow = &shared.settings.name;
+        let ScanStart { scan, forget } = shared.store.begin_scan(flow, self.since).await?;
+        self.newest = scan;
+        self.unsaved |= !forget.is_empty();
+        self.scans.send_modify(|scans| scans.begun += 1);
+        let report = self.look(&forget).await;
+        let items = self.record(scan).await?;
+        self.told(&report, items);
+        if !self.first_done && self.detector.is_first_done() {
+            shared.store.set_value(flow, FIRST_DONE, Some("done")).await?;
+            self.first_done = true;
+        }
+        if report.complete && report.kind == ScanKind::Full {
+            self.scans.send_modify(|scans| scans.ended = scans.begun);
+        }
+        if !self.unsaved {
+            self.since = self.newest;
+        } else if self.saved.elapsed() >= SAVE_EVERY {
+            self.save();
+        }
+        Ok(())
+    }
+
+    /// Scans, and keeps the lease meanwhile.
+    async fn look(&mut self, forget: &[ketch_client::RemotePath]) -> ScanReport {
+        let shared = Arc::clone(&self.shared);
+        let every = shared.settings.lease / 3;
+        let renewing = async {
+            loop {
+                sleep(every).await;
+                // A lease that is lost is told when the changes are recorded.
+                let _ = shared.store.lease(&self.lease, &shared.owner, shared.settings.lease).await;
+            }
+        };
+        let scanning = self.detector.scan(forget);
+        if !shared.settings.shared {
+            return scanning.await;
+        }
+        tokio::select! {
+            report = scanning => report,
+            () = renewing => ScanReport::default(),
+        }
+    }
+
+    /// Everything that settled goes into the ledger; answers how many items that made.
+    async fn record(&mut self, scan: u64) -> Result<u64, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        let lease = settings
+            .shared
+            .then_some((self.lease.as_str(), shared.owner.as_str()));
+        let mut items = 0;
+        loop {
+            let changes = self.detector.take_changes(BATCH_MAX);
+            if changes.is_empty() {
+                return Ok(items);
+            }
+            let record = Record {
+                scan,
+                lease,
+                changes: &changes,
+                removals: settings.removals,
+                renames: settings.renames,
+            };
+            let recorded = shared.store.record(&settings.name, record).await?;
+            self.detector.recorded(&changes);
+            self.unsaved = true;
+            items += recorded.items;
+            shared.counters.recorded.fetch_add(recorded.items, Relaxed);
+            if recorded.items > 0 {
+                shared.work.notify_one();
+            }
+        }
+    }
+
+    fn told(&mut self, report: &ScanReport, items: u64) {
+        let shared = &self.shared;
+        while let Some(seen) = self.detector.poll_event() {
+            match seen {
+                Seen::ErrorRaised { directory, error } => {
+                    shared.raise(&format!("directory {directory}"), reason(&error));
+                }
+                Seen::ErrorCeased { directory } => shared.cease(&format!("directory {directory}")),
+                _ => {}
+            }
+        }
+        match &report.lost {
+            Some(error) => shared.raise("source", reason(error)),
+            None if report.complete => shared.cease("source"),
+            None => {}
+        }
+        let counters = &shared.counters;
+        counters.scans.fetch_add(1, Relaxed);
+        counters.entries.fetch_add(report.entries, Relaxed);
+        let micros = u64::try_from(report.took.as_micros()).unwrap_or(u64::MAX);
+        counters.scan_micros.fetch_add(micros, Relaxed);
+        if items > 0 || report.kind == ScanKind::Full {
+            shared.tell(FlowEventKind::Scanned {
+                items,
+                took: micros / 1_000,
+            });
+        }
+    }
+
+    /// Writes what is known to its file. It is an acceleration: without it everything is looked up.
+    fn save(&mut self) {
+        let path = &self.shared.settings.snapshot;
+        match self.detector.save(path, self.shared.store.id()) {
+            Ok(()) => {
+                self.unsaved = false;
+                self.since = self.newest;
+                self.shared.cease("snapshot");
+            }
+            Err(error) => self.shared.raise("snapshot", reason(&error)),
+        }
+        self.saved = Instant::now();
+    }
+
+    async fn end(&mut self) {
+        if self.unsaved && (self.is_leader || !self.shared.settings.shared) {
+            self.save();
+        }
+        if self.is_leader {
+            let _ = self.shared.store.release(&self.lease, &self.shared.owner).await;
+        }
+    }
+}

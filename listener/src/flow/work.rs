@@ -1,0 +1,351 @@
+//! One claimed item, from its source into all sinks: the steps in their order, with the ledger told
+//! before and after each.
+//!
+//! ```text
+//!   pre-move ─> fetch ─> checksum ─┬─> place ─> ledger: placed ─> deliver ─> ledger: delivered ─┬─> ledger: committed ─> after-action ─> finish
+//!                                  └───────────────── for each sink in turn ────────────────────┘
+//! ```
+//!
+//! Dropping the future at any point, or killing the process, leaves rows from which the next attempt
+//! goes on: it fetches again, and delivers to the recorded placements again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ketch_client::{Kind, RemotePath};
+
+use super::events::reason;
+use super::item::{Item, ItemKind};
+use super::retry::is_outage;
+use super::settings::After;
+use super::shared::Shared;
+use super::spool::Spooled;
+use crate::sink::name::{NUMBERS_MAX, NameFault, Names};
+use crate::sink::template::Template;
+use crate::sink::{Content, Parcel, Sink, SinkError};
+use crate::source::SourceError;
+use crate::store::{Claim, Delivery, Placement, StoreError};
+
+/// How work on a claim ended, for the engine to tell the ledger.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// All is done; whether our after-action took the file away.
+    Done { acted: bool },
+    /// It is another version by now, or gone.
+    Superseded,
+    /// Something about this item failed.
+    Failed { reason: String, permanent: bool },
+    /// Something failed that every item needs.
+    Outage { what: String, reason: String },
+    /// The claim is another's.
+    Lost,
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lost => Self::Lost,
+            error if error.is_transient() => Self::Outage {
+                what: "ledger".to_owned(),
+                reason: reason(&error),
+            },
+            error => Self::Failed {
+                reason: reason(&error),
+                permanent: true,
+            },
+        }
+    }
+}
+
+impl From<SourceError> for Ended {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Changed { .. } | SourceError::Gone { .. } => Self::Superseded,
+            error if is_outage(error.kind()) => Self::Outage {
+                what: "source".to_owned(),
+                reason: reason(&error),
+            },
+            error => Self::Failed {
+                reason: reason(&error),
+                permanent: false,
+            },
+        }
+    }
+}
+
+impl Ended {
+    fn of_sink(sink: &dyn Sink, error: &SinkError) -> Self {
+        if is_outage(error.kind()) {
+            return Self::Outage {
+                what: format!("sink {}", sink.name()),
+                reason: reason(error),
+            };
+        }
+        Self::Failed {
+            reason: format!("{}: {}", sink.name(), reason(error)),
+            permanent: matches!(error, SinkError::BadName { .. } | SinkError::Exists { .. }),
+        }
+    }
+
+    fn bad_name(template: &Template, fault: NameFault) -> Self {
+        Self::Failed {
+            reason: format!("{} makes no name: {fault}", template.as_str()),
+            permanent: true,
+        }
+    }
+}
+
+/// Does all that is left to do for `claim`.
+pub(super) async fn work(shared: &Shared, claim: &mut Claim) -> Ended {
+    match steps(shared, claim).await {
+        Ok(acted) => Ended::Done { acted },
+        Err(ended) => ended,
+    }
+}
+
+async fn steps(shared: &Shared, claim: &mut Claim) -> Result<bool, Ended> {
+    let sinks = sinks_for(shared, &claim.item);
+    if !claim.committed {
+        let content = fetch(shared, claim, &sinks).await?;
+        let content = content.as_ref().map(|(_, content)| content);
+        for (index, sink) in sinks.iter().enumerate() {
+            deliver(shared, claim, &**sink, content).await?;
+            let is_last = index + 1 == sinks.len();
+            // The last one's delivery and the commit are one step where nothing comes after: the
+            // end of the claim says both.
+            if !(is_last && is_kept(shared, &claim.item)) {
+                shared.store.delivered(&claim.id, sink.name()).await?;
+            }
+        }
+        if is_kept(shared, &claim.item) {
+            return Ok(false);
+        }
+        shared.store.committed(&claim.id).await?;
+        claim.committed = true;
+    }
+    after(shared, &claim.item).await?;
+    Ok(true)
+}
+
+/// The sinks that this item is for, in the order of the flow.
+fn sinks_for(shared: &Shared, item: &Item) -> Vec<Arc<dyn Sink>> {
+    let wants = |sink: &&Arc<dyn Sink>| {
+        let takes = sink.takes();
+        match item.kind {
+            ItemKind::Removed => takes.removals,
+            ItemKind::Renamed { .. } => !takes.content,
+            ItemKind::Created | ItemKind::Modified => item.has_content() || takes.directories,
+        }
+    };
+    shared.sinks.iter().filter(wants).cloned().collect()
+}
+
+/// Whether the source's file is left alone.
+fn is_kept(shared: &Shared, item: &Item) -> bool {
+    let settings = &shared.settings;
+    !item.has_content() || (matches!(settings.after, After::Keep) && settings.pre_move.is_none())
+}
+
+/// Where the content is now: under its name, or where the pre-move puts it.
+fn held_at(shared: &Shared, item: &Item) -> Result<RemotePath, Ended> {
+    match &shared.settings.pre_move {
+        None => Ok(item.path.clone()),
+        Some(template) => template
+            .name(item, Names::Remote)
+            .map_err(|fault| Ended::bad_name(template, fault)),
+    }
+}
+
+/// Takes the file for ourselves, by a rename that one of several consumers can do. An earlier
+/// attempt may have done it.
+async fn pre_move(shared: &Shared, item: &Item, to: &RemotePath) -> Result<(), Ended> {
+    let Err(error) = shared.source.rename(&item.path, to, false).await else {
+        return Ok(());
+    };
+    match error {
+        SourceError::Gone { .. } => {
+            let facts = shared.source.look(to).await?;
+            if facts == item.facts {
+                Ok(())
+            } else {
+                Err(Ended::Superseded)
+            }
+        }
+        error => Err(error.into()),
+    }
+}
+
+async fn fetch(
+    shared: &Shared,
+    claim: &mut Claim,
+    sinks: &[Arc<dyn Sink>],
+) -> Result<Option<(Spooled, Content)>, Ended> {
+    let item = &claim.item;
+    let is_done = |sink: &Arc<dyn Sink>| {
+        let delivery = claim.deliveries.iter().find(|d| d.sink == sink.name());
+        delivery.is_some_and(|delivery| delivery.done)
+    };
+    let is_wanted = sinks.iter().any(|sink| sink.takes().content && !is_done(sink));
+    if !item.has_content() || !is_wanted {
+        return Ok(None);
+    }
+    let path = held_at(shared, item)?;
+    if path != item.path {
+        pre_move(shared, item, &path).await?;
+    }
+    let size = item.facts.size.unwrap_or(0);
+    let _room = shared.room(size).await;
+    shared.paced(size).await;
+    let spooled = shared.spool.file(&claim.id);
+    shared.source.fetch(&path, item.facts, spooled.path()).await?;
+    let content = spooled.content().await.map_err(|error| Ended::Outage {
+        what: "spool".to_owned(),
+        reason: format!("cannot read {}: {error}", spooled.path().display()),
+    })?;
+    let differs = item.sha256.is_some_and(|sum| sum != content.sha256);
+    if differs || item.facts.size.is_some_and(|size| size != content.len) {
+        return Err(Ended::Superseded);
+    }
+    shared.counters.bytes.fetch_add(content.len, Relaxed);
+    if item.sha256.is_none() {
+        shared.store.fetched(&claim.id, content.sha256).await?;
+        claim.item.sha256 = Some(content.sha256);
+    }
+    Ok(Some((spooled, content)))
+}
+
+/// Puts the item into one sink, unless it is there.
+async fn deliver(
+    shared: &Shared,
+    claim: &mut Claim,
+    sink: &dyn Sink,
+    content: Option<&Content>,
+) -> Result<(), Ended> {
+    let recorded = claim.deliveries.iter().find(|d| d.sink == sink.name());
+    if recorded.is_some_and(|delivery| delivery.done) {
+        return Ok(());
+    }
+    let failed = |error: SinkError| Ended::of_sink(sink, &error);
+    let mut again = recorded.is_some();
+    let mut placement = match recorded {
+        Some(delivery) => delivery.placement.clone(),
+        None => choose(shared, claim, sink, None).await?,
+    };
+    for _ in 0..=NUMBERS_MAX {
+        let parcel = Parcel {
+            item: &claim.item,
+            placement: &placement,
+            content,
+            again,
+            earlier: &claim.deliveries,
+        };
+        match sink.deliver(parcel).await {
+            Ok(()) => {
+                if let Some(delivery) = claim.deliveries.iter_mut().find(|d| d.sink == sink.name()) {
+                    delivery.done = true;
+                }
+                return Ok(());
+            }
+            Err(SinkError::Taken { .. }) => {
+                placement = choose(shared, claim, sink, Some(&placement)).await?;
+                again = false;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(Ended::Failed {
+        reason: format!("{}: no name is free", sink.name()),
+        permanent: false,
+    })
+}
+
+/// Has the sink choose, and the ledger know it.
+async fn choose(
+    shared: &Shared,
+    claim: &mut Claim,
+    sink: &dyn Sink,
+    refused: Option<&Placement>,
+) -> Result<Placement, Ended> {
+    let chosen = sink.place(&claim.item, refused).await;
+    let placement = chosen.map_err(|error| Ended::of_sink(sink, &error))?;
+    shared.store.placed(&claim.id, sink.name(), &placement).await?;
+    claim.deliveries.retain(|delivery| delivery.sink != sink.name());
+    claim.deliveries.push(Delivery {
+        sink: sink.name().to_owned(),
+        placement: placement.clone(),
+        done: false,
+    });
+    Ok(placement)
+}
+
+/// What becomes of the source's file. All of it may have been done by an earlier attempt.
+async fn after(shared: &Shared, item: &Item) -> Result<(), Ended> {
+    let at = held_at(shared, item)?;
+    match &shared.settings.after {
+        After::Keep => Ok(()),
+        After::Delete => {
+            // Whatever came there since is another version, and stays.
+            match shared.source.look(&at).await {
+                Ok(facts) if facts == item.facts => {}
+                Ok(_) | Err(SourceError::Gone { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            match shared.source.remove(&at).await {
+                Ok(()) | Err(SourceError::Gone { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        After::Move(template) => moved(shared, item, &at, template, false).await,
+        After::MoveOver(template) => moved(shared, item, &at, template, true).await,
+    }
+}
+
+/// Renames the source's file as `template` says; without `replace` a taken name gets a number.
+pub(super) async fn moved(
+    shared: &Shared,
+    item: &Item,
+    at: &RemotePath,
+    template: &Template,
+    replace: bool,
+) -> Result<(), Ended> {
+    let name = template.name(item, Names::Remote);
+    let name = name.map_err(|fault| Ended::bad_name(template, fault))?;
+    match shared.source.look(at).await {
+        Ok(facts) if facts == item.facts => {}
+        Ok(_) | Err(SourceError::Gone { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    for number in 0..=NUMBERS_MAX {
+        let to = crate::sink::name::numbered(name.as_bytes(), number);
+        match shared.source.rename(at, &RemotePath::from(to), replace).await {
+            Ok(()) | Err(SourceError::Gone { .. }) => return Ok(()),
+            Err(error) if error.kind() == Kind::Exists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Ended::Failed {
+        reason: format!("no name is free for {}", item.path),
+        permanent: false,
+    })
+}
+
+/// What is done with the source's file of an item that was given up.
+pub(super) async fn put_aside(shared: &Shared, item: &Item) -> Option<Ended> {
+    let template = shared.settings.failed.as_ref()?;
+    if !item.has_content() {
+        return None;
+    }
+    let at = held_at(shared, item).ok()?;
+    moved(shared, item, &at, template, false).await.err()
+}
+
+/// How long work is held up after `failures` outages in a row.
+pub(super) fn outage_pause(failures: u32, chance: u64) -> Duration {
+    super::retry::pause(
+        failures,
+        Duration::from_millis(500),
+        Duration::from_secs(60),
+        chance,
+    )
+}
