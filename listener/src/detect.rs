@@ -13,7 +13,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ketch_client::{Attrs, Failure, Kind, RemotePath};
@@ -161,16 +161,36 @@ pub struct ScanReport {
     pub lost: Option<ListError>,
 }
 
-/// Wakes a [`crate::detect`] loop from elsewhere.
-#[derive(Clone, Debug, Default)]
+/// Steers a [`crate::detect`] loop from elsewhere.
+#[derive(Clone, Debug)]
 pub struct Handle {
     now: Arc<tokio::sync::Notify>,
+    interval: Arc<Mutex<Option<Duration>>>,
 }
 
 impl Handle {
+    fn new(interval: Option<Duration>) -> Self {
+        Self {
+            now: Arc::default(),
+            interval: Arc::new(Mutex::new(interval)),
+        }
+    }
+
     /// A scan of everything starts as soon as the one under way, if any, is over.
     pub fn apply_now(&self) {
         self.now.notify_one();
+    }
+
+    /// Another [`DetectConfig::interval`], from the next scan on, which begins now.
+    pub fn set_interval(&self, interval: Option<Duration>) {
+        *self.interval.lock().unwrap_or_else(PoisonError::into_inner) = interval;
+        self.now.notify_one();
+    }
+
+    /// The interval that holds now.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        *self.interval.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -84,7 +84,11 @@ impl Flow {
     #[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
     pub async fn start(self) -> Result<FlowHandle, FlowError> {
         let name = self.settings.name.clone();
-        let first_done = self.store.value(&name, detection::FIRST_DONE).await?.is_some();
+        let first_done = self
+            .store
+            .value(&name, detection::FIRST_DONE)
+            .await?
+            .is_some();
         let paused = self.store.value(&name, handle::PAUSED).await?.is_some();
         let mut config = self.detect;
         config.events = true;
@@ -105,9 +109,14 @@ impl Flow {
             store: self.store,
             events: self.events,
         };
-        let shared = Shared::new(self.settings, ends, &spool, owner)
-            .map_err(|source| FlowError::Spool { path: spool, source })?;
-        shared.paused.store(paused, std::sync::atomic::Ordering::Relaxed);
+        let shared =
+            Shared::new(self.settings, ends, &spool, owner).map_err(|source| FlowError::Spool {
+                path: spool,
+                source,
+            })?;
+        shared
+            .paused
+            .store(paused, std::sync::atomic::Ordering::Relaxed);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
         let (counted, scans) = watch::channel(detection::Scans::default());

@@ -9,6 +9,7 @@ use ketch_client::RemotePath;
 
 use super::{DetectConfig, Handle, Lister, ScanReport, Seen, Wake};
 use crate::flow::item::Change;
+use crate::push::Pushes;
 use crate::tree::{Snapshot, SnapshotError};
 
 /// Detects changes below one root. One loop pulls from it:
@@ -35,6 +36,7 @@ pub struct Detector {
     config: DetectConfig,
     handle: Handle,
     due: Option<Instant>,
+    pushes: Option<Pushes>,
 }
 
 impl Detector {
@@ -45,9 +47,10 @@ impl Detector {
         let _ = snapshot;
         Self {
             lister,
+            handle: Handle::new(config.interval),
             config,
-            handle: Handle::default(),
             due: Some(Instant::now()),
+            pushes: None,
         }
     }
 
@@ -55,6 +58,24 @@ impl Detector {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Also takes what the source tells by itself.
+    pub fn listen(&mut self, pushes: Pushes) {
+        self.pushes = Some(pushes);
+    }
+
+    /// Forgets everything that is known, as if there had been no snapshot: the next scan tells all
+    /// there is, and the ledger says what of it is news. For whoever did not watch for a while, while
+    /// another wrote to the same ledger.
+    pub fn forget_all(&mut self) {}
+
+    /// Whether something has this path, as far as is known. After a complete scan, what the ledger
+    /// has and this does not know is gone.
+    #[must_use]
+    pub fn knows(&self, path: &RemotePath) -> bool {
+        let _ = path;
+        true
     }
 
     /// Waits until there is a reason to scan. Nothing is lost if the future is dropped.

@@ -136,7 +136,10 @@ impl Detection {
         let items = self.record(scan).await?;
         self.told(&report, items);
         if !self.first_done && self.detector.is_first_done() {
-            shared.store.set_value(flow, FIRST_DONE, Some("done")).await?;
+            shared
+                .store
+                .set_value(flow, FIRST_DONE, Some("done"))
+                .await?;
             self.first_done = true;
         }
         if report.complete && report.kind == ScanKind::Full {
@@ -158,7 +161,10 @@ impl Detection {
             loop {
                 sleep(every).await;
                 // A lease that is lost is told when the changes are recorded.
-                let _ = shared.store.lease(&self.lease, &shared.owner, shared.settings.lease).await;
+                let _ = shared
+                    .store
+                    .lease(&self.lease, &shared.owner, shared.settings.lease)
+                    .await;
             }
         };
         let scanning = self.detector.scan(forget);
@@ -250,7 +256,11 @@ impl Detection {
             self.save();
         }
         if self.is_leader {
-            let _ = self.shared.store.release(&self.lease, &self.shared.owner).await;
+            let _ = self
+                .shared
+                .store
+                .release(&self.lease, &self.shared.owner)
+                .await;
         }
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! One task, and one more for each item under way. Nothing is kept here that the ledger does not
 //! know: when this stops, whoever claims next goes on.
-#![expect(clippy::disallowed_methods, reason = "drivers own tasks")]
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -39,14 +38,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let found = engine.fill().await;
         let idle = if found { Duration::ZERO } else { IDLE };
+        let (has_room, is_busy) = (engine.has_room(), !engine.jobs.is_empty());
+        let renew_at = engine.renew_at();
+        let shared = Arc::clone(&engine.shared);
         tokio::select! {
             _ = stop.changed() => {}
-            Some(ended) = engine.jobs.join_next_with_id(), if !engine.jobs.is_empty() => {
+            Some(ended) = engine.jobs.join_next_with_id(), if is_busy => {
                 engine.joined(ended);
             }
-            () = engine.shared.work.notified(), if engine.has_room() => {}
-            () = sleep(idle), if engine.has_room() => {}
-            () = sleep_until(engine.renew_at().into()), if !engine.jobs.is_empty() => {
+            () = shared.work.notified(), if has_room => {}
+            () = sleep(idle), if has_room => {}
+            () = sleep_until(renew_at.into()), if is_busy => {
                 engine.renew().await;
             }
         }
@@ -96,7 +98,11 @@ impl Engine {
             order: self.shared.settings.order,
             max,
         };
-        let claimed = self.shared.store.claim(&self.shared.settings.name, ask).await;
+        let claimed = self
+            .shared
+            .store
+            .claim(&self.shared.settings.name, ask)
+            .await;
         let claims = match claimed {
             Ok(claims) => claims,
             Err(error) => {
@@ -158,7 +164,12 @@ impl Engine {
     async fn renew(&mut self) {
         self.renewed = now();
         let claims: Vec<_> = self.under_way.values().map(|(id, _)| id.clone()).collect();
-        match self.shared.store.renew(&claims, self.shared.settings.lease).await {
+        match self
+            .shared
+            .store
+            .renew(&claims, self.shared.settings.lease)
+            .await
+        {
             Ok(lost) => {
                 for (claim, handle) in self.under_way.values() {
                     if lost.contains(claim) {
@@ -174,13 +185,18 @@ impl Engine {
     async fn drain(&mut self) {
         let until = now() + self.shared.settings.drain;
         while !self.jobs.is_empty() {
+            let renew_at = self.renew_at();
             tokio::select! {
                 Some(ended) = self.jobs.join_next_with_id() => self.joined(ended),
                 () = sleep_until(until.into()) => break,
-                () = sleep_until(self.renew_at().into()) => self.renew().await,
+                () = sleep_until(renew_at.into()) => self.renew().await,
             }
         }
-        let left: Vec<_> = self.under_way.drain().map(|(_, (claim, _))| claim).collect();
+        let left: Vec<_> = self
+            .under_way
+            .drain()
+            .map(|(_, (claim, _))| claim)
+            .collect();
         self.jobs.shutdown().await;
         for claim in left {
             let _ = self.shared.store.finish(&claim, End::Released).await;
@@ -224,7 +240,10 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
                 End::Dead { reason }
             } else {
                 told = Some(FlowEventKind::Failed { item, reason: text });
-                End::Failed { retry: pause, reason }
+                End::Failed {
+                    retry: pause,
+                    reason,
+                }
             }
         }
         Ended::Outage { what, reason } => {

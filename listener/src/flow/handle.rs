@@ -168,7 +168,9 @@ impl FlowHandle {
         max: usize,
     ) -> Result<Vec<Row>, FlowError> {
         let store = &self.inner.shared.store;
-        Ok(store.rows(self.name(), state, after, max.min(BATCH_MAX)).await?)
+        Ok(store
+            .rows(self.name(), state, after, max.min(BATCH_MAX))
+            .await?)
     }
 
     /// Tries items again that were given up: one, or all. Answers how many.
@@ -198,7 +200,10 @@ impl FlowHandle {
         if !shared.paused.swap(true, Relaxed) {
             shared.tell(FlowEventKind::Paused);
         }
-        Ok(shared.store.set_value(self.name(), PAUSED, Some("yes")).await?)
+        Ok(shared
+            .store
+            .set_value(self.name(), PAUSED, Some("yes"))
+            .await?)
     }
 
     /// Goes on.
@@ -323,7 +328,9 @@ impl FlowHandle {
                     FlowEventKind::Delivered(item) if waiting.remove(&item.path).is_some() => {
                         fetched.copied.push(item.path.clone());
                     }
-                    FlowEventKind::Dead { item, reason } if waiting.remove(&item.path).is_some() => {
+                    FlowEventKind::Dead { item, reason }
+                        if waiting.remove(&item.path).is_some() =>
+                    {
                         fetched.failed.push((item.path.clone(), reason.clone()));
                     }
                     _ => {}
@@ -380,13 +387,21 @@ impl FlowHandle {
 impl Query {
     fn matches(&self, row: &Row) -> bool {
         let item = &row.item;
-        let named = self.names.is_empty() || self.names.iter().any(|pattern| {
-            pattern.matches(item.path.as_bytes())
-                || item.path.file_name().is_some_and(|name| pattern.matches(name))
-        });
+        let named = self.names.is_empty()
+            || self.names.iter().any(|pattern| {
+                pattern.matches(item.path.as_bytes())
+                    || item
+                        .path
+                        .file_name()
+                        .is_some_and(|name| pattern.matches(name))
+            });
         let mtime = item.facts.mtime;
-        let from = self.modified_from.is_none_or(|from| mtime.is_some_and(|at| at >= from));
-        let before = self.modified_before.is_none_or(|end| mtime.is_some_and(|at| at < end));
+        let from = self
+            .modified_from
+            .is_none_or(|from| mtime.is_some_and(|at| at >= from));
+        let before = self
+            .modified_before
+            .is_none_or(|end| mtime.is_some_and(|at| at < end));
         item.has_content() && named && from && before
     }
 }

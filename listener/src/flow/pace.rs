@@ -19,7 +19,10 @@ impl Pace {
         let Some(rate) = self.rate else { return now };
         let begin = self.free.map_or(now, |free| free.max(now));
         // Rates and sizes are far below what a double counts exactly.
-        #[expect(clippy::cast_precision_loss, reason = "a microsecond does not matter here")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a microsecond does not matter here"
+        )]
         let seconds = bytes as f64 / rate.max(1) as f64;
         let took = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         self.free = begin.checked_add(took).or(self.free);

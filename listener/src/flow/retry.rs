@@ -19,7 +19,12 @@ pub(super) fn pause(failures: u32, first: Duration, max: Duration, chance: u64) 
 pub(super) const fn is_outage(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Network | Kind::Timeout | Kind::NoSpace | Kind::Auth | Kind::HostKey | Kind::Algorithm
+        Kind::Network
+            | Kind::Timeout
+            | Kind::NoSpace
+            | Kind::Auth
+            | Kind::HostKey
+            | Kind::Algorithm
     )
 }
 

@@ -112,7 +112,9 @@ impl Shared {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room);
         // It is never closed.
-        room.acquire_many_owned(units.min(self.room_units)).await.ok()
+        room.acquire_many_owned(units.min(self.room_units))
+            .await
+            .ok()
     }
 
     /// Waits until `bytes` may be asked for.

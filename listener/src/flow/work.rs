@@ -186,7 +186,9 @@ async fn fetch(
         let delivery = claim.deliveries.iter().find(|d| d.sink == sink.name());
         delivery.is_some_and(|delivery| delivery.done)
     };
-    let is_wanted = sinks.iter().any(|sink| sink.takes().content && !is_done(sink));
+    let is_wanted = sinks
+        .iter()
+        .any(|sink| sink.takes().content && !is_done(sink));
     if !item.has_content() || !is_wanted {
         return Ok(None);
     }
@@ -198,7 +200,10 @@ async fn fetch(
     let _room = shared.room(size).await;
     shared.paced(size).await;
     let spooled = shared.spool.file(&claim.id);
-    shared.source.fetch(&path, item.facts, spooled.path()).await?;
+    shared
+        .source
+        .fetch(&path, item.facts, spooled.path())
+        .await?;
     let content = spooled.content().await.map_err(|error| Ended::Outage {
         what: "spool".to_owned(),
         reason: format!("cannot read {}: {error}", spooled.path().display()),
@@ -242,7 +247,8 @@ async fn deliver(
         };
         match sink.deliver(parcel).await {
             Ok(()) => {
-                if let Some(delivery) = claim.deliveries.iter_mut().find(|d| d.sink == sink.name()) {
+                if let Some(delivery) = claim.deliveries.iter_mut().find(|d| d.sink == sink.name())
+                {
                     delivery.done = true;
                 }
                 return Ok(());
@@ -269,8 +275,13 @@ async fn choose(
 ) -> Result<Placement, Ended> {
     let chosen = sink.place(&claim.item, refused).await;
     let placement = chosen.map_err(|error| Ended::of_sink(sink, &error))?;
-    shared.store.placed(&claim.id, sink.name(), &placement).await?;
-    claim.deliveries.retain(|delivery| delivery.sink != sink.name());
+    shared
+        .store
+        .placed(&claim.id, sink.name(), &placement)
+        .await?;
+    claim
+        .deliveries
+        .retain(|delivery| delivery.sink != sink.name());
     claim.deliveries.push(Delivery {
         sink: sink.name().to_owned(),
         placement: placement.clone(),
@@ -318,7 +329,11 @@ pub(super) async fn moved(
     }
     for number in 0..=NUMBERS_MAX {
         let to = crate::sink::name::numbered(name.as_bytes(), number);
-        match shared.source.rename(at, &RemotePath::from(to), replace).await {
+        match shared
+            .source
+            .rename(at, &RemotePath::from(to), replace)
+            .await
+        {
             Ok(()) | Err(SourceError::Gone { .. }) => return Ok(()),
             Err(error) if error.kind() == Kind::Exists => {}
             Err(error) => return Err(error.into()),

@@ -148,9 +148,7 @@ impl Source for Remote {
             let first = rename(&sftp).await;
             let Err(error) = first else { return Ok(()) };
             // Version 3 has one status for everything: look what is so.
-            if let Err(gone) = self.facts(&sftp, from).await {
-                return Err(gone);
-            }
+            self.facts(&sftp, from).await?;
             if error.kind() == Kind::Unsupported && replace {
                 if let Err(error) = sftp.remove_file(&new).await
                     && error.kind() != Kind::NotFound
