@@ -4,9 +4,42 @@
 //! remote path that no local name can stand for. Symbolic links are listed as links and never
 //! followed below the root.
 
+#[cfg(feature = "flows")]
+mod beneath;
+#[cfg(feature = "flows")]
+mod lister;
+#[cfg(feature = "flows")]
+mod source;
+
 use std::path::{Component, Path, PathBuf};
 
 use ketch_client::RemotePath;
+
+/// A directory of this machine, and everything below it.
+///
+/// It is a [`Lister`](crate::detect::Lister) for detection and a [`Source`](crate::source::Source)
+/// for delivery. What blocks runs on blocking threads.
+#[cfg(feature = "flows")]
+#[derive(Clone, Debug)]
+pub struct Local {
+    root: std::sync::Arc<Path>,
+}
+
+#[cfg(feature = "flows")]
+impl Local {
+    /// The directory `root`. Nothing is looked at before it is needed; if `root` itself is a link, it
+    /// is followed.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
 
 /// A relative local path as a path below a source's root: its names with slashes between them.
 ///
