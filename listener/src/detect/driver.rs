@@ -70,8 +70,8 @@ impl Detector {
     /// another wrote to the same ledger.
     pub fn forget_all(&mut self) {}
 
-    /// Whether something has this path, as far as is known. After a complete scan, what the ledger
-    /// has and this does not know is gone.
+    /// Whether something has this path, as far as is known: in the newest listings, settled or not.
+    /// After a complete scan, what the ledger has and this does not know is gone.
     #[must_use]
     pub fn knows(&self, path: &RemotePath) -> bool {
         let _ = path;

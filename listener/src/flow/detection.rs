@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::events::{FlowEventKind, reason};
+use super::item::{Change, ItemKind};
 use super::shared::Shared;
 use super::work::outage_pause;
 use crate::detect::{Detector, ScanKind, ScanReport, Seen};
-use crate::store::{BATCH_MAX, Record, ScanStart, StoreError};
+use crate::store::{BATCH_MAX, Record, Row, ScanStart, State, StoreError};
 
 /// What is known is written to its file no more often than this, while things change.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
@@ -52,6 +53,7 @@ pub(super) async fn run(
         unsaved: false,
         saved: Instant::now(),
         failures: 0,
+        reconciled: false,
     };
     let stopped = async move { while !*stop.borrow() && stop.changed().await.is_ok() {} };
     tokio::select! {
@@ -75,6 +77,8 @@ struct Detection {
     unsaved: bool,
     saved: Instant,
     failures: u32,
+    /// Whether the ledger's rows were compared with what is there, since this process watches.
+    reconciled: bool,
 }
 
 impl Detection {
@@ -120,6 +124,7 @@ impl Detection {
             // Another may have led meanwhile: what is remembered here may be old.
             self.detector.forget_all();
             self.since = 0;
+            self.reconciled = false;
         }
         self.is_leader = leads;
         leads
@@ -143,6 +148,10 @@ impl Detection {
             self.first_done = true;
         }
         if report.complete && report.kind == ScanKind::Full {
+            if !self.reconciled {
+                self.reconcile(scan).await?;
+                self.reconciled = true;
+            }
             self.scans.send_modify(|scans| scans.ended = scans.begun);
         }
         if !self.unsaved {
@@ -202,6 +211,52 @@ impl Detection {
             self.unsaved = true;
             items += recorded.items;
             shared.counters.recorded.fetch_add(recorded.items, Relaxed);
+            if recorded.items > 0 {
+                shared.work.notify_one();
+            }
+        }
+    }
+
+    /// Finds what the ledger has and the source has not any more: it went while nobody watched, or
+    /// after what is known was written to its file. Once in a process, as it reads all rows.
+    async fn reconcile(&mut self, scan: u64) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        let lease = settings
+            .shared
+            .then_some((self.lease.as_str(), shared.owner.as_str()));
+        let mut after = None;
+        loop {
+            let rows = shared
+                .store
+                .rows(&settings.name, None, after.as_ref(), BATCH_MAX)
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = Some(last.item.path.clone());
+            let is_gone = |row: &Row| {
+                row.state != State::Acted
+                    && row.item.kind != ItemKind::Removed
+                    && !self.detector.knows(&row.item.path)
+            };
+            let gone = rows.into_iter().filter(is_gone);
+            let changes: Vec<_> = gone
+                .map(|row| Change::Removed {
+                    path: row.item.path,
+                })
+                .collect();
+            if changes.is_empty() {
+                continue;
+            }
+            let record = Record {
+                scan,
+                lease,
+                changes: &changes,
+                removals: settings.removals,
+                renames: settings.renames,
+            };
+            let recorded = shared.store.record(&settings.name, record).await?;
             if recorded.items > 0 {
                 shared.work.notify_one();
             }

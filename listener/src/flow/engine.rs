@@ -226,7 +226,12 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
             told = Some(FlowEventKind::Delivered(boxed(&claim)));
             if *acted { End::Acted } else { End::Done }
         }
-        Ended::Superseded => {
+        // Where removals are told, detection has to find that it is gone, and tell it.
+        Ended::Gone if settings.removals && attempt < settings.attempts => End::Failed {
+            retry: pause,
+            reason: "it is gone",
+        },
+        Ended::Superseded | Ended::Gone => {
             told = Some(FlowEventKind::Superseded(boxed(&claim)));
             End::Superseded
         }
@@ -261,7 +266,7 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
     }
     let counter = match &ended {
         Ended::Done { .. } => Some(&shared.counters.delivered),
-        Ended::Superseded => Some(&shared.counters.superseded),
+        Ended::Superseded | Ended::Gone => Some(&shared.counters.superseded),
         Ended::Failed { .. } if matches!(told, Some(FlowEventKind::Dead { .. })) => {
             Some(&shared.counters.dead)
         }

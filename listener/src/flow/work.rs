@@ -32,8 +32,10 @@ use crate::store::{Claim, Delivery, Placement, StoreError};
 pub(super) enum Ended {
     /// All is done; whether our after-action took the file away.
     Done { acted: bool },
-    /// It is another version by now, or gone.
+    /// It is another version by now.
     Superseded,
+    /// It is not there.
+    Gone,
     /// Something about this item failed.
     Failed { reason: String, permanent: bool },
     /// Something failed that every item needs.
@@ -61,7 +63,8 @@ impl From<StoreError> for Ended {
 impl From<SourceError> for Ended {
     fn from(error: SourceError) -> Self {
         match error {
-            SourceError::Changed { .. } | SourceError::Gone { .. } => Self::Superseded,
+            SourceError::Changed { .. } => Self::Superseded,
+            SourceError::Gone { .. } => Self::Gone,
             error if is_outage(error.kind()) => Self::Outage {
                 what: "source".to_owned(),
                 reason: reason(&error),

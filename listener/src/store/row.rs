@@ -305,7 +305,12 @@ impl Entry {
                 self.attempts = self.attempts.saturating_add(1);
                 self.reason = Some(shortened(reason));
             }
-            End::Superseded => return Step::Delete,
+            // As if it had been taken away: the next scan forgets the path, and takes whatever is
+            // there for new, even if it looks the same.
+            End::Superseded => {
+                self.state = State::Acted;
+                self.acted = acted();
+            }
             End::Released => {
                 self.state = waiting(committed);
                 self.due = now;
