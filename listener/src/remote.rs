@@ -25,7 +25,7 @@ pub struct Remote {
 
 struct Shared {
     root: RemotePath,
-    line: Line,
+    line: Arc<Line>,
 }
 
 enum Line {
@@ -94,7 +94,10 @@ impl Remote {
             open: Mutex::default(),
         };
         Self {
-            shared: Arc::new(Shared { root, line }),
+            shared: Arc::new(Shared {
+                root,
+                line: Arc::new(line),
+            }),
         }
     }
 
@@ -104,7 +107,18 @@ impl Remote {
         Self {
             shared: Arc::new(Shared {
                 root,
-                line: Line::Given(sftp),
+                line: Arc::new(Line::Given(sftp)),
+            }),
+        }
+    }
+
+    /// The directory `path` below this one, on the same connection.
+    #[must_use]
+    pub fn below(&self, path: &RemotePath) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                root: self.path(path),
+                line: Arc::clone(&self.shared.line),
             }),
         }
     }
@@ -130,7 +144,7 @@ impl Remote {
     /// # Errors
     /// [`RemoteError`], of one attempt.
     pub async fn sftp(&self) -> Result<Sftp, RemoteError> {
-        match &self.shared.line {
+        match &*self.shared.line {
             Line::Given(sftp) => Ok(sftp.clone()),
             Line::Made { sessions, open } => {
                 let mut open = open.lock().await;
@@ -148,7 +162,7 @@ impl Remote {
 
     /// Ends the connection, if there is one and it was made here.
     pub async fn disconnect(&self) {
-        if let Line::Made { sessions, open } = &self.shared.line {
+        if let Line::Made { sessions, open } = &*self.shared.line {
             *open.lock().await = None;
             sessions.disconnect().await;
         }

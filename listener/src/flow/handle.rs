@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use super::detection::Scans;
 use super::events::{Events, FlowEventKind};
 use super::item::FlowName;
-use super::shared::{Counters, Shared};
+use super::shared::Shared;
+pub use super::shared::{Counters, SinkCounters};
 use crate::detect;
 use crate::source::SourceError;
 use crate::store::{BATCH_MAX, Counts, Row, State, StoreError};
@@ -124,6 +125,19 @@ impl FlowHandle {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.inner.shared.counters
+    }
+
+    /// Its sinks by name, with what each was asked since it started.
+    pub fn sinks(&self) -> impl Iterator<Item = (&str, &SinkCounters)> {
+        let shared = &self.inner.shared;
+        let names = shared.sinks.iter().map(|sink| sink.name());
+        names.zip(&shared.sink_counters)
+    }
+
+    /// How often the source is looked at; `None` if only when asked, or pushed.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.inner.detect.interval()
     }
 
     /// Where it tells what happens.

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub events: Events,
     pub spool: Spool,
     pub counters: Counters,
+    /// In the order of `sinks`.
+    pub sink_counters: Vec<SinkCounters>,
     /// Unique among the processes that share the ledger.
     pub owner: String,
     pub paused: AtomicBool,
@@ -64,6 +66,15 @@ pub struct Counters {
     pub working: AtomicU64,
 }
 
+/// What a sink was asked since its flow started.
+#[derive(Debug, Default)]
+pub struct SinkCounters {
+    /// Deliveries that were attempted.
+    pub attempts: AtomicU64,
+    /// Those that failed.
+    pub failures: AtomicU64,
+}
+
 /// The parts that a flow is made of, beside its detector.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -95,6 +106,7 @@ impl Shared {
             room_units,
             settings,
             source,
+            sink_counters: sinks.iter().map(|_| SinkCounters::default()).collect(),
             sinks,
             store,
             events,
@@ -104,6 +116,12 @@ impl Shared {
             work: Notify::new(),
             raised: Mutex::default(),
         })
+    }
+
+    /// The counters of the sink called `name`.
+    pub(super) fn counters_of(&self, name: &str) -> Option<&SinkCounters> {
+        let place = self.sinks.iter().position(|sink| sink.name() == name)?;
+        self.sink_counters.get(place)
     }
 
     /// Waits until `bytes` may be under way; a file larger than all the room gets all of it.

@@ -248,7 +248,15 @@ async fn deliver(
             again,
             earlier: &claim.deliveries,
         };
-        match sink.deliver(parcel).await {
+        let counters = shared.counters_of(sink.name());
+        if let Some(counters) = counters {
+            counters.attempts.fetch_add(1, Relaxed);
+        }
+        let delivered = sink.deliver(parcel).await;
+        if let (Err(_), Some(counters)) = (&delivered, counters) {
+            counters.failures.fetch_add(1, Relaxed);
+        }
+        match delivered {
             Ok(()) => {
                 if let Some(delivery) = claim.deliveries.iter_mut().find(|d| d.sink == sink.name())
                 {
