@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 pub(crate) const SHORT_MAX: usize = 256;
 /// Places for work that takes as long as it takes: `fsync`, checksums, copies.
 pub(crate) const LONG_MAX: usize = 64;
+/// Places for hashing what has arrived: nobody waits for it, and whoever closes a file that has to
+/// reach the disk first does not wait behind it.
+pub(crate) const ARRIVALS_MAX: usize = 16;
 /// One user holds this part of the places of a kind at most: a quarter.
 const PART: usize = 4;
 
@@ -27,6 +30,8 @@ pub(crate) enum Kind {
     Short,
     /// It may take minutes.
     Long,
+    /// So may this, and no client waits for it: the hash of a file that has arrived.
+    Arrival,
     /// It computes: as much of that at once as half of the processors can do.
     Compute,
 }
@@ -36,6 +41,7 @@ pub(crate) enum Kind {
 pub(crate) struct Shares {
     short: Mutex<Turns<oneshot::Sender<()>>>,
     long: Mutex<Turns<oneshot::Sender<()>>>,
+    arrivals: Mutex<Turns<oneshot::Sender<()>>>,
     compute: Mutex<Turns<oneshot::Sender<()>>>,
     users: AtomicU64,
 }
@@ -47,6 +53,7 @@ impl Shares {
         Arc::new(Self {
             short: turns(SHORT_MAX, SHORT_MAX / PART),
             long: turns(LONG_MAX, LONG_MAX / PART),
+            arrivals: turns(ARRIVALS_MAX, ARRIVALS_MAX / PART),
             compute: turns(processors.div_ceil(2), processors.div_ceil(4)),
             users: AtomicU64::new(0),
         })
@@ -64,6 +71,7 @@ impl Shares {
         let turns = match kind {
             Kind::Short => &self.short,
             Kind::Long => &self.long,
+            Kind::Arrival => &self.arrivals,
             Kind::Compute => &self.compute,
         };
         turns.lock().unwrap_or_else(PoisonError::into_inner)
@@ -311,6 +319,28 @@ mod tests {
             prop_assert_eq!(done.len(), asked);
             prop_assert!(turns.users.is_empty() && turns.held == 0);
         }
+    }
+
+    #[tokio::test]
+    async fn what_arrived_is_hashed_without_taking_places_of_what_clients_wait_for() {
+        let shares = Shares::new();
+        let user = shares.user();
+        let mut hashes = Vec::new();
+        for _ in 0..ARRIVALS_MAX / PART {
+            hashes.push(user.turn(Kind::Arrival).await);
+        }
+        let mut waiting = std::pin::pin!(user.turn(Kind::Arrival));
+        let mut closes = Vec::new();
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("a user hashes no more than that at a time"),
+            () = async {
+                for _ in 0..LONG_MAX / PART {
+                    closes.push(user.turn(Kind::Long).await);
+                }
+            } => {}
+        }
+        assert_eq!(closes.len(), LONG_MAX / PART);
     }
 
     #[tokio::test]

@@ -144,7 +144,7 @@ impl<H: Host> Engine<H> {
                 _ => tell(&path, 0, None),
             }
         };
-        self.host.spawn(Kind::Long, Box::pin(work));
+        self.host.spawn(Kind::Arrival, Box::pin(work));
     }
 }
 

@@ -235,6 +235,8 @@ pub(super) struct SimulatedHost {
     start: Rc<Cell<Option<Instant>>>,
     /// Blocks that were hashed.
     pub(super) steps: Arc<AtomicU64>,
+    /// What the task is that came last.
+    pub(super) last_kind: Rc<Cell<Option<Kind>>>,
 }
 
 impl Host for SimulatedHost {
@@ -246,7 +248,8 @@ impl Host for SimulatedHost {
         })
     }
 
-    fn spawn(&self, _: Kind, work: Task) {
+    fn spawn(&self, kind: Kind, work: Task) {
+        self.last_kind.set(Some(kind));
         let mut tasks = self.tasks.lock().unwrap();
         tasks.push(work);
         self.most_tasks.set(self.most_tasks.get().max(tasks.len()));

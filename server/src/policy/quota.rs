@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use metered::Metered;
+use walk::Found;
 
 /// A session that begins has the tree counted if that was not done for so long.
 const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(300);
@@ -147,16 +148,32 @@ impl Ledger {
     }
 
     /// The tree was counted: it had that much when the count began, give or take what changed
-    /// meanwhile, of which the count may have seen a part.
-    fn end_count(&self, found: Option<Amount>, now: Instant) {
+    /// meanwhile, of which the count may have seen a part. Where some of it was left out, it has that
+    /// at least.
+    fn end_count(&self, found: Option<Found>, now: Instant) {
         let mut counts = self.counts();
         let changed = counts.changed.take().unwrap_or_default();
-        if let Some(found) = found {
-            counts.bytes = i128::from(found.bytes) + changed.0;
-            counts.files = i128::from(found.files) + changed.1;
+        if let Some(Found { amount, is_all }) = found {
+            let bytes = i128::from(amount.bytes) + changed.0;
+            let files = i128::from(amount.files) + changed.1;
+            counts.bytes = if is_all {
+                bytes
+            } else {
+                bytes.max(counts.bytes)
+            };
+            counts.files = if is_all {
+                files
+            } else {
+                files.max(counts.files)
+            };
         }
         counts.counted = Some(now);
         counts.has_refused = false;
+    }
+
+    /// The count came to no end: another one may begin.
+    fn give_up_count(&self) {
+        self.counts().changed = None;
     }
 }
 
@@ -175,6 +192,42 @@ impl Counts {
 mod tests {
     use super::*;
 
+    const fn all(amount: Amount) -> Found {
+        Found {
+            amount,
+            is_all: true,
+        }
+    }
+
+    #[test]
+    fn a_count_that_left_something_out_lowers_nothing_and_one_that_broke_off_is_begun_again() {
+        let ledger = Ledger::new(Quota::of_bytes(100).files(9));
+        #[expect(clippy::disallowed_methods, reason = "only a start to count from")]
+        let start = Instant::now();
+        assert!(ledger.begin_count(start, true));
+        ledger.end_count(
+            Some(all(Amount {
+                bytes: 50,
+                files: 2,
+            })),
+            start,
+        );
+        let later = start + COUNT_AGAIN_AFTER;
+        assert!(ledger.begin_count(later, true));
+        let amount = Amount {
+            bytes: 10,
+            files: 3,
+        };
+        let is_all = false;
+        ledger.end_count(Some(Found { amount, is_all }), later);
+        assert_eq!(ledger.counts().bytes, 50);
+        assert_eq!(ledger.counts().files, 3);
+        let later = later + COUNT_AGAIN_AFTER;
+        assert!(ledger.begin_count(later, true));
+        ledger.give_up_count();
+        assert!(ledger.begin_count(later, true));
+    }
+
     #[test]
     fn what_is_there_counts_when_it_is_known_and_what_comes_counts_at_once() {
         let ledger = Ledger::new(Quota::of_bytes(100).files(3));
@@ -184,11 +237,11 @@ mod tests {
         assert!(!ledger.begin_count(start, true), "one count at a time");
         ledger.charge(Amount::bytes(60)).unwrap();
         assert!(ledger.charge(Amount::bytes(41)).is_err());
-        let there = Amount {
+        let amount = Amount {
             bytes: 50,
             files: 2,
         };
-        ledger.end_count(Some(there), start);
+        ledger.end_count(Some(all(amount)), start);
         assert_eq!(ledger.counts().bytes, 110);
         assert!(ledger.charge(Amount::bytes(1)).is_err());
         ledger.charge(Amount::NAME).unwrap();
@@ -207,7 +260,7 @@ mod tests {
         assert!(!ledger.begin_count(start + COUNT_AGAIN_AFTER, false));
         assert!(!ledger.begin_count(start + COUNT_AFTER_REFUSAL, true));
         assert!(ledger.begin_count(start + COUNT_AGAIN_AFTER, true));
-        ledger.end_count(Some(Amount::bytes(1)), start);
+        ledger.end_count(Some(all(Amount::bytes(1))), start);
         assert!(ledger.charge(Amount::bytes(1)).is_err());
         assert!(!ledger.begin_count(start, false));
         assert!(ledger.begin_count(start + COUNT_AFTER_REFUSAL, false));

@@ -10,6 +10,7 @@ use super::{DENIED, FAILURE, MOODS, OK, Policy, flags, open_request, path, polic
 use crate::engine::simulation::{Got, Mood, Simulation};
 use crate::observer::{Event, Observer, Watch, Who};
 use crate::policy::arrivals::Arrivals;
+use crate::shares::Kind;
 
 /// Path, size, and whether the hash was told.
 type Told = (String, u64, bool);
@@ -89,6 +90,7 @@ fn a_file_arrives_when_it_is_closed_and_stays_as_it_is() {
         for seed in 0..10 {
             let (mut simulation, arrived) = simulation(mood, seed, &arrivals());
             assert_eq!(upload(&mut simulation, "/a", b"abc"), OK);
+            assert_eq!(simulation.host.last_kind.get(), Some(Kind::Arrival));
             assert_eq!(told(&mut simulation, &arrived), [file("/a", 3)]);
             assert_eq!(upload(&mut simulation, "/empty", b""), OK);
             assert_eq!(told(&mut simulation, &arrived), [file("/empty", 0)]);

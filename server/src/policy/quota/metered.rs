@@ -35,16 +35,60 @@ struct Book {
     open: Mutex<Vec<Weak<OpenFile>>>,
 }
 
+/// A count under way, which may break off: the runtime ends, or the file system panics.
+struct Counting(Arc<Book>);
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.ledger.give_up_count();
+    }
+}
+
 /// What is known of a file while somebody has it open.
 #[derive(Debug)]
 struct OpenFile {
     book: Arc<Book>,
     identity: Option<(u64, u64)>,
     path: Mutex<VPath>,
-    /// Bytes that were charged for it: its length, or what that is about to be.
-    len: Mutex<u64>,
+    length: Mutex<Length>,
     /// Its last name is gone.
     is_nameless: AtomicBool,
+}
+
+/// What was charged for a file, and who is changing it.
+#[derive(Debug, Default)]
+struct Length {
+    /// Bytes that were charged: its length, or what that is about to be.
+    bytes: u64,
+    /// Changes under way, of all handles.
+    under_way: usize,
+    /// How many have begun: it tells whether others came since.
+    begun: u64,
+    /// Something was not done as it was charged while others were at it: the file may be shorter.
+    is_unsure: bool,
+}
+
+/// A change of a file's length under way.
+#[derive(Debug)]
+struct Changing<'a> {
+    known: &'a OpenFile,
+    /// Bytes that were charged for it.
+    more: u64,
+    /// Its number.
+    number: u64,
+    /// It adds at the end, wherever that is.
+    appends: bool,
+    has_ended: bool,
+}
+
+/// How a change of a file's length ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Done,
+    /// Nothing was done.
+    PutOff,
+    /// It was not done as it was charged, or nobody knows.
+    Unsure,
 }
 
 /// Something to be settled when a call was made.
@@ -90,13 +134,13 @@ impl Metered {
         if !self.book.ledger.begin_count(now, at_start) {
             return None;
         }
-        let (files, book) = (Arc::clone(&self.files), Arc::clone(&self.book));
+        let (files, counting) = (Arc::clone(&self.files), Counting(Arc::clone(&self.book)));
         Some(async move {
             let found = walk::count(files).await;
             if let Err(error) = &found {
                 tracing::warn!(%error, "a tree could not be counted for its quota");
             }
-            book.ledger.end_count(found.ok(), clock());
+            counting.0.ledger.end_count(found.ok(), clock());
         })
     }
 
@@ -161,6 +205,20 @@ impl Metered {
         }
     }
 
+    /// What tells, after a rename, whether it did anything: two names of one file it leaves as they
+    /// are (POSIX `rename`).
+    fn afterthought(call: &Call, known: Option<&Metadata>) -> Option<Call> {
+        match call {
+            Call::Rename { from, .. } if known.is_some_and(|known| known.links > 1) => {
+                Some(Call::Metadata {
+                    path: from.clone(),
+                    links: Links::Stay,
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// What is asked of the file system in the call's place: a length is changed through a handle,
     /// which knows what it was.
     fn instead(call: &Call) -> Call {
@@ -205,6 +263,13 @@ fn known(result: io::Result<Answer>) -> io::Result<Option<Metadata>> {
     }
 }
 
+/// Whether nothing has the name for sure: what is credited wrongly is paid by nobody, what is not
+/// credited the next count tells.
+fn is_missing(answer: &io::Result<Answer>) -> bool {
+    let kind = answer.as_ref().err().map(io::Error::kind);
+    kind == Some(ErrorKind::NotFound)
+}
+
 fn is_file(metadata: &Metadata) -> bool {
     metadata.mode & TYPE_BITS == TYPE_FILE
 }
@@ -233,8 +298,11 @@ impl FileSystem for Metered {
         };
         refuse_link(call, known.as_ref())?;
         let settlement = self.charge(call, known)?;
+        let afterthought = Self::afterthought(call, known.as_ref());
         let result = self.files.try_call(&Self::instead(call));
-        self.settle(call, settlement, result.is_ok());
+        let is_undone = result.is_ok()
+            && afterthought.is_some_and(|look| !is_missing(&self.files.try_call(&look)));
+        self.settle(call, settlement, result.is_ok() && !is_undone);
         let file = match result? {
             Answer::File(file) => file,
             answer => return Ok(answer),
@@ -266,8 +334,13 @@ impl FileSystem for Metered {
             };
             refuse_link(&call, known.as_ref())?;
             let settlement = self.charge(&call, known)?;
+            let afterthought = Self::afterthought(&call, known.as_ref());
             let result = Arc::clone(&self.files).call(Self::instead(&call)).await;
-            self.settle(&call, settlement, result.is_ok());
+            let is_undone = match afterthought.filter(|_| result.is_ok()) {
+                Some(look) => !is_missing(&Arc::clone(&self.files).call(look).await),
+                None => false,
+            };
+            self.settle(&call, settlement, result.is_ok() && !is_undone);
             let file = match result? {
                 Answer::File(file) => file,
                 answer => return Ok(answer),
@@ -309,7 +382,10 @@ impl Book {
                 book: Arc::clone(self),
                 identity,
                 path: Mutex::new(path),
-                len: Mutex::new(len),
+                length: Mutex::new(Length {
+                    bytes: len,
+                    ..Length::default()
+                }),
                 is_nameless: AtomicBool::new(false),
             });
             open.push(Arc::downgrade(&known));
@@ -317,7 +393,7 @@ impl Book {
         });
         drop(open);
         if is_emptied {
-            known.is_so_long(0);
+            known.has_become(0);
         }
         Arc::new(MeteredFile {
             file,
@@ -341,7 +417,6 @@ impl Book {
                 open.is_nameless.store(true, Ordering::Relaxed);
                 0 // when it is closed
             }
-            // A rename over another name of the same file does nothing: the next count tells.
             None if is_file(known) => known.size,
             None => 0,
         };
@@ -373,45 +448,100 @@ impl Drop for OpenFile {
     /// What had no name any more is gone now.
     fn drop(&mut self) {
         if self.is_nameless.load(Ordering::Relaxed) {
-            let bytes = *locked(&self.len);
+            let bytes = locked(&self.length).bytes;
             self.book.ledger.credit(Amount::bytes(bytes));
         }
     }
 }
 
 impl OpenFile {
-    /// The file is about to reach up to `end`; returns how many bytes were charged for that.
-    fn reach(&self, end: u64) -> io::Result<u64> {
-        let mut len = locked(&self.len);
-        let more = end.saturating_sub(*len);
+    /// The file is about to reach up to `end`, which is charged.
+    fn reach(&self, end: u64) -> io::Result<Changing<'_>> {
+        let mut length = locked(&self.length);
+        let more = end.saturating_sub(length.bytes);
+        self.begin(&mut length, more, false)
+    }
+
+    /// So many bytes are about to be added at the end, which is charged.
+    fn append(&self, more: u64) -> io::Result<Changing<'_>> {
+        self.begin(&mut locked(&self.length), more, true)
+    }
+
+    fn begin(&self, length: &mut Length, more: u64, appends: bool) -> io::Result<Changing<'_>> {
         if more > 0 {
             self.book.ledger.charge(Amount::bytes(more))?;
-            *len = end;
+            length.bytes = length.bytes.saturating_add(more);
         }
-        Ok(more)
+        length.under_way = length.under_way.saturating_add(1);
+        length.begun = length.begun.wrapping_add(1);
+        Ok(Changing {
+            known: self,
+            more,
+            number: length.begun,
+            appends,
+            has_ended: false,
+        })
     }
 
-    /// So many bytes are about to be added at the end.
-    fn append(&self, more: u64) -> io::Result<u64> {
-        let mut len = locked(&self.len);
-        self.book.ledger.charge(Amount::bytes(more))?;
-        *len = len.saturating_add(more);
-        Ok(more)
+    /// The file is so long, as was just done or seen. While others change it, that says nothing.
+    fn has_become(&self, size: u64) {
+        let mut length = locked(&self.length);
+        if length.under_way > 0 {
+            length.is_unsure = true;
+        } else {
+            self.lower(&mut length, size);
+        }
     }
 
-    /// What was charged is not done now.
-    fn put_off(&self, more: u64) {
-        let mut len = locked(&self.len);
-        *len = len.saturating_sub(more);
-        self.book.ledger.credit(Amount::bytes(more));
-    }
-
-    /// The file is so long.
-    fn is_so_long(&self, size: u64) {
-        let mut len = locked(&self.len);
-        if let Some(less) = len.checked_sub(size) {
+    fn lower(&self, length: &mut Length, size: u64) {
+        length.is_unsure = false;
+        if let Some(less) = length.bytes.checked_sub(size) {
             self.book.ledger.credit(Amount::bytes(less));
-            *len = size;
+            length.bytes = size;
+        }
+    }
+
+    /// Takes in what a look at the file has told, if nothing was begun since.
+    fn learn(&self, look: u64, answer: io::Result<Answer>) {
+        let mut length = locked(&self.length);
+        if let Ok(Answer::Metadata(metadata)) = answer
+            && length.begun == look
+        {
+            self.lower(&mut length, metadata.size);
+        }
+    }
+}
+
+impl Changing<'_> {
+    /// It is over. Where the length is in doubt and nobody else changes it, gives what a look at the
+    /// file is good for, by [`OpenFile::learn`].
+    fn end(mut self, end: End) -> Option<u64> {
+        self.has_ended = true;
+        self.settle(end)
+    }
+
+    fn settle(&self, end: End) -> Option<u64> {
+        let mut length = locked(&self.known.length);
+        length.under_way = length.under_way.saturating_sub(1);
+        match end {
+            End::Done => {}
+            // Nobody came since, who might count on what was charged.
+            End::PutOff if self.appends || length.begun == self.number => {
+                length.bytes = length.bytes.saturating_sub(self.more);
+                self.known.book.ledger.credit(Amount::bytes(self.more));
+            }
+            End::PutOff => length.is_unsure |= self.more > 0,
+            End::Unsure => length.is_unsure = true,
+        }
+        (length.is_unsure && length.under_way == 0).then_some(length.begun)
+    }
+}
+
+impl Drop for Changing<'_> {
+    /// Its work was given up.
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.settle(End::Unsure);
         }
     }
 }
@@ -425,7 +555,7 @@ struct MeteredFile {
 }
 
 impl MeteredFile {
-    fn charge_write(&self, offset: u64, len: usize) -> io::Result<u64> {
+    fn charge_write(&self, offset: u64, len: usize) -> io::Result<Changing<'_>> {
         let len = len as u64;
         match self.appends {
             true => self.known.append(len),
@@ -433,10 +563,18 @@ impl MeteredFile {
         }
     }
 
-    /// Takes in the length after something that may not have been done as it was charged.
-    fn learn(&self, answer: io::Result<Answer>) {
-        if let Ok(Answer::Metadata(metadata)) = answer {
-            self.known.is_so_long(metadata.size);
+    /// Looks at the file where its length is in doubt.
+    fn try_look(&self, look: Option<u64>) {
+        if let Some(look) = look {
+            let answer = self.file.try_call(&FileCall::Metadata);
+            self.known.learn(look, answer);
+        }
+    }
+
+    async fn look(&self, look: Option<u64>) {
+        if let Some(look) = look {
+            let answer = Arc::clone(&self.file).call(FileCall::Metadata).await;
+            self.known.learn(look, answer);
         }
     }
 }
@@ -447,15 +585,16 @@ impl File for MeteredFile {
     }
 
     fn try_write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let more = self.charge_write(offset, slices.iter().map(|slice| slice.len()).sum())?;
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        let charged = self.charge_write(offset, len)?;
         let result = self.file.try_write_at(offset, slices);
-        match &result {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.known.put_off(more),
+        let end = match &result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => End::PutOff,
+            Ok(_) if !self.appends => End::Done,
             // Of bytes that are appended the rest is offered, and charged, once more.
-            Err(_) => self.learn(self.file.try_call(&FileCall::Metadata)),
-            Ok(_) if self.appends => self.learn(self.file.try_call(&FileCall::Metadata)),
-            Ok(_) => {}
-        }
+            Ok(_) | Err(_) => End::Unsure,
+        };
+        self.try_look(charged.end(end));
         result
     }
 
@@ -466,12 +605,16 @@ impl File for MeteredFile {
         else {
             return self.file.try_call(call);
         };
-        let more = self.known.reach(*size)?;
+        let charged = self.known.reach(*size)?;
         let result = self.file.try_call(call);
-        match &result {
-            Ok(_) => self.known.is_so_long(*size),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.known.put_off(more),
-            Err(_) => self.learn(self.file.try_call(&FileCall::Metadata)),
+        let end = match &result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => End::PutOff,
+            Err(_) => End::Unsure,
+            Ok(_) => End::Done,
+        };
+        self.try_look(charged.end(end));
+        if result.is_ok() {
+            self.known.has_become(*size);
         }
         result
     }
@@ -482,11 +625,13 @@ impl File for MeteredFile {
 
     fn write_at(self: Arc<Self>, offset: u64, bytes: Vec<u8>) -> Work<()> {
         Box::pin(async move {
-            self.charge_write(offset, bytes.len())?;
+            let charged = self.charge_write(offset, bytes.len())?;
             let result = Arc::clone(&self.file).write_at(offset, bytes).await;
-            if self.appends || result.is_err() {
-                self.learn(Arc::clone(&self.file).call(FileCall::Metadata).await);
-            }
+            let end = match result.is_err() {
+                true => End::Unsure,
+                false => End::Done,
+            };
+            self.look(charged.end(end)).await;
             result
         })
     }
@@ -499,11 +644,15 @@ impl File for MeteredFile {
             return Arc::clone(&self.file).call(call);
         };
         Box::pin(async move {
-            self.known.reach(size)?;
+            let charged = self.known.reach(size)?;
             let result = Arc::clone(&self.file).call(call).await;
-            match &result {
-                Ok(_) => self.known.is_so_long(size),
-                Err(_) => self.learn(Arc::clone(&self.file).call(FileCall::Metadata).await),
+            let end = match result.is_err() {
+                true => End::Unsure,
+                false => End::Done,
+            };
+            self.look(charged.end(end)).await;
+            if result.is_ok() {
+                self.known.has_become(size);
             }
             result
         })

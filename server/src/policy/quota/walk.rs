@@ -12,9 +12,17 @@ use crate::path::VPath;
 /// Directories that wait to be counted, at most: those beyond are left out, with a log line.
 const WAITING_MAX: usize = 65_536;
 
+/// What a count of a tree has found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Found {
+    pub(super) amount: Amount,
+    /// Nothing was left out: there is no more than that.
+    pub(super) is_all: bool,
+}
+
 /// Counts everything beneath the root. What goes away meanwhile is passed over; a directory that
-/// cannot be read counts as empty.
-pub(super) async fn count(files: Arc<dyn FileSystem>) -> io::Result<Amount> {
+/// cannot be read is left out.
+pub(super) async fn count(files: Arc<dyn FileSystem>) -> io::Result<Found> {
     let mut found = Amount::default();
     let mut waiting = vec![VPath::root()];
     let mut left_out = 0_u64;
@@ -23,15 +31,22 @@ pub(super) async fn count(files: Arc<dyn FileSystem>) -> io::Result<Amount> {
         let mut directory = match Arc::clone(&files).call(call).await {
             Ok(Answer::Directory(directory)) => directory,
             Err(error) if path.is_root() => return Err(error),
-            _ => continue,
+            Err(error) if is_gone(&error) => continue,
+            _ => {
+                left_out = left_out.saturating_add(1);
+                continue;
+            }
         };
         let mut batch = Batch::default();
         loop {
             batch.clear();
-            let Ok(read) = directory.read(batch).await else {
-                break;
-            };
-            (directory, batch) = read;
+            match directory.read(batch).await {
+                Ok(read) => (directory, batch) = read,
+                Err(error) => {
+                    left_out = left_out.saturating_add(u64::from(!is_gone(&error)));
+                    break;
+                }
+            }
             if batch.entries().is_empty() {
                 break;
             }
@@ -52,5 +67,16 @@ pub(super) async fn count(files: Arc<dyn FileSystem>) -> io::Result<Amount> {
     if left_out > 0 {
         warn!(left_out, "directories were not counted against a quota");
     }
-    Ok(found)
+    Ok(Found {
+        amount: found,
+        is_all: left_out == 0,
+    })
+}
+
+/// Whether something was removed, or became something else, since its directory was read.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }

@@ -135,7 +135,7 @@ fn count(files: &Arc<MemoryFileSystem>) -> Amount {
     let mut work = std::pin::pin!(walk::count(files));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match work.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(found) => found.unwrap(),
+        std::task::Poll::Ready(found) => found.unwrap().amount,
         std::task::Poll::Pending => panic!("memory does not wait"),
     }
 }
@@ -253,4 +253,148 @@ fn what_is_removed_while_it_is_open_counts_until_it_is_closed() {
     assert!(second.try_write_at(0, &[IoSlice::new(&bytes)]).is_err());
     drop(first);
     second.try_write_at(0, &[IoSlice::new(&bytes)]).unwrap();
+}
+
+/// A file whose calls fail or wait when the test says so.
+#[derive(Debug)]
+struct Stubborn {
+    file: Arc<dyn File>,
+    blocks: AtomicBool,
+    /// Writes of the second tier wait for a place, and then fail.
+    gate: tokio::sync::Semaphore,
+}
+
+impl File for Stubborn {
+    fn try_write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.blocks.load(Ordering::Relaxed) {
+            true => Err(ErrorKind::WouldBlock.into()),
+            false => self.file.try_write_at(offset, slices),
+        }
+    }
+
+    fn try_call(&self, call: &FileCall) -> io::Result<Answer> {
+        self.file.try_call(call)
+    }
+
+    fn read_at(self: Arc<Self>, offset: u64, block: Block) -> Work<Block> {
+        Arc::clone(&self.file).read_at(offset, block)
+    }
+
+    fn write_at(self: Arc<Self>, _: u64, _: Vec<u8>) -> Work<()> {
+        Box::pin(async move {
+            drop(self.gate.acquire().await);
+            Err(ErrorKind::StorageFull.into())
+        })
+    }
+
+    fn call(self: Arc<Self>, call: FileCall) -> Work<Answer> {
+        Arc::clone(&self.file).call(call)
+    }
+}
+
+/// One write is put off, another fails, while a third of the same file is done: what is there is
+/// charged all the same.
+#[test]
+fn writes_side_by_side_lose_no_charge() {
+    let files = Arc::new(MemoryFileSystem::new());
+    let metered = Metered::new(Arc::clone(&files) as _, Quota::of_bytes(BYTES));
+    let call = Call::Open {
+        path: path(0),
+        how: OpenHow::replace(0o600),
+    };
+    let Ok(Answer::File(file)) = files.try_call(&call) else {
+        panic!("no file");
+    };
+    let stubborn = Arc::new(Stubborn {
+        file,
+        blocks: AtomicBool::new(false),
+        gate: tokio::sync::Semaphore::new(0),
+    });
+    let file = metered
+        .book
+        .metered(Arc::clone(&stubborn) as _, &call, None);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut failing = Arc::clone(&file).write_at(0, vec![0; 3000]);
+    assert!(failing.as_mut().poll(&mut context).is_pending());
+    let bytes = [7; 2000];
+    file.try_write_at(0, &[IoSlice::new(&bytes)]).unwrap();
+    assert_eq!(ledger(&metered).0, 3000);
+    stubborn.blocks.store(true, Ordering::Relaxed);
+    let put_off = file.try_write_at(3000, &[IoSlice::new(&bytes)]);
+    assert_eq!(put_off.unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        ledger(&metered).0,
+        3000,
+        "it is charged again when it is done"
+    );
+    stubborn.gate.add_permits(1);
+    assert!(failing.as_mut().poll(&mut context).is_ready());
+    assert_eq!(ledger(&metered).0, 2000);
+    // One that is given up, as its connection was lost: the next one to end looks.
+    let mut lost = Arc::clone(&file).write_at(0, vec![0; 3000]);
+    stubborn.gate.forget_permits(1);
+    assert!(lost.as_mut().poll(&mut context).is_pending());
+    drop(lost);
+    assert_eq!(ledger(&metered).0, 3000);
+    stubborn.blocks.store(false, Ordering::Relaxed);
+    file.try_write_at(0, &[IoSlice::new(&bytes)]).unwrap();
+    assert_eq!(ledger(&metered).0, 2000);
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_rename_that_does_nothing_makes_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Arc<dyn FileSystem> = Arc::new(crate::fs::LocalDirectory::open(dir.path()).unwrap());
+    let metered = Metered::new(files, Quota::of_bytes(BYTES));
+    std::fs::write(dir.path().join("a"), [0; 100]).unwrap();
+    metered
+        .book
+        .ledger
+        .charge(Amount {
+            bytes: 100,
+            files: 1,
+        })
+        .unwrap();
+    let (from, to) = (path(0), path(1));
+    let link = Call::HardLink {
+        from: from.clone(),
+        to: to.clone(),
+    };
+    Arc::clone(&metered).call(link).await.unwrap();
+    assert_eq!(ledger(&metered), (200, 2));
+    let target = Target::MayExist;
+    let rename = Call::Rename { from, to, target };
+    for _ in 0..3 {
+        Arc::clone(&metered).call(rename.clone()).await.unwrap();
+        let _ = metered.try_call(&rename);
+        assert_eq!(ledger(&metered), (200, 2));
+    }
+    // Over one of two names of another file: that name is gone.
+    std::fs::write(dir.path().join("c"), [0; 10]).unwrap();
+    metered
+        .book
+        .ledger
+        .charge(Amount {
+            bytes: 10,
+            files: 1,
+        })
+        .unwrap();
+    let (from, to) = (path(2), path(1));
+    let rename = Call::Rename { from, to, target };
+    Arc::clone(&metered).call(rename).await.unwrap();
+    assert_eq!(ledger(&metered), (110, 2));
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "only a start to count from")]
+async fn a_count_that_breaks_off_is_begun_again() {
+    let metered = Metered::new(Arc::new(MemoryFileSystem::new()), Quota::of_bytes(BYTES));
+    let start = Instant::now();
+    let count = metered.count_if_due(start, true, Instant::now).unwrap();
+    assert!(metered.count_if_due(start, true, Instant::now).is_none());
+    drop(count);
+    let count = metered.count_if_due(start, true, Instant::now).unwrap();
+    count.await;
+    assert!(metered.count_if_due(start, false, Instant::now).is_none());
 }
