@@ -200,17 +200,6 @@ impl Staging {
         }
     }
 
-    /// What an opened file of a hidden name becomes.
-    fn staged(
-        self: &Arc<Self>,
-        file: Arc<dyn File>,
-        staged: VPath,
-        name: Name,
-        is_new: bool,
-    ) -> Answer {
-        Answer::File(StagedFile::new(file, staged, name, is_new))
-    }
-
     /// Holds the name `path` as long as it is being written.
     fn name(self: &Arc<Self>, path: &VPath, how: &OpenHow) -> io::Result<Name> {
         if how.exclusive && !self.taken().insert(path.clone()) {
@@ -236,7 +225,15 @@ impl Staging {
             }
             Plan::Staged(mode, kept) => (mode, kept),
         };
-        let (name, staged) = (self.name(path, how)?, beside(path)?);
+        let name = self.name(path, how)?;
+        let replaced = match replaced_how(how, kept) {
+            Some(how) => {
+                let path = path.clone();
+                replaced(self.files.try_call(&Call::Open { path, how }))?
+            }
+            None => None,
+        };
+        let staged = beside(path)?;
         let open = Call::Open {
             path: staged.clone(),
             how: staged_how(how, mode),
@@ -245,34 +242,103 @@ impl Staging {
             return Err(ErrorKind::InvalidData.into());
         };
         // From here on it goes with its last reference.
-        let answer = self.staged(Arc::clone(&file), staged, name, has_to_be_new(how, kept));
+        let is_new = has_to_be_new(how, kept);
+        let whole = StagedFile::new(Arc::clone(&file), staged.clone(), name, is_new, replaced);
         file.try_call(&FileCall::Claim)?;
-        if let Some(mode) = kept {
-            file.try_call(&FileCall::Change(mode_of(mode)))?;
+        match self.files.try_call(&Self::metadata_of(&staged)) {
+            // Who looks for leftovers was quicker than the claim: once more, with time.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            found => {
+                if let Some(mode) = final_mode(mode, kept, &found?) {
+                    file.try_call(&FileCall::Change(mode_of(mode)))?;
+                }
+            }
         }
-        Ok(answer)
+        Ok(Answer::File(whole))
     }
 
     async fn open(self: Arc<Self>, path: VPath, how: OpenHow) -> io::Result<Answer> {
-        let there = Arc::clone(&self.files).call(Self::metadata_of(&path)).await;
+        let files = || Arc::clone(&self.files);
+        let there = files().call(Self::metadata_of(&path)).await;
         let (mode, kept) = match plan(&how, there)? {
-            Plan::Plain => return Arc::clone(&self.files).call(Call::Open { path, how }).await,
+            Plan::Plain => return files().call(Call::Open { path, how }).await,
             Plan::Staged(mode, kept) => (mode, kept),
         };
-        let (name, staged) = (self.name(&path, &how)?, beside(&path)?);
-        let open = Call::Open {
-            path: staged.clone(),
-            how: staged_how(&how, mode),
-        };
-        let Answer::File(file) = Arc::clone(&self.files).call(open).await? else {
-            return Err(ErrorKind::InvalidData.into());
-        };
-        let answer = self.staged(Arc::clone(&file), staged, name, has_to_be_new(&how, kept));
-        Arc::clone(&file).call(FileCall::Claim).await?;
-        if let Some(mode) = kept {
-            file.call(FileCall::Change(mode_of(mode))).await?;
+        let mut tries_left = CLAIMS_MAX;
+        loop {
+            let name = self.name(&path, &how)?;
+            let replaced = match replaced_how(&how, kept) {
+                Some(how) => {
+                    let path = path.clone();
+                    replaced(files().call(Call::Open { path, how }).await)?
+                }
+                None => None,
+            };
+            let staged = beside(&path)?;
+            let open = Call::Open {
+                path: staged.clone(),
+                how: staged_how(&how, mode),
+            };
+            let Answer::File(file) = files().call(open).await? else {
+                return Err(ErrorKind::InvalidData.into());
+            };
+            let is_new = has_to_be_new(&how, kept);
+            let whole = StagedFile::new(Arc::clone(&file), staged.clone(), name, is_new, replaced);
+            Arc::clone(&file).call(FileCall::Claim).await?;
+            tries_left = tries_left.saturating_sub(1);
+            match files().call(Self::metadata_of(&staged)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && tries_left > 0 => {}
+                found => {
+                    if let Some(mode) = final_mode(mode, kept, &found?) {
+                        file.call(FileCall::Change(mode_of(mode))).await?;
+                    }
+                    return Ok(Answer::File(whole));
+                }
+            }
         }
-        Ok(answer)
+    }
+}
+
+/// How often a hidden file is made that somebody who looks for leftovers removes before it is claimed.
+const CLAIMS_MAX: u32 = 4;
+
+/// How the file is opened that will be replaced, where uploads are exclusive: who writes to it in
+/// place keeps others from replacing it, and the other way round.
+fn replaced_how(how: &OpenHow, kept: Option<u32>) -> Option<OpenHow> {
+    (how.exclusive && kept.is_some()).then(|| OpenHow {
+        read: false,
+        write: true,
+        exclusive: true,
+        ..OpenHow::read()
+    })
+}
+
+/// The file that will be replaced, open as long as nobody else may write to it; none if it cannot be
+/// opened, or is gone by now.
+fn replaced(answer: io::Result<Answer>) -> io::Result<Option<Arc<dyn File>>> {
+    match answer {
+        Ok(Answer::File(file)) => Ok(Some(file)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::WouldBlock | ErrorKind::ResourceBusy
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The permission bits to be set once a hidden file is open: those of the file it replaces, or those
+/// that were asked for where its owner has less than it was made with.
+fn final_mode(mode: u32, kept: Option<u32>, found: &Answer) -> Option<u32> {
+    match found {
+        _ if kept.is_some() => kept,
+        Answer::Metadata(found) if mode & 0o600 != 0o600 => Some(found.mode & 0o777 & mode),
+        _ => None,
     }
 }
 
@@ -328,15 +394,14 @@ fn take_out_hidden(batch: &mut Batch) {
 
 impl Directory for Shown {
     fn try_read(&mut self, batch: &mut Batch) -> io::Result<()> {
-        loop {
-            self.0.try_read(batch)?;
-            let is_end = batch.entries().is_empty();
-            take_out_hidden(batch);
-            // No entries would be the end of the directory.
-            if is_end || !batch.entries().is_empty() {
-                return Ok(());
-            }
+        self.0.try_read(batch)?;
+        let is_end = batch.entries().is_empty();
+        take_out_hidden(batch);
+        // No entries would be the end of the directory; who leaves much behind waits for a thread.
+        if is_end || !batch.entries().is_empty() {
+            return Ok(());
         }
+        Err(ErrorKind::WouldBlock.into())
     }
 
     fn read(self: Box<Self>, batch: Batch) -> Work<(Box<dyn Directory>, Batch)> {

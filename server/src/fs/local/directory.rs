@@ -143,8 +143,15 @@ impl LocalDirectory {
                 Ok(Answer::Done)
             }
             Call::RemoveAbandoned { path } => {
-                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-                let fd = self.root.open_at(path, flags, Mode::empty())?;
+                let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let open = |flags| self.root.open_at(path, flags, Mode::empty());
+                let fd = match open(flags | OFlags::RDWR) {
+                    // One that is to be read only in the end.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        open(flags | OFlags::RDONLY)?
+                    }
+                    opened => opened?,
+                };
                 match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                     Ok(()) => {}
                     Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::ResourceBusy.into()),

@@ -20,10 +20,18 @@ pub(super) struct StagedFile {
     is_over: AtomicBool,
     /// Something of it could not be written: it will not be whole.
     failed: Mutex<Option<ErrorKind>>,
+    /// What it will replace: nobody else writes to it meanwhile.
+    _replaced: Option<Arc<dyn File>>,
 }
 
 impl StagedFile {
-    pub(super) fn new(file: Arc<dyn File>, staged: VPath, name: Name, is_new: bool) -> Arc<Self> {
+    pub(super) fn new(
+        file: Arc<dyn File>,
+        staged: VPath,
+        name: Name,
+        is_new: bool,
+        replaced: Option<Arc<dyn File>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             file,
             staged,
@@ -31,6 +39,7 @@ impl StagedFile {
             is_new,
             is_over: AtomicBool::new(false),
             failed: Mutex::new(None),
+            _replaced: replaced,
         })
     }
 

@@ -359,3 +359,96 @@ async fn what_a_killed_server_left_goes_and_what_is_being_written_stays() {
     ask(&file, FileCall::Publish).await.unwrap();
     assert!(scene.dir.path().join("new").exists());
 }
+
+/// One that is written anew and one that is changed where it is, in either order.
+#[tokio::test]
+async fn an_exclusive_file_is_not_replaced_while_it_is_changed_in_place_nor_changed_meanwhile() {
+    for is_slow in [false, true] {
+        let scene = Scene::new(Durability::None, is_slow);
+        let other = StagedFiles(Staging::new(
+            Arc::new(LocalDirectory::open(scene.dir.path()).unwrap()),
+            Durability::None,
+        ));
+        let other = Arc::new(other);
+        fs::write(scene.dir.path().join("f"), "old").unwrap();
+        let anew = OpenHow {
+            exclusive: true,
+            ..OpenHow::replace(0o644)
+        };
+        let in_place = OpenHow {
+            truncate: false,
+            create: Create::Never,
+            ..anew
+        };
+        for (first, second) in [(anew, in_place), (in_place, anew), (anew, anew)] {
+            let held = scene.open("f", first).await.unwrap();
+            let busy = |result: io::Result<Arc<dyn File>>| result.unwrap_err().kind();
+            let again = busy(scene.open("f", second).await);
+            assert_eq!(again, ErrorKind::ResourceBusy);
+            // Of another user of the same directory as well.
+            let (path, how) = (path("f"), second);
+            let error = Arc::clone(&other).call(Call::Open { path, how }).await;
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::ResourceBusy);
+            if held.is_staged() {
+                ask(&held, FileCall::Publish).await.unwrap();
+            }
+            drop(held);
+            drop(scene.open("f", second).await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_has_the_mode_that_was_asked_for() {
+    for is_slow in [false, true] {
+        let scene = Scene::new(Durability::None, is_slow);
+        for mode in [0o400, 0o200, 0o440, 0o600] {
+            let name = format!("f{mode:o}");
+            let file = scene.open(&name, OpenHow::replace(mode)).await.unwrap();
+            write(&file, b"x").await;
+            ask(&file, FileCall::Publish).await.unwrap();
+            let metadata = fs::metadata(scene.dir.path().join(&name)).unwrap();
+            assert_eq!(
+                metadata.permissions().mode() & 0o700,
+                mode & 0o700,
+                "{mode:o}"
+            );
+            assert_eq!(metadata.len(), 1);
+        }
+    }
+}
+
+/// Removes each hidden file once, in the moment in which it was made.
+#[derive(Debug)]
+struct Reaping(Arc<LocalDirectory>, std::sync::atomic::AtomicUsize);
+
+impl FileSystem for Reaping {
+    fn call(self: Arc<Self>, call: Call) -> Work<Answer> {
+        Box::pin(async move {
+            let opened = Arc::clone(&self.0).call(call.clone()).await;
+            if let Call::Open { path, .. } = call
+                && leads_to_hidden(&path)
+                && self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2
+            {
+                let abandoned = Call::RemoveAbandoned { path };
+                Arc::clone(&self.0).call(abandoned).await.unwrap();
+            }
+            opened
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_hidden_file_was_taken_for_a_leftover_gets_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Arc::new(LocalDirectory::open(dir.path()).unwrap());
+    let below = Arc::new(Reaping(local, std::sync::atomic::AtomicUsize::new(0)));
+    let files = Arc::new(StagedFiles(Staging::new(below, Durability::None)));
+    let (path, how) = (path("f"), OpenHow::replace(0o644));
+    let Ok(Answer::File(file)) = files.call(Call::Open { path, how }).await else {
+        panic!("no file");
+    };
+    write(&file, b"whole").await;
+    ask(&file, FileCall::Publish).await.unwrap();
+    assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"whole");
+}
