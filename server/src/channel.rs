@@ -24,6 +24,7 @@ use crate::policy::quota::Metered;
 use crate::policy::terms::Belonging;
 use crate::policy::{Access, Policy};
 use crate::root::Root;
+use crate::session::Cancel;
 use crate::shares::{Kind, Share};
 
 /// Bytes of replies that are handed to the channel's queue at a time; the rest stays with the
@@ -514,6 +515,20 @@ impl Host for TokioHost {
         }));
     }
 
+    fn spawn_until(
+        &self,
+        cancel: Arc<Cancel>,
+        kind: Kind,
+        work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) {
+        let share = self.0.clone();
+        drop(tokio::spawn(async move {
+            // Given up meanwhile, it needs no place to say so.
+            let _turn = cancel.or(share.turn(kind)).await;
+            work.await;
+        }));
+    }
+
     fn hasher(&self) -> Hasher {
         let share = self.0.clone();
         Box::new(move |step: HashStep| {
@@ -533,5 +548,33 @@ impl Host for TokioHost {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shares::Shares;
+
+    #[tokio::test]
+    async fn what_is_given_up_ends_without_waiting_for_its_turn() {
+        let shares = Shares::new();
+        let share = shares.user();
+        let mut held = Vec::new();
+        let nothing = Arc::<Cancel>::default();
+        // All that one user may have.
+        for _ in 0..crate::shares::LONG_MAX / 4 {
+            held.extend(nothing.or(share.turn(Kind::Long)).await);
+        }
+        let cancel = Arc::<Cancel>::default();
+        let (done, mut is_done) = tokio::sync::oneshot::channel();
+        let work = Box::pin(async move { done.send(()).unwrap() });
+        TokioHost(share).spawn_until(Arc::clone(&cancel), Kind::Long, work);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(is_done.try_recv().is_err(), "there was no place");
+        cancel.set();
+        is_done.await.unwrap();
     }
 }

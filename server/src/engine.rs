@@ -44,7 +44,7 @@ use crate::handles::HandleBudget;
 use crate::observer::Watch;
 use crate::policy::Policy;
 use crate::root::Root;
-use crate::session::{Job, Misuse, Piece, ReadJob, Session, WriteEnd, is_told};
+use crate::session::{Cancel, Job, Misuse, Piece, ReadJob, Session, WriteEnd, is_told};
 use crate::shares::Kind;
 
 pub(crate) use cold::Mailbox;
@@ -96,6 +96,17 @@ pub(crate) trait Outlet {
 pub(crate) trait Host {
     /// Runs work whose end nobody waits for.
     fn spawn(&self, kind: Kind, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+    /// The same for work that comes to its end by itself once it is given up: then it is not kept
+    /// waiting for its turn.
+    fn spawn_until(
+        &self,
+        cancel: Arc<Cancel>,
+        kind: Kind,
+        work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) {
+        let _ = cancel;
+        self.spawn(kind, work);
+    }
     /// Where checksums are computed.
     fn hasher(&self) -> Hasher;
     /// To measure with.
@@ -238,6 +249,11 @@ impl<H: Host> Engine<H> {
         let taken = self.decode(backlog.unread(), None, BACKLOG_REQUESTS_MAX, out)?;
         backlog.take(taken);
         self.backlog = backlog;
+        // Reads of subscriptions that were among it: there may be no other turn for a long time.
+        if self.session.awaits_events() {
+            self.session.answer_watches(self.host.now());
+            self.run(out);
+        }
         self.tell();
         Ok(!self.backlog.is_empty() && !self.session.is_full())
     }

@@ -61,6 +61,16 @@ impl HandleBudget {
     }
 }
 
+/// A file that is open for a session without a handle: it counts as one.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<HandleBudget>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.give(1);
+    }
+}
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Handles<T> {
@@ -123,6 +133,12 @@ impl<T> Handles<T> {
         };
         self.slots.get_mut(slot.index())?.entry = Some(entry);
         Some(slot)
+    }
+
+    /// Counts one more open file, which has no handle, until what comes back is dropped.
+    pub(crate) fn hold(&self) -> Option<Held> {
+        let may = self.open < self.most() && self.budget.take();
+        may.then(|| Held(Arc::clone(&self.budget)))
     }
 
     /// Empties a slot; its handle fits nothing any more.
@@ -214,6 +230,17 @@ mod tests {
         two.remove(slot).unwrap();
         drop(one);
         assert_eq!(budget.open(), 0);
+    }
+
+    #[test]
+    fn an_open_file_without_a_handle_counts_as_one() {
+        let (mut table, budget) = handles(2);
+        let held = table.hold().unwrap();
+        table.insert(1).unwrap();
+        assert!(table.hold().is_none() && table.insert(2).is_none());
+        drop(held);
+        assert_eq!(budget.open(), 1);
+        table.insert(2).unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! that was asked for by name sees what is written to the file while it is computed.
 
 mod arrived;
+mod cancel;
 pub(crate) mod habits;
 mod job;
 mod lane;
@@ -25,7 +26,6 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use ketch_protocol::{
     CHECK_FILE, ExtensionName, Init, PROTOCOL_VERSION, Pair, Pairs, RequestId, StatusCode, Version,
@@ -39,6 +39,7 @@ use crate::policy::arrivals::Writer;
 use crate::refusal::Refusal;
 
 use arrived::Looked;
+pub(crate) use cancel::Cancel;
 pub(crate) use job::{CopyPlan, HashPlan, Job, ReadJob, Ticket};
 use job::{FileWork, PathWork, Place, Then, Work};
 use lane::{Arrival, Lane, Mode, Waiting};
@@ -104,7 +105,7 @@ struct Entry {
     /// Its `CLOSE` was taken: it is there only for the work before that.
     is_closing: bool,
     /// Made for the first checksum that is asked for, and set by the `CLOSE`.
-    cancelled: Option<Arc<AtomicBool>>,
+    cancelled: Option<Arc<Cancel>>,
     lane: Lane<FileWork>,
     tally: Tally,
     /// A subscription, or what will be one.
@@ -334,8 +335,10 @@ impl Session {
         }
         match (&answer, place, moves) {
             (Ok(Answer::Done), _, Some(moves)) => self.on_renamed(&moves.0, &moves.1),
-            // What its client asked for and did not get is missing in the file.
-            (Err(_), Place::Handle(slot), _) => self.wrote(slot, 0, true),
+            // A change that its client asked for and did not get is missing in the file.
+            (Err(_), Place::Handle(slot), _) if mode == Mode::Exclusive => {
+                self.wrote(slot, 0, true);
+            }
             _ => {}
         }
         if let (Some(slot), Some(draft)) = (opens, &draft)
@@ -461,7 +464,11 @@ impl Session {
                 self.leave_out_hidden(ticket.place, &mut batch);
                 if batch.entries().is_empty() {
                     // No entries would be the end of the directory: on to the next ones.
-                    self.jobs.push_back(Job::List { ticket, directory });
+                    self.jobs.push_back(Job::List {
+                        ticket,
+                        directory,
+                        goes_on: true,
+                    });
                     return Some(batch);
                 }
                 Ok((directory, batch))
@@ -758,7 +765,11 @@ impl Session {
             }
             (Work::List, Opened::Directory(directory)) if directory.is_some() => {
                 if let Some(directory) = directory.take() {
-                    self.jobs.push_back(Job::List { ticket, directory });
+                    self.jobs.push_back(Job::List {
+                        ticket,
+                        directory,
+                        goes_on: false,
+                    });
                 }
             }
             // A directory that could not be read on. What else a handle is open for was looked at

@@ -51,7 +51,10 @@ impl<H: Host> Engine<H> {
                 file,
                 write,
             } => self.write_in_place(ticket, file, write, out),
-            Job::List { ticket, directory } => self.list_in_place(ticket, directory),
+            Job::List { goes_on: true, .. } => self.park(job),
+            Job::List {
+                ticket, directory, ..
+            } => self.list_in_place(ticket, directory),
             Job::File { .. } | Job::Copy { .. } | Job::Hash { .. } | Job::Watch { .. } => {
                 self.park(job);
             }
@@ -115,7 +118,12 @@ impl<H: Host> Engine<H> {
         match self.timed(|_| directory.try_read(&mut batch)) {
             Err(error) if would_block(&error) && batch.entries().is_empty() => {
                 self.batch = batch;
-                self.park(Job::List { ticket, directory });
+                let goes_on = true;
+                self.park(Job::List {
+                    ticket,
+                    directory,
+                    goes_on,
+                });
             }
             // Entries before an error are an answer; the error comes with the next request.
             Err(error) if batch.entries().is_empty() => {
@@ -167,6 +175,7 @@ impl<H: Host> Engine<H> {
             job => job,
         };
         let (owner, is_long) = (job.owner(), job.is_long());
+        let cancel = job.cancel();
         let kind = if is_long { Kind::Long } else { Kind::Short };
         self.threads.start(owner, is_long);
         let mailbox = Arc::clone(&self.mailbox);
@@ -201,7 +210,9 @@ impl<H: Host> Engine<H> {
                 };
                 deliver(work, mailbox, since, done)
             }
-            Job::List { ticket, directory } => {
+            Job::List {
+                ticket, directory, ..
+            } => {
                 let mut batch = std::mem::take(&mut self.batch);
                 batch.clear();
                 let done = |result| Completion::Listed { ticket, result };
@@ -238,7 +249,10 @@ impl<H: Host> Engine<H> {
                 deliver(Box::pin(work), mailbox, None, done)
             }
         };
-        self.host.spawn(kind, work);
+        match cancel {
+            Some(cancel) => self.host.spawn_until(cancel, kind, work),
+            None => self.host.spawn(kind, work),
+        }
     }
 
     /// Takes in what came back from threads.

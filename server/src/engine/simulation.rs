@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -77,6 +77,8 @@ struct MoodState {
     choices: Choices,
     /// Writes fail when that many bytes were written.
     space: AtomicU64,
+    /// What is asked of open files without changing them fails.
+    looks_fail: Arc<AtomicBool>,
 }
 
 impl MoodState {
@@ -105,6 +107,7 @@ impl MoodyFiles {
             mood,
             choices: Choices::new(seed),
             space: AtomicU64::new(space),
+            looks_fail: Arc::default(),
         };
         Arc::new(Self {
             files: Arc::new(MemoryFileSystem::new()),
@@ -176,6 +179,9 @@ impl File for MoodyFile {
     }
 
     fn try_call(&self, call: &FileCall) -> io::Result<Answer> {
+        if *call == FileCall::Metadata && self.state.looks_fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk does not say"));
+        }
         self.state
             .would_block()
             .unwrap_or_else(|| self.file.try_call(call))
@@ -389,6 +395,7 @@ pub(super) struct Simulation {
     pub(super) host: SimulatedHost,
     pub(super) channel: SimulatedChannel,
     pub(super) files: Arc<MemoryFileSystem>,
+    pub(super) looks_fail: Arc<AtomicBool>,
     pub(super) budget: Arc<HandleBudget>,
     pub(super) choices: Choices,
     /// What the client wrote and the window has not let through.
@@ -424,6 +431,7 @@ impl Simulation {
     pub(super) fn with(mood: Mood, seed: u64, policy: Policy, space: u64) -> Self {
         let moody = MoodyFiles::new(mood, seed, space);
         let files = Arc::clone(&moody.files);
+        let looks_fail = Arc::clone(&moody.state.looks_fail);
         let host = SimulatedHost::default();
         let budget = Arc::new(HandleBudget::new(1000));
         let engine = Engine::new(
@@ -443,6 +451,7 @@ impl Simulation {
             host,
             channel,
             files,
+            looks_fail,
             budget,
             choices: Choices::new(seed ^ 0x5555),
             outgoing: Vec::new(),

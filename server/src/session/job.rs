@@ -1,18 +1,19 @@
 //! What a session asks to be done, and what it keeps of it until it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use ketch_protocol::{RequestId, WatchKinds};
 
 use super::arrived::Looked;
+use super::cancel::Cancel;
 use super::lane::{Arrival, Mode};
 use super::records::Draft;
 use super::writes::CopiedWrite;
 use crate::digest::DigestPlan;
 use crate::fs::feed::WatchRequest;
 use crate::fs::{Call, Create, Directory, File, FileCall};
-use crate::handles::SlotId;
+use crate::handles::{Held, SlotId};
 use crate::path::VPath;
 
 /// Something to do. Jobs that a session has handed out may be done side by side and in any order.
@@ -36,6 +37,9 @@ pub(crate) enum Job {
     List {
         ticket: Ticket,
         directory: Box<dyn Directory>,
+        /// All that was read for this answer had to be left out: it is not read on in place, as who
+        /// hides a hundred thousand names would hold up the connection.
+        goes_on: bool,
     },
     /// Never to be done in place. The result goes to `complete`.
     Copy { ticket: Ticket, plan: Box<CopyPlan> },
@@ -65,6 +69,14 @@ impl Job {
     /// Whether nobody waits for its result any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         matches!(self, Self::Hash { plan, .. } if plan.is_cancelled())
+    }
+
+    /// What ends it before its time, if anything does.
+    pub(crate) fn cancel(&self) -> Option<Arc<Cancel>> {
+        match self {
+            Self::Hash { plan, .. } => Some(plan.cancel()),
+            _ => None,
+        }
     }
 
     /// Whose work it is: that of a handle, or of paths.
@@ -169,12 +181,19 @@ pub(crate) struct HashPlan {
     /// The reply begins with the name of the extension, as who asked expects it.
     pub(super) is_named: bool,
     /// Set when the handle is closed.
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) cancelled: Arc<Cancel>,
+    /// Its file was opened for it alone.
+    pub(super) _held: Option<Held>,
 }
 
 impl HashPlan {
+    /// What ends it.
+    pub(crate) fn cancel(&self) -> Arc<Cancel> {
+        Arc::clone(&self.cancelled)
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.is_set()
     }
 }
 

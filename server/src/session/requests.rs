@@ -1,7 +1,6 @@
 //! Each request: is it allowed, and what has to be done?
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ketch_protocol::limits::PACKET_LEN_MAX;
 use ketch_protocol::{
@@ -86,7 +85,7 @@ impl Session {
                 if let Some(entry) = self.handles.get_mut(slot) {
                     entry.is_closing = true;
                     if let Some(cancelled) = &entry.cancelled {
-                        cancelled.store(true, Ordering::Relaxed);
+                        cancelled.set();
                         self.has_cancelled = true;
                     }
                 }
@@ -274,6 +273,7 @@ impl Session {
                     digest,
                     is_named: false,
                     cancelled: Arc::default(),
+                    _held: Some(self.handles.hold().ok_or(Refusal::HANDLES)?),
                 };
                 self.push_path_work(PathWork {
                     id,
@@ -323,6 +323,7 @@ impl Session {
             digest,
             is_named,
             cancelled: Arc::clone(entry.cancelled.get_or_insert_default()),
+            _held: None,
         };
         self.file(id, slot, Mode::Shared, Work::Hash(Box::new(plan)))
     }

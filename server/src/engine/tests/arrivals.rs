@@ -1,9 +1,11 @@
 //! What arrives, and what is refused then, through the whole engine.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use ketch_protocol::{
-    Attrs, Close, Extension, Fsetstat, OpenFlags, PosixRename, Remove, Rename, Setstat, Write,
+    Attrs, Close, Extension, Fsetstat, Fstat, OpenFlags, PosixRename, Remove, Rename, Setstat,
+    Write,
 };
 
 use super::{DENIED, FAILURE, MOODS, OK, Policy, flags, open_request, path, policy};
@@ -361,6 +363,19 @@ fn where_changes_are_allowed_each_upload_is_an_arrival() {
         assert_eq!(told(&mut simulation, &arrived), [file("/a", len as u64)]);
     }
     assert_eq!(simulation.ask(Remove { path: b"/a" }), OK);
+}
+
+#[test]
+fn a_look_that_fails_is_no_failed_upload() {
+    let (mut simulation, arrived) = simulation(Mood::Ready, 1, &arrivals());
+    let Got::Handle(handle) = simulation.ask(open_request("/x", flags(&CREATE))) else {
+        panic!("no handle");
+    };
+    let handle = &handle[..];
+    simulation.looks_fail.store(true, Ordering::Relaxed);
+    assert_eq!(simulation.ask(Fstat { handle }), FAILURE);
+    assert_eq!(simulation.ask(Close { handle }), OK);
+    assert_eq!(told(&mut simulation, &arrived), [file("/x", 0)]);
 }
 
 /// Two uploads of one name: the second is refused before it empties the file, whoever it is.

@@ -221,6 +221,23 @@ fn a_checksum_by_name_holds_up_no_rename() {
 }
 
 #[test]
+fn a_file_that_is_hashed_by_name_counts_as_open() {
+    let mut simulation = Simulation::new(Mood::Ready, 1);
+    simulation.files.put(&path("/f"), vec![1; 5000]).unwrap();
+    let sum = simulation.request(Extension::CheckFileName(by_name("/f")));
+    simulation.hang();
+    assert_eq!(simulation.budget.open(), 1);
+    simulation.settle();
+    simulation.take(sum);
+    assert_eq!(simulation.budget.open(), 0);
+    assert_eq!(
+        simulation.ask(Extension::CheckFileName(by_name("/none"))),
+        NO_SUCH_FILE
+    );
+    assert_eq!(simulation.budget.open(), 0);
+}
+
+#[test]
 fn a_session_that_ends_stops_its_checksums() {
     let mut simulation = Simulation::new(Mood::Ready, 1);
     simulation.files.put(&path("/f"), vec![1; 5 << 20]).unwrap();

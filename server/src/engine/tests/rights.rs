@@ -506,3 +506,30 @@ fn a_rename_that_looks_first_keeps_its_place() {
         }
     }
 }
+
+/// Who may see none of thousands of names does not have them all looked at in one turn.
+#[test]
+fn a_listing_of_hidden_names_leaves_the_turn() {
+    let rules = Rules::new(Rights::ALL)
+        .rule("/secret*", Rights::NONE)
+        .unwrap();
+    let policy = Policy {
+        rules: Some(Arc::new(rules)),
+        ..policy()
+    };
+    let mut simulation = Simulation::with(Mood::Ready, 1, policy, u64::MAX);
+    for n in 0..1000 {
+        let name = format!("/secret{n}");
+        simulation.files.put(&path(&name), Vec::new()).unwrap();
+    }
+    let Got::Handle(handle) = simulation.ask(Opendir { path: b"/" }) else {
+        panic!("no handle");
+    };
+    let listed = simulation.request(Readdir { handle: &handle });
+    simulation.hang();
+    assert_eq!(simulation.host.tasks(), 1, "it goes on elsewhere");
+    assert!(!simulation.has(listed));
+    simulation.settle();
+    assert_eq!(simulation.take(listed), EOF);
+    simulation.assert_idle();
+}

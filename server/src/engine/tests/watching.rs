@@ -11,6 +11,7 @@ use super::{EOF, FAILURE, NO_SUCH_FILE, OK, UNSUPPORTED, flags, open, open_reque
 use crate::engine::simulation::{Got, Mood, Simulation, policy};
 use crate::fs::feed::FEED_EVENTS_MAX;
 use crate::policy::{Policy, Right, Rights, Rules};
+use crate::session::REQUESTS_MAX;
 
 /// What was told: kind, path, new name.
 type Told = (WatchKind, String, String);
@@ -55,6 +56,23 @@ fn one(kind: WatchKind, path: &str) -> Told {
 fn mkdir(path: &[u8]) -> Mkdir<'_> {
     let attrs = Attrs::NONE.into();
     Mkdir { path, attrs }
+}
+
+/// What waits as bytes is taken after the turn has looked for events.
+#[test]
+fn a_read_that_waited_to_be_taken_is_looked_at_in_the_turn_that_takes_it() {
+    let mut simulation = Simulation::new(Mood::Blocking, 1);
+    simulation.files.put(&path("/f"), Vec::new()).unwrap();
+    let handle = subscribed(&mut simulation, "/", false);
+    for _ in 0..REQUESTS_MAX {
+        simulation.request(Stat { path: b"/f" });
+    }
+    simulation.request(read_request(&handle, 60_000));
+    simulation.hang();
+    assert_eq!(simulation.engine.deadline(), None, "it is not taken");
+    assert!(simulation.host.run_one(&simulation.choices));
+    simulation.turn(0);
+    assert!(simulation.engine.deadline().is_some());
 }
 
 #[test]
