@@ -27,8 +27,9 @@ use ketch_client::RemotePath;
 use crate::flow::item::{Change, FlowName, Item};
 use crate::snapshot::Facts;
 
-#[allow(dead_code, reason = "the stores that follow its rules come next")]
+mod encoding;
 mod row;
+pub mod sqlite;
 
 /// Paths in one [`Store::lookup`], changes in one [`Store::record`], rows in one page: at most.
 pub const BATCH_MAX: usize = 10_000;

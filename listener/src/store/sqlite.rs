@@ -1,0 +1,733 @@
+//! The ledger in a file: SQLite with a write-ahead log, for one process.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `NAME` | the rows |
+//! | `NAME-wal`, `NAME-shm` | SQLite's log and its index, while it is open or after a kill |
+//! | `NAME.lock` | held by the process that uses the ledger; has the ledger's id |
+//!
+//! One thread writes: calls that wait are one transaction and one sync. Readers stand
+//! beside it. Every commit is synced before it is answered; after a sync that failed nothing is
+//! written any more until the ledger is opened again, for nobody can say what is on the disk.
+//!
+//! All of the ledger is read and checked when it is opened, which takes some seconds for
+//! ten million rows. Claims of the process that had it before are free at once.
+//!
+//! The ledger must be on a local file system: neither the lock nor the log works over NFS.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use ketch_client::RemotePath;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::row::record::Ground;
+use super::row::{Entry, Step, millis};
+use super::{
+    Answer, BATCH_MAX, Claim, ClaimAsk, ClaimId, Counts, End, Placement, Record, Recorded, Row,
+    ScanStart, State, Store, StoreError,
+};
+use crate::flow::item::{Change, FlowName};
+use table::{Flow, Table, checked, column};
+use writer::{Job, job};
+
+mod open;
+mod table;
+mod wal;
+mod writer;
+
+/// What to do about a damaged ledger.
+pub(super) const HINT: &str = "keep a copy and run `ketch ledger repair` on it; \
+     nothing is delivered from it until then";
+/// Connections for reading that are kept.
+const READERS_MAX: usize = 4;
+
+/// A ledger in a file.
+pub struct SqliteStore {
+    id: [u8; 16],
+    path: PathBuf,
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    /// Leases live as long as the process: no other may have the file.
+    leases: Arc<Mutex<Leases>>,
+}
+
+type Leases = HashMap<String, (String, Instant)>;
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        lock(&self.readers).clear();
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // It ends when what waits is done; a panic there has been seen by its caller.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the ledger in the file `path`, or makes a new one. Reads all of it: to be called on a
+    /// thread that may block.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Damaged`], [`StoreError::Format`], or
+    /// [`StoreError::Unavailable`] if the file cannot be read or made.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let mut opened = open::open(&path)?;
+        let id = opened.meta.id;
+        let claimed = std::mem::take(&mut opened.claimed);
+        let (jobs, queue) = mpsc::channel(writer::QUEUE_MAX);
+        let writer = std::thread::Builder::new()
+            .name("ketch-ledger".to_owned())
+            .spawn(move || writer::run(opened, queue))
+            .map_err(open::unavailable("start its thread"))?;
+        let store = Self {
+            id,
+            path,
+            jobs: Some(jobs),
+            writer: Some(writer),
+            readers: Arc::default(),
+            leases: Arc::default(),
+        };
+        store.orphan(claimed)?;
+        Ok(store)
+    }
+
+    /// Frees the claims of a process that is gone.
+    fn orphan(&self, claimed: Vec<(FlowName, Vec<u8>)>) -> Result<(), StoreError> {
+        if claimed.is_empty() {
+            return Ok(());
+        }
+        let (job, mut answered) = job(move |table| {
+            for (flow, path) in &claimed {
+                change(table, flow, path, |entry, _| {
+                    entry.orphan();
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        });
+        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        jobs.try_send(job).map_err(|_| gone())?;
+        // Opening blocks anyway, and may do so inside a runtime, where a blocking receive panics.
+        loop {
+            match answered.try_recv() {
+                Ok(result) => return result,
+                Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
+                Err(TryRecvError::Closed) => return Err(gone()),
+            }
+        }
+    }
+
+    /// Has the writer do `work`.
+    fn write<'a, T: Send + 'static>(
+        &'a self,
+        work: impl FnOnce(&mut Table<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        let (job, answered) = job(work);
+        Box::pin(async move {
+            let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+            jobs.send(job).await.map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        })
+    }
+
+    /// Has a reader do `work`, on a thread that may block.
+    fn read<'a, T: Send + 'static>(
+        &'a self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        let readers = Arc::clone(&self.readers);
+        let path = self.path.clone();
+        Box::pin(async move {
+            let read = move || {
+                let kept = lock(&readers).pop();
+                let connection = kept.map_or_else(|| reader(&path), Ok)?;
+                let result = work(&connection);
+                let mut readers = lock(&readers);
+                if readers.len() < READERS_MAX {
+                    readers.push(connection);
+                }
+                result
+            };
+            tokio::task::spawn_blocking(read)
+                .await
+                .map_err(|_| gone())?
+        })
+    }
+
+    /// A worker's step with a row that it has claimed.
+    fn step<'a>(
+        &'a self,
+        claim: &ClaimId,
+        step: impl FnOnce(&mut Entry) + Send + 'static,
+    ) -> Answer<'a, ()> {
+        let claim = claim.clone();
+        self.write(move |table| {
+            change(table, &claim.flow, claim.path.as_bytes(), |entry, _| {
+                entry.fence(&claim)?;
+                step(entry);
+                Ok(())
+            })
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the driver of the ledger owns its clock"
+)]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+/// The ledger's clock: it starts at the machine's time, or where it stood when the ledger was
+/// written last if that is later, and does not go back when the machine's does.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the driver of the ledger owns its clock"
+)]
+fn ledger_clock(flows: &BTreeMap<FlowName, Flow>) -> impl Fn() -> u64 + Send + use<> {
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, millis);
+    let stood = flows.values().map(|flow| flow.clock).max().unwrap_or(0);
+    writer::clock_from(wall.max(stood))
+}
+
+fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed("open"))?;
+    for (name, value) in [
+        ("query_only", "ON"),
+        ("cell_size_check", "ON"),
+        ("trusted_schema", "OFF"),
+    ] {
+        connection
+            .pragma_update(None, name, value)
+            .map_err(failed("set up"))?;
+    }
+    Ok(connection)
+}
+
+/// The writer is gone, or has dropped the job because the transaction could not begin.
+fn gone() -> StoreError {
+    open::unavailable("write")(std::io::Error::other("the writer did not answer"))
+}
+
+/// What a failure of SQLite means.
+fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged {
+            row: format!("its file ({error})"),
+            hint: HINT,
+        },
+        _ => StoreError::Unavailable {
+            what,
+            source: Box::new(error),
+        },
+    }
+}
+
+/// The row of `path` is not what was written.
+fn damaged(path: &[u8]) -> StoreError {
+    StoreError::Damaged {
+        row: RemotePath::from(path).to_string(),
+        hint: HINT,
+    }
+}
+
+/// Changes a row that is there.
+fn change<T>(
+    table: &mut Table<'_>,
+    flow: &FlowName,
+    path: &[u8],
+    with: impl FnOnce(&mut Entry, u64) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let old = table.get(flow, path)?.ok_or(StoreError::Lost)?;
+    let mut entry = old.entry.clone();
+    let result = with(&mut entry, table.now)?;
+    if entry != old.entry {
+        table.apply(flow, path, Some(&old), Step::put(entry))?;
+    }
+    Ok(result)
+}
+
+/// A flow as a reader sees it.
+fn flow_of(connection: &Connection, name: &FlowName) -> Result<Option<Flow>, StoreError> {
+    let found: Option<(i64, Vec<u8>)> = connection
+        .prepare("SELECT id, body FROM flows WHERE name = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![name.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })
+        .map_err(failed("read"))?;
+    found
+        .map(|(id, body)| {
+            Flow::decode(name.as_str(), id, &body).ok_or_else(|| damaged(name.as_str().as_bytes()))
+        })
+        .transpose()
+}
+
+impl Store for SqliteStore {
+    fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    fn begin_scan<'a>(&'a self, flow: &'a FlowName, since: u64) -> Answer<'a, ScanStart> {
+        Box::pin(async move {
+            let name = flow.clone();
+            let (start, old) = self
+                .read(move |connection| {
+                    // One snapshot for all of it.
+                    let connection = connection.unchecked_transaction().map_err(failed("read"))?;
+                    let Some(flow) = flow_of(&connection, &name)? else {
+                        return Ok((ScanStart::default(), false));
+                    };
+                    let mut statement = connection
+                        .prepare(
+                            "SELECT path, acted FROM entries INDEXED BY acted \
+                             WHERE flow = ?1 AND acted IS NOT NULL",
+                        )
+                        .map_err(failed("read"))?;
+                    let rows: Vec<(Vec<u8>, i64)> = statement
+                        .query_map(params![flow.id], |row| Ok((row.get(0)?, row.get(1)?)))
+                        .and_then(Iterator::collect)
+                        .map_err(failed("read"))?;
+                    let (new, old): (Vec<_>, Vec<_>) = rows
+                        .into_iter()
+                        .partition(|(_, acted)| *acted > column(since));
+                    let start = ScanStart {
+                        scan: flow.acts,
+                        forget: new
+                            .into_iter()
+                            .map(|(path, _)| RemotePath::from(path))
+                            .collect(),
+                    };
+                    Ok((start, !old.is_empty()))
+                })
+                .await?;
+            if old {
+                let name = flow.clone();
+                self.write(move |table| {
+                    for path in table.acted(&name, since)? {
+                        let old = table.get(&name, &path)?;
+                        if old
+                            .as_ref()
+                            .is_none_or(|old| old.entry.state != State::Acted)
+                        {
+                            return Err(damaged(&path));
+                        }
+                        table.apply(&name, &path, old.as_ref(), Step::Delete)?;
+                    }
+                    Ok(())
+                })
+                .await?;
+            }
+            Ok(start)
+        })
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        flow: &'a FlowName,
+        paths: &'a [RemotePath],
+    ) -> Answer<'a, Vec<Option<Row>>> {
+        let (name, paths) = (flow.clone(), paths.to_vec());
+        self.read(move |connection| {
+            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
+            let Some(flow) = flow_of(&connection, &name)? else {
+                return Ok(vec![None; paths.len()]);
+            };
+            let mut statement = connection
+                .prepare(
+                    "SELECT state, due, sequence, directory, changed, acted, body FROM entries \
+                     WHERE flow = ?1 AND path = ?2",
+                )
+                .map_err(failed("read"))?;
+            let mut found = Vec::with_capacity(paths.len());
+            for path in &paths {
+                let mut rows = statement
+                    .query(params![flow.id, path.as_bytes()])
+                    .map_err(failed("read"))?;
+                let row = rows.next().map_err(failed("read"))?;
+                let stored = row
+                    .map(|row| checked(&name, path.as_bytes(), row, 0))
+                    .transpose()?;
+                found.push(stored.map(|stored| stored.entry.row(&name)));
+            }
+            Ok(found)
+        })
+    }
+
+    fn record<'a>(&'a self, flow: &'a FlowName, record: Record<'a>) -> Answer<'a, Recorded> {
+        let Record {
+            scan,
+            lease,
+            changes,
+            removals,
+            renames,
+        } = record;
+        let lease = lease.map(|(name, owner)| (name.to_owned(), owner.to_owned()));
+        let leases = Arc::clone(&self.leases);
+        let (flow, changes) = (flow.clone(), changes.to_vec());
+        self.write(move |table| {
+            let now = instant();
+            let lost = lease.is_some_and(|(name, owner)| {
+                !lock(&leases)
+                    .get(&name)
+                    .is_some_and(|(held, until)| *held == owner && *until > now)
+            });
+            if lost {
+                return Err(StoreError::Lost);
+            }
+            let mut recorded = Recorded::default();
+            for change in &changes {
+                let row = table.get(&flow, change.path().as_bytes())?;
+                let from = match change {
+                    Change::Renamed { from, .. } => {
+                        Some((from, table.get(&flow, from.as_bytes())?))
+                    }
+                    _ => None,
+                };
+                let from_row = from.as_ref().and_then(|(_, row)| row.as_ref());
+                let mut last = table.flows.get(&flow).map_or(0, |flow| flow.sequence);
+                let before = last;
+                let steps = Ground {
+                    scan,
+                    removals,
+                    renames,
+                    now: table.now,
+                    sequence: &mut || {
+                        last = last.saturating_add(1);
+                        last
+                    },
+                }
+                .record(
+                    change,
+                    row.as_ref().map(|row| &row.entry),
+                    from_row.map(|row| &row.entry),
+                    &mut recorded,
+                );
+                if last != before {
+                    table.flow(&flow)?.sequence = last;
+                }
+                // The old name goes first: the same item is never in two rows.
+                if let Some((path, row)) = &from {
+                    table.apply(&flow, path.as_bytes(), row.as_ref(), steps.from)?;
+                }
+                table.apply(&flow, change.path().as_bytes(), row.as_ref(), steps.row)?;
+            }
+            Ok(recorded)
+        })
+    }
+
+    fn claim<'a>(&'a self, flow: &'a FlowName, ask: ClaimAsk<'a>) -> Answer<'a, Vec<Claim>> {
+        let ClaimAsk {
+            owner,
+            lease,
+            order,
+            max,
+        } = ask;
+        let (flow, owner) = (flow.clone(), owner.to_owned());
+        self.write(move |table| {
+            let mut claims = Vec::new();
+            for path in table.due(&flow, order, max.min(BATCH_MAX))? {
+                let Some(old) = table.get(&flow, &path)? else {
+                    return Err(damaged(&path));
+                };
+                let mut entry = old.entry.clone();
+                if !entry.is_active() || entry.due > table.now {
+                    return Err(damaged(&path));
+                }
+                entry.take(&owner, table.now.saturating_add(millis(lease)));
+                claims.push(entry.claim(&flow));
+                table.apply(&flow, &path, Some(&old), Step::put(entry))?;
+            }
+            Ok(claims)
+        })
+    }
+
+    fn renew<'a>(&'a self, claims: &'a [ClaimId], lease: Duration) -> Answer<'a, Vec<ClaimId>> {
+        let claims = claims.to_vec();
+        self.write(move |table| {
+            let mut lost = Vec::new();
+            for claim in claims {
+                let renewed = change(table, &claim.flow, claim.path.as_bytes(), |entry, now| {
+                    entry.fence(&claim)?;
+                    entry.due = now.saturating_add(millis(lease));
+                    Ok(())
+                });
+                match renewed {
+                    Ok(()) => {}
+                    Err(StoreError::Lost) => lost.push(claim),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(lost)
+        })
+    }
+
+    fn fetched<'a>(&'a self, claim: &'a ClaimId, sha256: [u8; 32]) -> Answer<'a, ()> {
+        self.step(claim, move |entry| entry.sha256 = Some(sha256))
+    }
+
+    fn placed<'a>(
+        &'a self,
+        claim: &'a ClaimId,
+        sink: &'a str,
+        placement: &'a Placement,
+    ) -> Answer<'a, ()> {
+        let (sink, placement) = (sink.to_owned(), placement.clone());
+        self.step(claim, move |entry| entry.place(&sink, &placement))
+    }
+
+    fn delivered<'a>(&'a self, claim: &'a ClaimId, sink: &'a str) -> Answer<'a, ()> {
+        let sink = sink.to_owned();
+        self.step(claim, move |entry| entry.deliver(&sink))
+    }
+
+    fn committed<'a>(&'a self, claim: &'a ClaimId) -> Answer<'a, ()> {
+        self.step(claim, Entry::commit)
+    }
+
+    fn finish<'a>(&'a self, claim: &'a ClaimId, end: End<'a>) -> Answer<'a, ()> {
+        let claim = claim.clone();
+        let end = OwnedEnd::of(end);
+        self.write(move |table| {
+            let path = claim.path.as_bytes();
+            let old = table.get(&claim.flow, path)?.ok_or(StoreError::Lost)?;
+            old.entry.fence(&claim)?;
+            let now = table.now;
+            let flow = table.flow(&claim.flow)?;
+            let (mut sequence, mut acts) = (flow.sequence, flow.acts);
+            let step = old.entry.clone().end(
+                end.borrow(),
+                now,
+                &mut || {
+                    sequence = sequence.saturating_add(1);
+                    sequence
+                },
+                &mut || {
+                    acts = acts.saturating_add(1);
+                    acts
+                },
+            );
+            (flow.sequence, flow.acts) = (sequence, acts);
+            table.apply(&claim.flow, path, Some(&old), step)
+        })
+    }
+
+    fn lease<'a>(&'a self, name: &'a str, owner: &'a str, lease: Duration) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let now = instant();
+            let mut leases = lock(&self.leases);
+            let free = leases
+                .get(name)
+                .is_none_or(|(held, until)| held == owner || *until <= now);
+            if free {
+                let until = now.checked_add(lease).unwrap_or(now);
+                leases.insert(name.to_owned(), (owner.to_owned(), until));
+            }
+            Ok(free)
+        })
+    }
+
+    fn release<'a>(&'a self, name: &'a str, owner: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut leases = lock(&self.leases);
+            if leases.get(name).is_some_and(|(held, _)| held == owner) {
+                leases.remove(name);
+            }
+            Ok(())
+        })
+    }
+
+    fn rows<'a>(
+        &'a self,
+        flow: &'a FlowName,
+        state: Option<State>,
+        after: Option<&'a RemotePath>,
+        max: usize,
+    ) -> Answer<'a, Vec<Row>> {
+        let (name, after) = (flow.clone(), after.cloned());
+        self.read(move |connection| {
+            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
+            let Some(flow) = flow_of(&connection, &name)? else {
+                return Ok(Vec::new());
+            };
+            // Dead rows have an index, which a state in the text of the statement makes use of.
+            let only = state.map_or_else(String::new, |state| {
+                format!("AND state = {}", super::encoding::state_byte(state))
+            });
+            let sql = format!(
+                "SELECT state, due, sequence, directory, changed, acted, body, path FROM entries \
+                 WHERE flow = ?1 AND path > ?2 {only} ORDER BY path LIMIT ?3"
+            );
+            let mut statement = connection.prepare(&sql).map_err(failed("read"))?;
+            let after = after.map_or_else(Vec::new, RemotePath::into_bytes);
+            let max = i64::try_from(max.min(BATCH_MAX)).unwrap_or(0);
+            let mut rows = statement
+                .query(params![flow.id, after, max])
+                .map_err(failed("read"))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next().map_err(failed("read"))? {
+                let path: Vec<u8> = row.get(7).map_err(failed("read"))?;
+                found.push(checked(&name, &path, row, 0)?.entry.row(&name));
+            }
+            Ok(found)
+        })
+    }
+
+    fn counts<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Counts> {
+        let name = flow.clone();
+        self.read(move |connection| {
+            let flow = flow_of(connection, &name)?;
+            Ok(flow.map_or_else(Counts::default, |flow| flow.counts()))
+        })
+    }
+
+    fn replay<'a>(&'a self, flow: &'a FlowName, path: Option<&'a RemotePath>) -> Answer<'a, u64> {
+        let (flow, path) = (flow.clone(), path.cloned());
+        self.write(move |table| {
+            let paths = match path {
+                Some(path) => vec![path.into_bytes()],
+                None => table.dead(&flow)?,
+            };
+            let mut replayed = 0_u64;
+            for path in paths {
+                let dead = match change(table, &flow, &path, |entry, now| Ok(entry.replay(now))) {
+                    Err(StoreError::Lost) => false,
+                    other => other?,
+                };
+                replayed = replayed.saturating_add(u64::from(dead));
+            }
+            Ok(replayed)
+        })
+    }
+
+    fn import<'a>(&'a self, flow: &'a FlowName, rows: &'a [Row]) -> Answer<'a, ()> {
+        let (flow, rows) = (flow.clone(), rows.to_vec());
+        self.write(move |table| {
+            for row in &rows {
+                let entry = Entry::imported(row);
+                let path = row.item.path.as_bytes();
+                let old = table.get(&flow, path)?;
+                // The same part may come twice; what has gone on since stays.
+                if old
+                    .as_ref()
+                    .is_some_and(|old| old.entry.sequence >= entry.sequence)
+                {
+                    continue;
+                }
+                let counters = table.flow(&flow)?;
+                counters.sequence = counters.sequence.max(entry.sequence);
+                table.apply(&flow, path, old.as_ref(), Step::put(entry))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn value<'a>(&'a self, flow: &'a FlowName, key: &'a str) -> Answer<'a, Option<String>> {
+        let (name, key) = (flow.clone(), key.to_owned());
+        self.read(move |connection| {
+            let Some(flow) = flow_of(connection, &name)? else {
+                return Ok(None);
+            };
+            let body: Option<Vec<u8>> = connection
+                .prepare("SELECT body FROM notes WHERE flow = ?1 AND name = ?2")
+                .and_then(|mut statement| {
+                    statement
+                        .query_row(params![flow.id, key], |row| row.get(0))
+                        .optional()
+                })
+                .map_err(failed("read"))?;
+            body.map(|body| {
+                table::decode_note(&name, &key, &body).ok_or_else(|| damaged(key.as_bytes()))
+            })
+            .transpose()
+        })
+    }
+
+    fn set_value<'a>(
+        &'a self,
+        flow: &'a FlowName,
+        key: &'a str,
+        value: Option<&'a str>,
+    ) -> Answer<'a, ()> {
+        let (flow, key, value) = (flow.clone(), key.to_owned(), value.map(ToOwned::to_owned));
+        self.write(move |table| table.note(&flow, &key, value.as_deref()))
+    }
+
+    fn compact(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+            jobs.send(Job::Compact(answer)).await.map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        })
+    }
+}
+
+/// An [`End`] that may wait for the writer.
+#[derive(Debug)]
+enum OwnedEnd {
+    Done,
+    Acted,
+    Failed { retry: Duration, reason: String },
+    Dead { reason: String },
+    Superseded,
+    Released,
+}
+
+impl OwnedEnd {
+    fn of(end: End<'_>) -> Self {
+        match end {
+            End::Done => Self::Done,
+            End::Acted => Self::Acted,
+            End::Failed { retry, reason } => Self::Failed {
+                retry,
+                reason: reason.to_owned(),
+            },
+            End::Dead { reason } => Self::Dead {
+                reason: reason.to_owned(),
+            },
+            End::Superseded => Self::Superseded,
+            End::Released => Self::Released,
+        }
+    }
+
+    fn borrow(&self) -> End<'_> {
+        match self {
+            Self::Done => End::Done,
+            Self::Acted => End::Acted,
+            Self::Failed { retry, reason } => End::Failed {
+                retry: *retry,
+                reason,
+            },
+            Self::Dead { reason } => End::Dead { reason },
+            Self::Superseded => End::Superseded,
+            Self::Released => End::Released,
+        }
+    }
+}

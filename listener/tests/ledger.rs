@@ -1,0 +1,10 @@
+//! Ledgers: one suite that every [`Store`](ketch_listener::store::Store) has to pass, run against
+//! SQLite and a real PostgreSQL; and what each of them has to survive.
+#![cfg(all(unix, feature = "flows"))]
+
+#[path = "ledger/contract.rs"]
+mod contract;
+#[path = "ledger/sqlite.rs"]
+mod sqlite;
+#[path = "ledger/world.rs"]
+mod world;
