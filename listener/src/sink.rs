@@ -20,13 +20,18 @@ use ketch_client::Kind;
 use crate::flow::item::Item;
 use crate::store::{Delivery, Placement};
 
+mod append;
+pub mod directory;
 pub mod event;
 pub mod name;
 #[cfg(feature = "nats")]
 pub mod nats;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod steps;
 pub mod template;
+#[cfg(test)]
+pub(crate) mod trial;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 
@@ -68,6 +73,17 @@ pub struct Parcel<'a> {
     pub again: bool,
     /// Where the sinks before this one in the flow have put it: what an event can tell.
     pub earlier: &'a [Delivery],
+}
+
+impl<'a> Parcel<'a> {
+    /// The content, without which a sink of content has nothing to do.
+    pub(crate) fn bytes(&self) -> Result<&'a Content, SinkError> {
+        self.content.ok_or_else(|| SinkError::Failed {
+            what: format!("there is no content of {}", self.item.path),
+            kind: Kind::Local,
+            source: "the item was handed over without it".into(),
+        })
+    }
 }
 
 /// What a sink wants to get.

@@ -1,0 +1,338 @@
+//! Directories with everything that can go wrong with them.
+
+use super::*;
+use crate::sink::trial::{self, item, trial_content};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+fn sink(path: &Path, exists: Exists) -> DirectorySink {
+    DirectorySink::new(DirectorySettings {
+        exists,
+        ..DirectorySettings::new("disk", path)
+    })
+}
+
+/// Every file below `dir` that people see, with its content.
+fn seen(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(below) = dirs.pop() {
+        for entry in std::fs::read_dir(&below).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let is_hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_bytes().starts_with(OURS));
+            if path.is_dir() {
+                dirs.push(path);
+            } else if !is_hidden {
+                let name = path.strip_prefix(dir).expect("below").display().to_string();
+                found.push((name, std::fs::read(&path).expect("a file")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn hidden(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).expect("a directory");
+    names
+        .filter(|entry| {
+            let name = entry.as_ref().expect("an entry").file_name();
+            is_part_name(name.as_bytes())
+        })
+        .count()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    seen(dir).into_iter().map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn a_file_comes_whole_with_its_time_and_directories() {
+    let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for share in [false, true] {
+        let root = dir.path().join(share.to_string());
+        std::fs::create_dir(&root).unwrap();
+        let sink = DirectorySink::new(DirectorySettings {
+            share,
+            ..DirectorySettings::new("disk", &root)
+        });
+        sink.check().await.unwrap();
+        let content = trial_content(spool.path(), b"one,two");
+        let placed = trial::deliver(&sink, &item(1, b"in/deep/a.csv"), Some(&content)).await;
+        assert_eq!(placed.unwrap().name, b"in/deep/a.csv");
+        assert_eq!(
+            seen(&root),
+            [("in/deep/a.csv".to_owned(), b"one,two".to_vec())]
+        );
+        let metadata = root.join("in/deep/a.csv").metadata().unwrap();
+        assert_eq!(metadata.mtime(), 1_795_282_542);
+        assert_eq!(metadata.mode() & 0o600, 0o600);
+        let spooled = content.path.metadata().unwrap();
+        assert_eq!(
+            spooled.ino() == metadata.ino(),
+            share,
+            "shared if asked to be"
+        );
+        assert_eq!(hidden(&root.join("in/deep")), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_taken_name_is_what_the_policy_says() {
+    let spool = tempfile::tempdir().unwrap();
+    for (exists, wanted) in [
+        (Exists::Error, vec![("a.csv", "old")]),
+        (Exists::Overwrite, vec![("a.csv", "new")]),
+        (Exists::Unique, vec![("a-1.csv", "new"), ("a.csv", "old")]),
+        (Exists::Append, vec![("a.csv", "oldnew")]),
+        (Exists::Skip, vec![("a.csv", "old")]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.csv"), "old").unwrap();
+        let content = trial_content(spool.path(), b"new");
+        let sink = sink(dir.path(), exists);
+        let delivered = trial::deliver(&sink, &item(1, b"a.csv"), Some(&content)).await;
+        match exists {
+            Exists::Error => assert!(matches!(delivered, Err(SinkError::Exists { .. }))),
+            _ => assert!(delivered.is_ok(), "{exists:?}: {delivered:?}"),
+        }
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+            .collect();
+        assert_eq!(seen(dir.path()), wanted, "{exists:?}");
+    }
+}
+
+/// Every step of a delivery is the last of a process once; the next one delivers again with the
+/// same placement. There is one whole copy, and nothing else.
+#[tokio::test]
+async fn a_delivery_killed_at_any_step_leaves_one_whole_copy() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut points = 0;
+    for share in [false, true] {
+        for (_, exists) in Exists::ALL {
+            for step in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let settings = DirectorySettings {
+                    exists,
+                    share,
+                    ..DirectorySettings::new("disk", dir.path())
+                };
+                let content = trial_content(spool.path(), b"one,two,three");
+                let item = item(1, b"in/a.csv");
+                let first = DirectorySink::new(settings.clone());
+                let placement = first.place(&item, None).await.unwrap();
+                first.inner.steps.kill_after(Some(step));
+                let killed = trial::put(&first, &item, &placement, &content, false).await;
+                // Somebody else's file comes in between where files are appended.
+                let second = DirectorySink::new(settings);
+                if exists == Exists::Append {
+                    let other = self::item(2, b"in/a.csv");
+                    trial::deliver(&second, &other, Some(&content))
+                        .await
+                        .unwrap();
+                }
+                trial::deliver_again(&second, &item, placement, &content)
+                    .await
+                    .unwrap();
+                let text = match exists {
+                    Exists::Append => b"one,two,three".repeat(2),
+                    _ => b"one,two,three".to_vec(),
+                };
+                let wanted = [("in/a.csv".to_owned(), text)];
+                assert_eq!(seen(dir.path()), wanted, "{exists:?}, step {step}");
+                assert_eq!(hidden(&dir.path().join("in")), 0, "{exists:?}, step {step}");
+                if killed.is_ok() {
+                    assert!(step > 4, "{exists:?}: {step} steps");
+                    break;
+                }
+                points += 1;
+            }
+        }
+    }
+    assert!(points > 50, "{points} kill points");
+}
+
+#[tokio::test]
+async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"ours");
+    let placement = Placement {
+        name: b"a".to_vec(),
+        length: None,
+    };
+    for (text, is_ours) in [("ours", true), ("else", false), ("longer", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), text).unwrap();
+        let sink = sink(dir.path(), Exists::Unique);
+        let put = trial::put(&sink, &item(1, b"a"), &placement, &content, true).await;
+        match is_ours {
+            true => put.unwrap(),
+            false => assert!(matches!(put, Err(SinkError::Taken { .. })), "{text}"),
+        }
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+    // The same bytes, and another item's.
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), Exists::Unique);
+    let other = item(2, b"a");
+    trial::put(&sink, &other, &placement, &content, false)
+        .await
+        .unwrap();
+    let file = File::open(dir.path().join("a")).unwrap();
+    if sys::id(&file).is_some() {
+        let put = trial::put(&sink, &item(1, b"a"), &placement, &content, true).await;
+        assert!(matches!(put, Err(SinkError::Taken { .. })), "{put:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_with_one_name_each_gets_its_own() {
+    let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for exists in [Exists::Unique, Exists::Append] {
+        let root = dir.path().join(format!("{exists:?}"));
+        std::fs::create_dir(&root).unwrap();
+        let sinks = [sink(&root, exists), sink(&root, exists)];
+        let contents: Vec<_> = (0..24)
+            .map(|number: u8| trial_content(spool.path(), &[b'a' + number; 40]))
+            .collect();
+        let deliveries = contents.iter().enumerate().map(|(number, content)| {
+            let sink = &sinks[number % 2];
+            let item = item(u64::try_from(number).unwrap(), b"in/a.csv");
+            async move { trial::deliver(sink, &item, Some(content)).await.map(|_| ()) }
+        });
+        trial::all(deliveries).await.unwrap();
+        let found = seen(&root);
+        let mut runs: Vec<u8> = Vec::new();
+        for (_, text) in &found {
+            assert_eq!(text.len() % 40, 0);
+            for run in text.chunks(40) {
+                assert!(run.iter().all(|byte| *byte == run[0]), "torn");
+                runs.push(run[0]);
+            }
+        }
+        runs.sort_unstable();
+        assert_eq!(runs, (b'a'..b'a' + 24).collect::<Vec<_>>(), "{exists:?}");
+        assert_eq!(found.len(), if exists == Exists::Unique { 24 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn evil_names_lead_nowhere() {
+    let (jail, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = jail.path().join("in");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::create_dir(jail.path().join("out")).unwrap();
+    std::fs::write(jail.path().join("out/canary"), "canary").unwrap();
+    // Links that lead out, of directories and of files.
+    symlink("../out", root.join("link")).unwrap();
+    symlink("../out/canary", root.join("file")).unwrap();
+    symlink("../out/fresh", root.join("dangling")).unwrap();
+    let content = trial_content(spool.path(), b"evil");
+    let mut refused = 0;
+    let evil = trial::evil_names();
+    assert!(evil.len() >= 300);
+    for (_, exists) in Exists::ALL {
+        let sink = sink(&root, exists);
+        for name in &evil {
+            let delivered = trial::deliver(&sink, &item(1, name), Some(&content)).await;
+            refused += usize::from(delivered.is_err());
+            // As if the ledger said so.
+            let placement = Placement {
+                name: name.clone(),
+                length: Some(0),
+            };
+            for again in [false, true] {
+                let _ = trial::put(&sink, &item(2, b"a"), &placement, &content, again).await;
+            }
+        }
+    }
+    assert!(refused > 300, "{refused} refused");
+    assert_eq!(
+        seen(&jail.path().join("out")),
+        [("canary".to_owned(), b"canary".to_vec())]
+    );
+    let beside = std::fs::read_dir(jail.path()).unwrap().count();
+    assert_eq!(beside, 2, "nothing beside");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_leaves_nothing() {
+    let disk = TinyDisk::mount();
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), &vec![7; 512 * 1024]);
+    for (_, exists) in Exists::ALL {
+        let sink = sink(disk.0.path(), exists);
+        let error = trial::deliver(&sink, &item(1, b"in/a.csv"), Some(&content)).await;
+        assert_eq!(error.unwrap_err().kind(), Kind::NoSpace, "{exists:?}");
+        assert!(exists == Exists::Append || seen(disk.0.path()).is_empty());
+        assert_eq!(hidden(&disk.0.path().join("in")), 0);
+        let small = trial_content(spool.path(), b"small");
+        trial::deliver(&sink, &item(2, b"in/a.csv"), Some(&small))
+            .await
+            .unwrap();
+        assert_eq!(
+            seen(disk.0.path()),
+            [("in/a.csv".to_owned(), b"small".to_vec())]
+        );
+        std::fs::remove_dir_all(disk.0.path().join("in")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_others_left_unfinished_goes_and_what_is_in_use_stays() {
+    let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let part = |digit: &str| dir.path().join(format!(".ketch-{}.part", digit.repeat(16)));
+    for digit in ["a", "b"] {
+        std::fs::write(part(digit), "half").unwrap();
+    }
+    std::fs::write(dir.path().join(".ketch-mine"), "kept").unwrap();
+    let in_use = File::open(part("b")).unwrap();
+    sys::lock_shared(&in_use);
+    let content = trial_content(spool.path(), b"x");
+    let sink = sink(dir.path(), Exists::Error);
+    trial::deliver(&sink, &item(1, b"x"), Some(&content))
+        .await
+        .unwrap();
+    assert!(!part("a").exists() && part("b").exists());
+    assert!(dir.path().join(".ketch-mine").exists());
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(&dir.path().join("share"), Exists::Error);
+    assert_eq!(sink.check().await.unwrap_err().kind(), Kind::NotFound);
+    let error = sink.place(&item(1, b"a"), None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+}
+
+/// A tmpfs with room for very little.
+struct TinyDisk(tempfile::TempDir);
+
+impl TinyDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(
+            mounted.is_ok_and(|status| status.success()),
+            "this test mounts a tmpfs, which takes root"
+        );
+        Self(dir)
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(self.0.path())
+            .status();
+    }
+}
