@@ -21,6 +21,7 @@ use crate::flow::item::Item;
 use crate::store::{Delivery, Placement};
 
 mod append;
+pub mod command;
 pub mod directory;
 pub mod event;
 pub mod name;
@@ -28,6 +29,7 @@ pub mod name;
 pub mod nats;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod stdout;
 mod steps;
 pub mod template;
 #[cfg(test)]

@@ -202,6 +202,17 @@ impl Template {
         self.parts.contains(&Part::Sha256)
     }
 
+    /// Whether it has a key that only its reader knows.
+    pub(crate) fn has_others(&self) -> bool {
+        let is_other = |part: &Part| matches!(part, Part::Other(_));
+        self.parts.iter().any(is_other)
+    }
+
+    /// Whether what it makes begins with what was written, and not with what an item says.
+    pub(crate) fn begins_with_text(&self) -> bool {
+        matches!(self.parts.first(), Some(Part::Text(_)))
+    }
+
     /// The name for `item`: components with `/` between them, each one safe where `names` hold.
     ///
     /// # Errors
