@@ -306,25 +306,66 @@ async fn after(shared: &Shared, item: &Item) -> Result<(), Ended> {
     let at = held_at(shared, item)?;
     match &shared.settings.after {
         After::Keep => Ok(()),
-        After::Delete => {
-            // Whatever came there since is another version, and stays.
-            match shared.source.look(&at).await {
-                Ok(facts) if facts == item.facts => {}
-                Ok(_) | Err(SourceError::Gone { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-            match shared.source.remove(&at).await {
-                Ok(()) | Err(SourceError::Gone { .. }) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
-        }
+        After::Delete => deleted(shared, item, &at).await,
         After::Move(template) => moved(shared, item, &at, template, false).await,
         After::MoveOver(template) => moved(shared, item, &at, template, true).await,
     }
 }
 
+/// Whether the file at `at` is the version of `item`: if not, whatever came there since is another
+/// one, and stays.
+async fn is_ours(shared: &Shared, item: &Item, at: &RemotePath) -> Result<bool, Ended> {
+    match shared.source.look(at).await {
+        Ok(facts) => Ok(facts == item.facts),
+        Err(SourceError::Gone { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the source's file. A version that takes its place between a look and a removal would be
+/// lost: so it is renamed first, looked at, and given back if it is another one.
+async fn deleted(shared: &Shared, item: &Item, at: &RemotePath) -> Result<(), Ended> {
+    let aside = {
+        let name = format!(".ketch-gone-{:016x}", item.sequence);
+        at.parent()
+            .map_or_else(|| RemotePath::from(name.as_str()), |dir| dir.join(&name))
+    };
+    let remove = async |path: &RemotePath| match shared.source.remove(path).await {
+        Ok(()) | Err(SourceError::Gone { .. }) => Ok(()),
+        Err(error) => Err(Ended::from(error)),
+    };
+    if is_ours(shared, item, at).await? {
+        match shared.source.rename(at, &aside, false).await {
+            Ok(()) | Err(SourceError::Gone { .. }) => {}
+            // An earlier attempt got as far, and the same version came again.
+            Err(error) if error.kind() == Kind::Exists => remove(&aside).await?,
+            Err(error) if is_outage(error.kind()) => return Err(error.into()),
+            // Who may remove need not be allowed to rename.
+            Err(_) => return remove(at).await,
+        }
+    }
+    match shared.source.look(&aside).await {
+        Ok(facts) if facts == item.facts => remove(&aside).await,
+        Ok(_) => give_back(shared, &aside, at).await,
+        Err(SourceError::Gone { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Another version was taken away by mistake: it gets its name again, unless a third one has it.
+async fn give_back(shared: &Shared, from: &RemotePath, to: &RemotePath) -> Result<(), Ended> {
+    match shared.source.rename(from, to, false).await {
+        Ok(()) | Err(SourceError::Gone { .. }) => Ok(()),
+        Err(error) if error.kind() == Kind::Exists => {
+            tracing::warn!(flow = %shared.settings.name, %from, %to, "a version is kept under another name");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Renames the source's file as `template` says; without `replace` a taken name gets a number.
-pub(super) async fn moved(
+async fn moved(
     shared: &Shared,
     item: &Item,
     at: &RemotePath,
@@ -333,19 +374,20 @@ pub(super) async fn moved(
 ) -> Result<(), Ended> {
     let name = template.name(item, Names::Remote);
     let name = name.map_err(|fault| Ended::bad_name(template, fault))?;
-    match shared.source.look(at).await {
-        Ok(facts) if facts == item.facts => {}
-        Ok(_) | Err(SourceError::Gone { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
+    if !is_ours(shared, item, at).await? {
+        return Ok(());
     }
     for number in 0..=NUMBERS_MAX {
-        let to = crate::sink::name::numbered(name.as_bytes(), number);
-        match shared
-            .source
-            .rename(at, &RemotePath::from(to), replace)
-            .await
-        {
-            Ok(()) | Err(SourceError::Gone { .. }) => return Ok(()),
+        let to = RemotePath::from(crate::sink::name::numbered(name.as_bytes(), number));
+        match shared.source.rename(at, &to, replace).await {
+            Ok(()) => {
+                // Between the look and the rename another version may have come.
+                return match shared.source.look(&to).await {
+                    Ok(facts) if facts != item.facts => give_back(shared, &to, at).await,
+                    _ => Ok(()),
+                };
+            }
+            Err(SourceError::Gone { .. }) => return Ok(()),
             Err(error) if error.kind() == Kind::Exists => {}
             Err(error) => return Err(error.into()),
         }
