@@ -325,10 +325,10 @@ async fn is_ours(shared: &Shared, item: &Item, at: &RemotePath) -> Result<bool, 
 /// Removes the source's file. A version that takes its place between a look and a removal would be
 /// lost: so it is renamed first, looked at, and given back if it is another one.
 async fn deleted(shared: &Shared, item: &Item, at: &RemotePath) -> Result<(), Ended> {
-    let aside = {
-        let name = format!(".ketch-gone-{:016x}", item.sequence);
-        at.parent()
-            .map_or_else(|| RemotePath::from(name.as_str()), |dir| dir.join(&name))
+    let name = format!(".ketch-gone-{:016x}", item.sequence);
+    let aside = match at.parent() {
+        Some(directory) if directory.as_bytes() != b"." => directory.join(&name),
+        _ => RemotePath::from(name.as_str()),
     };
     let remove = async |path: &RemotePath| match shared.source.remove(path).await {
         Ok(()) | Err(SourceError::Gone { .. }) => Ok(()),
