@@ -79,7 +79,8 @@ impl From<SourceError> for Ended {
 
 impl Ended {
     fn of_sink(sink: &dyn Sink, error: &SinkError) -> Self {
-        if is_outage(error.kind()) {
+        // What a sink does not find is its own root: a file system that is not mounted, a bucket.
+        if is_outage(error.kind()) || error.kind() == Kind::NotFound {
             return Self::Outage {
                 what: format!("sink {}", sink.name()),
                 reason: reason(error),

@@ -1,0 +1,435 @@
+//! Flows from end to end on this machine: a ledger in SQLite, a directory as source, directories as
+//! sinks. What was found is put into the ledger by hand: detection has tests of its own.
+#![cfg(feature = "flows")]
+#![expect(clippy::disallowed_methods, reason = "tests have a clock")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ketch_client::{Kind, RemotePath};
+use ketch_listener::detect::DetectConfig;
+use ketch_listener::flow::Flow;
+use ketch_listener::flow::events::{Events, FlowEventKind};
+use ketch_listener::flow::handle::FlowHandle;
+use ketch_listener::flow::item::{Change, FlowName, Item};
+use ketch_listener::flow::settings::{After, FlowSettings};
+use ketch_listener::local::Local;
+use ketch_listener::sink::directory::{DirectorySettings, DirectorySink};
+use ketch_listener::sink::name::Exists;
+use ketch_listener::sink::template::Template;
+use ketch_listener::sink::{Answer, Parcel, Sink, SinkError, Takes};
+use ketch_listener::source::Source;
+use ketch_listener::store::sqlite::SqliteStore;
+use ketch_listener::store::{Placement, Record, State, Store};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    flow: FlowName,
+    events: Events,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("in")).expect("made");
+        let store = SqliteStore::open(dir.path().join("ledger")).expect("a ledger");
+        Self {
+            dir,
+            store: Arc::new(store),
+            flow: FlowName::new("orders").expect("a name"),
+            events: Events::new(),
+        }
+    }
+
+    fn settings(&self) -> FlowSettings {
+        let at = |name: &str| self.dir.path().join(name);
+        let mut settings = FlowSettings::new(self.flow.clone(), at("spool"), at("snapshot"));
+        settings.retry_first = Duration::from_millis(20);
+        settings.retry_max = Duration::from_millis(50);
+        settings
+    }
+
+    fn directory(&self, name: &str, template: &str) -> Arc<dyn Sink> {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(&path).expect("made");
+        let mut settings = DirectorySettings::new(name, path);
+        settings.template = Template::parse(template).expect("a template");
+        settings.exists = Exists::Unique;
+        Arc::new(DirectorySink::new(settings))
+    }
+
+    async fn start(&self, settings: FlowSettings, sinks: Vec<Arc<dyn Sink>>) -> FlowHandle {
+        let local = Local::new(&self.dir.path().join("in"));
+        let mut detect = DetectConfig::default();
+        detect.interval = None;
+        let flow = Flow {
+            settings,
+            detect,
+            lister: Arc::new(local.clone()),
+            pushes: None,
+            source: Arc::new(local),
+            sinks,
+            store: Arc::clone(&self.store),
+            events: self.events.clone(),
+        };
+        flow.start().await.expect("a flow")
+    }
+
+    /// Writes a file and tells the ledger of it.
+    async fn put(&self, path: &str, content: &[u8]) {
+        let at = self.dir.path().join("in").join(path);
+        std::fs::create_dir_all(at.parent().expect("a directory")).expect("made");
+        std::fs::write(at, content).expect("written");
+        self.found(path).await;
+    }
+
+    async fn found(&self, path: &str) {
+        let path = RemotePath::from(path);
+        let local = Local::new(&self.dir.path().join("in"));
+        let facts = local.look(&path).await.expect("it is there");
+        let scan = self
+            .store
+            .begin_scan(&self.flow, 0)
+            .await
+            .expect("a scan")
+            .scan;
+        let changes = [Change::Present {
+            path,
+            facts,
+            sha256: None,
+        }];
+        let record = Record {
+            scan,
+            lease: None,
+            changes: &changes,
+            removals: false,
+            renames: false,
+        };
+        self.store
+            .record(&self.flow, record)
+            .await
+            .expect("recorded");
+    }
+
+    async fn state(&self, path: &str) -> Option<State> {
+        let paths = [RemotePath::from(path)];
+        let rows = self
+            .store
+            .lookup(&self.flow, &paths)
+            .await
+            .expect("looked up");
+        rows.into_iter().next().flatten().map(|row| row.state)
+    }
+
+    async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        for _ in 0..600 {
+            if is_so().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!(
+            "it did not come about: {what}; events: {:#?}",
+            self.events.recent(0)
+        );
+    }
+
+    async fn idle(&self) {
+        self.until("nothing is left to do", async || {
+            let counts = self.store.counts(&self.flow).await.expect("counts");
+            counts.pending + counts.claimed == 0
+        })
+        .await;
+    }
+}
+
+fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(dir) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let name = path
+                    .strip_prefix(root)
+                    .expect("below")
+                    .to_string_lossy()
+                    .into_owned();
+                files.insert(name, std::fs::read(&path).expect("read"));
+            }
+        }
+    }
+    files
+}
+
+/// A sink that fails as it is told to.
+#[derive(Debug)]
+struct Moody {
+    fails: Mutex<Vec<Kind>>,
+    poison: &'static str,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Sink for Moody {
+    fn name(&self) -> &str {
+        "moody"
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::EVENTS
+    }
+
+    fn place<'a>(&'a self, _: &'a Item, _: Option<&'a Placement>) -> Answer<'a, Placement> {
+        Box::pin(async { Ok(Placement::default()) })
+    }
+
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let fail = self.fails.lock().expect("not poisoned").pop();
+            let is_poison = parcel.item.path.as_bytes() == self.poison.as_bytes();
+            let kind = fail.or(is_poison.then_some(Kind::Local));
+            match kind {
+                None => {
+                    self.seen
+                        .lock()
+                        .expect("not poisoned")
+                        .push(parcel.item.id());
+                    Ok(())
+                }
+                Some(kind) => Err(SinkError::Failed {
+                    what: "it is in no mood".to_owned(),
+                    kind,
+                    source: "told so".into(),
+                }),
+            }
+        })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn moody(fails: Vec<Kind>, poison: &'static str) -> Arc<Moody> {
+    Arc::new(Moody {
+        fails: Mutex::new(fails),
+        poison,
+        seen: Mutex::default(),
+    })
+}
+
+#[tokio::test]
+async fn each_version_arrives_once_in_every_sink() {
+    let bench = Bench::new();
+    let sinks = vec![
+        bench.directory("a", "{path}"),
+        bench.directory("b", "{name}"),
+    ];
+    let flow = bench.start(bench.settings(), sinks).await;
+    bench.put("x/1.csv", b"one").await;
+    bench.put("y/1.csv", b"another").await;
+    bench.put("2.csv", b"").await;
+    bench.idle().await;
+    bench.found("2.csv").await; // nothing new
+    bench.put("2.csv", b"longer").await;
+    bench.idle().await;
+    flow.stop().await;
+    let a = tree(&bench.dir.path().join("a"));
+    let expected = [
+        ("2-1.csv", &b"longer"[..]),
+        ("2.csv", b""),
+        ("x/1.csv", b"one"),
+        ("y/1.csv", b"another"),
+    ];
+    let expected = expected.map(|(name, content)| (name.to_owned(), content.to_owned()));
+    assert_eq!(a, BTreeMap::from(expected));
+    let b = tree(&bench.dir.path().join("b"));
+    assert_eq!(b.len(), 4);
+    assert_eq!(
+        b.get("1-1.csv")
+            .map(Vec::len)
+            .max(b.get("1.csv").map(Vec::len)),
+        Some(7)
+    );
+    assert_eq!(tree(&bench.dir.path().join("spool")), BTreeMap::new());
+    assert_eq!(bench.state("2.csv").await, Some(State::Done));
+}
+
+#[tokio::test]
+async fn what_comes_after_is_done_once_and_takes_nothing_else_away() {
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.after = After::Delete;
+    let flow = bench
+        .start(settings, vec![bench.directory("a", "{path}")])
+        .await;
+    bench.put("gone.csv", b"one").await;
+    bench.put("d/gone.csv", b"two").await;
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("in")), BTreeMap::new());
+    assert_eq!(bench.state("gone.csv").await, Some(State::Acted));
+
+    let mut settings = bench.settings();
+    settings.after = After::Move(Template::parse("archive/{base}.{ext}").expect("a template"));
+    let flow = bench
+        .start(settings, vec![bench.directory("a", "{path}")])
+        .await;
+    bench.put("m.csv", b"1").await;
+    bench.put("n/m.csv", b"22").await;
+    bench.idle().await;
+    flow.stop().await;
+    let left = tree(&bench.dir.path().join("in"));
+    let names: Vec<_> = left.keys().map(String::as_str).collect();
+    assert_eq!(names, ["archive/m-1.csv", "archive/m.csv"]);
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 4);
+}
+
+#[tokio::test]
+async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.pre_move = Some(Template::parse("work/{path}").expect("a template"));
+    settings.after = After::Move(Template::parse("done/{path}").expect("a template"));
+    bench.put("1.csv", b"one").await;
+    // As if killed right after the rename.
+    let root = bench.dir.path().join("in");
+    std::fs::create_dir(root.join("work")).expect("made");
+    std::fs::rename(root.join("1.csv"), root.join("work/1.csv")).expect("renamed");
+    let flow = bench
+        .start(settings, vec![bench.directory("a", "{path}")])
+        .await;
+    bench.put("2.csv", b"two").await;
+    bench.idle().await;
+    flow.stop().await;
+    let names: Vec<_> = tree(&root).into_keys().collect();
+    assert_eq!(names, ["done/1.csv", "done/2.csv"]);
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 2);
+}
+
+#[tokio::test]
+async fn a_version_that_changed_or_went_is_not_delivered() {
+    let bench = Bench::new();
+    bench.put("changed.csv", b"one").await;
+    bench.put("gone.csv", b"one").await;
+    let root = bench.dir.path().join("in");
+    std::fs::write(root.join("changed.csv"), b"longer").expect("written");
+    std::fs::remove_file(root.join("gone.csv")).expect("removed");
+    let flow = bench
+        .start(bench.settings(), vec![bench.directory("a", "{path}")])
+        .await;
+    bench.idle().await;
+    assert_eq!(tree(&bench.dir.path().join("a")), BTreeMap::new());
+    // The next scan is told to forget both, and finds what is there.
+    let scan = bench
+        .store
+        .begin_scan(&bench.flow, 0)
+        .await
+        .expect("a scan");
+    assert_eq!(scan.forget.len(), 2);
+    bench.found("changed.csv").await;
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
+}
+
+#[tokio::test]
+async fn failures_are_retried_and_poison_dies_alone_until_it_is_replayed() {
+    let bench = Bench::new();
+    let sink = moody(vec![Kind::Local, Kind::Peer, Kind::Permission], "poison");
+    let mut settings = bench.settings();
+    settings.attempts = 4;
+    settings.failed = Some(Template::parse("failed/{name}").expect("a template"));
+    let flow = bench
+        .start(settings, vec![sink.clone() as Arc<dyn Sink>])
+        .await;
+    for name in ["1", "2", "3", "poison"] {
+        bench.put(name, name.as_bytes()).await;
+    }
+    bench.idle().await;
+    assert_eq!(sink.seen.lock().expect("not poisoned").len(), 3);
+    assert_eq!(bench.state("poison").await, Some(State::Dead));
+    let row = flow
+        .file(&RemotePath::from("poison"))
+        .await
+        .expect("asked")
+        .expect("a row");
+    assert_eq!(
+        (row.attempts, row.reason.as_deref()),
+        (4, Some("moody: it is in no mood: told so"))
+    );
+    assert!(bench.dir.path().join("in/failed/poison").exists());
+    assert_eq!(flow.replay(None).await.expect("replayed"), 1);
+    bench.idle().await;
+    flow.stop().await;
+    let dead = |kind: &FlowEventKind| matches!(kind, FlowEventKind::Dead { .. });
+    assert_eq!(
+        bench
+            .events
+            .recent(0)
+            .iter()
+            .filter(|event| dead(&event.kind))
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn an_outage_counts_against_nobody_and_is_told_once() {
+    let bench = Bench::new();
+    let sink = moody(vec![Kind::NoSpace, Kind::Network, Kind::Timeout], "-");
+    let mut settings = bench.settings();
+    settings.attempts = 1;
+    let flow = bench
+        .start(settings, vec![sink.clone() as Arc<dyn Sink>])
+        .await;
+    for n in 0..10 {
+        bench.put(&n.to_string(), b"x").await;
+    }
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(sink.seen.lock().expect("not poisoned").len(), 10);
+    let events = bench.events.recent(0);
+    let count = |word| {
+        events
+            .iter()
+            .filter(|event| event.kind.word() == word)
+            .count()
+    };
+    assert_eq!(
+        (
+            count("dead"),
+            count("failed"),
+            count("raised"),
+            count("ceased")
+        ),
+        (0, 0, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_paused_flow_stays_paused_over_a_restart() {
+    let bench = Bench::new();
+    let sinks = || vec![bench.directory("a", "{path}")];
+    let flow = bench.start(bench.settings(), sinks()).await;
+    flow.pause().await.expect("paused");
+    flow.stop().await;
+    let flow = bench.start(bench.settings(), sinks()).await;
+    assert!(flow.is_paused());
+    bench.put("1", b"x").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(bench.state("1").await, Some(State::Pending));
+    flow.resume().await.expect("resumed");
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
+}
