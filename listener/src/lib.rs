@@ -43,6 +43,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "flows")]
+pub mod config;
+#[cfg(feature = "flows")]
 pub mod detect;
 pub mod diff;
 mod driver;
