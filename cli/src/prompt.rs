@@ -170,7 +170,12 @@ pub(crate) fn password_from(path: &Path) -> Result<Zeroizing<String>, Failed> {
     file.take(len_max as u64)
         .read_to_end(&mut text)
         .map_err(cannot)?;
-    let wrong = |why| cannot(io::Error::new(io::ErrorKind::InvalidData, why));
+    first_line(&text).map_err(cannot)
+}
+
+/// The first line of a text, without its line break, as a password.
+pub(crate) fn first_line(text: &[u8]) -> io::Result<Zeroizing<String>> {
+    let wrong = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match std::str::from_utf8(line) {

@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod authorized_keys;
 #[cfg(unix)]
+mod ending;
+#[cfg(unix)]
 mod file;
 #[cfg(unix)]
 mod hash_password;
@@ -10,6 +12,8 @@ mod hash_password;
 mod records;
 #[cfg(unix)]
 mod run;
+#[cfg(unix)]
+mod strict;
 
 #[cfg(unix)]
 pub(crate) use run::{cannot_start, run};

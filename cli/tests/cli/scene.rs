@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -26,7 +27,10 @@ impl Scene {
         for name in ["root", "home", "local"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        fs::write(dir.path().join("password"), PASSWORD).unwrap();
+        let password = dir.path().join("password");
+        fs::write(&password, PASSWORD).unwrap();
+        // The server reads none that others may read.
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
         let (server, address) = serve(&dir);
         Self {
             server,

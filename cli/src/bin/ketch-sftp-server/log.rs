@@ -24,15 +24,15 @@ pub(crate) enum Level {
     Error,
     /// Who came, and what was done.
     Info,
-    /// What was looked at, too.
+    /// As `INFO`, as are those that follow: what is only looked at is not told (`docs/sftp-server.md`).
     Verbose,
-    /// As `VERBOSE`: there is nothing more to say.
+    /// As `INFO`.
     Debug,
-    /// As `VERBOSE`.
+    /// As `INFO`.
     Debug1,
-    /// As `VERBOSE`.
+    /// As `INFO`.
     Debug2,
-    /// As `VERBOSE`.
+    /// As `INFO`.
     Debug3,
 }
 

@@ -1,18 +1,17 @@
 //! The public keys that may log in: a file of lines as `ssh-keygen` writes them (sshd(8),
 //! "AUTHORIZED_KEYS FILE FORMAT").
 
-use std::fs;
 use std::path::Path;
 
 use ketch_server::{PublicKey, read_public_key};
 
+use super::strict;
 use crate::failed::Failed;
-use crate::plan::cannot;
 
 /// Reads all keys of the file. A line that cannot be kept to the letter is an error, never left
 /// out: options narrow what a key may do, and none of them is known here.
 pub(super) fn read(path: &Path) -> Result<Vec<PublicKey>, Failed> {
-    let text = fs::read_to_string(path).map_err(|e| cannot("read", path, e))?;
+    let text = strict::text(path)?;
     let lines = (1..).zip(text.lines().map(str::trim));
     let keys = lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -34,6 +33,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<PublicKey>, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const KEY: &str =

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
+use super::ending::{finish, told};
 use super::records::Records;
 use super::run::{cannot_start, cannot_tell, say, signals, warn_of_root};
 use crate::args::RecordArgs;
@@ -53,11 +54,15 @@ pub(super) async fn serve(path: PathBuf, records: &RecordArgs) -> Result<(), Fai
             served.map_err(|error| cannot_listen(address, error))
         });
     }
+    let mut is_watched = true;
     let mut reading: Option<JoinHandle<Vec<String>>> = None;
     let result = loop {
         tokio::select! {
             Some(ended) = serving.join_next() => break over(ended),
-            result = &mut watching => break result.map_err(cannot_tell),
+            result = &mut watching => {
+                is_watched = false;
+                break result.map_err(cannot_tell);
+            }
             Some(_) = reload.recv(), if reading.is_none() => {
                 audit.iter().for_each(|log| log.reopen());
                 let (path, server) = (path.clone(), server.clone());
@@ -68,14 +73,22 @@ pub(super) async fn serve(path: PathBuf, records: &RecordArgs) -> Result<(), Fai
                 reading = None;
                 said.iter().for_each(|line| eprintln!("ketch: {line}"));
             }
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
+            () = told(&mut terminate, &mut interrupt) => break Ok(()),
         }
     };
     server.shutdown();
     let mut results = vec![result];
-    while let Some(ended) = serving.join_next().await {
-        results.push(over(ended));
+    let all_over = async {
+        while let Some(ended) = serving.join_next().await {
+            results.push(over(ended));
+        }
+    };
+    // Who is not waited for goes with this program.
+    let again = told(&mut terminate, &mut interrupt);
+    if is_watched {
+        finish(all_over, watching, again).await;
+    } else {
+        finish(all_over, std::pin::pin!(std::future::pending()), again).await;
     }
     results.into_iter().collect()
 }

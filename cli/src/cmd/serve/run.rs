@@ -7,15 +7,15 @@ use ketch_server::{BuildError, KeyType, Server, ServerFile, User, host_key_file}
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::ending::{finish, told};
 use super::records::Records;
-use super::{authorized_keys, file, hash_password};
+use super::{authorized_keys, file, hash_password, strict};
 use crate::args::{RecordArgs, ServeArgs, ServeCommand, ServeOneArgs};
 use crate::cmd::keys;
 use crate::failed::Failed;
 use crate::output::{Lines, escaped};
-use crate::prompt;
 
-/// Serves until a signal says to end; connections then have a moment to finish.
+/// Serves until a signal says to end; connections then have a moment to finish, unless it comes again.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failed> {
     match (args.command, args.config) {
         (Some(ServeCommand::Check { config }), _) => file::check(&config),
@@ -41,7 +41,7 @@ async fn serve_one(args: ServeOneArgs, records: &RecordArgs) -> Result<(), Faile
     })?;
     let mut user = User::new(&name, &root);
     if let Some(file) = &args.password_file {
-        user = user.password(prompt::password_from(file)?.as_str());
+        user = user.password(strict::password(file)?.as_str());
     }
     if let Some(file) = &args.authorized_keys {
         for key in authorized_keys::read(file)? {
@@ -88,12 +88,15 @@ async fn serve_one(args: ServeOneArgs, records: &RecordArgs) -> Result<(), Faile
             result = &mut serving => return result.map_err(cannot_listen),
             result = &mut watching => return result.map_err(cannot_tell),
             _ = hangup.recv() => audit.iter().for_each(|log| log.reopen()),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = told(&mut terminate, &mut interrupt) => break,
         }
     }
     server.shutdown();
-    serving.await.map_err(cannot_listen)
+    let again = told(&mut terminate, &mut interrupt);
+    match finish(serving, watching, again).await {
+        Some(result) => result.map_err(cannot_listen),
+        None => Ok(()),
+    }
 }
 
 /// Says it if the server has rights that it does not need. It is not refused: who serves the files of
