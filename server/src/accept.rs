@@ -369,7 +369,7 @@ impl Server {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             () = &mut connection => {}
-            () = reached(&mut phase, Phase::Ending) => {
+            () = self.end(&mut phase) => {
                 handle.disconnect();
                 connection.await;
             }
@@ -386,6 +386,14 @@ impl Server {
             visit.over(&why);
         }
         Ok(())
+    }
+
+    /// Waits until who is still there is disconnected: when [`Server::serve`] says so, or, where that
+    /// does not run, when the time is over that connections have.
+    async fn end(&self, phase: &mut watch::Receiver<Phase>) {
+        reached(phase, Phase::Stopping).await;
+        let shutdown_time = self.setup().shutdown_time;
+        let _ = timeout(shutdown_time, reached(phase, Phase::Ending)).await;
     }
 
     /// Waits until a user is gone, disabled or expired.
@@ -488,7 +496,8 @@ impl Server {
                     if let (Verdict::Change, Method::PasswordChange { new, .. }) =
                         (&verdict, method)
                     {
-                        verdict = match users.change_password(user, new).await {
+                        verdict = match users.change_password(user, new, &self.inner.hashing).await
+                        {
                             // It is what the user logs in with now.
                             Ok(()) => {
                                 info!(peer, user, "password changed");

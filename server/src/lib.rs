@@ -101,6 +101,9 @@ pub use ketch_keys::{
     RevocationList,
 };
 pub use ketch_protocol::{StatVfs, StatusCode};
+/// Why a file that says who may do what is not read.
+#[cfg(feature = "file")]
+pub use ketch_settings::strict::Unread;
 pub use ketch_transport::auth::{Prompt, Questions};
 pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};

@@ -400,6 +400,27 @@ async fn shutdown_ends_connections_that_stay() {
     serving.await.unwrap().unwrap();
 }
 
+/// A program that brings its own streams, and never listens.
+#[tokio::test]
+async fn shutdown_ends_streams_that_stay() {
+    let files = Arc::new(MemoryFileSystem::new());
+    let mut timeouts = Timeouts::default();
+    timeouts.shutdown = Duration::from_millis(10);
+    let server = builder(&files).timeouts(timeouts).build().unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let serving = {
+        let server = server.clone();
+        #[expect(clippy::disallowed_methods, reason = "a test drives both ends")]
+        tokio::spawn(async move { server.serve_stream(theirs, "test").await })
+    };
+    let connection = log_in(ours, "anna", vec![Try::Password(PASSWORD)])
+        .await
+        .unwrap();
+    server.shutdown();
+    connection.closed().await;
+    serving.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_right_proof_lets_in() {
     let pair = |seed: u8| Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();

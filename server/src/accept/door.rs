@@ -123,7 +123,24 @@ pub(crate) fn is_about_connection(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
             | io::ErrorKind::PermissionDenied
-    )
+    ) || is_of_the_network(error)
+}
+
+/// What Linux passes on of a connection that was not accepted yet, and wants to be taken as "try
+/// again" (accept(2), "Error handling").
+fn is_of_the_network(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passed_on = [
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        #[cfg(target_os = "linux")]
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+    ];
+    passed_on
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// There is no descriptor or memory for another one, for now.
@@ -147,6 +164,27 @@ mod tests {
     const CHILD: &str = "KETCH_TEST_FEW_DESCRIPTORS";
     const DESCRIPTORS: u64 = 64;
     const CONNECTS: usize = 1000;
+
+    #[test]
+    fn what_is_wrong_with_one_connection_ends_no_listener() {
+        use rustix::io::Errno;
+        for errno in [
+            Errno::NETDOWN,
+            Errno::PROTO,
+            Errno::NOPROTOOPT,
+            Errno::HOSTDOWN,
+            Errno::NONET,
+            Errno::HOSTUNREACH,
+            Errno::OPNOTSUPP,
+            Errno::NETUNREACH,
+            Errno::CONNABORTED,
+        ] {
+            assert!(is_about_connection(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::MFILE] {
+            assert!(!is_about_connection(&errno.into()), "{errno:?}");
+        }
+    }
 
     #[test]
     fn a_server_without_descriptors_turns_connections_away_and_does_not_spin() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use crate::login::password_hash::PasswordHash;
+use crate::login::password_hash::Hashing;
 use crate::login::users::{Known, PASSWORD_LEN_MAX};
 
 type Keep = dyn Fn(&str, &str) -> Result<(), String> + Send + Sync;
@@ -35,13 +35,13 @@ impl PasswordKeeper {
         self.0.is_some()
     }
 
-    /// Has a new password kept, on a thread where blocking is allowed: as a hash, or as what `digest`
-    /// makes of it.
+    /// Has a new password kept, on a thread where blocking is allowed: as a hash, made in its turn of
+    /// `hashing`, or without that as what `digest` makes of it.
     pub(crate) async fn keep(
         &self,
         user: &str,
         new: Zeroizing<String>,
-        as_hash: bool,
+        hashing: Option<&Hashing>,
         digest: impl FnOnce(&str) -> Known + Send,
     ) -> Kept {
         let Some(keep) = self.0.as_ref().map(Arc::clone) else {
@@ -50,20 +50,19 @@ impl PasswordKeeper {
         if !(1..=PASSWORD_LEN_MAX).contains(&new.len()) {
             return Kept::Not(format!("It has 1 to {PASSWORD_LEN_MAX} bytes."));
         }
-        let (user, known) = (user.to_owned(), (!as_hash).then(|| digest(&new)));
-        let kept = spawn_blocking(move || {
-            // What cannot be kept here is not to be kept there.
-            let known = match known {
-                Some(known) => known,
-                None => match PasswordHash::of(&new) {
-                    Ok(hash) => Known::Hash(Arc::new(hash)),
-                    Err(error) => return Kept::Not(error.to_string()),
-                },
-            };
-            match keep(&user, &new) {
-                Ok(()) => Kept::As(known),
-                Err(why) => Kept::Not(why),
-            }
+        // What cannot be kept here is not to be kept there.
+        let known = match hashing {
+            None => digest(&new),
+            Some(hashing) => match hashing.of(new.clone()).await {
+                Some(Ok(hash)) => Known::Hash(Arc::new(hash)),
+                Some(Err(error)) => return Kept::Not(error.to_string()),
+                None => return Kept::Not(String::new()),
+            },
+        };
+        let user = user.to_owned();
+        let kept = spawn_blocking(move || match keep(&user, &new) {
+            Ok(()) => Kept::As(known),
+            Err(why) => Kept::Not(why),
         });
         kept.await.unwrap_or_else(|_| Kept::Not(String::new()))
     }

@@ -176,21 +176,30 @@ impl Hashing {
 
     /// Whether a password fits.
     pub(crate) async fn fits(&self, hash: Arc<PasswordHash>, password: Zeroizing<String>) -> bool {
-        self.run(move || hash.fits(&password)).await
+        self.run(move || hash.fits(&password))
+            .await
+            .unwrap_or(false)
     }
 
-    /// A panic counts as no. The turn ends with the work: who asks and leaves does not make room for
+    /// A new hash; nothing if that ended in a panic.
+    pub(crate) async fn of(
+        &self,
+        password: Zeroizing<String>,
+    ) -> Option<Result<PasswordHash, HashError>> {
+        self.run(move || PasswordHash::of(&password)).await
+    }
+
+    /// A panic gives nothing. The turn ends with the work: who asks and leaves does not make room for
     /// more of it.
-    async fn run(&self, work: impl FnOnce() -> bool + Send + 'static) -> bool {
-        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
-            return false; // it is never closed
-        };
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        // It is never closed.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
         let work = move || {
-            let fits = work();
+            let output = work();
             drop(turn);
-            fits
+            output
         };
-        spawn_blocking(work).await.unwrap_or(false)
+        spawn_blocking(work).await.ok()
     }
 }
 
@@ -266,6 +275,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_new_password_is_hashed_in_its_turn() {
+        let hashing = Hashing::new(1);
+        let turn = Arc::clone(&hashing.turns).acquire_owned().await.unwrap();
+        let mut of = std::pin::pin!(hashing.of(Zeroizing::new("open sesame".to_owned())));
+        tokio::select! {
+            biased;
+            _ = &mut of => panic!("it was not its turn"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(turn);
+        assert!(of.await.unwrap().unwrap().fits("open sesame"));
+    }
+
+    #[tokio::test]
     async fn few_are_computed_at_a_time() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let hashing = Arc::new(Hashing::new(2));
@@ -285,10 +308,13 @@ mod tests {
             });
         }
         let done = all.join_all().await;
-        assert!(done.iter().all(|fits| *fits));
+        assert!(done.iter().all(|fits| *fits == Some(true)));
         assert!(most.load(Ordering::SeqCst) <= 2);
-        assert!(!hashing.run(|| panic!("on purpose")).await);
-        assert!(hashing.run(|| true).await, "its turn was given back");
+        assert_eq!(hashing.run(|| -> bool { panic!("on purpose") }).await, None);
+        assert!(
+            hashing.run(|| true).await.is_some(),
+            "its turn was given back"
+        );
     }
 
     #[tokio::test]
@@ -313,6 +339,9 @@ mod tests {
         assert!(begun.load(Ordering::SeqCst) <= 2);
         assert_eq!(hashing.turns.available_permits(), 0);
         drop(shut);
-        assert!(hashing.run(|| true).await, "the turns end with the work");
+        assert!(
+            hashing.run(|| true).await.is_some(),
+            "the turns end with the work"
+        );
     }
 }

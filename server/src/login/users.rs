@@ -28,7 +28,7 @@ use crate::login::credentials::{
 };
 use crate::login::interview::Interviewer;
 use crate::login::password_change::{Kept, PasswordKeeper};
-use crate::login::password_hash::{HashError, PasswordHash};
+use crate::login::password_hash::{HashError, Hashing, PasswordHash};
 use crate::login::stay::{Seat, Seats, Stay};
 use crate::policy::bandwidth::Throttle;
 use crate::policy::quota::Metered;
@@ -636,14 +636,15 @@ impl Users {
         &self,
         user: &str,
         new: &Zeroizing<String>,
+        hashing: &Hashing,
     ) -> Result<(), String> {
         let Some(record) = self.records.get(user) else {
             return Err(String::new());
         };
-        let as_hash = record.hash().is_some();
+        let hashing = record.hash().map(|_| hashing);
         let digest = |new: &str| Known::Digest(self.digest(user, new));
         let keeper = &self.trust.password_keeper;
-        match keeper.keep(user, new.clone(), as_hash, digest).await {
+        match keeper.keep(user, new.clone(), hashing, digest).await {
             Kept::As(known) => {
                 *record.secret() = Secret {
                     known: Some(known),
