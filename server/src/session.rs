@@ -318,16 +318,11 @@ impl Session {
                     _ => None,
                 };
                 let ticket = Ticket {
-                    closes: false,
-                    id,
-                    place,
-                    mode,
                     opens,
                     source,
                     draft,
-                    then: None,
-                    looked: None,
                     moves,
+                    ..Ticket::new(id, place, mode)
                 };
                 return self.jobs.push_back(Job::Path { ticket, call });
             }
@@ -346,29 +341,11 @@ impl Session {
         {
             entry.tally.began = Some(draft.began);
         }
-        if closes
-            && answer.is_err()
-            && let Place::Handle(slot) = place
-            && let Some(entry) = self.handles.get_mut(slot)
-        {
-            entry.tally.has_failed = true;
-        }
         self.answered(draft, answer.as_ref().map(|_| ()).map_err(|why| *why));
         match (answer, opens, then) {
             (Ok(Answer::File(file)), None, Some(Then::Hash(plan))) => {
                 // Hashing holds nothing up that waits for paths.
-                let ticket = Ticket {
-                    id,
-                    place: Place::Apart,
-                    mode: Mode::Shared,
-                    opens: None,
-                    source: None,
-                    then: None,
-                    draft: None,
-                    looked: None,
-                    moves: None,
-                    closes: false,
-                };
+                let ticket = Ticket::new(id, Place::Apart, Mode::Shared);
                 self.jobs.push_back(Job::Hash { ticket, file, plan });
                 return self.finish(place, mode);
             }
@@ -378,16 +355,8 @@ impl Session {
                     self.replies.refuse(id, why);
                 } else {
                     let ticket = Ticket {
-                        closes: false,
-                        id,
-                        place: Place::Apart,
-                        mode: Mode::Shared,
                         opens: Some(slot),
-                        source: None,
-                        then: None,
-                        draft: None,
-                        looked: None,
-                        moves: None,
+                        ..Ticket::new(id, Place::Apart, Mode::Shared)
                     };
                     self.jobs.push_back(Job::Watch { ticket, plan });
                     return self.finish(place, mode);
@@ -492,10 +461,8 @@ impl Session {
             }
             Err(error) => {
                 self.replies.refuse(id, Refusal::from(&error));
-                if let Place::Handle(slot) = place
-                    && let Some(entry) = self.handles.get_mut(slot)
-                {
-                    entry.tally.has_failed = true;
+                if let Place::Handle(slot) = place {
+                    self.wrote(slot, 0, true);
                 }
                 None
             }
@@ -602,16 +569,10 @@ impl Session {
             } = work;
             let place = Place::Paths(arrival);
             let mut ticket = Ticket {
-                closes: false,
-                id,
-                place,
-                mode,
                 opens,
-                source: None,
                 draft,
                 then,
-                looked: None,
-                moves: None,
+                ..Ticket::new(id, place, mode)
             };
             let call = match look {
                 Some(question) => {
@@ -691,16 +652,8 @@ impl Session {
         };
         let (FileWork { id, work, draft }, mode) = (waiting.work, waiting.mode);
         let mut ticket = Ticket {
-            closes: false,
-            id,
-            place: Place::Handle(slot),
-            mode,
-            opens: None,
-            source: None,
             draft,
-            then: None,
-            looked: None,
-            moves: None,
+            ..Ticket::new(id, Place::Handle(slot), mode)
         };
         let policy = &self.policy;
         match (work, &mut entry.opened) {

@@ -34,6 +34,19 @@ impl HashStep {
 /// Runs a step where computing holds nobody up.
 pub(crate) type Hasher = Box<dyn Fn(HashStep) -> Work<HashStep> + Send>;
 
+/// Why hashing stopped.
+enum Stop {
+    Io(io::Error),
+    /// This is what its client is told.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Hashes a part of a file.
 pub(super) async fn hash(
     file: Arc<dyn File>,
@@ -41,39 +54,20 @@ pub(super) async fn hash(
     mailbox: Arc<Mailbox>,
     hasher: Hasher,
 ) -> io::Result<Result<Vec<u8>, Refusal>> {
-    let mut digest = Digest::new(plan.digest);
-    let mut block = Block::default();
-    let mut at = plan.digest.offset;
-    let mut left = plan.digest.len.unwrap_or(u64::MAX);
-    while left > 0 {
+    let goes_on = || {
         if plan.is_cancelled() {
-            return Ok(Err(Refusal::CLOSED_MEANWHILE));
+            return Err(Stop::Refused(Refusal::CLOSED_MEANWHILE));
         }
         if mailbox.is_abandoned() {
-            return Err(ErrorKind::Interrupted.into());
+            return Err(Stop::Io(ErrorKind::Interrupted.into()));
         }
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(HASH_LEN);
-        block = Block::renew(block, 0, want);
-        block = Arc::clone(&file).read_at(at, block).await?;
-        let got = block.filled().len();
-        if got == 0 {
-            break; // the end of the file
-        }
-        at = at.saturating_add(got as u64);
-        left = left.saturating_sub(got as u64);
-        let result = Ok(());
-        let step = hasher(HashStep {
-            digest,
-            block,
-            result,
-        });
-        let step = step.await?;
-        if let Err(why) = step.result {
-            return Ok(Err(why));
-        }
-        (digest, block) = (step.digest, step.block);
+        Ok(())
+    };
+    match digested(file, plan.digest, hasher, goes_on).await {
+        Ok((digest, _)) => Ok(Ok(digest.finish())),
+        Err(Stop::Refused(why)) => Ok(Err(why)),
+        Err(Stop::Io(error)) => Err(error),
     }
-    Ok(Ok(digest.finish()))
 }
 
 /// Length and SHA-256 of a file.
@@ -81,18 +75,38 @@ pub(super) async fn sha256(
     file: Arc<dyn File>,
     hasher: Hasher,
 ) -> io::Result<(u64, Option<[u8; 32]>)> {
-    let plan = DigestPlan::new(b"sha256", 0, 0, 0).map_err(|why| io::Error::other(why.text))?;
+    let refused = |why: Refusal| io::Error::other(why.text);
+    let plan = DigestPlan::new(b"sha256", 0, 0, 0).map_err(refused)?;
+    match digested(file, plan, hasher, || Ok(())).await {
+        Ok((digest, len)) => Ok((len, digest.finish().first_chunk().copied())),
+        Err(Stop::Refused(why)) => Err(refused(why)),
+        Err(Stop::Io(error)) => Err(error),
+    }
+}
+
+/// Has what `plan` names computed, a block at a time, as long as `goes_on` says so; with it, how many
+/// bytes there were.
+async fn digested(
+    file: Arc<dyn File>,
+    plan: DigestPlan,
+    hasher: Hasher,
+    goes_on: impl Fn() -> Result<(), Stop>,
+) -> Result<(Digest, u64), Stop> {
     let mut digest = Digest::new(plan);
     let mut block = Block::default();
-    let mut at = 0_u64;
-    loop {
-        block = Block::renew(block, 0, HASH_LEN);
+    let mut at = plan.offset;
+    let mut left = plan.len.unwrap_or(u64::MAX);
+    while left > 0 {
+        goes_on()?;
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(HASH_LEN);
+        block = Block::renew(block, 0, want);
         block = Arc::clone(&file).read_at(at, block).await?;
-        let got = block.filled().len();
+        let got = block.filled().len() as u64;
         if got == 0 {
-            return Ok((at, digest.finish().first_chunk().copied()));
+            break; // the end of the file
         }
-        at = at.saturating_add(got as u64);
+        at = at.saturating_add(got);
+        left = left.saturating_sub(got);
         let result = Ok(());
         let step = hasher(HashStep {
             digest,
@@ -100,8 +114,10 @@ pub(super) async fn sha256(
             result,
         });
         let step = step.await?;
+        step.result.map_err(Stop::Refused)?;
         (digest, block) = (step.digest, step.block);
     }
+    Ok((digest, at.saturating_sub(plan.offset)))
 }
 
 /// Copies between files, a block at a time, until all is copied or nobody waits for it any more.

@@ -116,6 +116,22 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// For work that opens nothing, and that nothing follows.
+    pub(super) const fn new(id: RequestId, place: Place, mode: Mode) -> Self {
+        Self {
+            id,
+            place,
+            mode,
+            opens: None,
+            source: None,
+            draft: None,
+            then: None,
+            looked: None,
+            moves: None,
+            closes: false,
+        }
+    }
+
     pub(crate) const fn owner(&self) -> Option<SlotId> {
         match self.place {
             Place::Handle(slot) => Some(slot),
