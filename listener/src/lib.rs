@@ -42,8 +42,8 @@
 //! up as created and then modified for as long as it writes.
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "flows")]
-pub mod config;
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "flows")]
 pub mod detect;
 pub mod diff;
@@ -56,8 +56,6 @@ pub mod listing;
 pub mod local;
 pub mod push;
 pub mod remote;
-#[cfg(feature = "flows")]
-pub mod select;
 pub mod settle;
 #[cfg(feature = "flows")]
 pub mod sink;

@@ -156,7 +156,7 @@ impl Events {
         recent.events.iter().filter(newer).cloned().collect()
     }
 
-    pub(super) fn tell(&self, at: u64, flow: &FlowName, kind: FlowEventKind) {
+    pub(crate) fn tell(&self, at: u64, flow: &FlowName, kind: FlowEventKind) {
         match &kind {
             FlowEventKind::Delivered(item) => {
                 tracing::info!(%flow, id = %item.id(), path = %item.path, "delivered");
@@ -194,7 +194,7 @@ impl Events {
 }
 
 /// An error with its causes as one line, bounded.
-pub(super) fn reason(error: &dyn std::error::Error) -> String {
+pub(crate) fn reason(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -10,9 +10,10 @@
 //! | answer | what follows |
 //! | --- | --- |
 //! | 2xx | done |
-//! | 429 or 503 with `Retry-After` | another attempt, not before that |
-//! | 408, 425, 429, 5xx, no connection, no answer in time | another attempt, when the flow's back-off says |
-//! | 3xx, any other 4xx | no other attempt: redirects are not followed, as what is signed is for one receiver |
+//! | 429 or 503 with `Retry-After` | [`SinkError::Busy`]: nobody is served for so long |
+//! | 408, 425, 429, 502, 503, 504, no connection, no answer in time | transient, whichever event it is |
+//! | any other 5xx | may be about this event alone, and is tried again as often as the flow says |
+//! | 3xx, any other 4xx | the same; redirects are not followed, as what is signed is for one receiver |
 
 use std::fmt;
 use std::net::IpAddr;
@@ -300,7 +301,7 @@ pub fn verdict(status: StatusCode, retry_after: Option<&str>, now: Duration) -> 
         200..=299 => Verdict::Done,
         429 | 503 => wait().map_or(Verdict::Refused(Kind::Network), Verdict::After),
         408 | 504 => Verdict::Refused(Kind::Timeout),
-        425 | 500..=599 => Verdict::Refused(Kind::Network),
+        425 | 502 => Verdict::Refused(Kind::Network),
         401 | 407 => Verdict::Refused(Kind::Auth),
         403 => Verdict::Refused(Kind::Permission),
         404 | 410 => Verdict::Refused(Kind::NotFound),

@@ -156,8 +156,12 @@ async fn answers_decide_about_the_next_attempt() {
     assert_eq!(busy.retry_after(), Some(Duration::from_secs(17)));
     assert!(busy.kind().is_transient());
 
-    let broken = answer(serde_json::json!({"status": 500})).await;
+    let broken = answer(serde_json::json!({"status": 502})).await;
     assert!(broken.kind().is_transient() && broken.retry_after().is_none());
+
+    // It may be this event that the receiver stumbles over: not a reason to wait for ever.
+    let stumbled = answer(serde_json::json!({"status": 500})).await;
+    assert!(!stumbled.kind().is_transient());
 
     // Followed, it would be a second request, for which there is no plan.
     let elsewhere = serde_json::json!({"status": 307, "headers": {"location": "/other"}});

@@ -22,14 +22,14 @@ fn answers_mean_what_the_table_says() {
         says(429, Some("99999999999")),
         Verdict::After(RETRY_AFTER_MAX)
     );
-    for code in [408, 425, 429, 500, 502, 503, 504, 599] {
+    for code in [408, 425, 429, 502, 503, 504] {
         let Verdict::Refused(kind) = says(code, Some("soon")) else {
             panic!("{code}");
         };
         assert!(kind.is_transient(), "{code}");
     }
     for code in [
-        300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422,
+        300, 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422, 500, 501, 599,
     ] {
         let Verdict::Refused(kind) = says(code, Some("5")) else {
             panic!("{code}");
