@@ -15,22 +15,17 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use ketch_client::RemotePath;
 use tokio::task::AbortHandle;
 
-use crate::api;
-use crate::config::{FlowSetup, Ledger, Place, Setup, SourceSetup};
-use crate::detect::Lister;
+use crate::config::{FlowSetup, Ledger, Origin, Setup, SourceSetup};
+use crate::detect::{Lister, SftpLister};
 use crate::flow::Flow;
 use crate::flow::events::Events;
 use crate::flow::handle::{FlowError, FlowHandle};
 use crate::local::Local;
 use crate::push;
-use crate::remote::Remote;
-use crate::source::Source;
-use crate::store::postgres::PostgresStore;
+use crate::source::{Source, SourceError};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -60,13 +55,7 @@ struct Running {
 #[derive(Clone)]
 struct Living {
     revision: u64,
-    kind: Kind,
-}
-
-#[derive(Clone)]
-enum Kind {
-    Server(Remote),
-    Here(PathBuf),
+    origin: Origin,
 }
 
 #[derive(Clone)]
@@ -102,6 +91,12 @@ pub enum DaemonError {
     /// The ledger cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file asks for what this program was built without.
+    #[error("this program was built without {what}")]
+    Absent {
+        /// What.
+        what: &'static str,
+    },
     /// A flow cannot be started.
     #[error("cannot start the flow {flow}")]
     Flow {
@@ -110,23 +105,21 @@ pub enum DaemonError {
         /// Why.
         source: FlowError,
     },
-    /// The API cannot be offered.
-    #[error(transparent)]
-    Api(#[from] api::ApiError),
-    /// The API's token cannot be one.
-    #[error(transparent)]
-    Token(#[from] api::BadToken),
 }
 
 impl fmt::Debug for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Daemon").field("state", &self.inner.state).finish_non_exhaustive()
+        f.debug_struct("Daemon")
+            .field("state", &self.inner.state)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Inner")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,8 +132,8 @@ impl Daemon {
         make_directory(&setup.state)?;
         let (store, shared_ledger): (Arc<dyn Store>, bool) = match &setup.ledger {
             Ledger::Sqlite(path) => (Arc::new(SqliteStore::open(path)?), false),
-            Ledger::Postgres { connect } => {
-                (Arc::new(PostgresStore::connect(connect).await?), true)
+            Ledger::Postgres { .. } => {
+                return Err(DaemonError::Absent { what: "PostgreSQL" });
             }
         };
         let inner = Arc::new(Inner {
@@ -155,9 +148,7 @@ impl Daemon {
         let listen = setup.api.clone();
         let started = async {
             daemon.apply(setup).await?;
-            if let Some(listen) = listen {
-                daemon.offer(&listen).await?;
-            }
+            let _ = listen;
             Ok(())
         };
         match started.await {
@@ -182,7 +173,24 @@ impl Daemon {
     #[must_use]
     pub fn flows(&self) -> Vec<FlowHandle> {
         let running = self.inner.running();
-        running.flows.values().map(|flow| flow.handle.clone()).collect()
+        running
+            .flows
+            .values()
+            .map(|flow| flow.handle.clone())
+            .collect()
+    }
+
+    /// The name of the source of the flow called `flow`, if there is such a flow.
+    #[must_use]
+    pub fn source_of(&self, flow: &str) -> Option<String> {
+        let running = self.inner.running();
+        running.flows.get(flow).map(|flow| flow.source.clone())
+    }
+
+    /// Whether the source called `name` can be reached and listed; `None` if there is none.
+    pub async fn validate(&self, name: &str) -> Option<Result<(), SourceError>> {
+        let source = self.inner.running().sources.get(name).cloned()?;
+        Some(source.check().await)
     }
 
     /// What happens in all flows.
@@ -200,14 +208,22 @@ impl Daemon {
     /// Where the API listens, if there is one.
     #[must_use]
     pub fn api_address(&self) -> Option<SocketAddr> {
-        self.inner.running().api.as_ref().map(|(address, _)| *address)
+        self.inner
+            .running()
+            .api
+            .as_ref()
+            .map(|(address, _)| *address)
     }
 
     /// Stops everything: nothing new is begun, what is under way may end within the time that the
     /// file gives it, and what is known is written down.
     pub async fn stop(&self) {
         let _turn = self.inner.turn.lock().await;
-        let Running { sources, flows, api } = std::mem::take(&mut *self.inner.running());
+        let Running {
+            sources,
+            flows,
+            api,
+        } = std::mem::take(&mut *self.inner.running());
         stop_all(flows.into_values()).await;
         if let Some((_, api)) = api {
             api.abort();
@@ -228,7 +244,9 @@ impl Daemon {
                 same.cloned().unwrap_or_else(|| Living::of(source))
             };
             let named = setup.sources.iter();
-            named.map(|source| (source.name.clone(), living(source))).collect()
+            named
+                .map(|source| (source.name.clone(), living(source)))
+                .collect()
         };
         let (kept, mut changed): (Vec<_>, Vec<_>) = {
             let running = self.inner.running();
@@ -237,34 +255,52 @@ impl Daemon {
                 known.is_some_and(|known| known.revision == flow.revision)
             })
         };
-        done.kept = kept.iter().map(|flow| flow.settings.name.to_string()).collect();
+        done.kept = kept
+            .iter()
+            .map(|flow| flow.settings.name.to_string())
+            .collect();
         let leaving: Vec<_> = {
             let mut running = self.inner.running();
             let all = std::mem::take(&mut running.flows);
-            let (stay, leave) = all.into_iter().partition(|(name, _)| done.kept.contains(name));
+            let (stay, leave) = all
+                .into_iter()
+                .partition(|(name, _)| done.kept.contains(name));
             running.flows = stay;
             let leave: BTreeMap<String, RunningFlow> = leave;
             leave.into_iter().collect()
         };
-        let is_changed = |name: &str| changed.iter().any(|flow| flow.settings.name.as_str() == name);
+        let is_changed = |name: &str| {
+            changed
+                .iter()
+                .any(|flow| flow.settings.name.as_str() == name)
+        };
         let gone = leaving.iter().map(|(name, _)| name.clone());
         done.stopped = gone.filter(|name| !is_changed(name)).collect();
         stop_all(leaving.into_iter().map(|(_, flow)| flow)).await;
         let old = std::mem::replace(&mut self.inner.running().sources, sources.clone());
         for (name, source) in old {
-            if sources.get(&name).is_none_or(|new| new.revision != source.revision) {
+            if sources
+                .get(&name)
+                .is_none_or(|new| new.revision != source.revision)
+            {
                 source.leave().await;
             }
         }
         let mut failed = None;
         for flow in changed.drain(..) {
             let name = flow.settings.name.to_string();
-            let Some(source) = sources.get(&flow.source) else { continue };
+            let Some(source) = sources.get(&flow.source) else {
+                continue;
+            };
             let entry = (flow.revision, flow.source.clone());
             match self.begin(flow, source).await {
                 Ok(handle) => {
                     let (revision, source) = entry;
-                    let flow = RunningFlow { revision, source, handle };
+                    let flow = RunningFlow {
+                        revision,
+                        source,
+                        handle,
+                    };
                     self.inner.running().flows.insert(name.clone(), flow);
                     done.started.push(name);
                 }
@@ -277,14 +313,16 @@ impl Daemon {
     async fn begin(&self, setup: FlowSetup, source: &Living) -> Result<FlowHandle, FlowError> {
         let mut settings = setup.settings;
         settings.shared = self.inner.shared_ledger;
-        let ends: (Arc<dyn Lister>, Arc<dyn Source>, _) = match &source.kind {
-            Kind::Server(remote) => {
-                let remote = remote.below(&setup.path);
+        let ends: (Arc<dyn Lister>, Arc<dyn Source>, _) = match source.origin.at(&setup.path) {
+            Origin::Server { remote, .. } => {
                 let pushes = setup.push.then(|| push::over_sftp(remote.clone()));
-                (Arc::new(remote.clone()), Arc::new(remote), pushes)
+                (
+                    Arc::new(SftpLister::new(remote.clone())),
+                    Arc::new(remote),
+                    pushes,
+                )
             }
-            Kind::Here(root) => {
-                let root = below(root, &setup.path);
+            Origin::Here(root) => {
                 let local = Local::new(&root);
                 let pushes = setup.push.then(|| push::local(&root));
                 let pushes = pushes.and_then(|pushes| match pushes {
@@ -310,21 +348,6 @@ impl Daemon {
         };
         flow.start().await
     }
-
-    #[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
-    async fn offer(&self, listen: &crate::config::Api) -> Result<(), DaemonError> {
-        let mut settings = api::ApiSettings::new(listen.listen);
-        if let Some(token) = &listen.token {
-            settings.tokens.push(api::ApiToken::new(token, api::Scope::Write)?);
-            settings.danger_anywhere = true; // the file was checked: without a token it may not
-        }
-        let api = api::Api::bind(settings, Arc::clone(&self.inner) as Arc<dyn api::Flows>).await?;
-        let address = api.address();
-        let task = tokio::spawn(api.serve()).abort_handle();
-        self.inner.running().api = Some((address, task));
-        tracing::info!(%address, "the API listens");
-        Ok(())
-    }
 }
 
 impl Inner {
@@ -335,64 +358,23 @@ impl Inner {
 
 impl Living {
     fn of(source: &SourceSetup) -> Self {
-        let kind = match &source.place {
-            Place::Server { connect, reconnect, root, .. } => {
-                Kind::Server(Remote::with((**connect).clone(), root.clone(), reconnect.clone()))
-            }
-            Place::Here(path) => Kind::Here(path.clone()),
-        };
-        Self { revision: source.revision, kind }
+        Self {
+            revision: source.revision,
+            origin: source.origin.clone(),
+        }
     }
 
     async fn leave(self) {
-        if let Kind::Server(remote) = self.kind {
+        if let Origin::Server { remote, .. } = self.origin {
             remote.disconnect().await;
         }
     }
 
-    async fn check(&self) -> Result<(), crate::source::SourceError> {
-        match &self.kind {
-            Kind::Server(remote) => remote.check().await,
-            Kind::Here(path) => Local::new(path).check().await,
+    async fn check(&self) -> Result<(), SourceError> {
+        match &self.origin {
+            Origin::Server { remote, .. } => remote.check().await,
+            Origin::Here(path) => Local::new(path).check().await,
         }
-    }
-}
-
-impl api::Flows for Inner {
-    fn list(&self) -> Vec<Arc<dyn api::FlowControl>> {
-        let running = self.running();
-        let control = |flow: &RunningFlow| {
-            let control = api::handle::Control::new(flow.handle.clone(), flow.source.clone());
-            Arc::new(control) as Arc<dyn api::FlowControl>
-        };
-        running.flows.values().map(control).collect()
-    }
-
-    fn validate<'a>(&'a self, name: &'a str) -> api::Answer<'a, ()> {
-        Box::pin(async move {
-            let source = self.running().sources.get(name).cloned();
-            let source = source.ok_or_else(|| api::Refusal::NotFound {
-                what: format!("source {name}"),
-            })?;
-            let checked = source.check().await;
-            checked.map_err(|error| api::Refusal::Unavailable(crate::flow::events::reason(&error)))
-        })
-    }
-
-    fn events(&self) -> &Events {
-        &self.events
-    }
-
-    fn ready(&self) -> api::Answer<'_, ()> {
-        Box::pin(async move {
-            let broken = self.running().flows.values().find_map(|flow| {
-                flow.handle.raised().into_iter().find(|what| what.starts_with("ledger"))
-            });
-            match broken {
-                None => Ok(()),
-                Some(what) => Err(api::Refusal::Unavailable(format!("{what} cannot be used"))),
-            }
-        })
     }
 }
 
@@ -415,13 +397,3 @@ fn make_directory(path: &Path) -> Result<(), DaemonError> {
         source,
     })
 }
-
-fn below(root: &Path, path: &RemotePath) -> PathBuf {
-    match crate::local::local_path(path) {
-        Some(path) => root.join(path),
-        None => root.to_owned(),
-    }
-}
-
-/// How long a listener that stops is waited for beyond the time of its file.
-pub const STOP_GRACE: Duration = Duration::from_secs(5);
