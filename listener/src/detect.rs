@@ -19,10 +19,14 @@ use std::time::Duration;
 use ketch_client::{Attrs, Failure, Kind, RemotePath};
 
 mod driver;
+mod over_sftp;
 
-pub use driver::Detector;
+pub use driver::{BACK_OFF_MAX, Detector};
+pub use over_sftp::SftpLister;
 
 use crate::listing::{Listing, ListingTooLarge};
+use crate::select::Select;
+use crate::settle::SettleConfig;
 use crate::snapshot::Facts;
 
 /// What a lister answers, when it has it.
@@ -43,7 +47,7 @@ pub trait Lister: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Paths in one [`Lister::look`].
-pub const LOOKS_MAX: usize = 1_024;
+pub const LOOKS_MAX: usize = 4_096;
 
 /// Which directories a [`Lister`] is to list, and who takes the answers.
 pub trait Plan: Send {
@@ -56,9 +60,10 @@ pub trait Plan: Send {
 
 /// Why a directory was not listed, or a path not looked at. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{source}")]
+#[error("it cannot be looked at")]
 pub struct ListError {
     kind: Kind,
+    is_lost: bool,
     source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
@@ -68,24 +73,29 @@ impl ListError {
     pub fn new(kind: Kind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self {
             kind,
+            is_lost: matches!(kind, Kind::Network | Kind::Timeout),
             source: Arc::new(source),
         }
     }
 
-    /// What sort of failure it is. Those of [`Kind::Network`] and [`Kind::Timeout`] end a scan: the
-    /// source cannot be reached.
+    /// The same, which means that the source as a whole cannot be reached.
+    #[must_use]
+    pub const fn lost(mut self) -> Self {
+        self.is_lost = true;
+        self
+    }
+
+    /// What sort of failure it is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether the source as a whole did not answer.
+    /// Whether the source as a whole cannot be reached: a scan ends there, and nothing it has not
+    /// looked at counts as gone.
     #[must_use]
     pub const fn is_lost(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Network | Kind::Timeout | Kind::Auth | Kind::HostKey | Kind::Algorithm
-        )
+        self.is_lost
     }
 }
 
@@ -153,8 +163,8 @@ pub struct ScanReport {
     pub unreadable: u64,
     /// Names that are none (a slash or zero byte in them), that lie too deep, or are too many.
     pub refused: u64,
-    /// Raw events that nobody took in time.
-    pub untold: u64,
+    /// Files that have to wait for the next scan, as too many have yet to settle.
+    pub turned_away: u64,
     /// How long it took.
     pub took: Duration,
     /// Why the source could not be reached, if it could not.
@@ -213,6 +223,10 @@ pub struct DetectConfig {
     /// Where directory times are trusted: every how many scans all is listed nevertheless.
     /// Default: 20.
     pub sweep_every: u32,
+    /// Which names it is about. Default: all files.
+    pub select: Select,
+    /// When a file is complete. Default: stable over 5 s and two looks.
+    pub settle: SettleConfig,
     /// Changes that wait for [`Detector::take_changes`]; a scan stops there and goes on later.
     /// Default: 50,000.
     pub changes_max: usize,
@@ -231,6 +245,8 @@ impl Default for DetectConfig {
             directories: false,
             directory_times: DirectoryTimes::Never,
             sweep_every: 20,
+            select: Select::default(),
+            settle: SettleConfig::default(),
             changes_max: 50_000,
             entries_max: 20_000_000,
             events: false,

@@ -55,6 +55,8 @@ mod event;
 #[cfg(feature = "flows")]
 pub mod flow;
 pub mod listing;
+#[cfg(feature = "flows")]
+pub mod select;
 pub mod local;
 pub mod push;
 pub mod remote;

@@ -1,6 +1,6 @@
 //! What one complete reading of a directory brought, bounded in number and bytes.
 
-use ketch_client::Attrs;
+use ketch_client::{Attrs, FileType};
 
 /// Names that a watched directory may hold unless [`crate::Watch::entries_max`] says otherwise.
 ///
@@ -14,11 +14,22 @@ pub const NAMES_LEN_MAX: usize = 256 << 20;
 ///
 /// Push every entry, call [`Listing::finish`] at the end of the directory. A listing that broke
 /// off is dropped: half a directory says nothing about what is gone.
-#[derive(Debug)]
+///
+/// All names lie in one buffer: a listing of a million entries is a few allocations.
+#[derive(Clone, Debug)]
 pub struct Listing {
-    entries: Vec<Listed>,
-    names_len: usize,
+    names: Vec<u8>,
+    records: Vec<Record>,
     entries_max: usize,
+    refused: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    start: usize,
+    len: usize,
+    kind: FileType,
+    attrs: Attrs,
 }
 
 impl Listing {
@@ -26,9 +37,10 @@ impl Listing {
     #[must_use]
     pub const fn new(entries_max: usize) -> Self {
         Self {
-            entries: Vec::new(),
-            names_len: 0,
+            names: Vec::new(),
+            records: Vec::new(),
             entries_max,
+            refused: 0,
         }
     }
 
@@ -40,19 +52,39 @@ impl Listing {
     /// # Errors
     /// [`ListingTooLarge`] if there are more names, or longer ones, than may be kept.
     pub fn push(&mut self, name: &[u8], attrs: Attrs) -> Result<(), ListingTooLarge> {
-        let is_name =
-            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0);
-        if !is_name {
+        self.push_typed(name, attrs.file_type(), attrs)
+    }
+
+    /// As [`Listing::push`], where something else than the attributes tells what sort of thing it is.
+    ///
+    /// # Errors
+    /// [`ListingTooLarge`].
+    pub fn push_typed(
+        &mut self,
+        name: &[u8],
+        kind: FileType,
+        attrs: Attrs,
+    ) -> Result<(), ListingTooLarge> {
+        if matches!(name, b"." | b"..") {
             return Ok(());
         }
-        self.names_len = self.names_len.saturating_add(name.len());
-        if self.entries.len() >= self.entries_max || self.names_len > NAMES_LEN_MAX {
+        if name.is_empty() || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            self.refused = self.refused.saturating_add(1);
+            return Ok(());
+        }
+        let start = self.names.len();
+        if self.records.len() >= self.entries_max
+            || start.saturating_add(name.len()) > NAMES_LEN_MAX
+        {
             return Err(ListingTooLarge {
                 entries_max: self.entries_max,
             });
         }
-        self.entries.push(Listed {
-            name: name.into(),
+        self.names.extend_from_slice(name);
+        self.records.push(Record {
+            start,
+            len: name.len(),
+            kind,
             attrs,
         });
         Ok(())
@@ -61,48 +93,95 @@ impl Listing {
     /// Sorts what came. Where a server sent a name twice, what it said last stands.
     #[must_use]
     pub fn finish(mut self) -> Self {
-        // Stable and in reverse, so that of equal names the last one sent comes first and stays.
-        self.entries.reverse();
-        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
-        self.entries
-            .dedup_by(|later, earlier| later.name == earlier.name);
+        let names = &self.names;
+        // Stable: of equal names, the last one sent comes last.
+        self.records
+            .sort_by(|a, b| name_of(names, a).cmp(name_of(names, b)));
+        self.records.dedup_by(|later, earlier| {
+            let same = name_of(names, later) == name_of(names, earlier);
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
         self
     }
 
     /// The entries: sorted by name, each once, if the listing is finished.
-    pub fn entries(&self) -> impl Iterator<Item = &Listed> {
-        self.entries.iter()
+    pub fn entries(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.records.iter().map(|record| Listed {
+            name: name_of(&self.names, record),
+            kind: record.kind,
+            attrs: &record.attrs,
+        })
     }
 
     /// The attributes of `name`, in a finished listing.
     #[must_use]
     pub fn attrs_of(&self, name: &[u8]) -> Option<Attrs> {
         let at = self
-            .entries
-            .binary_search_by(|listed| (*listed.name).cmp(name))
+            .records
+            .binary_search_by(|record| name_of(&self.names, record).cmp(name))
             .ok()?;
-        self.entries.get(at).map(|listed| listed.attrs)
+        self.records.get(at).map(|record| record.attrs)
+    }
+
+    /// How many names there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of all names together.
+    #[must_use]
+    pub const fn names_len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// How many names were left out because they are none.
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.refused
     }
 }
 
-/// One entry of a [`Listing`].
-#[derive(Clone, Debug)]
-pub struct Listed {
-    name: Box<[u8]>,
-    attrs: Attrs,
+fn name_of<'a>(names: &'a [u8], record: &Record) -> &'a [u8] {
+    names
+        .get(record.start..record.start.saturating_add(record.len))
+        .unwrap_or_default()
 }
 
-impl Listed {
+/// One entry of a [`Listing`].
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    name: &'a [u8],
+    kind: FileType,
+    attrs: &'a Attrs,
+}
+
+impl<'a> Listed<'a> {
     /// The name inside the directory.
     #[must_use]
-    pub fn name(&self) -> &[u8] {
-        &self.name
+    pub const fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// What sort of thing it is.
+    #[must_use]
+    pub const fn kind(&self) -> FileType {
+        self.kind
     }
 
     /// The attributes the server sent with it.
     #[must_use]
-    pub const fn attrs(&self) -> &Attrs {
-        &self.attrs
+    pub const fn attrs(&self) -> &'a Attrs {
+        self.attrs
     }
 }
 

@@ -144,7 +144,12 @@ impl Facts {
     /// that directory's own listing, not of this one, so they are left out.
     #[must_use]
     pub fn of(attrs: &Attrs) -> Self {
-        let kind = attrs.file_type();
+        Self::typed(attrs.file_type(), attrs)
+    }
+
+    /// The same of a thing that is `kind`, as something else than its attributes told.
+    #[must_use]
+    pub fn typed(kind: FileType, attrs: &Attrs) -> Self {
         if kind == FileType::Directory {
             return Self {
                 kind,

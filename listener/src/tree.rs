@@ -1,5 +1,644 @@
-//! A whole tree as it is known, and what to look at next.
+//! A whole tree as it is known, and what to look at next: the machine of detection.
+//!
+//! There is no clock, no task and no file in here. Its driver ([`crate::detect::Detector`]) calls
+//! [`Tree::begin`], does what [`Tree::poll_step`] says (lists directories, looks at paths) and hands
+//! back what came of it, until that is [`Step::Done`]; then it takes changes and says which of them
+//! the ledger has.
+//!
+//! ```text
+//!   Times ──> Looks ──> List ──> Confirm ──> done
+//!   (quiet)   (pushes,  (directories that   (is what is missing
+//!             settle)    are due)            really gone?)
+//! ```
+//!
+//! - **Nothing is gone because it was not seen.** A name is gone when complete listings lacked it
+//!   [`DetectConfig::missing_polls`] times *and* the source, asked for it, says that it is not there.
+//!   A directory that cannot be listed, and all below it, stay as they are.
+//! - **What is known is what the ledger has.** A file goes into the [`Snapshot`] when its change is
+//!   [`Tree::recorded`]; until then every look finds it anew.
+//! - **A rename** is a name that is gone and one that is new, of the same type, size (not 0) and
+//!   time, if there is only one of each; among several, one that kept its last name. The new one
+//!   must have appeared in this scan or the one before, and not have been told yet.
+//! - **Times are compared for equality alone**: those of files tell versions apart, those of
+//!   directories may save listings (`times.rs`).
 
+mod block;
+mod compare;
+mod confirm;
 mod file;
+mod known;
+mod record;
+#[cfg(test)]
+mod tests;
+mod times;
 
-pub use file::{Snapshot, SnapshotError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use ketch_client::{Attrs, Kind, RemotePath};
+
+pub use self::file::SnapshotError;
+pub use self::known::Snapshot;
+pub use self::times::HOT;
+use self::known::split;
+use self::times::Trust;
+use crate::detect::{
+    DetectConfig, DirectoryTimes, First, LOOKS_MAX, ListError, ScanKind, ScanReport, Seen,
+};
+use crate::flow::item::Change;
+use crate::listing::Listing;
+use crate::push::{PushEvent, Touch};
+use crate::settle::Settle;
+use crate::snapshot::Facts;
+
+/// Raw events that wait to be taken; what comes beyond is not told.
+pub const SEEN_MAX: usize = 10_000;
+
+/// Paths that pushes told of and nobody looked at yet. Beyond, everything is looked at.
+pub const PUSHED_MAX: usize = 20_000;
+
+/// Names that are missing, or new, in one scan and may be a rename or are asked for. What is beyond
+/// waits for the next scan.
+pub const MISSING_MAX: usize = 100_000;
+
+/// What the driver is to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Look at these paths, and hand the answers to [`Tree::on_looks`] in their order.
+    Look(Vec<RemotePath>),
+    /// List what [`Tree::next_directory`] gives until it gives nothing and all is answered.
+    List,
+    /// The scan is over, or can go no further now: [`Tree::end`].
+    Done,
+}
+
+/// What a scan is to look at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Want {
+    /// Everything.
+    All,
+    /// What is due: everything, or what directory times say.
+    Due,
+    /// What pushes told of and what may have settled.
+    Part,
+}
+
+/// The machine; see the module's text.
+#[derive(Debug)]
+pub struct Tree {
+    config: DetectConfig,
+    settle: Settle,
+    known: Snapshot,
+    /// Whether the first complete scan is still to come.
+    is_first: bool,
+    changes: VecDeque<Change>,
+    /// Taken, and not recorded yet.
+    taken: VecDeque<Change>,
+    seen: VecDeque<Seen>,
+    errors: BTreeMap<RemotePath, ListError>,
+    /// Directories with something that is not known as it is: listed by every scan.
+    dirty: BTreeSet<RemotePath>,
+    /// Directories whose time was first seen lately.
+    hot: BTreeMap<RemotePath, Hot>,
+    /// Files that were new in the last scan.
+    created: BTreeMap<RemotePath, Facts>,
+    pushed: BTreeSet<RemotePath>,
+    /// Scans since everything was listed.
+    quiet: u32,
+    is_sweep_due: bool,
+    scan: Option<Scan>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hot {
+    mtime: u32,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Times,
+    Looks,
+    List,
+    Confirm,
+    Over,
+}
+
+/// Why a path is looked at.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// A directory: has its time changed?
+    Times,
+    /// A push or a rule asks for it.
+    Asked,
+    /// Is it gone? The number of what is missing.
+    Missing(usize),
+    /// Is this still the time of a directory that changed? Then the times are no good.
+    Suspect(u32),
+}
+
+/// A directory that is to be listed.
+#[derive(Debug)]
+struct Waiting {
+    path: RemotePath,
+    /// Its time of last change, looked at before it is listed.
+    mtime: Option<u32>,
+    since: Option<Instant>,
+}
+
+/// A name that a complete listing lacked.
+#[derive(Debug)]
+struct Missing {
+    path: RemotePath,
+    facts: Facts,
+    /// It was missing often enough.
+    is_due: bool,
+    /// What it may be called now.
+    to: Option<RemotePath>,
+}
+
+/// A scan under way.
+#[derive(Debug)]
+struct Scan {
+    wall: u64,
+    phase: Phase,
+    /// The last directory whose time was asked for.
+    cursor: Option<RemotePath>,
+    /// What was asked last, in its order.
+    asked: Vec<Why>,
+    /// The last is next, so that few wait.
+    waiting: Vec<Waiting>,
+    in_flight: BTreeMap<RemotePath, Waiting>,
+    /// Listed or to be listed, where several reasons may name one.
+    planned: BTreeSet<RemotePath>,
+    missing: Vec<Missing>,
+    /// How many of them were asked for, or need not be.
+    confirmed: usize,
+    created: BTreeMap<RemotePath, Facts>,
+    suspects: Vec<(RemotePath, u32)>,
+    report: ScanReport,
+}
+
+impl Tree {
+    /// A machine that knows what `snapshot` says.
+    #[must_use]
+    pub fn new(mut config: DetectConfig, snapshot: Option<Snapshot>) -> Self {
+        config.missing_polls = config.missing_polls.clamp(1, 4);
+        config.changes_max = config.changes_max.max(1);
+        let mut known = snapshot.unwrap_or_default();
+        if config.first == First::Baseline {
+            // The first scan was not finished: what it did not record is no news now either.
+            for node in known.directories.values_mut() {
+                node.listed = false;
+            }
+        }
+        Self {
+            settle: Settle::new(config.settle.clone()),
+            config,
+            known,
+            is_first: true,
+            changes: VecDeque::new(),
+            taken: VecDeque::new(),
+            seen: VecDeque::new(),
+            errors: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            hot: BTreeMap::new(),
+            created: BTreeMap::new(),
+            pushed: BTreeSet::new(),
+            quiet: 0,
+            is_sweep_due: true,
+            scan: None,
+        }
+    }
+
+    /// Begins a scan, or goes on with one that stopped half way. Returns whether there is anything
+    /// to do: there is not while changes wait to be taken, and what was taken and not recorded waits
+    /// again. `wall` is this machine's time, in seconds since 1970; only rules on the age of files
+    /// use it.
+    pub fn begin(&mut self, want: Want, wall: u64, forget: &[RemotePath]) -> bool {
+        while let Some(change) = self.taken.pop_back() {
+            self.changes.push_front(change);
+        }
+        for path in forget {
+            if self.known.get(path).is_some() {
+                self.known.set(path, None);
+                self.dirty.insert(split(path).0);
+            }
+            self.settle.vanished(path);
+        }
+        if !self.changes.is_empty() {
+            return false;
+        }
+        if let Some(scan) = &mut self.scan {
+            scan.wall = wall;
+            return true;
+        }
+        let is_trusted = self.config.directory_times == DirectoryTimes::Learn
+            && self.known.trust.is_given()
+            && self.quiet < self.config.sweep_every;
+        let kind = match want {
+            _ if self.is_first || self.is_sweep_due => ScanKind::Full,
+            Want::All => ScanKind::Full,
+            Want::Due if is_trusted => ScanKind::Quiet,
+            Want::Due => ScanKind::Full,
+            Want::Part => ScanKind::Part,
+        };
+        let mut scan = Scan {
+            wall,
+            phase: Phase::Times,
+            cursor: None,
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            in_flight: BTreeMap::new(),
+            planned: BTreeSet::new(),
+            missing: Vec::new(),
+            confirmed: 0,
+            created: BTreeMap::new(),
+            suspects: Vec::new(),
+            report: ScanReport {
+                kind,
+                ..ScanReport::default()
+            },
+        };
+        match kind {
+            ScanKind::Full if self.config.directory_times == DirectoryTimes::Never => {
+                scan.plan(RemotePath::from(""), None);
+                scan.phase = Phase::Looks;
+            }
+            ScanKind::Full => {}
+            ScanKind::Quiet => self.quiet = self.quiet.saturating_add(1),
+            ScanKind::Part => scan.phase = Phase::Looks,
+        }
+        self.scan = Some(scan);
+        self.tell(Seen::PollStarted(kind));
+        true
+    }
+
+    /// What to do next.
+    pub fn poll_step(&mut self, now: Instant) -> Step {
+        let Some(mut scan) = self.scan.take() else {
+            return Step::Done;
+        };
+        let step = self.step(&mut scan, now);
+        self.scan = Some(scan);
+        step
+    }
+
+    fn step(&mut self, scan: &mut Scan, now: Instant) -> Step {
+        loop {
+            if scan.report.lost.is_some() {
+                return Step::Done;
+            }
+            let (paths, next) = match scan.phase {
+                Phase::Times => (self.times_to_ask(scan), Phase::Looks),
+                Phase::Looks => (self.paths_to_ask(scan, now), Phase::List),
+                Phase::List => {
+                    if !scan.in_flight.is_empty() || scan.waiting.is_empty() {
+                        scan.phase = Phase::Confirm;
+                        self.match_renames(scan);
+                        continue;
+                    }
+                    if self.is_full() {
+                        return Step::Done;
+                    }
+                    return Step::List;
+                }
+                Phase::Confirm => (self.missing_to_ask(scan), Phase::Over),
+                Phase::Over => return Step::Done,
+            };
+            if paths.is_empty() {
+                scan.phase = next;
+            } else {
+                scan.report.looked += paths.len() as u64;
+                return Step::Look(paths);
+            }
+        }
+    }
+
+    /// The times of directories that are asked for next.
+    fn times_to_ask(&self, scan: &mut Scan) -> Vec<RemotePath> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let root = RemotePath::from("");
+        let paths: Vec<_> = match (&scan.cursor, scan.report.kind) {
+            (None, _) => vec![root],
+            (Some(_), ScanKind::Full | ScanKind::Part) => Vec::new(),
+            (Some(last), ScanKind::Quiet) => self
+                .known
+                .directories
+                .range::<RemotePath, _>((Excluded(last), Unbounded))
+                .map(|(path, _)| path.clone())
+                .take(LOOKS_MAX)
+                .collect(),
+        };
+        if let Some(last) = paths.last() {
+            scan.cursor = Some(last.clone());
+        }
+        scan.asked = vec![Why::Times; paths.len()];
+        paths
+    }
+
+    /// What pushes told of, and files that may have settled.
+    fn paths_to_ask(&mut self, scan: &mut Scan, now: Instant) -> Vec<RemotePath> {
+        let mut paths = Vec::new();
+        while paths.len() < LOOKS_MAX
+            && let Some(path) = self.pushed.pop_first()
+        {
+            paths.push(path);
+        }
+        if scan.report.kind == ScanKind::Part {
+            while paths.len() < LOOKS_MAX
+                && let Some(path) = self.settle.poll_look(now)
+            {
+                // Companions come behind: they are not to be older than what they vouch for.
+                let companions: Vec<_> = self.settle.companions(&path).collect();
+                paths.push(path);
+                paths.extend(companions);
+            }
+        }
+        scan.asked = vec![Why::Asked; paths.len()];
+        paths
+    }
+
+    /// Takes the answers to [`Step::Look`].
+    pub fn on_looks(
+        &mut self,
+        now: Instant,
+        paths: Vec<RemotePath>,
+        answers: Vec<Result<Attrs, ListError>>,
+    ) {
+        let Some(mut scan) = self.scan.take() else {
+            return;
+        };
+        let asked = std::mem::take(&mut scan.asked);
+        for ((path, why), answer) in paths.into_iter().zip(asked).zip(answers) {
+            if let Err(error) = &answer
+                && error.is_lost()
+            {
+                self.lose(&mut scan, error.clone());
+                continue;
+            }
+            match why {
+                Why::Times => self.on_time(&mut scan, now, path, answer),
+                Why::Asked => self.on_asked(&mut scan, now, path, answer),
+                Why::Missing(index) => self.on_missing(&mut scan, index, answer),
+                Why::Suspect(mtime) => {
+                    let stays = answer.is_ok_and(|attrs| mtime_of(&attrs) == Some(mtime));
+                    if stays {
+                        self.known.trust = Trust::GivenUp;
+                    }
+                }
+            }
+        }
+        self.scan = Some(scan);
+    }
+
+    /// The time of a directory: is it to be listed?
+    fn on_time(
+        &mut self,
+        scan: &mut Scan,
+        now: Instant,
+        path: RemotePath,
+        answer: Result<Attrs, ListError>,
+    ) {
+        let is_root = path.as_bytes().is_empty();
+        match answer {
+            Ok(attrs) => {
+                let mtime = mtime_of(&attrs);
+                let settled = self.known.node(&path).and_then(|node| node.mtime);
+                let is_quiet = mtime.is_some()
+                    && settled == mtime
+                    && !self.dirty.contains(&path)
+                    && !self.errors.contains_key(&path);
+                if is_root && scan.report.kind == ScanKind::Full || !is_quiet {
+                    scan.plan_at(path, mtime, Some(now));
+                }
+            }
+            // Its directory is listed instead, and says whether the name is still there.
+            Err(error) if error.kind() == Kind::NotFound && !is_root => {
+                scan.plan(split(&path).0, None);
+            }
+            // The listing fails as well, and tells.
+            Err(_) => scan.plan(path, None),
+        }
+    }
+
+    /// The next directory to list; `None` if there is none now.
+    pub fn next_directory(&mut self, now: Instant) -> Option<RemotePath> {
+        let is_full = self.is_full();
+        let scan = self.scan.as_mut()?;
+        if is_full || scan.report.lost.is_some() || scan.phase != Phase::List {
+            return None;
+        }
+        let mut waiting = scan.waiting.pop()?;
+        waiting.since.get_or_insert(now);
+        let path = waiting.path.clone();
+        scan.in_flight.insert(path.clone(), waiting);
+        Some(path)
+    }
+
+    /// Takes a complete, finished listing, or why there is none.
+    pub fn on_listing(
+        &mut self,
+        now: Instant,
+        directory: &RemotePath,
+        result: Result<Listing, ListError>,
+    ) {
+        let Some(mut scan) = self.scan.take() else {
+            return;
+        };
+        if let Some(waiting) = scan.in_flight.remove(directory) {
+            match result {
+                Ok(listing) => {
+                    scan.report.directories += 1;
+                    scan.report.entries += listing.len() as u64;
+                    scan.report.refused += listing.refused();
+                    if self.errors.remove(directory).is_some() {
+                        self.tell(Seen::ErrorCeased {
+                            directory: directory.clone(),
+                        });
+                    }
+                    self.on_complete(&mut scan, now, &waiting, &listing);
+                    if scan.report.entries > self.config.entries_max {
+                        let error = crate::listing::ListingTooLarge {
+                            entries_max: usize::try_from(self.config.entries_max)
+                                .unwrap_or(usize::MAX),
+                        };
+                        scan.report.refused += scan.waiting.len() as u64;
+                        scan.waiting.clear();
+                        self.raise(&mut scan, RemotePath::from(""), error.into());
+                    }
+                }
+                Err(error) if error.is_lost() => self.lose(&mut scan, error),
+                Err(error) => self.on_unreadable(&mut scan, directory, error),
+            }
+        }
+        self.scan = Some(scan);
+    }
+
+    /// Nothing below counts as gone, and what is known below is listed where it can be.
+    fn on_unreadable(&mut self, scan: &mut Scan, directory: &RemotePath, error: ListError) {
+        self.dirty.insert(directory.clone());
+        if error.kind() == Kind::NotFound && !directory.as_bytes().is_empty() {
+            // Gone since its name was seen: the next listing of its parent says so, or not.
+            self.dirty.insert(split(directory).0);
+        } else {
+            self.raise(scan, directory.clone(), error);
+        }
+        if scan.report.kind == ScanKind::Full {
+            for inner in self.known.inner(directory) {
+                scan.plan(inner, None);
+            }
+        }
+    }
+
+    fn raise(&mut self, scan: &mut Scan, directory: RemotePath, error: ListError) {
+        scan.report.unreadable += 1;
+        if self.errors.insert(directory.clone(), error.clone()).is_none() {
+            self.tell(Seen::ErrorRaised { directory, error });
+        }
+    }
+
+    fn lose(&mut self, scan: &mut Scan, error: ListError) {
+        if scan.report.lost.is_none() {
+            self.raise(scan, RemotePath::from(""), error.clone());
+        }
+        scan.report.lost = Some(error);
+    }
+
+    /// The end of a scan, or of this part of it.
+    pub fn end(&mut self) -> ScanReport {
+        let Some(mut scan) = self.scan.take() else {
+            return ScanReport::default();
+        };
+        if scan.report.lost.is_none() && scan.phase != Phase::Over {
+            let report = scan.report.clone();
+            self.scan = Some(scan);
+            return report;
+        }
+        let kind = scan.report.kind;
+        scan.report.complete = scan.report.lost.is_none();
+        if scan.report.complete {
+            self.created = std::mem::take(&mut scan.created);
+            if kind == ScanKind::Full {
+                self.tidy();
+                self.is_first = false;
+                self.is_sweep_due = false;
+                self.quiet = 0;
+            }
+        } else {
+            // What was found is found again; what pushes told of is looked at by listing all.
+            self.is_sweep_due = true;
+        }
+        self.tell(Seen::PollEnded(scan.report.clone()));
+        self.drain_settled();
+        scan.report
+    }
+
+    /// After everything was listed: directories that nobody names any more are no trouble.
+    fn tidy(&mut self) {
+        let Self { known, dirty, .. } = self;
+        dirty.retain(|directory| known.node(directory).is_some());
+        let is_named =
+            |path: &RemotePath| path.as_bytes().is_empty() || self.known.get(path).is_some();
+        let ceased: Vec<_> = self.errors.keys().filter(|path| !is_named(path)).cloned().collect();
+        for directory in ceased {
+            self.errors.remove(&directory);
+            self.tell(Seen::ErrorCeased { directory });
+        }
+    }
+
+    /// Takes a push: [`Want::Part`] looks at it.
+    pub fn on_push(&mut self, now: Instant, event: PushEvent) {
+        let mut look = |path: RemotePath| {
+            if self.pushed.len() < PUSHED_MAX {
+                self.pushed.insert(path);
+            } else {
+                self.is_sweep_due = true;
+            }
+        };
+        match event {
+            PushEvent::Changed { path, kind, .. } => {
+                look(path.clone());
+                // A client may well set the times of a file that it has closed.
+                if kind != Touch::Attributes {
+                    self.settle.written(now, &path);
+                }
+            }
+            PushEvent::Closed { path } => {
+                look(path.clone());
+                if self.config.select.reaches(&path) && self.config.select.names(&path) {
+                    self.settle.closed(now, &path);
+                }
+            }
+            PushEvent::Removed { path, .. } => look(path),
+            PushEvent::Renamed { from, to, .. } => {
+                look(from);
+                look(to);
+            }
+            PushEvent::Overflow | PushEvent::Back => self.is_sweep_due = true,
+            PushEvent::Lost => {}
+        }
+    }
+
+    /// Whether pushes told of something that nobody looked at.
+    #[must_use]
+    pub fn is_pushed(&self) -> bool {
+        !self.pushed.is_empty() || self.is_sweep_due && !self.is_first
+    }
+
+    /// Whether a scan stopped half way, because enough was found.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// When a file may have settled.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.settle.poll_timeout()
+    }
+
+    /// The next raw event.
+    pub fn poll_seen(&mut self) -> Option<Seen> {
+        self.seen.pop_front()
+    }
+
+    /// What is known.
+    #[must_use]
+    pub const fn known(&self) -> &Snapshot {
+        &self.known
+    }
+
+    /// Directories that cannot be listed, and why.
+    pub fn errors(&self) -> impl Iterator<Item = (&RemotePath, &ListError)> {
+        self.errors.iter()
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.len() >= self.config.changes_max
+    }
+
+    fn tell(&mut self, seen: Seen) {
+        if self.config.events && self.seen.len() < SEEN_MAX {
+            self.seen.push_back(seen);
+        }
+    }
+}
+
+impl Scan {
+    fn plan(&mut self, path: RemotePath, mtime: Option<u32>) {
+        self.plan_at(path, mtime, None);
+    }
+
+    /// `since`: when the time of last change was looked at.
+    fn plan_at(&mut self, path: RemotePath, mtime: Option<u32>, since: Option<Instant>) {
+        // A full sweep meets each directory once, in its parent's listing.
+        if self.report.kind == ScanKind::Full || self.planned.insert(path.clone()) {
+            self.waiting.push(Waiting { path, mtime, since });
+        }
+    }
+}
+
+fn mtime_of(attrs: &Attrs) -> Option<u32> {
+    attrs.times.map(|times| times.mtime)
+}

@@ -1,16 +1,25 @@
 //! The driver of [`crate::tree`]: the clock, the waiting and the calls to a [`Lister`].
 #![expect(clippy::disallowed_methods, reason = "drivers own time")]
 
+use std::future::pending;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use ketch_client::RemotePath;
 
-use super::{DetectConfig, Handle, Lister, ScanReport, Seen, Wake};
+use super::{DetectConfig, Handle, ListError, Lister, Plan, ScanKind, ScanReport, Seen, Wake};
 use crate::flow::item::Change;
-use crate::push::Pushes;
-use crate::tree::{Snapshot, SnapshotError};
+use crate::listing::Listing;
+use crate::push::{PushEvent, Pushes};
+use crate::tree::{Snapshot, SnapshotError, Step, Tree, Want};
+
+/// Longest wait after a scan that did not reach the source, unless the interval itself is longer.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+
+/// What the wait after such a scan starts from where there is no interval.
+const BACK_OFF: Duration = Duration::from_secs(5);
 
 /// Detects changes below one root. One loop pulls from it:
 ///
@@ -33,10 +42,15 @@ use crate::tree::{Snapshot, SnapshotError};
 #[derive(Debug)]
 pub struct Detector {
     lister: Arc<dyn Lister>,
-    config: DetectConfig,
+    pushes: Option<Pushes>,
+    tree: Tree,
     handle: Handle,
     due: Option<Instant>,
-    pushes: Option<Pushes>,
+    want: Want,
+    /// Scans in a row that did not reach the source.
+    failures: u32,
+    spread: RandomState,
+    scans: u64,
 }
 
 impl Detector {
@@ -44,13 +58,17 @@ impl Detector {
     /// is known is learnt from the first scan, and the ledger says what of it is news.
     #[must_use]
     pub fn new(lister: Arc<dyn Lister>, config: DetectConfig, snapshot: Option<Snapshot>) -> Self {
-        let _ = snapshot;
+        let interval = config.interval;
         Self {
             lister,
-            handle: Handle::new(config.interval),
-            config,
-            due: Some(Instant::now()),
             pushes: None,
+            tree: Tree::new(config, snapshot),
+            handle: Handle::new(interval),
+            due: interval.map(|_| Instant::now()),
+            want: Want::Due,
+            failures: 0,
+            spread: RandomState::new(),
+            scans: 0,
         }
     }
 
@@ -68,25 +86,51 @@ impl Detector {
     /// Forgets everything that is known, as if there had been no snapshot: the next scan tells all
     /// there is, and the ledger says what of it is news. For whoever did not watch for a while, while
     /// another wrote to the same ledger.
-    pub fn forget_all(&mut self) {}
+    pub fn forget_all(&mut self) {
+        self.tree.forget_all();
+    }
 
     /// Whether something has this path, as far as is known: in the newest listings, settled or not.
-    /// After a complete scan, what the ledger has and this does not know is gone.
+    /// After a complete scan, what the ledger has and this does not know is gone, or lies where it
+    /// could not be looked for ([`Detector::errors`]).
     #[must_use]
     pub fn knows(&self, path: &RemotePath) -> bool {
-        let _ = path;
-        true
+        self.tree.knows(path)
     }
 
     /// Waits until there is a reason to scan. Nothing is lost if the future is dropped.
     pub async fn wait(&mut self) -> Wake {
-        let Some(due) = self.due else {
-            self.handle.now.notified().await;
-            return Wake::Asked;
-        };
-        tokio::select! {
-            () = self.handle.now.notified() => Wake::Asked,
-            () = tokio::time::sleep_until(due.into()) => Wake::Due,
+        let (wake, want) = self.reason().await;
+        self.want = want;
+        wake
+    }
+
+    async fn reason(&mut self) -> (Wake, Want) {
+        loop {
+            // While the source cannot be reached, only time and people are reasons.
+            let reached = self.failures == 0;
+            while let Some(event) = self.pushes.as_mut().and_then(Pushes::try_next) {
+                self.tree.on_push(Instant::now(), event);
+            }
+            if reached && self.tree.is_under_way() {
+                return (Wake::More, Want::Part);
+            }
+            if reached && self.tree.is_pushed() {
+                return (Wake::Push, Want::Part);
+            }
+            let settle = self.tree.poll_timeout().filter(|_| reached);
+            let (due, pushes, handle) = (self.due, &mut self.pushes, &self.handle);
+            let event = tokio::select! {
+                biased;
+                () = handle.now.notified() => return (Wake::Asked, Want::All),
+                event = next_push(pushes) => event,
+                () = at(due) => return (Wake::Due, Want::Due),
+                () = at(settle) => return (Wake::Settle, Want::Part),
+            };
+            match event {
+                Some(event) => self.tree.on_push(Instant::now(), event),
+                None => self.pushes = None,
+            }
         }
     }
 
@@ -95,36 +139,97 @@ impl Detector {
     ///
     /// It does nothing while changes wait for [`Detector::take_changes`]. Changes that were taken
     /// and not [`recorded`](Self::recorded) come again.
+    ///
+    /// If the future is dropped, the scan goes on with the next call.
     pub async fn scan(&mut self, forget: &[RemotePath]) -> ScanReport {
-        let _ = (forget, &self.lister);
+        let begun = Instant::now();
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let want = std::mem::replace(&mut self.want, Want::Due);
+        if !self.tree.begin(want, wall, forget) {
+            return ScanReport::default();
+        }
+        loop {
+            match self.tree.poll_step(Instant::now()) {
+                Step::Look(paths) => {
+                    let answers = self.lister.look(&paths).await;
+                    self.tree.on_looks(Instant::now(), paths, answers);
+                }
+                Step::List => {
+                    let mut plan = Timed(&mut self.tree);
+                    self.lister.list(&mut plan).await;
+                }
+                Step::Done => break,
+            }
+        }
+        let mut report = self.tree.end();
+        report.took = begun.elapsed();
+        self.schedule(begun, want, &report);
+        report
+    }
+
+    /// When the next scan is due.
+    fn schedule(&mut self, begun: Instant, want: Want, report: &ScanReport) {
+        let now = Instant::now();
+        if report.lost.is_some() {
+            self.failures = self.failures.saturating_add(1);
+            let base = self.handle.interval().unwrap_or(BACK_OFF);
+            let longest = BACK_OFF_MAX.max(base);
+            let wait = base.saturating_mul(1 << self.failures.min(16)).min(longest);
+            self.due = Some(now + self.shorten(wait));
+            return;
+        }
+        self.failures = 0;
+        if want == Want::Part && report.kind == ScanKind::Part {
+            return;
+        }
+        // One interval after the last start; a server that is slow still gets some rest.
         self.due = self
-            .config
-            .interval
-            .map(|interval| Instant::now() + interval);
-        ScanReport::default()
+            .handle
+            .interval()
+            .map(|interval| (begun + self.shorten(interval)).max(now + interval / 5));
+    }
+
+    /// A wait, less up to a fifth, so that many watchers do not keep step.
+    fn shorten(&mut self, wait: Duration) -> Duration {
+        self.scans = self.scans.wrapping_add(1);
+        let part = self.spread.hash_one(self.scans) % 1_024;
+        let part = u32::try_from(part).unwrap_or(0);
+        wait.saturating_sub(wait / 5 / 1_024 * part)
     }
 
     /// The next changes that are settled, at most `max`; none if there is none.
     pub fn take_changes(&mut self, max: usize) -> Vec<Change> {
-        let _ = max;
-        Vec::new()
+        self.tree.take_changes(max)
     }
 
     /// The ledger has `changes` now.
     pub fn recorded(&mut self, changes: &[Change]) {
-        let _ = changes;
+        self.tree.recorded(changes);
     }
 
     /// Whether the first complete scan is over and all it found is recorded. From then on, and after
     /// every restart, [`First::News`](super::First::News) is right: the ledger keeps that it is so.
     #[must_use]
     pub fn is_first_done(&self) -> bool {
-        false
+        self.tree.is_first_done()
     }
 
     /// The next raw event, if [`DetectConfig::events`] asks for them.
     pub fn poll_event(&mut self) -> Option<Seen> {
-        None
+        self.tree.poll_seen()
+    }
+
+    /// Directories that cannot be listed now, and why.
+    pub fn errors(&self) -> impl Iterator<Item = (&RemotePath, &ListError)> {
+        self.tree.errors()
+    }
+
+    /// What is known.
+    #[must_use]
+    pub const fn known(&self) -> &Snapshot {
+        self.tree.known()
     }
 
     /// Writes what is known to `path`, for the ledger with the id `ledger`: to a temporary file
@@ -133,7 +238,33 @@ impl Detector {
     /// # Errors
     /// [`SnapshotError::Io`].
     pub fn save(&self, path: &Path, ledger: [u8; 16]) -> Result<(), SnapshotError> {
-        let _ = (path, ledger);
-        Ok(())
+        self.tree.known().save(path, ledger)
+    }
+}
+
+async fn next_push(pushes: &mut Option<Pushes>) -> Option<PushEvent> {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+/// The machine, with the time that it is asked at.
+struct Timed<'a>(&'a mut Tree);
+
+impl Plan for Timed<'_> {
+    fn next(&mut self) -> Option<RemotePath> {
+        self.0.next_directory(Instant::now())
+    }
+
+    fn listed(&mut self, directory: RemotePath, result: Result<Listing, ListError>) {
+        self.0.on_listing(Instant::now(), &directory, result);
     }
 }

@@ -1,0 +1,80 @@
+//! Changes go to the ledger, and what it has is known.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Tree;
+use super::block::Entry;
+use super::known::{Edits, split};
+use crate::flow::item::Change;
+
+impl Tree {
+    /// The next changes, at most `max`.
+    pub fn take_changes(&mut self, max: usize) -> Vec<Change> {
+        if self.changes.is_empty() {
+            self.drain_settled();
+        }
+        let count = max.min(self.changes.len());
+        let changes: Vec<_> = self.changes.drain(..count).collect();
+        self.taken.extend(changes.iter().cloned());
+        changes
+    }
+
+    /// Files that have settled become changes, as many as may wait.
+    pub(super) fn drain_settled(&mut self) {
+        while !self.is_full()
+            && let Some((path, facts)) = self.settle.poll_ready()
+        {
+            self.changes.push_back(Change::Present {
+                path,
+                facts,
+                sha256: None,
+            });
+        }
+    }
+
+    /// The ledger has `changes`.
+    pub fn recorded(&mut self, changes: &[Change]) {
+        let is_in_order = self.taken.iter().take(changes.len()).eq(changes);
+        if is_in_order {
+            self.taken.drain(..changes.len());
+        } else {
+            let recorded: HashSet<_> = changes.iter().map(Change::path).collect();
+            self.taken
+                .retain(|change| !recorded.contains(change.path()));
+        }
+        let mut edits: BTreeMap<_, BTreeMap<Vec<u8>, Option<Entry>>> = BTreeMap::new();
+        let mut set = |path, entry| {
+            let (directory, name) = split(path);
+            edits
+                .entry(directory)
+                .or_default()
+                .insert(name.to_vec(), entry);
+        };
+        for change in changes {
+            match change {
+                Change::Baseline { path, facts } | Change::Present { path, facts, .. } => {
+                    set(path, Some(Entry::told(*facts)));
+                }
+                Change::Removed { path } => set(path, None),
+                Change::Renamed { from, to, facts } => {
+                    set(from, None);
+                    set(to, Some(Entry::told(*facts)));
+                }
+            }
+        }
+        for (directory, names) in edits {
+            let names: Edits = names.into_iter().collect();
+            let is_needed = self.known.node(&directory).is_some()
+                || names.iter().any(|(_, entry)| entry.is_some());
+            if is_needed {
+                self.known.edit(&directory, &names);
+            }
+        }
+    }
+
+    /// Whether the first complete scan is over, and all that it found is recorded.
+    #[must_use]
+    pub fn is_first_done(&self) -> bool {
+        !self.is_first && self.changes.is_empty() && self.taken.is_empty()
+    }
+}
