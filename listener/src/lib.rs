@@ -55,11 +55,11 @@ mod event;
 #[cfg(feature = "flows")]
 pub mod flow;
 pub mod listing;
-#[cfg(feature = "flows")]
-pub mod select;
 pub mod local;
 pub mod push;
 pub mod remote;
+#[cfg(feature = "flows")]
+pub mod select;
 pub mod settle;
 #[cfg(feature = "flows")]
 pub mod sink;

@@ -452,11 +452,23 @@ mod tests {
             &[b"a.csv", b"in/b/a.csv", b".csv", b"\xff.csv"],
             &[b"a.csv.tmp", b"csv", b"a.csv/b"],
         );
-        check(glob("in/*.csv"), &[b"in/a.csv"], &[b"a.csv", b"in/b/a.csv", b"x/in/a.csv"]);
+        check(
+            glob("in/*.csv"),
+            &[b"in/a.csv"],
+            &[b"a.csv", b"in/b/a.csv", b"x/in/a.csv"],
+        );
         check(glob("/a"), &[b"a"], &[b"b/a"]);
         check(glob("in/**/x"), &[b"in/x", b"in/a/b/x"], &[b"x", b"in/xx"]);
-        check(glob("in/**"), &[b"in", b"in/x", b"in/a/x"], &[b"inn", b"a/in"]);
-        check(glob("a?[!0-9].{txt,csv}"), &[b"abc.txt", "aäb.csv".as_bytes(), b"a\xffb.csv"], &[b"ab1.txt"]);
+        check(
+            glob("in/**"),
+            &[b"in", b"in/x", b"in/a/x"],
+            &[b"inn", b"a/in"],
+        );
+        check(
+            glob("a?[!0-9].{txt,csv}"),
+            &[b"abc.txt", "aäb.csv".as_bytes(), b"a\xffb.csv"],
+            &[b"ab1.txt"],
+        );
         check(glob("[]a]"), &[b"]", b"a"], &[b"b"]);
         check(glob("[a"), &[b"[a"], &[b"a"]);
         check(glob(r"\*.(+"), &[b"*.(+"], &[b"a.(+"]);
@@ -465,16 +477,27 @@ mod tests {
     #[test]
     fn ant_patterns_are_those_of_its_manual() {
         let ant = |text: &str| Rule::Ant(text.into());
-        check(ant("**/in/*.csv"), &[b"in/a.csv", b"x/y/in/a.csv"], &[b"in/x/a.csv", b"a.csv"]);
+        check(
+            ant("**/in/*.csv"),
+            &[b"in/a.csv", b"x/y/in/a.csv"],
+            &[b"in/x/a.csv", b"a.csv"],
+        );
         // The examples of "Patterns", "Directory based tasks".
         check(
             ant("**/CVS/*"),
-            &[b"CVS/Repository", b"org/apache/CVS/Entries", b"org/apache/jakarta/tools/ant/CVS/Entries"],
+            &[
+                b"CVS/Repository",
+                b"org/apache/CVS/Entries",
+                b"org/apache/jakarta/tools/ant/CVS/Entries",
+            ],
             &[b"org/apache/CVS/foo/bar/Entries"],
         );
         check(
             ant("org/apache/**/CVS/*"),
-            &[b"org/apache/CVS/Entries", b"org/apache/jakarta/tools/ant/CVS/Entries"],
+            &[
+                b"org/apache/CVS/Entries",
+                b"org/apache/jakarta/tools/ant/CVS/Entries",
+            ],
             &[b"org/apache/CVS/foo/bar/Entries"],
         );
         check(
@@ -490,7 +513,11 @@ mod tests {
     #[test]
     fn regular_expressions_match_all_of_a_name() {
         let regex = |text: &str| Rule::Regex(text.into());
-        check(regex(r"\d+\.csv"), &[b"1.csv", b"in/22.csv"], &[b"1.csv.tmp", b"a1.csv"]);
+        check(
+            regex(r"\d+\.csv"),
+            &[b"1.csv", b"in/22.csv"],
+            &[b"1.csv.tmp", b"a1.csv"],
+        );
         check(regex(r"in/.*|x"), &[b"in/a/b", b"x"], &[b"b/x"]);
         assert!(matches!(
             Select::new(SelectSettings {
@@ -503,7 +530,10 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_not_entered() {
-        let select = select(&[], &[Rule::Ant("**/old/**".into()), Rule::Glob("*.tmp".into())]);
+        let select = select(
+            &[],
+            &[Rule::Ant("**/old/**".into()), Rule::Glob("*.tmp".into())],
+        );
         assert!(!select.enters(&"a/old".into()));
         assert!(!select.reaches(&"a/old/b/c".into()));
         assert!(select.reaches(&"a/new/b/c".into()));
@@ -537,7 +567,10 @@ mod tests {
 
     #[test]
     fn a_long_pattern_is_matched_at_once() {
-        let select = select(&[Rule::Glob("*a".repeat(200)), Rule::Ant("**/a/".repeat(100))], &[]);
+        let select = select(
+            &[Rule::Glob("*a".repeat(200)), Rule::Ant("**/a/".repeat(100))],
+            &[],
+        );
         assert!(!select.names(&RemotePath::new("a".repeat(60_000) + "b")));
     }
 

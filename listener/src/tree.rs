@@ -39,8 +39,8 @@ use ketch_client::{Attrs, Kind, RemotePath};
 
 pub use self::file::SnapshotError;
 pub use self::known::Snapshot;
-pub use self::times::HOT;
 use self::known::split;
+pub use self::times::HOT;
 use self::times::Trust;
 use crate::detect::{
     DetectConfig, DirectoryTimes, First, LOOKS_MAX, ListError, ScanKind, ScanReport, Seen,
@@ -238,9 +238,8 @@ impl Tree {
             && self.quiet < self.config.sweep_every;
         let kind = match want {
             _ if self.is_first || self.is_sweep_due => ScanKind::Full,
-            Want::All => ScanKind::Full,
             Want::Due if is_trusted => ScanKind::Quiet,
-            Want::Due => ScanKind::Full,
+            Want::All | Want::Due => ScanKind::Full,
             Want::Part => ScanKind::Part,
         };
         let mut scan = Scan {
@@ -493,7 +492,11 @@ impl Tree {
 
     fn raise(&mut self, scan: &mut Scan, directory: RemotePath, error: ListError) {
         scan.report.unreadable += 1;
-        if self.errors.insert(directory.clone(), error.clone()).is_none() {
+        if self
+            .errors
+            .insert(directory.clone(), error.clone())
+            .is_none()
+        {
             self.tell(Seen::ErrorRaised { directory, error });
         }
     }
@@ -540,7 +543,12 @@ impl Tree {
         dirty.retain(|directory| known.node(directory).is_some());
         let is_named =
             |path: &RemotePath| path.as_bytes().is_empty() || self.known.get(path).is_some();
-        let ceased: Vec<_> = self.errors.keys().filter(|path| !is_named(path)).cloned().collect();
+        let ceased: Vec<_> = self
+            .errors
+            .keys()
+            .filter(|path| !is_named(path))
+            .cloned()
+            .collect();
         for directory in ceased {
             self.errors.remove(&directory);
             self.tell(Seen::ErrorCeased { directory });

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ketch_client::RemotePath;
+use ketch_client::{Kind, RemotePath};
 
-use super::{DetectConfig, Handle, ListError, Lister, Plan, ScanKind, ScanReport, Seen, Wake};
+use super::{
+    DetectConfig, Handle, LOOKS_MAX, ListError, Lister, Plan, ScanKind, ScanReport, Seen, Wake,
+};
 use crate::flow::item::Change;
 use crate::listing::Listing;
 use crate::push::{PushEvent, Pushes};
@@ -90,12 +92,28 @@ impl Detector {
         self.tree.forget_all();
     }
 
-    /// Whether something has this path, as far as is known: in the newest listings, settled or not.
-    /// After a complete scan, what the ledger has and this does not know is gone, or lies where it
-    /// could not be looked for ([`Detector::errors`]).
-    #[must_use]
-    pub fn knows(&self, path: &RemotePath) -> bool {
-        self.tree.knows(path)
+    /// Those of `paths` that are gone: nothing is known of them, and the source, asked for each, says
+    /// that it is not there. To be called when no changes wait, after a complete scan; for what a
+    /// ledger has and nobody watched meanwhile.
+    pub async fn gone(&self, paths: Vec<RemotePath>) -> Vec<RemotePath> {
+        let unknown: Vec<_> = paths
+            .into_iter()
+            .filter(|path| !self.tree.knows(path))
+            .collect();
+        let mut gone = Vec::new();
+        for paths in unknown.chunks(LOOKS_MAX) {
+            let answers = self.lister.look(paths).await;
+            let answered = paths.iter().zip(answers);
+            let is_gone = |answer: Result<_, ListError>| {
+                answer.is_err_and(|error| error.kind() == Kind::NotFound && !error.is_lost())
+            };
+            gone.extend(
+                answered
+                    .filter(|(_, answer)| is_gone(answer.clone()))
+                    .map(|(path, _)| path.clone()),
+            );
+        }
+        gone
     }
 
     /// Waits until there is a reason to scan. Nothing is lost if the future is dropped.

@@ -235,16 +235,16 @@ impl Detection {
                 return Ok(());
             };
             after = Some(last.item.path.clone());
-            let is_gone = |row: &Row| {
-                row.state != State::Acted
-                    && row.item.kind != ItemKind::Removed
-                    && !self.detector.knows(&row.item.path)
-            };
-            let gone = rows.into_iter().filter(is_gone);
+            let is_there =
+                |row: &Row| row.state != State::Acted && row.item.kind != ItemKind::Removed;
+            let rows = rows.into_iter().filter(is_there);
+            // The source itself is asked: a listing may leave names out, and what has yet to settle
+            // is known to nobody.
+            let gone = self.detector.gone(rows.map(|row| row.item.path).collect());
             let changes: Vec<_> = gone
-                .map(|row| Change::Removed {
-                    path: row.item.path,
-                })
+                .await
+                .into_iter()
+                .map(|path| Change::Removed { path })
                 .collect();
             if changes.is_empty() {
                 continue;

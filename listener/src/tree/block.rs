@@ -428,8 +428,14 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        (0_u8..8, any::<Option<u64>>(), any::<Option<u32>>(), 0_u8..4, any::<bool>()).prop_map(
-            |(kind, size, mtime, missed, told)| Entry {
+        (
+            0_u8..8,
+            any::<Option<u64>>(),
+            any::<Option<u32>>(),
+            0_u8..4,
+            any::<bool>(),
+        )
+            .prop_map(|(kind, size, mtime, missed, told)| Entry {
                 facts: Facts {
                     kind: kind_of(kind),
                     size,
@@ -437,8 +443,7 @@ mod tests {
                 },
                 missed,
                 told,
-            },
-        )
+            })
     }
 
     fn all(block: &Block) -> BTreeMap<Vec<u8>, Entry> {
@@ -509,7 +514,12 @@ mod tests {
             mtime: Some(1_790_000_000 + n * 7919 % 86_400),
         };
         let edits: Vec<_> = (0..10_000_u32)
-            .map(|n| (format!("order-{n:08}.csv").into_bytes(), Some(Entry::told(facts(n)))))
+            .map(|n| {
+                (
+                    format!("order-{n:08}.csv").into_bytes(),
+                    Some(Entry::told(facts(n))),
+                )
+            })
             .collect();
         let mut block = Block::default();
         block.edit(&edits);

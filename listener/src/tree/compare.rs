@@ -16,6 +16,15 @@ use crate::select::Selected;
 use crate::settle::Observed;
 use crate::snapshot::Facts;
 
+/// A name that is there.
+struct There<'a> {
+    path: RemotePath,
+    attrs: &'a Attrs,
+    facts: Facts,
+    /// What is known of it.
+    known: Option<Entry>,
+}
+
 /// What comparing a directory brings together.
 #[derive(Default)]
 struct Findings {
@@ -40,9 +49,7 @@ impl Tree {
         let node = self.known.node_mut(directory);
         let mut block = std::mem::take(&mut node.block);
         let mut found = Findings {
-            is_baseline: self.is_first
-                && self.config.first == First::Baseline
-                && !node.listed,
+            is_baseline: self.is_first && self.config.first == First::Baseline && !node.listed,
             ..Findings::default()
         };
         let mut markers = Vec::new();
@@ -64,9 +71,8 @@ impl Tree {
             };
             let facts = Facts::typed(listed.kind(), listed.attrs());
             let is_directory = facts.kind == FileType::Directory;
-            let is_same = known.is_some_and(|entry| {
-                entry.facts == facts && entry.missed == 0 && entry.told
-            });
+            let is_same =
+                known.is_some_and(|entry| entry.facts == facts && entry.missed == 0 && entry.told);
             if is_same && !is_directory && !was_dirty {
                 continue; // the way of almost every name
             }
@@ -75,7 +81,13 @@ impl Tree {
                 markers.push(path);
                 continue;
             }
-            self.on_name(scan, now, path, listed.attrs(), facts, known, &mut found);
+            let there = There {
+                path,
+                attrs: listed.attrs(),
+                facts,
+                known,
+            };
+            self.on_name(scan, now, there, &mut found);
         }
         while let Some(entry) = old {
             self.on_lacking(scan, directory, &cursor, entry, &mut found);
@@ -99,23 +111,21 @@ impl Tree {
         }
     }
 
-    /// A name that is there.
-    fn on_name(
-        &mut self,
-        scan: &mut Scan,
-        now: Instant,
-        path: RemotePath,
-        attrs: &Attrs,
-        facts: Facts,
-        known: Option<Entry>,
-        found: &mut Findings,
-    ) {
+    fn on_name(&mut self, scan: &mut Scan, now: Instant, there: There<'_>, found: &mut Findings) {
+        let There {
+            path,
+            attrs,
+            facts,
+            known,
+        } = there;
         let is_directory = facts.kind == FileType::Directory;
         let was_directory = known.is_some_and(|old| old.facts.kind == FileType::Directory);
         match known {
             Some(old) if old.facts == facts => {
                 if old.missed > 0 {
-                    found.edits.push((name_of(&path), Some(Entry { missed: 0, ..old })));
+                    found
+                        .edits
+                        .push((name_of(&path), Some(Entry { missed: 0, ..old })));
                 }
                 if is_directory {
                     if !old.told {
@@ -141,7 +151,8 @@ impl Tree {
                 self.remove(path);
             }
             None if is_directory => {
-                if !self.config.select.enters(&path) || depth(&path) > self.config.select.depth_max()
+                if !self.config.select.enters(&path)
+                    || depth(&path) > self.config.select.depth_max()
                 {
                     return;
                 }
@@ -354,7 +365,13 @@ impl Tree {
             return;
         }
         let mut found = Findings::default();
-        self.on_name(scan, now, path, &attrs, facts, known, &mut found);
+        let there = There {
+            path,
+            attrs: &attrs,
+            facts,
+            known,
+        };
+        self.on_name(scan, now, there, &mut found);
         self.known.edit(&parent, &found.edits);
         if found.is_dirty {
             self.dirty.insert(parent);

@@ -46,7 +46,8 @@ impl Tree {
         if created.is_empty() {
             return;
         }
-        let keys = |(path, facts): &(RemotePath, Facts)| key_of(facts).map(|key| (key, path.clone()));
+        let keys =
+            |(path, facts): &(RemotePath, Facts)| key_of(facts).map(|key| (key, path.clone()));
         let new: Vec<_> = created.iter().filter_map(keys).collect();
         let gone: Vec<_> = scan
             .missing

@@ -110,9 +110,7 @@ impl Snapshot {
             put_varint(&mut head, shared as u64);
             put_varint(&mut head, rest.len() as u64);
             head.extend_from_slice(rest);
-            head.push(
-                u8::from(node.mtime.is_some()) * HAS_MTIME + u8::from(node.listed) * LISTED,
-            );
+            head.push(u8::from(node.mtime.is_some()) * HAS_MTIME + u8::from(node.listed) * LISTED);
             if let Some(mtime) = node.mtime {
                 head.extend_from_slice(&mtime.to_be_bytes());
             }

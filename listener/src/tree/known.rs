@@ -123,7 +123,10 @@ impl Snapshot {
 
     /// Forgets `directory` and everything below it; its name stays in the directory above.
     pub(super) fn forget_nodes(&mut self, directory: &RemotePath) -> Vec<RemotePath> {
-        let gone: Vec<_> = self.below(directory).map(|(path, _)| path.clone()).collect();
+        let gone: Vec<_> = self
+            .below(directory)
+            .map(|(path, _)| path.clone())
+            .collect();
         for path in &gone {
             self.directories.remove(path);
         }

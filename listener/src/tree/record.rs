@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use ketch_client::RemotePath;
+
 use super::Tree;
 use super::block::Entry;
-use super::known::{Edits, split};
+use super::known::{Edits, Snapshot, split};
 use crate::flow::item::Change;
+use crate::settle::Settle;
 
 impl Tree {
     /// The next changes, at most `max`.
@@ -70,6 +73,37 @@ impl Tree {
                 self.known.edit(&directory, &names);
             }
         }
+    }
+
+    /// Forgets what is known, and whatever is under way, but not whether directory times are true.
+    pub fn forget_all(&mut self) {
+        let trust = self.known.trust;
+        self.known = Snapshot {
+            trust,
+            ..Snapshot::default()
+        };
+        self.settle = Settle::new(self.config.settle.clone());
+        self.changes.clear();
+        self.taken.clear();
+        self.dirty.clear();
+        self.hot.clear();
+        self.created.clear();
+        self.pushed.clear();
+        self.scan = None;
+        self.is_sweep_due = true;
+    }
+
+    /// Whether something has this path, as far as is known. What no rule speaks of is left alone:
+    /// then, too, this is true.
+    #[must_use]
+    pub fn knows(&self, path: &RemotePath) -> bool {
+        let is_told = |change: &Change| change.path() == path;
+        self.known.get(path).is_some()
+            || self.settle.contains(path)
+            || self.changes.iter().any(is_told)
+            || self.taken.iter().any(is_told)
+            || !self.config.select.reaches(path)
+            || !self.config.select.names(path)
     }
 
     /// Whether the first complete scan is over, and all that it found is recorded.
