@@ -267,10 +267,12 @@ mod tests {
         let node = (names, any::<Option<u32>>(), any::<bool>());
         let directories = btree_map("([a-c]{1,3}(/[a-c]{1,3}){0,3})?", node, 0..12);
         (directories, 0..9_u32).prop_map(|(directories, witnesses)| {
-            let mut tree = Snapshot::default();
-            tree.trust = match witnesses {
-                8 => Trust::GivenUp,
-                witnesses => Trust::Learning(witnesses),
+            let mut tree = Snapshot {
+                trust: match witnesses {
+                    8 => Trust::GivenUp,
+                    witnesses => Trust::Learning(witnesses),
+                },
+                ..Snapshot::default()
             };
             for (path, (names, mtime, listed)) in directories {
                 let node = tree.node_mut(&RemotePath::from(path.as_str()));
