@@ -13,6 +13,7 @@
 //! | `socks4` | SOCKS4 and SOCKS4a proxies, with a user id |
 //! | `socks5` | SOCKS5 proxies (RFC 1928), user and password (RFC 1929) |
 //! | `jump` | other SSH servers, each with its own host key check and credentials |
+//! | `url` | a proxy as people write it |
 //! | `command` | a program whose standard input and output lead there |
 
 mod command;
@@ -25,6 +26,7 @@ mod stream;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
+mod url;
 
 pub use command::{CommandError, ProxyCommand};
 pub use error::{ProxyError, ProxyFault};
@@ -32,6 +34,7 @@ pub(crate) use jump::HOPS_MAX;
 pub(crate) use stream::RouteStream;
 pub(crate) use tcp::Dialling;
 pub use tcp::{AddressFamily, Unreachable};
+pub use url::{ProxyUrl, ProxyUrlError};
 
 use std::fmt;
 use std::net::IpAddr;
