@@ -45,6 +45,8 @@
 #[cfg(feature = "api")]
 pub mod api;
 #[cfg(feature = "flows")]
+pub mod config;
+#[cfg(feature = "flows")]
 pub mod daemon;
 #[cfg(feature = "flows")]
 pub mod detect;

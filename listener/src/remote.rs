@@ -123,6 +123,17 @@ impl Remote {
         }
     }
 
+    /// The directory `root` of the same server, on the same connection.
+    #[must_use]
+    pub fn elsewhere(&self, root: RemotePath) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                root,
+                line: Arc::clone(&self.shared.line),
+            }),
+        }
+    }
+
     /// The directory on the server.
     #[must_use]
     pub fn root(&self) -> &RemotePath {

@@ -372,8 +372,13 @@ pub(crate) fn choices(schema: &Value) -> Option<Vec<&str>> {
     Some(words)
 }
 
-/// The name that is likely meant.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+/// A hint at the name that is likely meant, if one of those known is near.
+///
+/// ```
+/// let hint = ketch_settings::nearest("bnak", ["bank", "partner"].into_iter());
+/// assert_eq!(hint.as_deref(), Some("do you mean bank?"));
+/// ```
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let known = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
     let (letters, nearest) = known.min()?;
     let is_near = letters <= LETTERS_MAX && letters * 2 <= nearest.len().max(2);

@@ -53,7 +53,7 @@ mod secret;
 pub mod strict;
 pub mod words;
 
-pub use check::Schema;
+pub use check::{Schema, nearest};
 pub use faults::{Fault, Faults};
 pub use places::{Places, below};
 pub use secret::{SECRET_LEN_MAX, Secret};
