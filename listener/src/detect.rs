@@ -20,9 +20,11 @@ use ketch_client::{Attrs, Failure, Kind, RemotePath};
 
 mod driver;
 mod over_sftp;
+mod versions;
 
 pub use driver::{BACK_OFF_MAX, Detector};
 pub use over_sftp::SftpLister;
+pub use versions::{FILES_MAX, WINDOW};
 
 use crate::listing::{Listing, ListingTooLarge};
 use crate::select::Select;
@@ -223,6 +225,8 @@ pub struct DetectConfig {
     /// Where directory times are trusted: every how many scans all is listed nevertheless.
     /// Default: 20.
     pub sweep_every: u32,
+    /// How versions of a file are told apart. Default: by size and time.
+    pub versions: Versions,
     /// Which names it is about. Default: all files.
     pub select: Select,
     /// When a file is complete. Default: stable over 5 s and two looks.
@@ -245,6 +249,7 @@ impl Default for DetectConfig {
             directories: false,
             directory_times: DirectoryTimes::Never,
             sweep_every: 20,
+            versions: Versions::Fast,
             select: Select::default(),
             settle: SettleConfig::default(),
             changes_max: 50_000,
@@ -252,6 +257,18 @@ impl Default for DetectConfig {
             events: false,
         }
     }
+}
+
+/// How versions of a file are told apart.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Versions {
+    /// By type, size and time. A file that is written again with the same size within the second of
+    /// its last change is not noticed.
+    #[default]
+    Fast,
+    /// By their SHA-256 too: after each full sweep, files that changed within the last [`WINDOW`] are
+    /// hashed, by the server where it can, at most [`FILES_MAX`] of them.
+    Hash,
 }
 
 /// What the first complete scan finds.

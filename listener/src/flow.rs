@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::detect::{DetectConfig, Detector, First, Lister};
+use crate::detect::{DetectConfig, Detector, First, Lister, Versions};
 use crate::push::Pushes;
 use crate::sink::Sink;
 use crate::source::Source;
@@ -96,7 +96,11 @@ impl Flow {
             config.first = First::News;
         }
         let snapshot = known(&self.settings, &*self.store);
+        let versions = config.versions;
         let mut detector = Detector::new(self.lister, config, snapshot);
+        if versions == Versions::Hash {
+            detector.hash_with(Arc::clone(&self.source));
+        }
         if let Some(pushes) = self.pushes {
             detector.listen(pushes);
         }

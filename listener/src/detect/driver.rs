@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ketch_client::{Kind, RemotePath};
+use tokio::task::JoinSet;
 
+use super::versions::Recent;
 use super::{
     DetectConfig, Handle, LOOKS_MAX, ListError, Lister, Plan, ScanKind, ScanReport, Seen, Wake,
 };
 use crate::flow::item::Change;
 use crate::listing::Listing;
 use crate::push::{PushEvent, Pushes};
+use crate::source::Source;
 use crate::tree::{Snapshot, SnapshotError, Step, Tree, Want};
 
 /// Longest wait after a scan that did not reach the source, unless the interval itself is longer.
@@ -22,6 +25,9 @@ pub const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
 /// What the wait after such a scan starts from where there is no interval.
 const BACK_OFF: Duration = Duration::from_secs(5);
+
+/// Files that are hashed at a time.
+const HASHES_AT_A_TIME: usize = 8;
 
 /// Detects changes below one root. One loop pulls from it:
 ///
@@ -51,6 +57,8 @@ pub struct Detector {
     want: Want,
     /// Scans in a row that did not reach the source.
     failures: u32,
+    /// Who hashes, and what changed lately.
+    versions: Option<(Arc<dyn Source>, Recent)>,
     spread: RandomState,
     scans: u64,
 }
@@ -69,6 +77,7 @@ impl Detector {
             due: interval.map(|_| Instant::now()),
             want: Want::Due,
             failures: 0,
+            versions: None,
             spread: RandomState::new(),
             scans: 0,
         }
@@ -83,6 +92,12 @@ impl Detector {
     /// Also takes what the source tells by itself.
     pub fn listen(&mut self, pushes: Pushes) {
         self.pushes = Some(pushes);
+    }
+
+    /// Tells versions apart by content as well, which `source` hashes
+    /// ([`Versions::Hash`](super::Versions::Hash)).
+    pub fn hash_with(&mut self, source: Arc<dyn Source>) {
+        self.versions = Some((source, Recent::default()));
     }
 
     /// Forgets everything that is known, as if there had been no snapshot: the next scan tells all
@@ -182,9 +197,41 @@ impl Detector {
             }
         }
         let mut report = self.tree.end();
+        if report.complete && report.kind == ScanKind::Full {
+            self.hash().await;
+        }
         report.took = begun.elapsed();
         self.schedule(begun, want, &report);
         report
+    }
+
+    /// Hashes what changed lately. What cannot be hashed now is hashed after the next sweep.
+    async fn hash(&mut self) {
+        let Some((source, recent)) = &mut self.versions else {
+            return;
+        };
+        let mut paths = recent.due(Instant::now()).into_iter();
+        let mut hashing = JoinSet::new();
+        loop {
+            while hashing.len() < HASHES_AT_A_TIME
+                && let Some(path) = paths.next()
+            {
+                let source = Arc::clone(source);
+                hashing.spawn(async move {
+                    let sum = source.sha256(&path).await;
+                    (path, sum)
+                });
+            }
+            match hashing.join_next().await {
+                None => return,
+                Some(Ok((path, Ok(sum)))) => {
+                    if let Some(change) = recent.hashed(&path, sum) {
+                        self.tree.tell_version(change);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// When the next scan is due.
@@ -225,6 +272,9 @@ impl Detector {
     /// The ledger has `changes` now.
     pub fn recorded(&mut self, changes: &[Change]) {
         self.tree.recorded(changes);
+        if let Some((_, recent)) = &mut self.versions {
+            recent.recorded(Instant::now(), changes);
+        }
     }
 
     /// Whether the first complete scan is over and all it found is recorded. From then on, and after

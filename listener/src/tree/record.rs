@@ -35,6 +35,17 @@ impl Tree {
         }
     }
 
+    /// A known file, as it is known, has other content.
+    pub fn tell_version(&mut self, change: Change) {
+        let Change::Present { path, facts, .. } = &change else {
+            return;
+        };
+        let is_as_known = self.known.get(path).is_some_and(|old| old.facts == *facts);
+        if is_as_known && !self.settle.contains(path) {
+            self.changes.push_back(change);
+        }
+    }
+
     /// The ledger has `changes`.
     pub fn recorded(&mut self, changes: &[Change]) {
         let is_in_order = self.taken.iter().take(changes.len()).eq(changes);
