@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
 
 pub(crate) mod door;
+mod visit;
 
 use std::fmt::Display;
 use std::io;
@@ -15,7 +16,6 @@ use ketch_protocol::Escaped;
 use ketch_transport::auth::Method;
 use ketch_transport::config::ServerConfig;
 use ketch_transport::driver::{Acceptor, Application, CloseReason, Login, LoginEvent};
-use ketch_transport::error::ConnectionError;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -25,18 +25,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::field::Empty;
-use tracing::{Instrument as _, debug, error, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span};
 
 use self::door::{Came, Door};
+pub(crate) use self::visit::Alarm;
+use self::visit::{Visit, offence, refused};
 use crate::channel::{Account, SftpChannel};
 use crate::config::{BuildError, ServerBuilder};
 use crate::login::admission::{Admission, Admitted};
 use crate::login::credentials::Moment;
 use crate::login::interview::Interview;
 use crate::login::password_hash::Hashing;
-use crate::login::penalties::Offence;
 use crate::login::users::{Outcome, Staying, Steps, Users, Verdict};
-use crate::observer::{Event, NotAdmitted, Observer, Watch, Who};
+use crate::observer::{NotAdmitted, Observer, Watch, Who};
 use crate::session::habits;
 use crate::subsystems::Subsystems;
 
@@ -550,15 +551,6 @@ impl Server {
     }
 }
 
-/// What a connection did on which nobody was let in.
-const fn offence(why: &CloseReason, failures: u32) -> Offence {
-    match why {
-        CloseReason::Connection(ConnectionError::TimedOut(_)) => Offence::GraceExceeded,
-        _ if failures > 0 => Offence::AuthFail,
-        _ => Offence::NoAuth,
-    }
-}
-
 /// A listener is accepted from as long as this is there.
 struct Listening<'a>(&'a AtomicUsize);
 
@@ -572,104 +564,6 @@ impl<'a> Listening<'a> {
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Somebody was not let in.
-fn refused(watch: Option<&Watch>, why: NotAdmitted) {
-    if let Some(watch) = watch {
-        let who = &watch.who;
-        watch.tell(&Event::Refused { who, why });
-    }
-}
-
-/// Work for a client panicked: what made us do that can be sent again.
-#[derive(Clone, Debug)]
-pub(crate) struct Alarm {
-    server: Server,
-    address: Option<IpAddr>,
-    watch: Option<Arc<Watch>>,
-}
-
-impl Alarm {
-    pub(crate) fn raise(&self) {
-        error!("work for a client panicked");
-        if let Some(watch) = &self.watch {
-            watch.tell(&Event::Panicked { who: &watch.who });
-        }
-        self.note(Offence::Crash);
-    }
-
-    fn note(&self, offence: Offence) {
-        let admission = &self.server.inner.admission;
-        let is_kept_out = admission.note(self.address, offence, now());
-        if let (true, Some(watch)) = (is_kept_out, &self.watch) {
-            let (who, offence) = (&watch.who, offence.name());
-            watch.tell(&Event::Penalised { who, offence });
-        }
-    }
-}
-
-/// One connection, as admission and observers see it: they learn of its end whatever that is.
-struct Visit {
-    alarm: Alarm,
-    came: Instant,
-    why: Option<String>,
-}
-
-impl Visit {
-    fn begin(server: &Server, address: Option<IpAddr>, watch: Option<Arc<Watch>>) -> Self {
-        if let Some(watch) = &watch {
-            watch.tell(&Event::Connected { who: &watch.who });
-        }
-        Self {
-            alarm: Alarm {
-                server: server.clone(),
-                address,
-                watch,
-            },
-            came: now(),
-            why: None,
-        }
-    }
-
-    fn login_refused(&self, user: &str, method: &str) {
-        if let Some(watch) = &self.alarm.watch {
-            let who = &watch.who;
-            watch.tell(&Event::LoginRefused { who, user, method });
-        }
-    }
-
-    fn logged_in(&mut self, account: &Account, method: &str) {
-        tracing::Span::current().record("user", account.policy.user.as_str());
-        if let Some(watch) = &mut self.alarm.watch {
-            *watch = watch.logged_in(&account.policy.user, account.belonging.as_deref());
-            let who = &watch.who;
-            watch.tell(&Event::LoggedIn { who, method });
-        }
-    }
-
-    fn over(&mut self, why: &CloseReason) {
-        if self.alarm.watch.is_some() {
-            self.why = Some(why.to_string());
-        }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        let has_panicked = std::thread::panicking();
-        if has_panicked {
-            self.alarm.raise();
-        }
-        if let Some(watch) = &self.alarm.watch {
-            let why = self.why.as_deref();
-            watch.tell(&Event::Disconnected {
-                who: &watch.who,
-                why: why.unwrap_or(if has_panicked { "panic" } else { "given up" }),
-                duration: now().saturating_duration_since(self.came),
-            });
-        }
     }
 }
 

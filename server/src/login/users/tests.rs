@@ -5,6 +5,7 @@ mod times;
 
 use super::*;
 use crate::fs::MemoryFileSystem;
+use crate::policy::Access;
 
 fn user(name: &str) -> User {
     User::with_file_system(name, Arc::new(MemoryFileSystem::new()))

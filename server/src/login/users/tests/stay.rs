@@ -1,5 +1,7 @@
 //! Whoever may not come is answered as somebody with wrong credentials is (A8).
 
+use std::path::Path;
+
 use super::*;
 use crate::login::password_hash::PasswordHash;
 
