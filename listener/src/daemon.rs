@@ -10,6 +10,9 @@
 //! another process has, an address that is taken. A source or sink that is away is no reason not to
 //! start: its flow waits for it.
 
+#[cfg(feature = "api")]
+mod api;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -97,6 +100,14 @@ pub enum DaemonError {
         /// What.
         what: &'static str,
     },
+    /// The API cannot be offered.
+    #[cfg(feature = "api")]
+    #[error(transparent)]
+    Api(#[from] crate::api::ApiError),
+    /// What the file has for the API's token cannot be one.
+    #[cfg(feature = "api")]
+    #[error(transparent)]
+    Token(#[from] crate::api::BadToken),
     /// A flow cannot be started.
     #[error("cannot start the flow {flow}")]
     Flow {
@@ -148,7 +159,17 @@ impl Daemon {
         let listen = setup.api.clone();
         let started = async {
             daemon.apply(setup).await?;
-            let _ = listen;
+            #[cfg(feature = "api")]
+            if let Some(listen) = listen {
+                let (address, task) = api::offer(&listen, Arc::clone(&daemon.inner)).await?;
+                daemon.inner.running().api = Some((address, task));
+            }
+            #[cfg(not(feature = "api"))]
+            if listen.is_some() {
+                return Err(DaemonError::Absent {
+                    what: "an HTTP interface",
+                });
+            }
             Ok(())
         };
         match started.await {
