@@ -28,6 +28,8 @@ use crate::flow::item::{Change, FlowName, Item};
 use crate::snapshot::Facts;
 
 mod encoding;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod row;
 pub mod sqlite;
 

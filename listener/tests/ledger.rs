@@ -4,6 +4,11 @@
 
 #[path = "ledger/contract.rs"]
 mod contract;
+#[cfg(feature = "postgres")]
+mod peers;
+#[cfg(feature = "postgres")]
+#[path = "ledger/postgres.rs"]
+mod postgres;
 #[path = "ledger/sqlite.rs"]
 mod sqlite;
 #[path = "ledger/world.rs"]

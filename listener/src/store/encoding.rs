@@ -273,6 +273,36 @@ pub(super) fn decode(flow: &FlowName, path: &[u8], bytes: &[u8]) -> Option<Entry
     })
 }
 
+/// The columns that repeat what the body says, so that indexes can be made of it.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Columns<'a> {
+    pub(super) state: i64,
+    pub(super) due: Option<i64>,
+    pub(super) sequence: Option<i64>,
+    pub(super) directory: Option<&'a [u8]>,
+    pub(super) changed: Option<i64>,
+    pub(super) acted: Option<i64>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(entry: &'a Entry) -> Self {
+        let active = entry.is_active().then_some(());
+        Self {
+            state: i64::from(state_byte(entry.state)),
+            due: active.map(|()| column(entry.due)),
+            sequence: active.map(|()| column(entry.sequence)),
+            directory: active.map(|()| entry.directory()),
+            changed: active.map(|()| entry.facts.mtime.map_or(0, i64::from)),
+            acted: (entry.state == State::Acted).then(|| column(entry.acted)),
+        }
+    }
+}
+
+/// Databases' integers have a sign.
+pub(super) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// The number of a state in rows and columns.
 pub(super) const fn state_byte(state: State) -> u8 {
     match state {

@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params}
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use super::encoding::column;
 use super::row::record::Ground;
 use super::row::{Entry, Step, millis};
 use super::{
@@ -33,7 +34,7 @@ use super::{
     ScanStart, State, Store, StoreError,
 };
 use crate::flow::item::{Change, FlowName};
-use table::{Flow, Table, checked, column};
+use table::{Flow, Table, checked};
 use writer::{Job, job};
 
 mod open;

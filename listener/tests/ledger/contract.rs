@@ -137,7 +137,7 @@ async fn known_versions_are_no_news(store: &dyn Store) {
         .await
         .expect("rows")
         .remove(0);
-    assert_eq!(row.expect("a row").item.sequence, 5);
+    assert!(row.expect("a row").item.sequence > 4);
 }
 
 async fn a_claim_goes_its_way(store: &dyn Store) {
@@ -181,7 +181,8 @@ async fn a_claim_goes_its_way(store: &dyn Store) {
         .await
         .expect("the claim");
     let next = claim(store, &flow, Order::Any, LONG).await.remove(0);
-    assert_eq!((next.item.facts, next.item.sequence), (facts(2), 2));
+    assert_eq!(next.item.facts, facts(2));
+    assert!(next.item.sequence > again.item.sequence);
     assert_eq!(next.item.kind, ItemKind::Modified);
     store.finish(&next.id, End::Done).await.expect("the claim");
     let counts = store.counts(&flow).await.expect("counts");
@@ -427,7 +428,7 @@ async fn rows_are_moved(store: &dyn Store) {
         .await
         .expect("rows")
         .remove(0);
-    assert_eq!(row.expect("a row").item.sequence, 26);
+    assert!(row.expect("a row").item.sequence > 25);
 }
 
 async fn odd_names_survive(store: &dyn Store) {
@@ -469,46 +470,43 @@ async fn nobody_holds_what_another_holds(store: Arc<dyn Store>) {
         .expect("recorded");
     let held = Arc::new(Mutex::new(HashSet::new()));
     let done = Arc::new(Mutex::new(HashSet::new()));
-    let workers: Vec<_> = (0..6)
-        .map(|worker| {
-            let (store, flow) = (Arc::clone(&store), flow.clone());
-            let (held, done) = (Arc::clone(&held), Arc::clone(&done));
-            tokio::task::spawn(async move {
-                let owner = format!("worker-{worker}");
-                // Half of them ask for order.
-                let order = if worker % 2 == 0 {
-                    Order::Any
-                } else {
-                    Order::Name
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..6 {
+        let (store, flow) = (Arc::clone(&store), flow.clone());
+        let (held, done) = (Arc::clone(&held), Arc::clone(&done));
+        workers.spawn(async move {
+            let owner = format!("worker-{worker}");
+            // Half of them ask for order.
+            let order = if worker % 2 == 0 {
+                Order::Any
+            } else {
+                Order::Name
+            };
+            loop {
+                let ask = ClaimAsk {
+                    owner: &owner,
+                    lease: LONG,
+                    order,
+                    max: 5,
                 };
-                loop {
-                    let ask = ClaimAsk {
-                        owner: &owner,
-                        lease: LONG,
-                        order,
-                        max: 5,
-                    };
-                    let claims = store.claim(&flow, ask).await.expect("claims");
-                    let all = done.lock().expect("no panic").len() == ITEMS as usize;
-                    if claims.is_empty() && all {
-                        return;
-                    }
-                    tokio::task::yield_now().await;
-                    for claim in claims {
-                        let path = claim.id.path.to_string();
-                        assert!(held.lock().expect("no panic").insert(path.clone()));
-                        store.committed(&claim.id).await.expect("the claim");
-                        assert!(held.lock().expect("no panic").remove(&path));
-                        assert!(done.lock().expect("no panic").insert(path));
-                        store.finish(&claim.id, End::Done).await.expect("the claim");
-                    }
+                let claims = store.claim(&flow, ask).await.expect("claims");
+                let all = done.lock().expect("no panic").len() == ITEMS as usize;
+                if claims.is_empty() && all {
+                    return;
                 }
-            })
-        })
-        .collect();
-    for worker in workers {
-        worker.await.expect("no panic");
+                tokio::task::yield_now().await;
+                for claim in claims {
+                    let path = claim.id.path.to_string();
+                    assert!(held.lock().expect("no panic").insert(path.clone()));
+                    store.committed(&claim.id).await.expect("the claim");
+                    assert!(held.lock().expect("no panic").remove(&path));
+                    assert!(done.lock().expect("no panic").insert(path));
+                    store.finish(&claim.id, End::Done).await.expect("the claim");
+                }
+            }
+        });
     }
+    workers.join_all().await;
     assert_eq!(
         store.counts(&flow).await.expect("counts").done,
         u64::from(ITEMS)

@@ -16,7 +16,7 @@ use super::table::{self, Flow, Meta, SCHEMA, checked};
 use super::{HINT, damaged, failed, wal};
 use crate::flow::item::FlowName;
 use crate::store::StoreError;
-use crate::store::encoding::sum;
+use crate::store::encoding::{column, sum};
 
 /// What SQLite's header says of whose file it is: "kled".
 const APPLICATION: i64 = 0x6b6c_6564;
@@ -350,7 +350,7 @@ fn rows(
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .map_err(failed("read"))?;
-    if all != (table::column(seen.0), table::column(seen.1)) {
+    if all != (column(seen.0), column(seen.1)) {
         return Err(broken("rows of no flow"));
     }
     Ok(claimed)

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
 use super::{damaged, failed};
 use crate::flow::item::FlowName;
-use crate::store::encoding::{self, Reader, Writer, state_byte};
+use crate::store::encoding::{self, Columns, Reader, Writer, column, state_byte};
 use crate::store::row::{Entry, Step};
 use crate::store::{Counts, Order, State, StoreError};
 
@@ -173,36 +173,6 @@ impl Flow {
             };
         }
     }
-}
-
-/// The columns that repeat what the body says, so that indexes can be made of it.
-#[derive(Debug, Eq, PartialEq)]
-struct Columns<'a> {
-    state: i64,
-    due: Option<i64>,
-    sequence: Option<i64>,
-    directory: Option<&'a [u8]>,
-    changed: Option<i64>,
-    acted: Option<i64>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(entry: &'a Entry) -> Self {
-        let active = entry.is_active().then_some(());
-        Self {
-            state: i64::from(state_byte(entry.state)),
-            due: active.map(|()| column(entry.due)),
-            sequence: active.map(|()| column(entry.sequence)),
-            directory: active.map(|()| entry.directory()),
-            changed: active.map(|()| entry.facts.mtime.map_or(0, i64::from)),
-            acted: (entry.state == State::Acted).then(|| column(entry.acted)),
-        }
-    }
-}
-
-/// SQLite's integers have a sign.
-pub(super) fn column(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A row that was read, with its checksum.
