@@ -101,9 +101,9 @@ pub use ketch_keys::{
     RevocationList,
 };
 pub use ketch_protocol::{StatVfs, StatusCode};
-/// Why a file that says who may do what is not read.
+/// Files that say who may do what, and secrets: read only if nobody else could have written them.
 #[cfg(feature = "file")]
-pub use ketch_settings::strict::Unread;
+pub use ketch_settings::strict;
 pub use ketch_transport::auth::{Prompt, Questions};
 pub use ketch_transport::config::HostKey;
 pub use ketch_transport::config::{AuthMethod, CommonConfig};

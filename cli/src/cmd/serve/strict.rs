@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ketch_settings::strict::{self, Unread};
+use ketch_server::strict::{self, Unread};
 use zeroize::Zeroizing;
 
 use crate::failed::Failed;
