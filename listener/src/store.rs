@@ -28,6 +28,7 @@ use crate::flow::item::{Change, FlowName, Item};
 use crate::snapshot::Facts;
 
 mod encoding;
+pub mod portable;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod row;

@@ -4,6 +4,9 @@
 
 #[path = "ledger/contract.rs"]
 mod contract;
+#[path = "ledger/portable.rs"]
+mod portable;
+
 #[cfg(feature = "postgres")]
 mod peers;
 #[cfg(feature = "postgres")]

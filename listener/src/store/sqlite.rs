@@ -43,8 +43,8 @@ mod wal;
 mod writer;
 
 /// What to do about a damaged ledger.
-pub(super) const HINT: &str = "keep a copy and run `ketch ledger repair` on it; \
-     nothing is delivered from it until then";
+pub(super) const HINT: &str =
+    "nothing is delivered from it; keep a copy, and import a backup or an export into a new ledger";
 /// Connections for reading that are kept.
 const READERS_MAX: usize = 4;
 
