@@ -313,7 +313,7 @@ async fn work(store: &SqliteStore, directory: &Path, claim: &Claim) {
         store.delivered(id, "sink").await.expect("the claim");
         store.committed(id).await.expect("the claim");
     }
-    let end = if version % 3 == 0 {
+    let end = if version.is_multiple_of(3) {
         if there {
             fs::remove_file(&source).expect("removed");
         }
