@@ -27,8 +27,11 @@ pub mod event;
 pub mod name;
 #[cfg(feature = "nats")]
 pub mod nats;
+#[cfg(feature = "object-store")]
+pub mod object;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod sftp;
 pub mod stdout;
 mod steps;
 pub mod template;

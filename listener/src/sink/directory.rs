@@ -273,12 +273,15 @@ impl Inner {
                 Found::Nothing => {}
                 // Its name may not have reached the disk yet.
                 Found::Ours => return dir.sync().map_err(self.failed("sync", path)),
-                Found::Another => match self.settings.exists {
-                    Exists::Overwrite => {}
-                    Exists::Skip => return Ok(()),
-                    Exists::Unique => return Err(SinkError::Taken { name: shown(name) }),
-                    _ => return Err(SinkError::Exists { name: shown(name) }),
-                },
+                Found::Another if self.settings.exists == Exists::Overwrite => {}
+                Found::Another => return self.taken(name),
+            }
+        }
+        // Nothing is copied for a name that is taken already.
+        if !job.again && self.settings.exists != Exists::Overwrite {
+            let held = dir.look(last).map_err(self.failed("look at", name))?;
+            if held != Held::Nothing {
+                return self.taken(name);
             }
         }
         let part = part_name();
@@ -297,6 +300,15 @@ impl Inner {
             .map_err(self.failed("sync", path))
     }
 
+    /// What follows from a name that is taken.
+    fn taken(&self, name: &[u8]) -> Result<(), SinkError> {
+        match self.settings.exists {
+            Exists::Skip => Ok(()),
+            Exists::Unique => Err(SinkError::Taken { name: shown(name) }),
+            _ => Err(SinkError::Exists { name: shown(name) }),
+        }
+    }
+
     /// Gives the whole file its name.
     fn put(&self, dir: &Dir, part: &[u8], last: &[u8], name: &[u8]) -> Result<(), SinkError> {
         let renamed = self.steps.pass().and_then(|()| {
@@ -308,14 +320,8 @@ impl Inner {
         });
         match renamed {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match self.settings.exists {
-                    Exists::Skip => {
-                        let _ = dir.remove(part);
-                        Ok(())
-                    }
-                    Exists::Unique => Err(SinkError::Taken { name: shown(name) }),
-                    _ => Err(SinkError::Exists { name: shown(name) }),
-                }
+                let _ = dir.remove(part);
+                self.taken(name)
             }
             other => other.map_err(self.failed("name", name)),
         }

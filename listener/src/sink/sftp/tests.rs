@@ -1,0 +1,266 @@
+//! Another server, which is ours over a stream in memory.
+
+use std::path::Path;
+
+use ketch_client::hostkey::HostKeys;
+use ketch_client::{Connect, Session};
+use ketch_server::{Server, User, generate_host_key};
+
+use super::*;
+use crate::sink::trial::{self, item, trial_content};
+
+async fn connect(root: &Path) -> Session {
+    let server = Server::builder()
+        .host_key(generate_host_key().unwrap())
+        .user(User::new("ann", root).password("correct horse"))
+        .build()
+        .unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let host_keys = HostKeys::only([server.host_key()]);
+    #[expect(clippy::disallowed_methods, reason = "the server's end")]
+    tokio::spawn(async move {
+        let _ = server.serve_stream(far, "the test").await;
+    });
+    let connect = Connect::to("test")
+        .user("ann")
+        .password("correct horse".to_owned())
+        .host_keys(host_keys);
+    connect.connect_over(near).await.unwrap()
+}
+
+async fn sink(session: &Session, exists: Exists) -> SftpSink {
+    let sftp = session.sftp().await.unwrap();
+    let settings = SftpSinkSettings {
+        exists,
+        ..SftpSinkSettings::new("bank")
+    };
+    SftpSink::new(settings, Remote::over(sftp, RemotePath::from("/in")))
+}
+
+/// What is in a directory that people see, and what they do not.
+fn seen(dir: &Path) -> (Vec<(String, String)>, usize) {
+    let (mut found, mut hidden) = (Vec::new(), 0);
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.contains(".ketch-") {
+            hidden += usize::from(!name.starts_with(PREFIX));
+        } else if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((name, String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    found.sort();
+    (found, hidden)
+}
+
+#[tokio::test]
+async fn a_taken_name_is_what_the_policy_says() {
+    let spool = tempfile::tempdir().unwrap();
+    for (exists, wanted) in [
+        (Exists::Error, vec![("a.csv", "old")]),
+        (Exists::Overwrite, vec![("a.csv", "new")]),
+        (Exists::Unique, vec![("a-1.csv", "new"), ("a.csv", "old")]),
+        (Exists::Append, vec![("a.csv", "oldnew")]),
+        (Exists::Skip, vec![("a.csv", "old")]),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("in/deep/er");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("a.csv"), "old").unwrap();
+        let session = connect(root.path()).await;
+        let sink = sink(&session, exists).await;
+        sink.check().await.unwrap();
+        let content = trial_content(spool.path(), b"new");
+        let delivered = trial::deliver(&sink, &item(1, b"deep/er/a.csv"), Some(&content)).await;
+        match exists {
+            Exists::Error => assert!(matches!(delivered, Err(SinkError::Exists { .. }))),
+            _ => assert!(delivered.is_ok(), "{exists:?}: {delivered:?}"),
+        }
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .collect();
+        assert_eq!(seen(&dir), (wanted, 0), "{exists:?}");
+        // A new directory, and the time.
+        let name = b"fresh/and/b.csv";
+        trial::deliver(&sink, &item(2, name), Some(&content))
+            .await
+            .unwrap();
+        let metadata = root.path().join("in/fresh/and/b.csv").metadata().unwrap();
+        let modified = metadata.modified().unwrap();
+        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert!(exists == Exists::Append || since.as_secs() == 1_795_282_542);
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_killed_at_any_step_leaves_one_whole_copy() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut points = 0;
+    for (_, exists) in Exists::ALL {
+        for step in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("in")).unwrap();
+            let session = connect(root.path()).await;
+            let content = trial_content(spool.path(), b"one,two,three");
+            let item = item(1, b"x/a.csv");
+            let first = sink(&session, exists).await;
+            let placement = first.place(&item, None).await.unwrap();
+            first.steps.kill_after(Some(step));
+            let killed = trial::put(&first, &item, &placement, &content, false).await;
+            drop(first);
+            let second = sink(&session, exists).await;
+            if exists == Exists::Append {
+                let other = self::item(2, b"x/a.csv");
+                trial::deliver(&second, &other, Some(&content))
+                    .await
+                    .unwrap();
+            }
+            trial::deliver_again(&second, &item, placement, &content)
+                .await
+                .unwrap();
+            let text = match exists {
+                Exists::Append => "one,two,three".repeat(2),
+                _ => "one,two,three".to_owned(),
+            };
+            let wanted = (vec![("a.csv".to_owned(), text)], 0);
+            assert_eq!(
+                seen(&root.path().join("in/x")),
+                wanted,
+                "{exists:?}, step {step}"
+            );
+            if killed.is_ok() {
+                break;
+            }
+            points += 1;
+        }
+    }
+    assert!(points >= 14, "{points} kill points");
+}
+
+/// The connection is lost at a random moment of an upload: the next one, on another, leaves one
+/// whole copy.
+#[tokio::test]
+async fn an_upload_that_was_cut_is_whole_the_next_time() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), &vec![b'x'; 3_000_000]);
+    for exists in [Exists::Error, Exists::Unique, Exists::Append] {
+        for polls in [3_usize, 9, 27, 81] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("in")).unwrap();
+            let item = item(1, b"a.csv");
+            let session = connect(root.path()).await;
+            let first = sink(&session, exists).await;
+            let placement = first.place(&item, None).await.unwrap();
+            {
+                let mut put = Box::pin(trial::put(&first, &item, &placement, &content, false));
+                for _ in 0..polls {
+                    tokio::select! {
+                        biased;
+                        _ = &mut put => break,
+                        () = tokio::task::yield_now() => {}
+                    }
+                }
+                session.disconnect().await;
+            }
+            let session = connect(root.path()).await;
+            let second = sink(&session, exists).await;
+            trial::deliver_again(&second, &item, placement, &content)
+                .await
+                .unwrap();
+            let (found, _) = seen(&root.path().join("in"));
+            let lens: Vec<_> = found.iter().map(|(_, text)| text.len()).collect();
+            assert_eq!(lens, [3_000_000], "{exists:?}, {polls} polls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
+    let (root, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(root.path().join("in")).unwrap();
+    let session = connect(root.path()).await;
+    let content = trial_content(spool.path(), b"ours");
+    let placement = Placement {
+        name: b"a".to_vec(),
+        length: None,
+    };
+    for (text, is_ours) in [("ours", true), ("else", false), ("longer", false)] {
+        std::fs::write(root.path().join("in/a"), text).unwrap();
+        let sink = sink(&session, Exists::Unique).await;
+        let put = trial::put(&sink, &item(1, b"a"), &placement, &content, true).await;
+        match is_ours {
+            true => put.unwrap(),
+            false => assert!(matches!(put, Err(SinkError::Taken { .. })), "{text}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_with_one_name_each_gets_its_own() {
+    for exists in [Exists::Unique, Exists::Append] {
+        let (root, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(root.path().join("in")).unwrap();
+        let session = connect(root.path()).await;
+        let sink = sink(&session, exists).await;
+        let contents: Vec<_> = (0..12)
+            .map(|number: u8| trial_content(spool.path(), &[b'a' + number; 40]))
+            .collect();
+        let deliveries = contents.iter().enumerate().map(|(number, content)| {
+            let (sink, item) = (&sink, item(u64::try_from(number).unwrap(), b"a.csv"));
+            async move { trial::deliver(sink, &item, Some(content)).await.map(|_| ()) }
+        });
+        trial::all(deliveries).await.unwrap();
+        let (found, hidden) = seen(&root.path().join("in"));
+        let mut runs: Vec<u8> = Vec::new();
+        for (_, text) in &found {
+            for run in text.as_bytes().chunks(40) {
+                assert!(
+                    run.len() == 40 && run.iter().all(|byte| *byte == run[0]),
+                    "torn"
+                );
+                runs.push(run[0]);
+            }
+        }
+        runs.sort_unstable();
+        assert_eq!(runs, (b'a'..b'a' + 12).collect::<Vec<_>>(), "{exists:?}");
+        assert_eq!(
+            (found.len(), hidden),
+            (if exists == Exists::Unique { 12 } else { 1 }, 0)
+        );
+    }
+}
+
+/// The server would let all of these out of the sink's directory, as far as its own root: the sink
+/// does not ask for it.
+#[tokio::test]
+async fn evil_names_lead_nowhere() {
+    let (root, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(root.path().join("in")).unwrap();
+    std::fs::create_dir(root.path().join("out")).unwrap();
+    std::fs::write(root.path().join("out/canary"), "canary").unwrap();
+    let session = connect(root.path()).await;
+    let content = trial_content(spool.path(), b"evil");
+    let (mut refused, names) = (0, trial::evil_names());
+    for exists in [Exists::Overwrite, Exists::Unique, Exists::Append] {
+        let sink = sink(&session, exists).await;
+        for name in &names {
+            let delivered = trial::deliver(&sink, &item(1, name), Some(&content)).await;
+            refused += usize::from(delivered.is_err());
+            let placement = Placement {
+                name: name.clone(),
+                length: Some(0),
+            };
+            let _ = trial::put(&sink, &item(2, b"a"), &placement, &content, true).await;
+        }
+    }
+    assert!(refused > 300, "{refused} refused");
+    let canary = ("canary".to_owned(), "canary".to_owned());
+    assert_eq!(seen(&root.path().join("out")), (vec![canary], 0));
+    assert_eq!(
+        std::fs::read_dir(root.path()).unwrap().count(),
+        2,
+        "nothing beside"
+    );
+}
