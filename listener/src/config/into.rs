@@ -17,6 +17,7 @@ use crate::sink::Sink;
 use crate::sink::command::{CommandSettings, CommandSink};
 use crate::sink::directory::{DirectorySettings, DirectorySink};
 use crate::sink::name::Exists;
+use crate::sink::sftp::{SftpSink, SftpSinkSettings};
 use crate::sink::stdout::{StdoutSettings, StdoutSink};
 use crate::sink::template::Template;
 
@@ -221,11 +222,14 @@ impl Build<'_> {
             self.hint(key, "this source is no server", "kind = \"directory\"");
             return None;
         };
-        let _ = (name, template, exists, times, remote);
-        self.fault(key, "sinks on servers are not there yet");
-        None
+        let mut settings = SftpSinkSettings::new(name);
+        settings.template = template;
+        settings.exists = exists.map_or(settings.exists, Into::into);
+        settings.times = times.unwrap_or(settings.times);
+        Some(Arc::new(SftpSink::new(settings, remote)))
     }
 
+    #[cfg(feature = "object-store")]
     fn object(
         &mut self,
         key: &str,
@@ -235,8 +239,31 @@ impl Build<'_> {
         template: Template,
         exists: Option<ExistsName>,
     ) -> Made {
-        let _ = (name, url, options, template, exists);
-        self.fault(key, "object stores are not there yet");
+        use crate::sink::object::{ObjectSettings, ObjectSink};
+        let mut settings = ObjectSettings::new(name, url);
+        let options = options.into_iter();
+        settings.options = options
+            .map(|(key, value)| (key, value.to_string()))
+            .collect();
+        settings.template = template;
+        settings.exists = exists.map_or(settings.exists, Into::into);
+        let made = ObjectSink::new(settings);
+        let told = made.map_err(|error| self.fault(&below(key, "url"), chain(&error)));
+        Some(Arc::new(told.ok()?))
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    fn object(
+        &mut self,
+        key: &str,
+        _: String,
+        _: &str,
+        _: Vec<(String, Zeroizing<String>)>,
+        _: Template,
+        _: Option<ExistsName>,
+    ) -> Made {
+        let what = "this program was built without object stores";
+        self.fault(&below(key, "kind"), what);
         None
     }
 

@@ -8,6 +8,7 @@
 mod tests;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -43,8 +44,8 @@ const KEPT: [&str; 9] = [
     "SystemRoot",
 ];
 
-/// Which program is started, and how.
-#[derive(Clone, Debug)]
+/// Which program is started, and how. The values of its environment are not shown.
+#[derive(Clone)]
 pub struct CommandSettings {
     /// The sink's name.
     pub name: String,
@@ -60,6 +61,20 @@ pub struct CommandSettings {
     pub env: Vec<(String, String)>,
     /// The `source` of events. Default: `/ketch/FLOW`.
     pub source: Option<String>,
+}
+
+impl fmt::Debug for CommandSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(key, _)| key.as_str()).collect();
+        f.debug_struct("CommandSettings")
+            .field("name", &self.name)
+            .field("argv", &self.argv)
+            .field("file_from", &self.file_from)
+            .field("timeout", &self.timeout)
+            .field("env", &env)
+            .field("source", &self.source)
+            .finish()
+    }
 }
 
 impl CommandSettings {

@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -57,8 +58,8 @@ const ID: &str = "ketch-id";
 const SHA256: &str = "ketch-sha256";
 const SEQUENCE: &str = "ketch-sequence";
 
-/// Which store, and how keys are made.
-#[derive(Clone, Debug)]
+/// Which store, and how keys are made. The values of options are not shown: keys are among them.
+#[derive(Clone)]
 pub struct ObjectSettings {
     /// The sink's name.
     pub name: String,
@@ -73,6 +74,19 @@ pub struct ObjectSettings {
     pub template: Template,
     /// What happens when a key is taken; nothing can be appended. Default: an error.
     pub exists: Exists,
+}
+
+impl fmt::Debug for ObjectSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<&str> = self.options.iter().map(|(key, _)| key.as_str()).collect();
+        f.debug_struct("ObjectSettings")
+            .field("name", &self.name)
+            .field("url", &self.url)
+            .field("options", &options)
+            .field("template", &self.template)
+            .field("exists", &self.exists)
+            .finish()
+    }
 }
 
 impl ObjectSettings {
@@ -105,7 +119,6 @@ pub enum ObjectError {
 }
 
 /// A sink that puts files into an object store.
-#[derive(Debug)]
 pub struct ObjectSink {
     settings: ObjectSettings,
     store: Arc<dyn ObjectStore>,
@@ -125,6 +138,14 @@ enum Found {
     Nothing,
     Ours,
     Another,
+}
+
+impl fmt::Debug for ObjectSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectSink")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ObjectSink {
