@@ -6,14 +6,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use ketch_client::{Attrs, Failure, ReadDir, RemotePath, Sftp, SftpError};
+use ketch_client::{Attrs, Failure, Kind, ReadDir, RemotePath, Sftp, SftpError};
 
 use super::{Answer, ListError, Lister, Plan};
 use crate::listing::{ENTRIES_MAX, Listing};
 use crate::remote::Remote;
 
 /// Directories that are listed at a time: at 50 ms there and back some 600 small ones a second.
-/// OpenSSH's server has 100 handles and more.
+/// OpenSSH's server has as many handles as files may be open; one with fewer is asked for fewer.
 const LISTINGS_MAX: usize = 64;
 
 /// Bytes of names that unfinished listings may hold; beyond, no other is begun.
@@ -101,12 +101,13 @@ impl Lister for SftpLister {
                 }
             };
             let mut readings: Vec<Reading> = Vec::new();
+            let (mut at_a_time, mut again) = (LISTINGS_MAX, Vec::new());
             poll_fn(|cx| {
                 loop {
                     let held: usize = readings.iter().map(|r| r.listing.names_len()).sum();
-                    while readings.len() < LISTINGS_MAX
+                    while readings.len() < at_a_time
                         && (held < HELD_MAX || readings.is_empty())
-                        && let Some(directory) = plan.next()
+                        && let Some(directory) = again.pop().or_else(|| plan.next())
                     {
                         readings.push(Reading {
                             reader: sftp.read_dir(self.path(&directory)),
@@ -122,6 +123,11 @@ impl Lister for SftpLister {
                             Poll::Ready(result) => {
                                 moved = true;
                                 let done = readings.swap_remove(index);
+                                if !readings.is_empty() && is_full(&result) {
+                                    at_a_time = readings.len();
+                                    again.push(done.directory);
+                                    continue;
+                                }
                                 let result = result.map(|()| done.listing.finish());
                                 plan.listed(done.directory, result);
                             }
@@ -176,6 +182,13 @@ impl Lister for SftpLister {
             answers
         })
     }
+}
+
+/// Whether a server may have refused a directory because too many are open: it says no more than
+/// `SSH_FX_FAILURE` then.
+fn is_full(result: &Result<(), ListError>) -> bool {
+    let kind = result.as_ref().err().map(ListError::kind);
+    matches!(kind, Some(Kind::Peer | Kind::NoSpace))
 }
 
 enum Looking {

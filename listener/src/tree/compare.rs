@@ -12,7 +12,7 @@ use super::{Hot, MISSING_MAX, Missing, Scan, Tree, Waiting, mtime_of};
 use crate::detect::{DirectoryTimes, First, ListError, ScanKind, Seen};
 use crate::flow::item::Change;
 use crate::listing::Listing;
-use crate::select::Selected;
+use crate::select::{DEPTH_MAX, Selected};
 use crate::settle::Observed;
 use crate::snapshot::Facts;
 
@@ -269,7 +269,13 @@ impl Tree {
 
     /// A directory that a listing has.
     fn descend(&self, scan: &mut Scan, path: RemotePath, attrs: &Attrs) {
-        if depth(&path) >= self.config.select.depth_max() || !self.config.select.enters(&path) {
+        let depth_max = self.config.select.depth_max();
+        if depth(&path) >= depth_max {
+            // Deeper than asked for is as it should be; deeper than anybody may ask for is told.
+            scan.report.refused += u64::from(depth_max >= DEPTH_MAX);
+            return;
+        }
+        if !self.config.select.enters(&path) {
             return;
         }
         let is_new = || self.known.node(&path).is_none_or(|node| !node.listed);
