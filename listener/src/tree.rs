@@ -230,8 +230,13 @@ impl Tree {
             return false;
         }
         if let Some(scan) = &mut self.scan {
-            scan.wall = wall;
-            return true;
+            if scan.in_flight.is_empty() && scan.asked.is_empty() {
+                scan.wall = wall;
+                return true;
+            }
+            // Its driver gave up in the middle: what was asked and not answered is asked anew.
+            self.scan = None;
+            self.is_sweep_due = true;
         }
         let is_trusted = self.config.directory_times == DirectoryTimes::Learn
             && self.known.trust.is_given()
