@@ -295,6 +295,10 @@ impl Detection {
     /// Writes what is known to its file. It is an acceleration: without it everything is looked up.
     fn save(&mut self) {
         let path = &self.shared.settings.snapshot;
+        if let Some(directory) = path.parent() {
+            // What is wrong with it is told when the file cannot be written.
+            let _ = std::fs::create_dir_all(directory);
+        }
         match self.detector.save(path, self.shared.store.id()) {
             Ok(()) => {
                 self.unsaved = false;
