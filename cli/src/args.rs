@@ -3,6 +3,7 @@
 //! What the arguments mean (which host, which key files, where a file goes) is settled in
 //! [`crate::plan`].
 
+mod listen;
 mod paths;
 mod sync;
 
@@ -15,6 +16,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
+pub(crate) use self::listen::ListenArgs;
+#[cfg(unix)]
+pub(crate) use self::listen::{FlowsArg, ListenCommand};
 pub(crate) use self::paths::{
     ChmodArgs, FindArgs, KindArg, LnArgs, MkdirArgs, MvArgs, PathArgs, RmArgs, StatArgs,
 };
@@ -61,7 +65,7 @@ pub(crate) enum Command {
     Stat(StatArgs),
     /// Tell how full a remote file system is
     Df(PathArgs),
-    /// Tell what changes in a remote directory: one JSON object a line
+    /// Tell what changes in a remote directory, one JSON object a line; or run the flows of a file
     Listen(ListenArgs),
     /// Run a command on a server; ends with its exit code, or 128 and the signal that ended it
     Exec(ExecArgs),
@@ -121,20 +125,6 @@ pub(crate) struct LsArgs {
     pub(crate) unsorted: bool,
     #[arg(help = REMOTE_HELP)]
     pub(crate) remote: String,
-    #[command(flatten)]
-    pub(crate) connect: ConnectArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListenArgs {
-    #[arg(help = REMOTE_HELP)]
-    pub(crate) remote: String,
-    /// Time from one listing of the directory to the next
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub(crate) interval: Duration,
-    /// Tell of what is there at the start, too
-    #[arg(long)]
-    pub(crate) existing: bool,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }
@@ -723,6 +713,33 @@ mod tests {
             panic!()
         };
         assert_eq!(listen.interval, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn listen_takes_a_remote_or_a_file_and_what_belongs_to_one() {
+        for right in [
+            "ketch listen host:/in",
+            "ketch listen host:/in --config none --existing",
+            "ketch listen --config f -vv --log-format json",
+            "ketch listen check --config f --offline",
+            "ketch listen schema",
+            "ketch listen status --config f --json",
+            "ketch listen pause --config f orders statements",
+            "ketch listen replay --config f orders --path a/b",
+            "ketch listen compact --config f",
+        ] {
+            let Ok(Command::Listen(listen)) = parse(right) else {
+                panic!("{right}")
+            };
+            assert_eq!(listen.is_of_file(), !right.contains("host:"), "{right}");
+        }
+        for wrong in [
+            "ketch listen",
+            "ketch listen check",
+            "ketch listen --config f schema",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub(crate) mod cat;
 pub(crate) mod demo;
 pub(crate) mod exec;
 pub(crate) mod find;
+#[cfg(unix)]
+pub(crate) mod flows;
 pub(crate) mod get;
 #[cfg(unix)]
 mod keys;

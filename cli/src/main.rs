@@ -8,6 +8,7 @@
 //! | doing it | `cmd` |
 //! | asking for a password or passphrase | `prompt` |
 //! | lines and progress | `output` |
+//! | the log of a server or listener | `log` |
 //! | Ctrl-C | `interrupt` |
 //! | what went wrong, and the code to end with | `failed`, `exit` |
 //! | the process's memory is its own | `shield` |
@@ -21,6 +22,8 @@ mod cmd;
 mod exit;
 mod failed;
 mod interrupt;
+#[cfg(unix)]
+mod log;
 mod output;
 mod plan;
 mod prompt;
@@ -91,6 +94,10 @@ async fn run(command: Command) -> Result<(), Failed> {
         Command::Chmod(args) => interrupt::or(cmd::stat::permissions(args)).await?,
         Command::Stat(args) => interrupt::or(cmd::stat::run(args)).await?,
         Command::Df(args) => interrupt::or(cmd::stat::file_system(args)).await?,
+        #[cfg(unix)]
+        Command::Listen(args) if args.is_of_file() => cmd::flows::run(args).await,
+        #[cfg(not(unix))]
+        Command::Listen(args) if args.is_of_file() => Err(Failed::UnixOnly("listen --config")),
         Command::Listen(args) => interrupt::or(cmd::listen::run(plan::Listen::new(args)?)).await?,
         Command::Exec(args) => interrupt::or(cmd::exec::run(plan::Exec::new(args)?)).await?,
         Command::Algorithms(args) => cmd::algorithms::run(&args),

@@ -275,7 +275,9 @@ pub(crate) struct Listen {
 
 impl Listen {
     pub(crate) fn new(args: ListenArgs) -> Result<Self, Failed> {
-        let (connection, remote) = connection(&args.remote, args.connect)?;
+        let missing = || Failed::Usage("name a remote directory".to_owned());
+        let remote = args.remote.ok_or_else(missing)?;
+        let (connection, remote) = connection(&remote, args.connect)?;
         Ok(Self {
             connection,
             remote,

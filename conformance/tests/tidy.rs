@@ -32,7 +32,15 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         ],
     ),
     ("listener", &["ketch-client", "ketch-settings"]),
-    ("cli", &["ketch-client", "ketch-server", "ketch-listener"]),
+    (
+        "cli",
+        &[
+            "ketch-client",
+            "ketch-server",
+            "ketch-listener",
+            "ketch-settings",
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -10,6 +10,7 @@
 //! `flows`.
 
 mod build;
+pub mod check;
 mod connect;
 mod into;
 mod loops;
@@ -31,10 +32,12 @@ use ketch_settings::{Fault, Faults, Places, Schema};
 use zeroize::Zeroizing;
 
 use crate::detect::DetectConfig;
+use crate::flow::item::FlowName;
 use crate::flow::settings::FlowSettings;
 use crate::local::local_path;
 use crate::remote::Remote;
 use crate::sink::Sink;
+pub(crate) use connect::chain;
 use tables::FileTable;
 
 /// Longest file of a listener, in bytes.
@@ -86,6 +89,27 @@ impl ListenerFile {
     /// [`Faults`]: all that is wrong, of all sources and flows.
     pub fn setup(&self) -> Result<Setup, Faults> {
         build::setup(self)
+    }
+
+    /// The HTTP interface of the file, and nothing else of it: no other secret is read.
+    ///
+    /// # Errors
+    /// [`Faults`]: what is wrong with it.
+    pub fn api(&self) -> Result<Option<Api>, Faults> {
+        build::part(self, build::Build::api_of)
+    }
+
+    /// Where the ledger is, and nothing else of the file.
+    ///
+    /// # Errors
+    /// [`Faults`]: what is wrong with it.
+    pub fn ledger(&self) -> Result<Option<Ledger>, Faults> {
+        build::part(self, build::Build::ledger_of)
+    }
+
+    /// The names of its flows.
+    pub fn flows(&self) -> impl Iterator<Item = &FlowName> {
+        self.tables.flow.iter().map(|flow| &flow.name.0)
     }
 
     /// How many sources and flows there are.

@@ -62,6 +62,8 @@ pub mod push;
 pub mod remote;
 #[cfg(feature = "flows")]
 pub mod select;
+#[cfg(all(unix, feature = "daemon"))]
+pub mod service;
 pub mod settle;
 #[cfg(feature = "flows")]
 pub mod sink;

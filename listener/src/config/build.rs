@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::into::Ends;
 use super::tables::{
-    ActionName, AfterTable, ApiTable, DirectoryTimesName, FirstName, FlowTable, IdentityName,
-    OrderName, PushName, SettleRule, SettleTable, SourceTable,
+    ActionName, AfterTable, ApiTable, DirectoryTimesName, FileTable, FirstName, FlowTable,
+    IdentityName, OrderName, PushName, SettleRule, SettleTable, SourceTable,
 };
 use super::words::NameTemplate;
 use super::{Api, FlowSetup, Ledger, ListenerFile, Setup, SourceSetup, loops};
@@ -37,20 +37,8 @@ pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
         revision: DefaultHasher::new(),
     };
     let state = file.places.resolve(&tables.state);
-    let ledger = match &tables.store {
-        None => Some(Ledger::Sqlite(state.join("ledger.sqlite"))),
-        Some(store) => {
-            let connect = build.secret("store.postgres", Some(&store.postgres));
-            connect.map(|connect| Ledger::Postgres { connect })
-        }
-    };
-    if tables.store.is_some() && cfg!(not(feature = "postgres")) {
-        build.fault(
-            "store.postgres",
-            "this program was built without PostgreSQL",
-        );
-    }
-    let api = tables.api.as_ref().and_then(|table| build.api(table));
+    let ledger = build.ledger_of(tables);
+    let api = build.api_of(tables);
     let mut sources = Vec::new();
     for (n, table) in tables.source.iter().enumerate() {
         sources.extend(build.source(&format!("source[{n}]"), table));
@@ -83,6 +71,23 @@ pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
             drain,
         }),
         _ => Err(Faults::new(file.places.path(), build.faults)),
+    }
+}
+
+/// Reads one part of a file.
+pub(super) fn part<T>(
+    file: &ListenerFile,
+    read: impl FnOnce(&mut Build<'_>, &FileTable) -> Option<T>,
+) -> Result<Option<T>, Faults> {
+    let mut build = Build {
+        places: &file.places,
+        faults: Vec::new(),
+        revision: DefaultHasher::new(),
+    };
+    let part = read(&mut build, &file.tables);
+    match build.faults.is_empty() {
+        true => Ok(part),
+        false => Err(Faults::new(file.places.path(), build.faults)),
     }
 }
 
@@ -145,6 +150,25 @@ impl<'a> Build<'a> {
                 seen.insert(name, n);
             }
         }
+    }
+
+    pub(super) fn ledger_of(&mut self, tables: &FileTable) -> Option<Ledger> {
+        let Some(store) = &tables.store else {
+            let state = self.places.resolve(&tables.state);
+            return Some(Ledger::Sqlite(state.join("ledger.sqlite")));
+        };
+        if cfg!(not(feature = "postgres")) {
+            self.fault(
+                "store.postgres",
+                "this program was built without PostgreSQL",
+            );
+        }
+        let connect = self.secret("store.postgres", Some(&store.postgres))?;
+        Some(Ledger::Postgres { connect })
+    }
+
+    pub(super) fn api_of(&mut self, tables: &FileTable) -> Option<Api> {
+        tables.api.as_ref().and_then(|table| self.api(table))
     }
 
     fn api(&mut self, table: &ApiTable) -> Option<Api> {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use ketch_server::{AuditLog, Metrics, Monitor, Observer, Server, ServerBuilder, ServerFile};
 use tokio::net::TcpListener;
-use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::{LogFormat, RecordArgs};
+use crate::args::RecordArgs;
 use crate::failed::Failed;
+use crate::log;
 use crate::plan::cannot;
 
 /// The observers of a server, from its beginning to its end.
@@ -22,7 +22,7 @@ pub(super) struct Records {
 impl Records {
     /// Opens what the command line asks for, or else the server's file.
     pub(super) async fn open(args: &RecordArgs, file: Option<&ServerFile>) -> Result<Self, Failed> {
-        log(args);
+        log::start(args.verbose, args.log_format);
         let named: Option<PathBuf> = args.audit_log.clone();
         let audit = match named.or_else(|| file.and_then(ServerFile::audit_log)) {
             Some(path) => {
@@ -74,23 +74,4 @@ impl Records {
         }
         monitor.serve(listener).await
     }
-}
-
-/// Logs to the standard error. What peers say is shown escaped there (tracing-subscriber from 0.3.20 on).
-fn log(args: &RecordArgs) {
-    let level = match args.verbose {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(false);
-    // There is none yet: a command is run once.
-    let _ = match args.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
-    };
 }

@@ -1,0 +1,205 @@
+//! A listener as a service: a file, a [`Daemon`], and the signals that systemd and people send.
+//!
+//! | signal | what it does |
+//! | --- | --- |
+//! | SIGHUP | the file is read again; flows that changed are started anew; a file with a mistake changes nothing |
+//! | SIGTERM, SIGINT | nothing new is begun, and what is under way ends; a second one does not wait for that |
+//!
+//! Signals are no more than events of the runtime: nothing runs in a handler. Whoever started the
+//! service is told by a datagram to `$NOTIFY_SOCKET` that it is there (sd_notify(3)).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use ketch_settings::Faults;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::config::{ListenerFile, Setup};
+use crate::daemon::{Daemon, DaemonError, STOP_GRACE};
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The file is wrong.
+    #[error(transparent)]
+    File(#[from] Faults),
+    /// The world is: the ledger is in use, an address is taken.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// Signals cannot be waited for, or a thread failed.
+    #[error("cannot run as a service")]
+    System(#[source] io::Error),
+}
+
+/// Runs what the file at `path` says until a signal says to end. `say` gets what is to be told to
+/// whoever runs it, a line at a time; file names in it are escaped.
+///
+/// # Errors
+/// [`ServiceError`] if it cannot start; later there are events and the log.
+pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
+    // Before anybody is told that the service is there.
+    let mut reload = signals(SignalKind::hangup())?;
+    let mut terminate = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let setup = read(path).await.map_err(ServiceError::System)??;
+    let drain = setup.drain;
+    let mut counted = counted(&setup);
+    let unchanged = Unchanged::of(&setup);
+    let daemon = Daemon::start(setup).await?;
+    say(&counted);
+    if let Some(address) = daemon.api_address() {
+        say(&format!("API on {address}"));
+    }
+    notify("READY=1");
+    let mut reading: Option<Reading> = None;
+    loop {
+        tokio::select! {
+            Some(()) = reload.recv(), if reading.is_none() => reading = Some(begin(path)),
+            read = finished(&mut reading) => {
+                reading = None;
+                match read {
+                    Err(error) => say(&format!("nothing was reloaded: {error}")),
+                    Ok(Err(faults)) => {
+                        faults.to_string().lines().for_each(&say);
+                        say("nothing was reloaded");
+                    }
+                    Ok(Ok(setup)) => {
+                        counted = self::counted(&setup);
+                        if unchanged != Unchanged::of(&setup) {
+                            say("`state`, `store` and `api` were changed: that counts from the next start");
+                        }
+                        match daemon.reload(setup).await {
+                            Ok(done) => {
+                                let (started, stopped) = (done.started.len(), done.stopped.len());
+                                say(&format!("reloaded: {counted}; {started} started, {stopped} stopped"));
+                            }
+                            Err(error) => say(&format!("not all was reloaded: {}", chain(&error))),
+                        }
+                    }
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify("STOPPING=1");
+    say("stopping");
+    tokio::select! {
+        ended = timeout(drain + STOP_GRACE, daemon.stop()) => {
+            if ended.is_err() {
+                say("stopped in the middle of what was under way: it goes on with the next start");
+            }
+        }
+        _ = terminate.recv() => say("stopped at once"),
+        _ = interrupt.recv() => say("stopped at once"),
+    }
+    Ok(())
+}
+
+/// What a file says, or what is wrong with it, once a thread has read it.
+type Reading = JoinHandle<Result<Setup, Faults>>;
+
+/// Reads a file where it may block: keys with passphrases take their time.
+fn begin(path: &Path) -> Reading {
+    let path: PathBuf = path.to_owned();
+    spawn_blocking(move || ListenerFile::read(path)?.setup())
+}
+
+async fn read(path: &Path) -> io::Result<Result<Setup, Faults>> {
+    Ok(begin(path).await?)
+}
+
+/// Waits for ever if nothing is read.
+async fn finished(reading: &mut Option<Reading>) -> io::Result<Result<Setup, Faults>> {
+    match reading {
+        Some(reading) => Ok(reading.await?),
+        None => std::future::pending().await,
+    }
+}
+
+/// What a reload does not change.
+#[derive(Debug, Eq, PartialEq)]
+struct Unchanged {
+    state: PathBuf,
+    ledger: Option<String>,
+    api: Option<(std::net::SocketAddr, Option<String>)>,
+}
+
+impl Unchanged {
+    fn of(setup: &Setup) -> Self {
+        use crate::config::Ledger;
+
+        Self {
+            state: setup.state.clone(),
+            ledger: match &setup.ledger {
+                Ledger::Sqlite(_) => None,
+                Ledger::Postgres { connect } => Some(connect.to_string()),
+            },
+            api: setup.api.as_ref().map(|api| {
+                let token = api.token.as_ref().map(|token| token.to_string());
+                (api.listen, token)
+            }),
+        }
+    }
+}
+
+fn counted(setup: &Setup) -> String {
+    let many = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let (sources, flows) = (setup.sources.len(), setup.flows.len());
+    format!("{} from {}", many(flows, "flow"), many(sources, "source"))
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, ServiceError> {
+    signal(kind).map_err(ServiceError::System)
+}
+
+/// Tells the service manager, if there is one; it may not care.
+fn notify(state: &str) {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+        return;
+    };
+    if let Err(error) = send(&socket, state) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+fn send(socket: &OsStr, state: &str) -> io::Result<()> {
+    let from = UnixDatagram::unbound()?;
+    #[cfg(target_os = "linux")]
+    if let [b'@', name @ ..] = socket.as_encoded_bytes() {
+        use std::os::linux::net::SocketAddrExt as _;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        return from.send_to_addr(state.as_bytes(), &address).map(drop);
+    }
+    from.send_to(state.as_bytes(), Path::new(socket)).map(drop)
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    crate::config::chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_manager_gets_a_datagram() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).expect("a socket");
+        send(path.as_os_str(), "READY=1").expect("it is sent");
+        let mut got = [0; 32];
+        let len = manager.recv(&mut got).expect("it comes");
+        assert_eq!(got.get(..len), Some(&b"READY=1"[..]));
+        assert!(send(dir.path().join("none").as_os_str(), "READY=1").is_err());
+    }
+}
