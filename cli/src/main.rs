@@ -13,7 +13,7 @@
 //! | what went wrong, and the code to end with | `failed`, `exit` |
 //! | the process's memory is its own | `shield` |
 //!
-//! The whole program runs on one thread; only what blocks (questions to the user, slow disks) is
+//! The whole program runs on one thread, but for the flows of a listener's file; only what blocks (questions to the user, slow disks) is
 //! handed to others.
 #![forbid(unsafe_code)]
 
@@ -51,11 +51,12 @@ fn main() -> ExitCode {
     shield::raise();
     let line = Line::parse();
     allow_open_files();
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(EVENT_INTERVAL)
-        .build()
-    {
+    let mut builder = match &line.command {
+        // Many servers at a time, for as long as it runs.
+        Command::Listen(args) if args.is_of_file() => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().event_interval(EVENT_INTERVAL).build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(Err(Failed::local("cannot start", error))),
     };

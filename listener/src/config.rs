@@ -96,7 +96,7 @@ impl ListenerFile {
     /// # Errors
     /// [`Faults`]: what is wrong with it.
     pub fn api(&self) -> Result<Option<Api>, Faults> {
-        build::part(self, build::Build::api_of)
+        build::part(self, |build, tables| build.api_of(tables))
     }
 
     /// Where the ledger is, and nothing else of the file.
@@ -104,7 +104,7 @@ impl ListenerFile {
     /// # Errors
     /// [`Faults`]: what is wrong with it.
     pub fn ledger(&self) -> Result<Option<Ledger>, Faults> {
-        build::part(self, build::Build::ledger_of)
+        build::part(self, |build, tables| build.ledger_of(tables))
     }
 
     /// The names of its flows.

@@ -141,12 +141,8 @@ impl Daemon {
     /// [`DaemonError`]; nothing goes on running then.
     pub async fn start(setup: Setup) -> Result<Self, DaemonError> {
         make_directory(&setup.state)?;
-        let (store, shared_ledger): (Arc<dyn Store>, bool) = match &setup.ledger {
-            Ledger::Sqlite(path) => (Arc::new(SqliteStore::open(path)?), false),
-            Ledger::Postgres { .. } => {
-                return Err(DaemonError::Absent { what: "PostgreSQL" });
-            }
-        };
+        let store = open_ledger(&setup.ledger).await?;
+        let shared_ledger = matches!(setup.ledger, Ledger::Postgres { .. });
         let inner = Arc::new(Inner {
             state: setup.state.clone(),
             store,
@@ -396,6 +392,18 @@ impl Living {
             Origin::Server { remote, .. } => remote.check().await,
             Origin::Here(path) => Local::new(path).check().await,
         }
+    }
+}
+
+/// Opens a ledger, for a daemon or for whoever looks into it.
+///
+/// # Errors
+/// [`DaemonError::Store`]; [`DaemonError::Absent`] for one that is not built in.
+#[expect(clippy::unused_async, reason = "a database is connected to")]
+pub async fn open_ledger(ledger: &Ledger) -> Result<Arc<dyn Store>, DaemonError> {
+    match ledger {
+        Ledger::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path)?)),
+        Ledger::Postgres { .. } => Err(DaemonError::Absent { what: "PostgreSQL" }),
     }
 }
 

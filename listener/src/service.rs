@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ketch_settings::Faults;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,7 +20,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::config::{ListenerFile, Setup};
-use crate::daemon::{Daemon, DaemonError, STOP_GRACE};
+use crate::daemon::{Daemon, DaemonError};
+
+/// How long flows that stop are waited for beyond the time that the file gives them.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Why a service did not start.
 #[derive(Debug, thiserror::Error)]

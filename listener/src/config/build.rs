@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 use super::into::Ends;
 use super::tables::{
     ActionName, AfterTable, ApiTable, DirectoryTimesName, FileTable, FirstName, FlowTable,
-    IdentityName, OrderName, PushName, SettleRule, SettleTable, SourceTable,
+    IdentityName, OrderName, PushName, SettleRule, SettleTable, SourceTable, VersionsName,
 };
 use super::words::NameTemplate;
 use super::{Api, FlowSetup, Ledger, ListenerFile, Setup, SourceSetup, loops};
-use crate::detect::{DetectConfig, DirectoryTimes, First};
+use crate::detect::{DetectConfig, DirectoryTimes, First, Versions};
 use crate::flow::settings::{After, DRAIN, FlowSettings};
 use crate::select::{DEPTH_MAX, Rule as Pick, Select, SelectSettings};
 use crate::settle::{Rule, SettleConfig};
@@ -368,6 +368,10 @@ impl<'a> Build<'a> {
             directory_times: match table.directory_times {
                 DirectoryTimesName::Never => DirectoryTimes::Never,
                 DirectoryTimesName::Learn => DirectoryTimes::Learn,
+            },
+            versions: match table.versions {
+                VersionsName::Fast => Versions::Fast,
+                VersionsName::Hash => Versions::Hash,
             },
             ..DetectConfig::default()
         };

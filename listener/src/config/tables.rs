@@ -217,6 +217,10 @@ pub(super) struct FlowTable {
     /// size and time). Default: `path`.
     #[serde(default)]
     pub(super) identity: IdentityName,
+    /// How versions of a file are told apart: by size and time (`fast`), or of files that changed just
+    /// now also by their SHA-256 (`hash`). Default: `fast`.
+    #[serde(default)]
+    pub(super) versions: VersionsName,
     /// Whether the times of directories may save listing them, once they were seen to tell the truth.
     /// Default: `never`.
     #[serde(default)]
@@ -337,6 +341,18 @@ pub(super) enum IdentityName {
     Path,
     /// The same file.
     Content,
+}
+
+/// How versions of a file are told apart.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum VersionsName {
+    /// By size and time: what is written again with the same size within the second of its last change
+    /// is not noticed.
+    #[default]
+    Fast,
+    /// By their SHA-256, too, as far as they changed lately; the server computes it where it can.
+    Hash,
 }
 
 /// Whether the times of directories may save listing them.
