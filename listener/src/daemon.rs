@@ -29,6 +29,8 @@ use crate::flow::handle::{FlowError, FlowHandle};
 use crate::local::Local;
 use crate::push;
 use crate::source::{Source, SourceError};
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{PostgresStore, PostgresStoreSettings};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -399,10 +401,22 @@ impl Living {
 ///
 /// # Errors
 /// [`DaemonError::Store`]; [`DaemonError::Absent`] for one that is not built in.
-#[expect(clippy::unused_async, reason = "a database is connected to")]
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(clippy::unused_async, reason = "a database is connected to")
+)]
 pub async fn open_ledger(ledger: &Ledger) -> Result<Arc<dyn Store>, DaemonError> {
     match ledger {
         Ledger::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path)?)),
+        #[cfg(feature = "postgres")]
+        Ledger::Postgres { connect } => {
+            let settings = PostgresStoreSettings {
+                connect: connect.to_string(),
+                ..PostgresStoreSettings::default()
+            };
+            Ok(Arc::new(PostgresStore::connect(&settings).await?))
+        }
+        #[cfg(not(feature = "postgres"))]
         Ledger::Postgres { .. } => Err(DaemonError::Absent { what: "PostgreSQL" }),
     }
 }

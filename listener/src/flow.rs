@@ -104,9 +104,6 @@ impl Flow {
         if let Some(pushes) = self.pushes {
             detector.listen(pushes);
         }
-        if self.settings.hash {
-            detector.hash_with(Arc::clone(&self.source));
-        }
         let chance = RandomState::new().hash_one(std::process::id());
         let owner = format!("{}-{chance:016x}", std::process::id());
         let spool = self.settings.spool.clone();

@@ -51,9 +51,6 @@ pub struct FlowSettings {
     pub directories: bool,
     /// Whether a renamed file is the same version still, and not delivered again. Default: no.
     pub renames: bool,
-    /// Whether versions of the same size and time are told apart by their SHA-256, which costs a read
-    /// of every file that changed lately. Default: no.
-    pub hash: bool,
     /// Where a file is renamed to, below the source's root, before it is fetched. The rename is a
     /// lock: of several consumers one succeeds. Default: nowhere.
     pub pre_move: Option<Template>,
@@ -104,7 +101,6 @@ impl FlowSettings {
             removals: false,
             directories: false,
             renames: false,
-            hash: false,
             pre_move: None,
             after: After::Keep,
             failed: None,
