@@ -125,7 +125,11 @@ impl Place<'_> {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let mut detector = Detector::new(Arc::new(SftpLister::new(Remote::new(connect, root))), config, None);
+            let mut detector = Detector::new(
+                Arc::new(SftpLister::new(Remote::new(connect, root))),
+                config,
+                None,
+            );
             // The first learn the tree, and whether times of directories tell the truth.
             for _ in 0..4 {
                 scan_once(&mut detector).await?;
