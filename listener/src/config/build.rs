@@ -386,8 +386,7 @@ impl<'a> Build<'a> {
     }
 
     fn select(&mut self, key: &str, table: &FlowTable) -> Option<Select> {
-        let mut settings = SelectSettings::default();
-        settings.depth_max = match (table.recursive, table.depth) {
+        let depth_max = match (table.recursive, table.depth) {
             (false, None) => 1,
             (true, depth) => depth.map_or(DEPTH_MAX, |depth| DEPTH_MAX.min(u32::from(depth) + 1)),
             (false, Some(_)) => {
@@ -398,6 +397,10 @@ impl<'a> Build<'a> {
                 );
                 1
             }
+        };
+        let mut settings = SelectSettings {
+            depth_max,
+            ..SelectSettings::default()
         };
         settings.include = picks(&table.include, &table.include_regex, &table.include_ant);
         settings.exclude = picks(&table.exclude, &table.exclude_regex, &table.exclude_ant);
