@@ -1,7 +1,6 @@
 //! Flows from end to end on this machine: a ledger in SQLite, a directory as source, directories as
 //! sinks. What was found is put into the ledger by hand: detection has tests of its own.
 #![cfg(feature = "flows")]
-#![expect(clippy::disallowed_methods, reason = "tests have a clock")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,8 +63,10 @@ impl Bench {
 
     async fn start(&self, settings: FlowSettings, sinks: Vec<Arc<dyn Sink>>) -> FlowHandle {
         let local = Local::new(&self.dir.path().join("in"));
-        let mut detect = DetectConfig::default();
-        detect.interval = None;
+        let detect = DetectConfig {
+            interval: None,
+            ..DetectConfig::default()
+        };
         let flow = Flow {
             settings,
             detect,
