@@ -1,4 +1,5 @@
-//! The systemd unit of the server (row O4 of `docs/threats.md`), as systemd itself judges it.
+//! The systemd units of the server (row O4 of `docs/threats.md`) and the listener, as systemd itself
+//! judges them.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -9,7 +10,18 @@ const EXPOSURE_MAX: &str = "20";
 
 #[test]
 fn the_unit_leaves_the_server_little_that_it_does_not_need() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/ketch-server.service");
+    judge("ketch-server.service");
+}
+
+#[test]
+fn the_unit_leaves_the_listener_little_that_it_does_not_need() {
+    judge("ketch-listener.service");
+}
+
+fn judge(name: &str) {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../dist")
+        .join(name);
     let output = Command::new("systemd-analyze")
         .args([
             "security",

@@ -39,3 +39,37 @@ fn the_page_has_the_example_and_every_key() {
     let text = page::between(&text, "keys", &page::keys(schema())).unwrap();
     is_up_to_date("listen.md", &text);
 }
+
+/// One for each system that this takes the place of.
+#[test]
+fn the_other_examples_are_right() {
+    let dir = fs::read_dir(format!("{DOCS}/examples")).unwrap();
+    let mut names = Vec::new();
+    for entry in dir {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let file = ListenerFile::parse(&text, &path).unwrap_or_else(|faults| panic!("{faults}"));
+        // Its secrets are elsewhere: nothing else may be wrong with it.
+        if let Err(faults) = file.setup() {
+            for fault in &faults.faults {
+                let is_away = fault.what.contains("it cannot be read")
+                    || fault.what.contains("No such file")
+                    || fault.what.contains("there is no variable");
+                assert!(is_away, "{}: {fault}", path.display());
+            }
+        }
+        names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+    }
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "boomi",
+            "boomi-legacy",
+            "camel",
+            "dataminer",
+            "openintegrations",
+            "thru"
+        ]
+    );
+}
