@@ -5,10 +5,12 @@
 //! ledger, one of them has the lease of the flow's scans, and the others wait for it to run out.
 #![expect(clippy::disallowed_methods, reason = "drivers own time")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use ketch_client::RemotePath;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -49,6 +51,7 @@ pub(super) async fn run(
         scans,
         since: 0,
         newest: 0,
+        forgotten: HashSet::new(),
         is_leader: false,
         unsaved: false,
         saved: Instant::now(),
@@ -73,6 +76,9 @@ struct Detection {
     /// again after a restart.
     since: u64,
     newest: u64,
+    /// Paths that were forgotten already and not recorded since. The ledger names them until what is
+    /// remembered is on disk; forgotten at every scan, what is there now would never settle.
+    forgotten: HashSet<RemotePath>,
     is_leader: bool,
     unsaved: bool,
     saved: Instant,
@@ -124,6 +130,7 @@ impl Detection {
             // Another may have led meanwhile: what is remembered here may be old.
             self.detector.forget_all();
             self.since = 0;
+            self.forgotten.clear();
             self.reconciled = false;
         }
         self.is_leader = leads;
@@ -136,6 +143,9 @@ impl Detection {
         let ScanStart { scan, forget } = shared.store.begin_scan(flow, self.since).await?;
         self.newest = scan;
         self.unsaved |= !forget.is_empty();
+        let named: HashSet<RemotePath> = forget.into_iter().collect();
+        let forget: Vec<RemotePath> = named.difference(&self.forgotten).cloned().collect();
+        self.forgotten = named;
         self.scans.send_modify(|scans| scans.begun += 1);
         let report = self.look(&forget).await;
         let items = self.record(scan).await?;
@@ -163,7 +173,7 @@ impl Detection {
     }
 
     /// Scans, and keeps the lease meanwhile.
-    async fn look(&mut self, forget: &[ketch_client::RemotePath]) -> ScanReport {
+    async fn look(&mut self, forget: &[RemotePath]) -> ScanReport {
         let shared = Arc::clone(&self.shared);
         let every = shared.settings.lease / 3;
         let renewing = async {
@@ -208,6 +218,9 @@ impl Detection {
             };
             let recorded = shared.store.record(&settings.name, record).await?;
             self.detector.recorded(&changes);
+            for change in &changes {
+                self.forgotten.remove(change.path());
+            }
             self.unsaved = true;
             items += recorded.items;
             shared.counters.recorded.fetch_add(recorded.items, Relaxed);
