@@ -1,0 +1,29 @@
+//! Nothing lost, nothing doubled, nothing torn: `ketch listen --config` against a real sshd and a writer
+//! that keeps a journal (rows R13 to R25 of `docs/threats.md`).
+//!
+//! The judge is the writer's journal against the sink; nobody asks the listener's ledger. Each test prints
+//! its counts and its seed.
+//!
+//! | variable | what it sets |
+//! | --- | --- |
+//! | `KETCH_LISTEN_FILES` | new files of the large runs |
+//! | `KETCH_LISTEN_KILLS` | kills, cuts and signals of each of them |
+//! | `KETCH_LISTEN_SEED` | the seed |
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the moments of kills are a matter of the clock"
+)]
+
+mod after;
+mod alike;
+mod chaos;
+mod daemon;
+mod damage;
+mod network;
+#[path = "../../../listener/tests/peers/mod.rs"]
+mod peers;
+mod plain;
+mod replicas;
+mod scene;
+mod sinks;

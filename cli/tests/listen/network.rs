@@ -1,0 +1,63 @@
+//! The way to the server breaks.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use ketch_conformance::cutting_proxy::CuttingProxy;
+use ketch_conformance::deliveries::WriterConfig;
+use ketch_conformance::random::Random;
+
+use super::scene::{Scene, files, kills, seed};
+
+/// How long the way swallows everything at most.
+const SILENCE_MAX_MS: u64 = 1500;
+
+#[test]
+fn cut_or_silent_the_network_costs_nothing_but_time() {
+    let mut scene = Scene::new();
+    let proxy = CuttingProxy::start(scene.server.addr()).unwrap();
+    scene.addr = proxy.addr();
+    scene.configure("state");
+    let (files, cuts) = (files(400), kills(12));
+    let mut random = Random::new(seed());
+    let daemon = scene.daemon();
+    let writing = scene.write(WriterConfig {
+        seed: seed() + 3,
+        files,
+        pace: Duration::from_millis(8),
+        ..WriterConfig::default()
+    });
+    let (mut cut, mut silences, mut interrupted) = (0, 0, 0);
+    for _ in 0..cuts {
+        sleep(Duration::from_millis(random.below(900)));
+        // Half of them when bytes move.
+        if random.chance(50) {
+            let carried = proxy.carried() + random.below(60_000);
+            for _ in 0..500 {
+                if proxy.carried() > carried {
+                    break;
+                }
+                sleep(Duration::from_millis(1));
+            }
+        }
+        if random.chance(30) {
+            proxy.silence(true);
+            sleep(Duration::from_millis(random.below(SILENCE_MAX_MS)));
+            if random.chance(70) {
+                cut += proxy.cut();
+            }
+            proxy.silence(false);
+            silences += 1;
+        } else {
+            cut += proxy.cut();
+        }
+        interrupted += usize::from(scene.backlog() > 0);
+    }
+    println!("{cut} connections cut, {silences} silences, {interrupted} of {cuts} with a backlog");
+    writing.finish();
+    let verdict = scene.settled();
+    assert!(daemon.terminate().success());
+    scene.assert_clean("network", &verdict);
+    assert!(cut > 0 && interrupted > 0);
+    assert!(verdict.deliveries as u64 > files / 2, "{verdict}");
+}

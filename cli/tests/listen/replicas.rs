@@ -1,0 +1,86 @@
+//! Several daemons on one ledger.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use ketch_conformance::deliveries::WriterConfig;
+use ketch_conformance::random::Random;
+
+use super::daemon::Daemon;
+use super::peers::postgres::Postgres;
+use super::scene::{Rules, Scene, files, kills, seed};
+
+const REPLICAS: u64 = 3;
+
+/// Rows R19 and R20: three replicas over PostgreSQL, one of which is killed at random and comes back.
+#[test]
+fn three_replicas_of_which_one_is_killed_lose_and_double_nothing() {
+    let postgres = Postgres::start();
+    let mut scene = Scene::with(Rules {
+        top: format!("[store]\npostgres = {:?}\n", postgres.connect()),
+        ..Rules::default()
+    });
+    let (files, kills) = (files(400), kills(8));
+    let mut random = Random::new(seed());
+    let name = |n: u64| format!("replica{n}");
+    let mut replicas: Vec<Daemon> = (0..REPLICAS)
+        .map(|n| {
+            scene.configure(&name(n));
+            scene.daemon_with(&name(n))
+        })
+        .collect();
+    let writing = scene.write(WriterConfig {
+        seed: seed() + 4,
+        files,
+        pace: Duration::from_millis(10),
+        ..WriterConfig::default()
+    });
+    let mut interrupted = 0;
+    for _ in 0..kills {
+        sleep(Duration::from_millis(random.below(1500)));
+        let n = random.below(REPLICAS);
+        let at = usize::try_from(n).unwrap();
+        replicas.remove(at).kill();
+        interrupted += usize::from(scene.backlog() > 0);
+        sleep(Duration::from_millis(random.below(300)));
+        replicas.insert(at, scene.daemon_with(&name(n)));
+    }
+    println!("{kills} kills, {interrupted} of them with a backlog");
+    writing.finish();
+    let verdict = scene.settled();
+    for replica in replicas {
+        assert!(replica.terminate().success());
+    }
+    scene.assert_clean("replicas", &verdict);
+    assert!(
+        interrupted > 0 && verdict.deliveries as u64 > files / 2,
+        "{verdict}"
+    );
+}
+
+/// Row R20: a second daemon on one embedded ledger does not work beside the first.
+#[test]
+fn two_daemons_on_one_ledger_deliver_once() {
+    let mut scene = Scene::new();
+    let writing = scene.write(WriterConfig {
+        seed: seed() + 5,
+        files: 150,
+        pace: Duration::from_millis(10),
+        ..WriterConfig::default()
+    });
+    let first = scene.daemon();
+    sleep(Duration::from_millis(700));
+    let mut second = scene.daemon();
+    sleep(Duration::from_millis(1500));
+    first.kill();
+    // It either refused, and said so, or waited for its turn.
+    if let Some(status) = second.ended() {
+        assert!(!status.success());
+        assert!(second.log().contains("in use"), "{}", second.log());
+        second = scene.daemon();
+    }
+    writing.finish();
+    let verdict = scene.settled();
+    assert!(second.terminate().success());
+    scene.assert_clean("two on one ledger", &verdict);
+}
