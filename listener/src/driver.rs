@@ -1,45 +1,73 @@
-//! The part of a watch that has a clock, a task and a connection: it reads the directory when the
-//! machine in [`crate::watcher`] says so, and passes on what the machine tells.
+//! The part of a watch that has a clock, a task and a connection: it lists and looks when the
+//! machine in [`crate::directories`] says so, and passes on what the machine tells.
 //!
-//! One task for each watch. It holds one listing at a time and hands events over through a queue
-//! of [`EVENTS_QUEUE`]; while that is full it waits, and makes no listing.
+//! One task for each watch, which has up to [`LISTINGS_AT_ONCE`] directories listed at a time and
+//! hands events over through a queue of [`EVENTS_QUEUE`]; while that is full it waits, and lists
+//! nothing.
 #![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
 
+use std::collections::BTreeMap;
+use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use ketch_client::{RemotePath, Sftp};
+use ketch_client::{Attrs, Failure, Filter, Kind, RemotePath, Sftp, WatchOptions};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
+use crate::directories::{Directories, DirectoriesConfig, LOOKS_MAX};
 use crate::error::WatchError;
 use crate::event::Event;
 use crate::listing::{ENTRIES_MAX, Listing};
-use crate::watcher::{FirstListing, Watcher, WatcherConfig};
+use crate::push::{self, PushEvent, Pushes};
+use crate::remote::Remote;
+use crate::settle::SettleConfig;
+use crate::watcher::FirstListing;
 
 /// Events and errors that wait for whoever takes them.
 const EVENTS_QUEUE: usize = 256;
+
+/// Directories that are listed at the same time.
+const LISTINGS_AT_ONCE: usize = 16;
+
+/// Paths that are looked at in one go, their requests one behind the other.
+const LOOKS_AT_ONCE: usize = 256;
+
+/// Whether changes that a server tells by itself are used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Push {
+    /// Only listings.
+    #[default]
+    Never,
+    /// Where the server has `watch@ketch`, as ketch's own has. Listings go on as they do without:
+    /// what a push did not tell, they find.
+    Auto,
+}
 
 /// What to watch, and how; [`Watch::start`] begins.
 #[derive(Debug)]
 pub struct Watch {
     sftp: Sftp,
     path: RemotePath,
-    config: WatcherConfig,
+    config: DirectoriesConfig,
     entries_max: usize,
+    push: Push,
 }
 
 impl Watch {
-    /// Watches the names in the directory `path` (not those in directories below it) over `sftp`.
+    /// Watches the names in the directory `path` over `sftp`: those in directories below it only
+    /// with [`Watch::recursive`].
     #[must_use]
     pub fn directory(sftp: Sftp, path: RemotePath) -> Self {
         Self {
             sftp,
             path,
-            config: WatcherConfig::default(),
+            config: DirectoriesConfig::default(),
             entries_max: ENTRIES_MAX,
+            push: Push::Never,
         }
     }
 
@@ -47,14 +75,14 @@ impl Watch {
     /// at random. Default: [`crate::watcher::INTERVAL`].
     #[must_use]
     pub const fn interval(mut self, interval: Duration) -> Self {
-        self.config.interval = interval;
+        self.config.watcher.interval = interval;
         self
     }
 
     /// Whether what is there at the start is known already or news. Default: known.
     #[must_use]
     pub const fn first_listing(mut self, first_listing: FirstListing) -> Self {
-        self.config.first_listing = first_listing;
+        self.config.watcher.first_listing = first_listing;
         self
     }
 
@@ -62,11 +90,49 @@ impl Watch {
     /// [`crate::watcher::MISSING_POLLS`], where the reason stands.
     #[must_use]
     pub const fn missing_polls(mut self, polls: u8) -> Self {
-        self.config.missing_polls = polls;
+        self.config.watcher.missing_polls = polls;
         self
     }
 
-    /// Names the directory may hold; a listing with more is an error. Default:
+    /// Whether all directories below are watched, too; links are not followed. Default: no.
+    #[must_use]
+    pub const fn recursive(mut self, recursive: bool) -> Self {
+        self.config.recursive = recursive;
+        self
+    }
+
+    /// Which names are told of, counted from the watched directory. A directory that is left out is
+    /// not listed. Default: all.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.config.filter = filter;
+        self
+    }
+
+    /// Whether a rename that the server tells is told as [`EventKind::Renamed`](crate::EventKind).
+    /// Default: no, it is a removal and a creation.
+    #[must_use]
+    pub const fn renames(mut self, renames: bool) -> Self {
+        self.config.renames = renames;
+        self
+    }
+
+    /// Also tells when a new or changed file is complete:
+    /// [`EventKind::Settled`](crate::EventKind). Default: no.
+    #[must_use]
+    pub fn settle(mut self, settle: SettleConfig) -> Self {
+        self.config.settle = Some(settle);
+        self
+    }
+
+    /// Whether changes that the server tells by itself are used. Default: [`Push::Never`].
+    #[must_use]
+    pub const fn push(mut self, push: Push) -> Self {
+        self.push = push;
+        self
+    }
+
+    /// Names each directory may hold; a listing with more is an error. Default:
     /// [`crate::listing::ENTRIES_MAX`].
     #[must_use]
     pub const fn entries_max(mut self, entries: usize) -> Self {
@@ -81,7 +147,7 @@ impl Watch {
     #[must_use]
     pub fn start(self) -> Events {
         let (told, events) = mpsc::channel(EVENTS_QUEUE);
-        let (counted, listings) = watch::channel(0);
+        let (counted, progress) = watch::channel(Progress::default());
         tokio::spawn(async move {
             let gone = told.clone();
             tokio::select! {
@@ -89,7 +155,7 @@ impl Watch {
                 () = gone.closed() => {}
             }
         });
-        Events { events, listings }
+        Events { events, progress }
     }
 }
 
@@ -99,7 +165,14 @@ impl Watch {
 #[derive(Debug)]
 pub struct Events {
     events: mpsc::Receiver<Result<Event, WatchError>>,
-    listings: watch::Receiver<u64>,
+    progress: watch::Receiver<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    listings: u64,
+    /// Whether pushes come; `None` while that is not known.
+    live: Option<bool>,
 }
 
 impl Events {
@@ -109,12 +182,23 @@ impl Events {
         self.events.recv().await
     }
 
+    /// Waits until it is known whether the server tells changes by itself, and returns that: from then
+    /// on a change is told without waiting for a listing. `false` with [`Push::Never`].
+    pub async fn pushed(&mut self) -> bool {
+        let known = self.progress.wait_for(|progress| progress.live.is_some());
+        known
+            .await
+            .is_ok_and(|progress| progress.live == Some(true))
+    }
+
     /// Waits until `count` complete listings were made; returns whether they were, as the watch
     /// may end before.
     ///
-    /// After `listings(1)` every change in the directory is told, whatever was there before.
+    /// After `listings(1)` every change in the directory is told, whatever was there before. Of a
+    /// recursive watch, listings of all its directories count.
     pub async fn listings(&mut self, count: u64) -> bool {
-        self.listings.wait_for(|made| *made >= count).await.is_ok()
+        let enough = |made: &Progress| made.listings >= count;
+        self.progress.wait_for(enough).await.is_ok()
     }
 }
 
@@ -129,43 +213,152 @@ impl Stream for Events {
 async fn run(
     watch: Watch,
     told: mpsc::Sender<Result<Event, WatchError>>,
-    counted: watch::Sender<u64>,
+    counted: watch::Sender<Progress>,
 ) {
     // A fresh hasher differs from watch to watch, which is all the waits need.
     let seed = RandomState::new().hash_one(watch.path.as_bytes());
-    let mut watcher = Watcher::new(watch.path.clone(), watch.config, Instant::now(), seed);
-    while let Some(due) = watcher.poll_timeout() {
-        tokio::time::sleep_until(due.into()).await;
-        if watcher.start_listing(Instant::now()) {
-            let listing = list(&watch).await;
-            let complete = listing.is_ok();
-            watcher.handle_listing(Instant::now(), listing);
-            if complete {
-                counted.send_modify(|made| *made += 1);
-            }
+    let mut pushes = match watch.push {
+        Push::Never => {
+            counted.send_modify(|made| made.live = Some(false));
+            None
         }
-        while let Some(event) = watcher.poll_event() {
+        Push::Auto => {
+            let remote = Remote::over(watch.sftp.clone(), watch.path.clone());
+            let options = WatchOptions::new();
+            let recursive = watch.config.recursive;
+            let options = if recursive {
+                options.recursive()
+            } else {
+                options
+            };
+            Some(push::watching(remote, options))
+        }
+    };
+    let (path, config) = (watch.path.clone(), watch.config.clone());
+    let mut directories = Directories::new(path, config, Instant::now(), seed);
+    let mut listings = JoinSet::new();
+    loop {
+        while look(&watch.sftp, &mut directories).await {}
+        while let Some(event) = directories.poll_event() {
             if told.send(event).await.is_err() {
                 return;
             }
         }
+        if directories.is_ended() {
+            return;
+        }
+        while listings.len() < LISTINGS_AT_ONCE
+            && let Some(directory) = directories.start_listing(Instant::now())
+        {
+            let (sftp, entries_max) = (watch.sftp.clone(), watch.entries_max);
+            let path = directories.path(&directory);
+            listings.spawn(async move { (directory, list(&sftp, path, entries_max).await) });
+        }
+        let full = listings.len() >= LISTINGS_AT_ONCE;
+        let due = directories.poll_timeout().filter(|_| !full);
+        tokio::select! {
+            Some(Ok((directory, result))) = listings.join_next() => {
+                let complete = result.is_ok();
+                let result = result.map(|listing| admitted(&directories, &directory, listing));
+                directories.handle_listing(Instant::now(), &directory, result);
+                if complete {
+                    counted.send_modify(|made| made.listings += 1);
+                }
+            }
+            event = next_push(&mut pushes) => {
+                let Some(event) = event else {
+                    pushes = None;
+                    counted.send_modify(|made| made.live = Some(false));
+                    continue;
+                };
+                let now = Instant::now();
+                let live = event != PushEvent::Lost;
+                counted.send_if_modified(|made| made.live.replace(live) != Some(live));
+                directories.handle_push(now, event);
+                // What came with it is looked at together.
+                let more = std::iter::from_fn(|| pushes.as_mut().and_then(Pushes::try_next));
+                for event in more.take(LOOKS_MAX) {
+                    directories.handle_push(now, event);
+                }
+            }
+            () = sleep_until(due) => {}
+        }
     }
 }
 
-/// Reads the whole directory, or nothing.
-async fn list(watch: &Watch) -> Result<Listing, WatchError> {
+/// The next push; `None` once there will be none, and never if that is known.
+async fn next_push(pushes: &mut Option<Pushes>) -> Option<PushEvent> {
+    match pushes {
+        Some(pushes) => pushes.next().await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Looks at what is to be looked at, or at a part of it; whether there was any.
+async fn look(sftp: &Sftp, directories: &mut Directories) -> bool {
+    let mut looks = JoinSet::new();
+    while looks.len() < LOOKS_AT_ONCE
+        && let Some(path) = directories.poll_look(Instant::now())
+    {
+        let (sftp, server) = (sftp.clone(), directories.path(&path));
+        looks.spawn(async move { (path, sftp.lstat(server).await) });
+    }
+    if looks.is_empty() {
+        return false;
+    }
+    let mut found: BTreeMap<RemotePath, Option<Attrs>> = BTreeMap::new();
+    while let Some(look) = looks.join_next().await {
+        match look {
+            Ok((path, Ok(attrs))) => {
+                found.insert(path, Some(attrs));
+            }
+            Ok((path, Err(error))) if error.kind() == Kind::NotFound => {
+                found.insert(path, None);
+            }
+            // The next listing tells what this would have.
+            _ => {}
+        }
+    }
+    directories.handle_looks(Instant::now(), found);
+    true
+}
+
+/// The names of a listing that are told of.
+fn admitted(directories: &Directories, directory: &RemotePath, listing: Listing) -> Listing {
+    if !directories.is_filtered() {
+        return listing;
+    }
+    let mut kept = Listing::new(listing.len());
+    for listed in listing.entries() {
+        if directories.admits(directory, listed.name(), listed.attrs()) {
+            // It fitted before, with all the others.
+            let _ = kept.push(listed.name(), *listed.attrs());
+        }
+    }
+    kept.finish()
+}
+
+/// Reads a whole directory, or nothing.
+async fn list(sftp: &Sftp, path: RemotePath, entries_max: usize) -> Result<Listing, WatchError> {
     let unreadable = |source| WatchError::Unreadable {
-        path: watch.path.clone(),
+        path: path.clone(),
         source,
     };
-    let mut entries = watch.sftp.read_dir(&watch.path);
-    let mut listing = Listing::new(watch.entries_max);
+    let mut entries = sftp.read_dir(&path);
+    let mut listing = Listing::new(entries_max);
     while let Some(entry) = entries.next().await {
         let entry = entry.map_err(unreadable)?;
         listing
             .push(entry.name(), entry.attrs())
             .map_err(|source| WatchError::TooLarge {
-                path: watch.path.clone(),
+                path: path.clone(),
                 source,
             })?;
     }

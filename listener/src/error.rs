@@ -27,6 +27,15 @@ pub enum WatchError {
         /// What the bound was.
         source: ListingTooLarge,
     },
+    /// There are more directories than one watch may hold: this one, and others, are left out.
+    #[error(
+        "cannot watch {path}: more than {} directories",
+        crate::directories::DIRECTORIES_MAX
+    )]
+    TooManyDirectories {
+        /// The first one that is left out.
+        path: RemotePath,
+    },
 }
 
 impl WatchError {
@@ -35,8 +44,13 @@ impl WatchError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Unreadable { source, .. } => source.kind() == Kind::Network,
-            Self::TooLarge { .. } => false,
+            Self::TooLarge { .. } | Self::TooManyDirectories { .. } => false,
         }
+    }
+
+    /// Whether the directory is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == Kind::NotFound)
     }
 }
 
@@ -44,7 +58,7 @@ impl Failure for WatchError {
     fn kind(&self) -> Kind {
         match self {
             Self::Unreadable { source, .. } => source.kind(),
-            Self::TooLarge { .. } => Kind::Local,
+            Self::TooLarge { .. } | Self::TooManyDirectories { .. } => Kind::Local,
         }
     }
 }

@@ -9,7 +9,9 @@ pub struct Event {
     pub kind: EventKind,
     /// The watched directory's path with the name behind it.
     pub path: RemotePath,
-    /// What the server said of it in the listing that showed the change; `None` if it is gone.
+    /// What the name was before, of [`EventKind::Renamed`] alone.
+    pub from: Option<RemotePath>,
+    /// What the server said of it when the change was seen; `None` if it is gone.
     pub attrs: Option<Attrs>,
 }
 
@@ -22,4 +24,24 @@ pub enum EventKind {
     Modified,
     /// It is not there any more.
     Removed,
+    /// A file has another name than before, and is the same otherwise. Only where the server tells it
+    /// and [`Watch::renames`](crate::Watch::renames) asks for it: else it is removed and created.
+    Renamed,
+    /// A new or changed file is complete, as [`Watch::settle`](crate::Watch::settle) defines it. Told
+    /// after it was created or modified, once for each version.
+    Settled,
+}
+
+impl EventKind {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Modified => "modified",
+            Self::Removed => "removed",
+            Self::Renamed => "renamed",
+            Self::Settled => "settled",
+        }
+    }
 }

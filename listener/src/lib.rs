@@ -51,6 +51,7 @@ pub mod daemon;
 #[cfg(feature = "flows")]
 pub mod detect;
 pub mod diff;
+pub mod directories;
 mod driver;
 mod error;
 mod event;
@@ -60,6 +61,7 @@ pub mod listing;
 pub mod local;
 pub mod push;
 pub mod remote;
+mod remote_watcher;
 #[cfg(feature = "flows")]
 pub mod select;
 #[cfg(all(unix, feature = "daemon"))]
@@ -76,7 +78,8 @@ pub mod store;
 pub mod tree;
 pub mod watcher;
 
-pub use driver::{Events, Watch};
+pub use driver::{Events, Push, Watch};
 pub use error::WatchError;
 pub use event::{Event, EventKind};
+pub use remote_watcher::RemoteWatcher;
 pub use watcher::FirstListing;

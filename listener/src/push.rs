@@ -25,6 +25,7 @@ pub use self::local::local;
 use self::queue::Queue;
 pub use self::queue::{BYTES_MAX, EVENTS_MAX};
 pub use self::sftp::over_sftp;
+pub(crate) use self::sftp::watching;
 use crate::remote::RemoteError;
 
 /// Something happened at the source. Paths are below its root; the empty path is the root itself.

@@ -59,6 +59,22 @@ impl Snapshot {
         }))
     }
 
+    /// This snapshot with a single name as a look at it showed it: there, or gone.
+    #[must_use]
+    pub(crate) fn with(&self, name: &[u8], facts: Option<Facts>) -> Self {
+        let of_name = |order: fn(&[u8], &[u8]) -> bool| {
+            self.entries_with_missed()
+                .filter(move |(entry, _)| order(entry.name, name))
+                .map(|(entry, missed)| (entry.name, entry.facts, missed))
+        };
+        let looked = facts.map(|facts| (name, facts, 0));
+        Self::collect(
+            of_name(|a, b| a < b)
+                .chain(looked)
+                .chain(of_name(|a, b| a > b)),
+        )
+    }
+
     /// The entries, in the order of their names.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.entries_with_missed().map(|(entry, _)| entry)

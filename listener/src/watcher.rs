@@ -15,13 +15,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ketch_client::RemotePath;
+use ketch_client::{Attrs, RemotePath};
 
 use crate::diff::diff;
 use crate::error::WatchError;
 use crate::event::{Event, EventKind};
 use crate::listing::Listing;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Facts, Snapshot};
 
 /// Interval between two listings unless configured.
 pub const INTERVAL: Duration = Duration::from_secs(5);
@@ -87,6 +87,8 @@ pub struct Watcher {
     known: Option<Snapshot>,
     phase: Phase,
     failures: u32,
+    /// Whether another listing is due right after the one under way.
+    hurried: bool,
     /// At most two for each name of one listing and one error: no listing starts before it is empty.
     told: VecDeque<Result<Event, WatchError>>,
     jitter: Jitter,
@@ -111,6 +113,7 @@ impl Watcher {
             known: None,
             phase: Phase::Due(now),
             failures: 0,
+            hurried: false,
             told: VecDeque::new(),
             jitter: Jitter(seed),
         }
@@ -149,11 +152,7 @@ impl Watcher {
             Phase::Ended => return,
         };
         match result {
-            Ok(listing) => {
-                self.failures = 0;
-                self.compare(&listing);
-                self.phase = Phase::Due(self.next_listing(since, now));
-            }
+            Ok(listing) => self.listed(since, now, &listing),
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 self.phase = if error.is_final() {
@@ -164,6 +163,77 @@ impl Watcher {
                 self.told.push_back(Err(error));
             }
         }
+    }
+
+    /// As [`Watcher::handle_listing`] with a complete one, which stays the caller's.
+    pub(crate) fn compare_listing(&mut self, now: Instant, listing: &Listing) {
+        match self.phase {
+            Phase::Listing { since } => self.listed(since, now, listing),
+            Phase::Due(_) => self.listed(now, now, listing),
+            Phase::Ended => {}
+        }
+    }
+
+    fn listed(&mut self, since: Instant, now: Instant, listing: &Listing) {
+        self.failures = 0;
+        self.compare(listing);
+        let next = if std::mem::take(&mut self.hurried) {
+            now
+        } else {
+            self.next_listing(since, now)
+        };
+        self.phase = Phase::Due(next);
+    }
+
+    /// The next listing is due at once; if one is under way, another right after it.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Due(at) => *at = now.min(*at),
+            Phase::Listing { .. } => self.hurried = true,
+            Phase::Ended => {}
+        }
+    }
+
+    /// A single name was looked at: it has `attrs`, or is not there. Before the first listing this
+    /// says nothing, as that will.
+    pub(crate) fn handle_look(&mut self, name: &[u8], attrs: Option<&Attrs>) {
+        let Some(before) = &self.known else { return };
+        let after = before.with(name, attrs.map(Facts::of));
+        let changes: Vec<_> = diff(before, &after).map(|change| change.kind).collect();
+        self.told.extend(changes.into_iter().map(|kind| {
+            Ok(Event {
+                kind,
+                path: self.path.join(name),
+                from: None,
+                attrs: attrs.copied().filter(|_| kind != EventKind::Removed),
+            })
+        }));
+        self.known = Some(after);
+    }
+
+    /// Takes something as known, without telling it.
+    pub(crate) fn set_known(&mut self, name: &[u8], facts: Option<Facts>) {
+        if let Some(known) = &mut self.known {
+            *known = known.with(name, facts);
+        }
+    }
+
+    /// What is known of a name.
+    pub(crate) fn known(&self, name: &[u8]) -> Option<Facts> {
+        let entries = self.known.as_ref()?.entries();
+        let mut same = entries.filter(|entry| entry.name == name);
+        same.next().map(|entry| entry.facts)
+    }
+
+    /// Whether there was a complete listing.
+    pub(crate) const fn has_listed(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// The names that are known.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let entries = self.known.iter().flat_map(Snapshot::entries);
+        entries.map(|entry| entry.name)
     }
 
     /// The next thing to tell the owner; call until it is `None`.
@@ -190,12 +260,13 @@ impl Watcher {
         let after = before.updated(&seen, self.config.missing_polls);
         self.told.extend(diff(&before, &after).map(|change| {
             let attrs = match change.kind {
-                EventKind::Created | EventKind::Modified => listing.attrs_of(change.name),
                 EventKind::Removed => None,
+                _ => listing.attrs_of(change.name),
             };
             Ok(Event {
                 kind: change.kind,
                 path: self.path.join(change.name),
+                from: None,
                 attrs,
             })
         }));

@@ -1,7 +1,7 @@
 //! `ketch listen`: what changes in a remote directory, one JSON object a line.
 
 use ketch_client::{Attrs, FileType, RemotePath};
-use ketch_listener::{Event, EventKind, FirstListing, Watch};
+use ketch_listener::{Event, FirstListing, Watch};
 use serde::Serialize;
 
 use crate::cmd::login;
@@ -64,11 +64,7 @@ pub(crate) fn json(event: &Event) -> String {
     }
     let attrs = event.attrs.unwrap_or_default();
     let line = Line {
-        event: match event.kind {
-            EventKind::Created => "created",
-            EventKind::Modified => "modified",
-            EventKind::Removed => "removed",
-        },
+        event: event.kind.word(),
         path: &String::from_utf8_lossy(event.path.as_bytes()),
         path_hex: path_hex(&event.path),
         kind: kind(&attrs),
@@ -113,6 +109,7 @@ pub(crate) fn path_hex(path: &RemotePath) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use ketch_client::Times;
+    use ketch_listener::EventKind;
 
     use super::*;
 
@@ -120,6 +117,7 @@ mod tests {
         json(&Event {
             kind,
             path: RemotePath::from(path),
+            from: None,
             attrs,
         })
     }

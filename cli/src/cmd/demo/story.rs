@@ -203,7 +203,7 @@ async fn watch(scene: &Scene, session: &Session, say: &mut Lines) -> Result<(), 
         match kind {
             EventKind::Created => put("a,b\n"),
             EventKind::Modified => put("a,b\n1,2\n"),
-            EventKind::Removed => fs::remove_file(&report),
+            _ => fs::remove_file(&report),
         }
         .map_err(|e| cannot("change", &report, e))?;
         let event = next_event(&mut events).await?;
