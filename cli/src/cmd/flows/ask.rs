@@ -86,7 +86,7 @@ pub(super) async fn dead(flows: &FlowsArg) -> Result<(), Failed> {
         let mut cursor: Option<String> = None;
         loop {
             let behind = cursor.map_or(String::new(), |cursor| format!("&cursor={cursor}"));
-            let path = format!("/v1/flows/{flow}/dead?limit={PAGE}{behind}");
+            let path = format!("/v1/flows/{flow}/dead?max={PAGE}{behind}");
             let page = ask(&api, "GET", &path, None).await?;
             for file in array(&page, "files") {
                 let attempts = file
