@@ -733,11 +733,7 @@ mod tests {
             };
             assert_eq!(listen.is_of_file(), !right.contains("host:"), "{right}");
         }
-        for wrong in [
-            "ketch listen",
-            "ketch listen check",
-            "ketch listen --config f schema",
-        ] {
+        for wrong in ["ketch listen", "ketch listen check"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
