@@ -123,10 +123,17 @@ impl Flow {
             .store(paused, std::sync::atomic::Ordering::Relaxed);
         let shared = Arc::new(shared);
         let (stop, stopped) = watch::channel(false);
+        let stop = Arc::new(stop);
+        // Without handles the flow goes on: only who asks for it stops it.
+        let kept = Arc::clone(&stop);
+        let engine = engine::run(Arc::clone(&shared), stopped.clone());
         let (counted, scans) = watch::channel(detection::Scans::default());
         let handle = detector.handle();
         let tasks = vec![
-            tokio::spawn(engine::run(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(async move {
+                engine.await;
+                drop(kept);
+            }),
             tokio::spawn(detection::run(
                 Arc::clone(&shared),
                 detector,

@@ -32,6 +32,9 @@ use ketch_client::{Pattern, RemotePath};
 pub use self::names::{Marker, MarkerError, TEMPORARY_NAMES};
 use crate::snapshot::Facts;
 
+/// How names begin that this program gives to what is unfinished, or on its way out.
+const OURS: &[u8] = b".ketch-";
+
 /// How long a file must stay as it is, unless configured.
 pub const PERIOD: Duration = Duration::from_secs(5);
 
@@ -188,10 +191,13 @@ impl Settle {
     #[must_use]
     pub fn is_candidate(&self, path: &RemotePath) -> bool {
         let name = names::name(path);
-        self.config
-            .done_file
-            .as_ref()
-            .is_none_or(|marker| !marker.is_one(name))
+        // Names of ours are of what is on its way out, or not whole yet.
+        !name.starts_with(OURS)
+            && self
+                .config
+                .done_file
+                .as_ref()
+                .is_none_or(|marker| !marker.is_one(name))
             && self.config.trigger_file.as_deref() != Some(name)
             && !self
                 .config

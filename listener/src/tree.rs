@@ -529,7 +529,8 @@ impl Tree {
             self.created = std::mem::take(&mut scan.created);
             if kind == ScanKind::Full {
                 self.tidy();
-                self.is_first = false;
+                // Without its root nothing was seen, and all of it has yet to be for the first time.
+                self.is_first &= self.errors.contains_key(&RemotePath::from(""));
                 self.is_sweep_due = false;
                 self.quiet = 0;
             }

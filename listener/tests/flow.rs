@@ -418,6 +418,68 @@ async fn an_outage_counts_against_nobody_and_is_told_once() {
 }
 
 #[tokio::test]
+async fn who_asks_by_name_gets_it_once_more() {
+    let bench = Bench::new();
+    let flow = bench
+        .start(bench.settings(), vec![bench.directory("a", "{path}")])
+        .await;
+    bench.put("1", b"x").await;
+    bench.idle().await;
+    assert_eq!(flow.replay(None).await.expect("asked"), 0);
+    let path = RemotePath::from("1");
+    assert_eq!(flow.replay(Some(&path)).await.expect("asked"), 1);
+    bench.idle().await;
+    let names: Vec<_> = tree(&bench.dir.path().join("a")).into_keys().collect();
+    assert_eq!(names, ["1", "1-1"]);
+    let nothing = RemotePath::from("2");
+    assert_eq!(flow.replay(Some(&nothing)).await.expect("asked"), 0);
+    flow.stop().await;
+}
+
+#[tokio::test]
+async fn a_flow_goes_on_without_its_handle() {
+    let bench = Bench::new();
+    drop(
+        bench
+            .start(bench.settings(), vec![bench.directory("a", "{path}")])
+            .await,
+    );
+    bench.put("1", b"x").await;
+    bench.idle().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_listed_takes_nothing_away() {
+    let bench = Bench::new();
+    let flow = bench
+        .start(bench.settings(), vec![bench.directory("a", "{path}")])
+        .await;
+    bench.put("1", b"x").await;
+    bench.idle().await;
+    flow.stop().await;
+    std::fs::remove_file(bench.dir.path().join("snapshot")).ok();
+    let root = bench.dir.path().join("in");
+    let aside = bench.dir.path().join("unmounted");
+    std::fs::rename(&root, &aside).expect("renamed");
+    let flow = bench
+        .start(bench.settings(), vec![bench.directory("a", "{path}")])
+        .await;
+    let soon = tokio::time::Instant::now() + Duration::from_secs(2);
+    for _ in 0..3 {
+        let _ = flow.scan_now(soon).await;
+    }
+    assert_eq!(bench.state("1").await, Some(State::Done));
+    std::fs::rename(&aside, &root).expect("renamed");
+    flow.scan_now(tokio::time::Instant::now() + Duration::from_secs(20))
+        .await
+        .expect("scanned");
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
+}
+
+#[tokio::test]
 async fn a_paused_flow_stays_paused_over_a_restart() {
     let bench = Bench::new();
     let sinks = || vec![bench.directory("a", "{path}")];

@@ -107,13 +107,27 @@ impl Detector {
         self.tree.forget_all();
     }
 
+    /// Another has made the first scan of all: what is not known is news.
+    pub fn first_is_over(&mut self) {
+        self.tree.first_is_over();
+    }
+
     /// Those of `paths` that are gone: nothing is known of them, and the source, asked for each, says
     /// that it is not there. To be called when no changes wait, after a complete scan; for what a
     /// ledger has and nobody watched meanwhile.
     pub async fn gone(&self, paths: Vec<RemotePath>) -> Vec<RemotePath> {
+        // What lies below a directory that cannot be listed (a file system that is not mounted) was
+        // not looked for.
+        let is_hidden = |path: &RemotePath| {
+            let below = |directory: &RemotePath| {
+                let rest = path.as_bytes().strip_prefix(directory.as_bytes());
+                directory.as_bytes().is_empty() || rest.is_some_and(|rest| rest.starts_with(b"/"))
+            };
+            self.errors().any(|(directory, _)| below(directory))
+        };
         let unknown: Vec<_> = paths
             .into_iter()
-            .filter(|path| !self.tree.knows(path))
+            .filter(|path| !self.tree.knows(path) && !is_hidden(path))
             .collect();
         let mut gone = Vec::new();
         for paths in unknown.chunks(LOOKS_MAX) {

@@ -129,6 +129,18 @@ impl Detection {
         if leads && !self.is_leader {
             // Another may have led meanwhile: what is remembered here may be old.
             self.detector.forget_all();
+            let flow = &self.shared.settings.name;
+            match store.value(flow, FIRST_DONE).await {
+                Ok(Some(_)) => {
+                    self.first_done = true;
+                    self.detector.first_is_over();
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.shared.raise("ledger of scans", reason(&error));
+                    return false;
+                }
+            }
             self.since = 0;
             self.forgotten.clear();
             self.reconciled = false;

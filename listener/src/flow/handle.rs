@@ -38,7 +38,8 @@ struct Inner {
     shared: Arc<Shared>,
     detect: detect::Handle,
     scans: watch::Receiver<Scans>,
-    stop: watch::Sender<bool>,
+    /// The flow's tasks keep another one, so that it goes on without handles.
+    stop: Arc<watch::Sender<bool>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -100,7 +101,7 @@ impl FlowHandle {
         shared: Arc<Shared>,
         detect: detect::Handle,
         scans: watch::Receiver<Scans>,
-        stop: watch::Sender<bool>,
+        stop: Arc<watch::Sender<bool>>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
         let tasks = Mutex::new(tasks);

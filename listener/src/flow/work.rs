@@ -242,6 +242,7 @@ async fn deliver(
         None => choose(shared, claim, sink, None).await?,
     };
     for _ in 0..=NUMBERS_MAX {
+        still_ours(shared, claim).await?;
         let parcel = Parcel {
             item: &claim.item,
             placement: &placement,
@@ -276,6 +277,21 @@ async fn deliver(
         reason: format!("{}: no name is free", sink.name()),
         permanent: false,
     })
+}
+
+/// Asks the ledger whether the claim still holds, where another process could have it by now: who
+/// was held up for long must not put an older version over a newer one.
+async fn still_ours(shared: &Shared, claim: &Claim) -> Result<(), Ended> {
+    if !shared.settings.shared {
+        return Ok(());
+    }
+    let ids = std::slice::from_ref(&claim.id);
+    let lost = shared.store.renew(ids, shared.settings.lease).await?;
+    if lost.is_empty() {
+        Ok(())
+    } else {
+        Err(Ended::Lost)
+    }
 }
 
 /// Has the sink choose, and the ledger know it.
@@ -340,9 +356,11 @@ async fn deleted(shared: &Shared, item: &Item, at: &RemotePath) -> Result<(), En
             Ok(()) | Err(SourceError::Gone { .. }) => {}
             // An earlier attempt got as far, and the same version came again.
             Err(error) if error.kind() == Kind::Exists => remove(&aside).await?,
-            Err(error) if is_outage(error.kind()) => return Err(error.into()),
             // Who may remove need not be allowed to rename.
-            Err(_) => return remove(at).await,
+            Err(error) if matches!(error.kind(), Kind::Permission | Kind::Unsupported) => {
+                return remove(at).await;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     match shared.source.look(&aside).await {

@@ -288,7 +288,15 @@ impl Inner {
         let made = self
             .make(&dir, &part, job)
             .map_err(self.failed("write", name));
-        let put = made.and_then(|_file| self.put(&dir, &part, last, name));
+        let put = made.and_then(|_file| match self.put(&dir, &part, last, name) {
+            // Whoever had this claim before may have been slow, not dead: then it is the same file.
+            Err(SinkError::Taken { .. } | SinkError::Exists { .. })
+                if matches!(self.find(&dir, last, job), Ok(Found::Ours)) =>
+            {
+                Ok(())
+            }
+            put => put,
+        });
         if put.is_err() && self.steps.pass().is_ok() {
             // After a rename that went well it is not there any more.
             let _ = dir.remove(&part);

@@ -628,6 +628,19 @@ impl Shared {
         let mut connection = self.connection().await?;
         let t = start(&mut connection).await?;
         let path = path.map(RemotePath::as_bytes);
+        if let Some(path) = path {
+            let path = path.to_vec();
+            let rows = self.lock(&t, flow, std::slice::from_ref(&path)).await?;
+            let known = rows.into_values().flatten().next();
+            if let Some(entry) = known.filter(Entry::may_come_again) {
+                let now = self.now(&t).await?;
+                let sequence = self.numbers(&t, 1).await?.into_iter().next();
+                let entry = entry.again(now, sequence.unwrap_or_default());
+                self.write(&t, flow, vec![(path, Some(entry))]).await?;
+                commit(t).await?;
+                return Ok(1);
+            }
+        }
         let sql = "SELECT path FROM @.entries WHERE flow = $1 AND state = 6 \
              AND ($2::bytea IS NULL OR path = $2) ORDER BY path";
         let rows = self

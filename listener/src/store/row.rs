@@ -250,6 +250,21 @@ impl Entry {
         true
     }
 
+    /// Whether somebody who asks for this path by name gets it delivered once more, as an item of its
+    /// own.
+    pub(crate) fn may_come_again(&self) -> bool {
+        matches!(self.state, State::Known | State::Done) && self.kind != ItemKind::Removed
+    }
+
+    /// The same version as another item, on purpose.
+    pub(crate) fn again(self, now: u64, sequence: u64) -> Self {
+        let kind = match self.kind {
+            ItemKind::Renamed { .. } => ItemKind::Created,
+            kind => kind,
+        };
+        Self::pending(self.path, kind, self.facts, self.sha256, sequence, now)
+    }
+
     /// A dead item is to be tried again; whether it was dead.
     pub(crate) fn replay(&mut self, now: u64) -> bool {
         if self.state != State::Dead {

@@ -273,6 +273,22 @@ fn change<T>(
     Ok(result)
 }
 
+/// Delivers once more what was delivered, or was never news; whether it is such a path.
+fn again(table: &mut Table<'_>, flow: &FlowName, path: &[u8]) -> Result<bool, StoreError> {
+    let Some(old) = table.get(flow, path)? else {
+        return Ok(false);
+    };
+    if !old.entry.may_come_again() {
+        return Ok(false);
+    }
+    let now = table.now;
+    let counters = table.flow(flow)?;
+    counters.sequence = counters.sequence.saturating_add(1);
+    let entry = old.entry.clone().again(now, counters.sequence);
+    table.apply(flow, path, Some(&old), Step::put(entry))?;
+    Ok(true)
+}
+
 /// A flow as a reader sees it.
 fn flow_of(connection: &Connection, name: &FlowName) -> Result<Option<Flow>, StoreError> {
     let found: Option<(i64, Vec<u8>)> = connection
@@ -612,7 +628,13 @@ impl Store for SqliteStore {
         let (flow, path) = (flow.clone(), path.cloned());
         self.write(move |table| {
             let paths = match path {
-                Some(path) => vec![path.into_bytes()],
+                Some(path) => {
+                    let path = path.into_bytes();
+                    if again(table, &flow, &path)? {
+                        return Ok(1);
+                    }
+                    vec![path]
+                }
                 None => table.dead(&flow)?,
             };
             let mut replayed = 0_u64;

@@ -7,6 +7,7 @@ use ketch_client::RemotePath;
 use super::Tree;
 use super::block::Entry;
 use super::known::{Edits, Snapshot, split};
+use crate::detect::First;
 use crate::flow::item::Change;
 use crate::settle::Settle;
 
@@ -84,6 +85,11 @@ impl Tree {
                 self.known.edit(&directory, &names);
             }
         }
+    }
+
+    /// Another has made the first scan of all: what is not known is news from now on.
+    pub fn first_is_over(&mut self) {
+        self.config.first = First::News;
     }
 
     /// Forgets what is known, and whatever is under way, but not whether directory times are true.

@@ -106,16 +106,21 @@ async fn what_takes_too_long_is_killed_with_what_it_started() {
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     let script = r#"sleep 1000 & echo $! $$ > "$PIDS"; wait"#;
-    let mut settings = sh(script, &[]);
-    settings.timeout = Duration::from_millis(500);
-    settings
-        .env
-        .push(("PIDS".to_owned(), pids.display().to_string()));
-    let sink = CommandSink::new(settings).unwrap();
-    let error = trial::deliver(&sink, &item(1, b"a"), None)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+    // On a busy machine it may take its time to start at all.
+    for seconds in [1, 4, 16, 64] {
+        let mut settings = sh(script, &[]);
+        settings.timeout = Duration::from_secs(seconds);
+        let path = pids.display().to_string();
+        settings.env.push(("PIDS".to_owned(), path));
+        let sink = CommandSink::new(settings).unwrap();
+        let error = trial::deliver(&sink, &item(1, b"a"), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Timeout, "{error}");
+        if std::fs::metadata(&pids).is_ok_and(|file| file.len() > 0) {
+            break;
+        }
+    }
     let pids = std::fs::read_to_string(pids).unwrap();
     for pid in pids.split_whitespace() {
         // It may be a zombie until whoever inherited it looks.
