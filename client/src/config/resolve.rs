@@ -139,11 +139,16 @@ pub(super) fn resolve(
     let jump = options.proxy_jump.as_deref().filter(|jump| !is_none(jump));
     let port = options.port.unwrap_or(DEFAULT_PORT).to_string();
     let user_name = user.as_ref().map_or(local.user.as_str(), User::as_str);
+    // What ssh takes for a name in known_hosts is in small letters, in `%k` as well.
+    let key_alias = options
+        .host_key_alias
+        .as_deref()
+        .map(str::to_ascii_lowercase);
     let names = Names {
         alias: named.as_str(),
         host: host.as_str(),
         user: user_name,
-        key_alias: options.host_key_alias.as_deref().unwrap_or(named.as_str()),
+        key_alias: key_alias.as_deref().unwrap_or(named.as_str()),
         jump: jump.unwrap_or_default(),
         home: local
             .home
@@ -226,9 +231,7 @@ pub(super) fn resolve(
         global_known_hosts,
         hash_known_hosts: options.hash_known_hosts,
         host_key_algorithms: options.host_key_algorithms,
-        host_key_alias: options
-            .host_key_alias
-            .map(|alias| alias.to_ascii_lowercase()),
+        host_key_alias: key_alias,
         identities_only: options.identities_only,
         identity_agent,
         identity_files,

@@ -625,6 +625,15 @@ fn compare(home: &Home, host: &str, defaults: &BTreeMap<String, Vec<String>>) ->
     count
 }
 
+/// What chance found once.
+#[test]
+fn an_alias_is_in_small_letters_wherever_it_stands() {
+    let text = "HostKeyAlias Gate\nUserKnownHostsFile /k/%k.%%\n";
+    let home = Home::new(text);
+    let same = compare(&home, "web1", &defaults("web1"));
+    assert!(same >= 2, "{same}");
+}
+
 fn defaults(host: &str) -> BTreeMap<String, Vec<String>> {
     let mut defaults = ssh_says(&Home::new(""), host).unwrap();
     defaults.remove("hostname");
