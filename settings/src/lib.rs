@@ -25,7 +25,8 @@
 //!     idle: Option<Period>,
 //! }
 //!
-//! let schema = Schema::of::<Timeouts>(&[WordKind::of::<Period>()]);
+//! const WORDS: &[WordKind] = &[WordKind::of::<Period>()];
+//! let schema = Schema::of::<Timeouts>(WORDS);
 //! let faults = schema.read::<Timeouts>("idel = \"5s\"", Path::new("a.toml")).unwrap_err();
 //! assert_eq!(
 //!     faults.to_string(),
