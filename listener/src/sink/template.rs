@@ -1,6 +1,6 @@
 //! Names made of items: where a sink puts one, where an after-action moves one.
 //!
-//! A template is read once; what it makes is checked by [`name::check`](super::name::check) before
+//! A template is read once; what it makes is checked by [`name::check`] before
 //! anybody uses it. Bytes of names stay what they are.
 
 use jiff::Timestamp;

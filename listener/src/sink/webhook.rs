@@ -1,6 +1,6 @@
 //! Events to a URL: CloudEvents over HTTP, signed, one request for each item.
 //!
-//! The body is the event of [`event`](super::event) in CloudEvents' structured mode
+//! The body is the event of [`event`] in CloudEvents' structured mode
 //! (HTTP protocol binding 1.0.2 §3.2). [`signature`] signs it as the Standard Webhooks specification
 //! has it, and `Idempotency-Key` carries the event's id, which is the same in every attempt: a
 //! receiver that keeps ids sees every event once.

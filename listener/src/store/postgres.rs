@@ -2,7 +2,7 @@
 //!
 //! Claims are taken with `FOR UPDATE SKIP LOCKED`, so processes do not wait for each other. Claims
 //! and leases run out by the database's clock, never by that of a process. The rules of a row are
-//! the same machine as in a file ([`super::row`]), run inside a transaction that has locked the rows.
+//! the same machine as in a file (`store/row.rs`), run inside a transaction that has locked the rows.
 //!
 //! Everything is in one schema of its own:
 //!

@@ -76,7 +76,7 @@ impl User {
         }
     }
 
-    /// Lets the user in with this password (1 to [`PASSWORD_LEN_MAX`] bytes).
+    /// Lets the user in with this password (1 to [`PASSWORD_LEN_MAX`](crate::PASSWORD_LEN_MAX) bytes).
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(Password::Plain(Zeroizing::new(password.into())));
@@ -130,7 +130,7 @@ impl User {
         self
     }
 
-    /// Wants these methods, all of them and in this order, at most [`STEPS_MAX`]; a method that
+    /// Wants these methods, all of them and in this order, at most [`STEPS_MAX`](crate::STEPS_MAX); a method that
     /// stands there twice wants two different keys. Default: any one that the user has.
     ///
     /// A key should come before a password: then nobody who has no key learns whether a password is
