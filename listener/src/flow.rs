@@ -127,22 +127,31 @@ impl Flow {
         // Without handles the flow goes on: only who asks for it stops it.
         let kept = Arc::clone(&stop);
         let engine = engine::run(Arc::clone(&shared), stopped.clone());
+        let engine = async move {
+            engine.await;
+            drop(kept);
+        };
         let (counted, scans) = watch::channel(detection::Scans::default());
         let handle = detector.handle();
+        let detection = detection::run(Arc::clone(&shared), detector, first_done, counted, stopped);
         let tasks = vec![
-            tokio::spawn(async move {
-                engine.await;
-                drop(kept);
-            }),
-            tokio::spawn(detection::run(
-                Arc::clone(&shared),
-                detector,
-                first_done,
-                counted,
-                stopped,
-            )),
+            tokio::spawn(watched(Arc::clone(&shared), "engine", engine)),
+            tokio::spawn(watched(Arc::clone(&shared), "detection", detection)),
         ];
         Ok(FlowHandle::new(shared, handle, scans, stop, tasks))
+    }
+}
+
+/// Runs one half of a flow, and tells if it ends by a fault of its own: nobody awaits it before the
+/// flow is stopped, and half a flow looks like a quiet one.
+#[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
+async fn watched(
+    shared: Arc<Shared>,
+    half: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    if let Err(error) = tokio::spawn(work).await {
+        shared.raise(half, format!("it ended by a fault of its own: {error}"));
     }
 }
 

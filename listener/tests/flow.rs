@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ketch_client::{Kind, RemotePath};
-use ketch_listener::detect::DetectConfig;
+use ketch_client::{Attrs, Kind, RemotePath};
+use ketch_listener::detect::{self, DetectConfig, ListError, Lister, Plan};
 use ketch_listener::flow::Flow;
 use ketch_listener::flow::events::{Events, FlowEventKind};
 use ketch_listener::flow::handle::FlowHandle;
@@ -91,7 +91,7 @@ impl Bench {
     async fn found(&self, path: &str) {
         let path = RemotePath::from(path);
         let local = Local::new(&self.dir.path().join("in"));
-        let facts = local.look(&path).await.expect("it is there");
+        let facts = Source::look(&local, &path).await.expect("it is there");
         let scan = self
             .store
             .begin_scan(&self.flow, 0)
@@ -477,6 +477,45 @@ async fn a_root_that_cannot_be_listed_takes_nothing_away() {
     bench.idle().await;
     flow.stop().await;
     assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
+}
+
+/// A source that no program foresaw.
+#[derive(Debug)]
+struct Faulty;
+
+impl Lister for Faulty {
+    fn list<'a>(&'a self, _: &'a mut dyn Plan) -> detect::Answer<'a, ()> {
+        Box::pin(async { panic!("a fault of its own") })
+    }
+
+    fn look<'a>(
+        &'a self,
+        _: &'a [RemotePath],
+    ) -> detect::Answer<'a, Vec<Result<Attrs, ListError>>> {
+        Box::pin(async { panic!("a fault of its own") })
+    }
+}
+
+#[tokio::test]
+async fn half_a_flow_is_told() {
+    let bench = Bench::new();
+    let flow = Flow {
+        settings: bench.settings(),
+        detect: DetectConfig::default(),
+        lister: Arc::new(Faulty),
+        pushes: None,
+        source: Arc::new(Local::new(bench.dir.path())),
+        sinks: vec![bench.directory("a", "{path}")],
+        store: Arc::clone(&bench.store),
+        events: bench.events.clone(),
+    };
+    let flow = flow.start().await.expect("a flow");
+    bench
+        .until("it is told", async || {
+            flow.raised().contains(&"detection".to_owned())
+        })
+        .await;
+    flow.stop().await;
 }
 
 #[tokio::test]

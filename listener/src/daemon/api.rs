@@ -57,10 +57,9 @@ impl Flows for Inner {
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(async move {
             let broken = self.running().flows.values().find_map(|flow| {
-                flow.handle
-                    .raised()
-                    .into_iter()
-                    .find(|what| what.starts_with("ledger"))
+                flow.handle.raised().into_iter().find(|what| {
+                    what.starts_with("ledger") || what == "engine" || what == "detection"
+                })
             });
             match broken {
                 None => Ok(()),

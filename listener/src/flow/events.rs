@@ -60,7 +60,8 @@ pub enum FlowEventKind {
     /// Something cannot be reached, read or written, and the flow waits or passes it over. Told
     /// once, until [`FlowEventKind::Ceased`].
     Raised {
-        /// What: `source`, `ledger`, `sink <name>`, or `directory <path>`.
+        /// What: `source`, `ledger`, `sink <name>`, `directory <path>`; `engine` or `detection` if half
+        /// of the flow ended by a fault of its own.
         what: String,
         /// Why.
         reason: String,
