@@ -26,7 +26,8 @@ struct Way {
     /// Nothing passes.
     silent: AtomicBool,
     carried: AtomicU64,
-    open: Mutex<Vec<TcpStream>>,
+    /// Each connection: its client's stream and its server's.
+    open: Mutex<Vec<(TcpStream, TcpStream)>>,
 }
 
 impl CuttingProxy {
@@ -68,11 +69,15 @@ impl CuttingProxy {
     /// Ends all connections in mid-stream; answers how many there were.
     pub fn cut(&self) -> usize {
         let mut open = self.way.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = open
-            .drain(..)
-            .filter(|stream| stream.shutdown(Shutdown::Both).is_ok())
-            .count();
-        alive / 2
+        open.drain(..)
+            .filter(|(client, server)| {
+                // The client's end alone says whether it lived: once it is shut, whoever carries shuts
+                // the server's as well.
+                let alive = client.shutdown(Shutdown::Both).is_ok();
+                let _ = server.shutdown(Shutdown::Both);
+                alive
+            })
+            .count()
     }
 
     /// From now on nothing passes, and nobody is told; or it does again.
@@ -97,16 +102,18 @@ impl Drop for CuttingProxy {
 }
 
 fn carry_both(client: &TcpStream, server: &TcpStream, way: &Arc<Way>) {
+    let (Ok(kept_client), Ok(kept_server)) = (client.try_clone(), server.try_clone()) else {
+        return;
+    };
+    way.open
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((kept_client, kept_server));
     for (from, to) in [(client, server), (server, client)] {
-        let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone())
-        else {
+        let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
             return;
         };
         let _ = from.set_nodelay(true);
-        way.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(kept);
         let way = Arc::clone(way);
         thread::spawn(move || carry(from, to, &way));
     }
@@ -119,12 +126,13 @@ fn carry(mut from: TcpStream, mut to: TcpStream, way: &Way) {
         while way.silent.load(Ordering::SeqCst) && !way.stopped.load(Ordering::SeqCst) {
             thread::sleep(LOOK);
         }
+        // Counted before it goes on: whoever has received it finds it counted.
+        way.carried.fetch_add(count as u64, Ordering::SeqCst);
         if count == 0 || to.write_all(&piece[..count]).is_err() {
             let _ = to.shutdown(Shutdown::Both);
             let _ = from.shutdown(Shutdown::Both);
             return;
         }
-        way.carried.fetch_add(count as u64, Ordering::SeqCst);
     }
 }
 
