@@ -10,6 +10,7 @@
 //! | all numbers and rules | [`settings`] |
 //! | looks at the source, tells the ledger | `detection` |
 //! | claims, renews, tells the ledger how it ended | `engine` |
+//! | whether a claim still holds | `hold` |
 //! | the steps of one item | `work` |
 //! | where content lies on its way | `spool` |
 //! | what people get to know | [`events`] |
@@ -21,6 +22,7 @@ mod detection;
 mod engine;
 pub mod events;
 pub mod handle;
+mod hold;
 pub mod item;
 mod pace;
 mod retry;

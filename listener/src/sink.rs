@@ -18,12 +18,14 @@ use std::time::Duration;
 use ketch_client::Kind;
 
 use crate::flow::item::Item;
-use crate::store::{Delivery, Placement};
+use crate::store::{Delivery, Placement, StoreError};
+use fence::Fence;
 
 mod append;
 pub mod command;
 pub mod directory;
 pub mod event;
+pub mod fence;
 pub mod name;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -53,12 +55,20 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
     fn takes(&self) -> Takes;
 
     /// Chooses where `item` goes. `refused` is an earlier choice that [`SinkError::Taken`] refused.
-    /// Nothing is changed at the destination yet.
+    /// Nothing that others look at is changed at the destination yet: a hidden file and the
+    /// directories on the way to it may be made.
     fn place<'a>(&'a self, item: &'a Item, refused: Option<&'a Placement>)
     -> Answer<'a, Placement>;
 
     /// Puts the parcel's item where its placement says.
     fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()>;
+
+    /// The item was given up for another version: what a delivery to `placement` left half done may
+    /// go. What it does not remove may stay.
+    fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
+        let _ = placement;
+        Box::pin(async { Ok(()) })
+    }
 
     /// Whether the destination can be reached and written, as far as that can be told without
     /// leaving anything behind.
@@ -78,6 +88,8 @@ pub struct Parcel<'a> {
     pub again: bool,
     /// Where the sinks before this one in the flow have put it: what an event can tell.
     pub earlier: &'a [Delivery],
+    /// To be passed right before the step that makes it visible.
+    pub fence: &'a Fence,
 }
 
 impl<'a> Parcel<'a> {
@@ -162,6 +174,9 @@ pub enum SinkError {
         /// For how long: nothing is gained by another attempt before.
         after: Duration,
     },
+    /// It must not become visible any more: the claim on it is another's, or that cannot be told.
+    #[error("it may not be delivered now")]
+    Fenced(#[source] StoreError),
     /// The destination refused or could not be reached.
     #[error("{what}")]
     Failed {
@@ -175,6 +190,11 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// The claim is another's, or the flow has ended.
+    pub(crate) const fn lost() -> Self {
+        Self::Fenced(StoreError::Lost)
+    }
+
     /// What sort of failure this is.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -182,6 +202,7 @@ impl SinkError {
             Self::Taken { .. } | Self::Exists { .. } => Kind::Exists,
             Self::BadName { .. } => Kind::Local,
             Self::Busy { .. } => Kind::Network,
+            Self::Fenced(_) => Kind::Cancelled,
             Self::Failed { kind, .. } => *kind,
         }
     }

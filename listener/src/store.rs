@@ -246,6 +246,9 @@ pub struct Placement {
     pub name: Vec<u8>,
     /// Where it is appended to something: how long that was before, in bytes.
     pub length: Option<u64>,
+    /// What the sink keeps for its next attempt, of no meaning to anybody else. It goes when the item
+    /// is there.
+    pub note: Vec<u8>,
 }
 
 /// How a claim ends.

@@ -48,6 +48,7 @@ async fn deliver(sink: &impl Sink, item: &Item) -> Result<(), SinkError> {
         content: None,
         again: false,
         earlier: &[],
+        fence: &ketch_listener::sink::fence::Fence::open(),
     };
     sink.deliver(parcel).await
 }

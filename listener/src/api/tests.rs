@@ -92,6 +92,7 @@ fn row(path: &[u8], state: State) -> Row {
             placement: Placement {
                 name: path.to_vec(),
                 length: None,
+                note: Vec::new(),
             },
             done: state == State::Done,
         }],

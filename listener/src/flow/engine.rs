@@ -15,14 +15,18 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{sleep, sleep_until};
 
 use super::events::{FlowEventKind, reason};
+use super::hold::{Hold, Since};
 use super::item::Item;
 use super::shared::{Shared, now};
 use super::work::{Ended, outage_pause, put_aside, work};
-use crate::store::{Claim, ClaimAsk, ClaimId, End};
+use crate::sink::fence::{Fence, StillOurs};
+use crate::store::{Claim, ClaimAsk, ClaimId, End, StoreError};
 
 /// How long until the ledger is asked again if there was nothing to claim: retries become due, and
 /// other processes record what is found.
 const IDLE: Duration = Duration::from_secs(1);
+/// The longest time for which a destination may ask to be left alone.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(3600);
 
 /// Works until `stop` says so, then lets what is under way end for as long as the settings say.
 pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -44,7 +48,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             _ = stop.changed() => {}
             Some(ended) = engine.jobs.join_next_with_id(), if is_busy => {
-                engine.joined(ended);
+                engine.joined(ended).await;
             }
             () = shared.work.notified(), if has_room => {}
             () = sleep(idle), if has_room => {}
@@ -58,8 +62,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
 
 struct Engine {
     shared: Arc<Shared>,
-    jobs: JoinSet<Option<(String, String)>>,
-    under_way: HashMap<Id, (ClaimId, AbortHandle)>,
+    jobs: JoinSet<Option<Outage>>,
+    under_way: HashMap<Id, UnderWay>,
     /// Nothing is claimed before: something fails that every item needs.
     held_until: Option<Instant>,
     outages: u32,
@@ -67,7 +71,40 @@ struct Engine {
     chance: RandomState,
 }
 
-type Joined = Result<(Id, Option<(String, String)>), tokio::task::JoinError>;
+/// An item that is worked on.
+struct UnderWay {
+    claim: Claim,
+    job: AbortHandle,
+    hold: Arc<Hold>,
+    fence: Fence,
+}
+
+impl UnderWay {
+    /// Ends the work; whether nothing of it can become visible any more.
+    fn stop(&self) -> bool {
+        let is_shut = self.fence.close();
+        self.job.abort();
+        is_shut
+    }
+}
+
+impl Drop for UnderWay {
+    /// What may block goes on after its task was dropped.
+    fn drop(&mut self) {
+        self.fence.close();
+    }
+}
+
+/// What fails for every item.
+#[derive(Debug)]
+struct Outage {
+    what: String,
+    reason: String,
+    /// For how long it asked to be left alone.
+    after: Option<Duration>,
+}
+
+type Joined = Result<(Id, Option<Outage>), tokio::task::JoinError>;
 
 impl Engine {
     fn has_room(&self) -> bool {
@@ -98,6 +135,7 @@ impl Engine {
             order: self.shared.settings.order,
             max,
         };
+        let since = Since::now();
         let claimed = self
             .shared
             .store
@@ -106,54 +144,104 @@ impl Engine {
         let claims = match claimed {
             Ok(claims) => claims,
             Err(error) => {
-                self.outage("ledger".to_owned(), reason(&error));
+                self.outage(Outage {
+                    what: "ledger".to_owned(),
+                    reason: reason(&error),
+                    after: None,
+                });
                 return false;
             }
         };
         self.shared.cease("ledger");
         let found = claims.len();
         for claim in claims {
-            self.begin(claim);
+            self.begin(claim, since);
         }
         found == max
     }
 
-    fn begin(&mut self, claim: Claim) {
-        let id = claim.id.clone();
+    fn begin(&mut self, claim: Claim, since: Since) {
         let shared = Arc::clone(&self.shared);
         shared.counters.working.fetch_add(1, Relaxed);
-        let chance = self.chance.hash_one(&id);
-        let handle = self.jobs.spawn(async move {
+        let chance = self.chance.hash_one(&claim.id);
+        let hold = Arc::new(Hold::new(
+            Arc::clone(&shared.store),
+            claim.id.clone(),
+            shared.settings.lease,
+            shared.settings.shared,
+            since,
+        ));
+        let fence = Fence::asking(Arc::clone(&hold) as Arc<dyn StillOurs>);
+        let (worked, passed) = (claim.clone(), fence.clone());
+        let job = self.jobs.spawn(async move {
             let _working = Working(&shared);
-            one(&shared, claim, chance).await
+            one(&shared, worked, &passed, chance).await
         });
         if self.under_way.is_empty() {
             self.renewed = now();
         }
-        self.under_way.insert(handle.id(), (id, handle));
+        let id = job.id();
+        let begun = UnderWay {
+            claim,
+            job,
+            hold,
+            fence,
+        };
+        self.under_way.insert(id, begun);
     }
 
-    fn joined(&mut self, joined: Joined) {
+    async fn joined(&mut self, joined: Joined) {
         let id = match &joined {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        self.under_way.remove(&id);
+        let begun = self.under_way.remove(&id);
         match joined {
-            Ok((_, Some((what, reason)))) => self.outage(what, reason),
+            Ok((_, Some(outage))) => self.outage(outage),
             Ok((_, None)) => {
                 self.outages = 0;
                 self.shared.cease_all("s"); // source, spool, sinks: one got through all of them
             }
-            // Cancelled when its claim was lost; or it panicked, and its claim runs out.
+            Err(error) if error.is_panic() => {
+                if let Some(begun) = begun {
+                    self.panicked(&begun.claim, &error.to_string()).await;
+                }
+            }
+            // Cancelled when its claim was lost.
             Err(error) => tracing::warn!(%error, "work on an item ended early"),
         }
     }
 
-    fn outage(&mut self, what: String, reason: String) {
+    /// Work ended by a fault of ours: that counts as an attempt, or the item would come again as
+    /// often as its claim runs out.
+    async fn panicked(&mut self, claim: &Claim, what: &str) {
+        let shared = Arc::clone(&self.shared);
+        let reason = format!("the work on it ended by a fault of its own: {what}");
+        let chance = self.chance.hash_one(&claim.id);
+        let failed = Failing {
+            reason: &reason,
+            is_last: claim.attempts.saturating_add(1) >= shared.settings.attempts.max(1),
+        };
+        let (end, told) = failed.end(&shared, claim, chance);
+        match shared.store.finish(&claim.id, end).await {
+            Ok(()) => {
+                failed.count(&shared);
+                shared.tell(told);
+            }
+            Err(error) => tracing::warn!(%error, "what ended by a fault could not be counted"),
+        }
+    }
+
+    fn outage(&mut self, outage: Outage) {
+        let Outage {
+            what,
+            reason,
+            after,
+        } = outage;
         self.outages = self.outages.saturating_add(1);
         let pause = outage_pause(self.outages, self.chance.hash_one(self.outages));
-        self.held_until = Some(now() + pause);
+        let asked = after.unwrap_or(Duration::ZERO).min(LEFT_ALONE_MAX);
+        self.held_until = Some(now() + pause.max(asked));
         self.shared.raise(&what, reason);
     }
 
@@ -163,7 +251,12 @@ impl Engine {
 
     async fn renew(&mut self) {
         self.renewed = now();
-        let claims: Vec<_> = self.under_way.values().map(|(id, _)| id.clone()).collect();
+        let since = Since::now();
+        let claims: Vec<ClaimId> = self
+            .under_way
+            .values()
+            .map(|begun| begun.claim.id.clone())
+            .collect();
         match self
             .shared
             .store
@@ -171,9 +264,11 @@ impl Engine {
             .await
         {
             Ok(lost) => {
-                for (claim, handle) in self.under_way.values() {
-                    if lost.contains(claim) {
-                        handle.abort();
+                for begun in self.under_way.values() {
+                    if lost.contains(&begun.claim.id) {
+                        begun.stop();
+                    } else {
+                        begun.hold.renewed(since);
                     }
                 }
             }
@@ -187,15 +282,18 @@ impl Engine {
         while !self.jobs.is_empty() {
             let renew_at = self.renew_at();
             tokio::select! {
-                Some(ended) = self.jobs.join_next_with_id() => self.joined(ended),
+                Some(ended) = self.jobs.join_next_with_id() => self.joined(ended).await,
                 () = sleep_until(until.into()) => break,
                 () = sleep_until(renew_at.into()) => self.renew().await,
             }
         }
-        let left: Vec<_> = self
+        // What is becoming visible at this moment may be done at any time: its claim runs out by
+        // itself, and who takes it then finds out.
+        let left: Vec<ClaimId> = self
             .under_way
             .drain()
-            .map(|(_, (claim, _))| claim)
+            .filter(|(_, begun)| begun.stop())
+            .map(|(_, begun)| begun.claim.id.clone())
             .collect();
         self.jobs.shutdown().await;
         for claim in left {
@@ -214,8 +312,8 @@ impl Drop for Working<'_> {
 }
 
 /// Works on one claim and tells the ledger how it ended; answers what fails for everybody, and why.
-async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, String)> {
-    let ended = work(shared, &mut claim).await;
+async fn one(shared: &Shared, mut claim: Claim, fence: &Fence, chance: u64) -> Option<Outage> {
+    let ended = work(shared, &mut claim, fence).await;
     let attempt = claim.attempts.saturating_add(1);
     let settings = &shared.settings;
     let mut outage = None;
@@ -236,23 +334,29 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
             End::Superseded
         }
         Ended::Failed { reason, permanent } => {
-            let (item, text) = (boxed(&claim), reason.clone());
-            if *permanent || attempt >= settings.attempts.max(1) {
-                if let Some(failed) = put_aside(shared, &claim.item).await {
-                    tracing::warn!(flow = %settings.name, ?failed, "a file that was given up stays");
-                }
-                told = Some(FlowEventKind::Dead { item, reason: text });
-                End::Dead { reason }
-            } else {
-                told = Some(FlowEventKind::Failed { item, reason: text });
-                End::Failed {
-                    retry: pause,
-                    reason,
-                }
+            let failed = Failing {
+                reason,
+                is_last: *permanent || attempt >= settings.attempts.max(1),
+            };
+            if failed.is_last
+                && let Some(failed) = put_aside(shared, &claim.item).await
+            {
+                tracing::warn!(flow = %settings.name, ?failed, "a file that was given up stays");
             }
+            let (end, event) = failed.end(shared, &claim, chance);
+            told = Some(event);
+            end
         }
-        Ended::Outage { what, reason } => {
-            outage = Some((what.clone(), reason.clone()));
+        Ended::Outage {
+            what,
+            reason,
+            after,
+        } => {
+            outage = Some(Outage {
+                what: what.clone(),
+                reason: reason.clone(),
+                after: *after,
+            });
             End::Released
         }
         Ended::Lost => return None,
@@ -260,9 +364,16 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
     if let Err(error) = shared.store.finish(&claim.id, end).await {
         // The row still says "claimed": whoever takes it up repeats what is not done, and no more.
         return match error {
-            crate::store::StoreError::Lost => None,
-            error => Some(("ledger".to_owned(), reason(&error))),
+            StoreError::Lost => None,
+            error => Some(Outage {
+                what: "ledger".to_owned(),
+                reason: reason(&error),
+                after: None,
+            }),
         };
+    }
+    if matches!(end, End::Superseded) {
+        forget(shared, &claim).await;
     }
     let counter = match &ended {
         Ended::Done { .. } => Some(&shared.counters.delivered),
@@ -280,6 +391,53 @@ async fn one(shared: &Shared, mut claim: Claim, chance: u64) -> Option<(String, 
         shared.tell(kind);
     }
     outage
+}
+
+/// A failure, and whether it is the last one that the item may have.
+struct Failing<'a> {
+    reason: &'a str,
+    is_last: bool,
+}
+
+impl<'a> Failing<'a> {
+    /// How the claim ends, and what is told of it.
+    fn end(&self, shared: &Shared, claim: &Claim, chance: u64) -> (End<'a>, FlowEventKind) {
+        let (item, text) = (boxed(claim), self.reason.to_owned());
+        if self.is_last {
+            let end = End::Dead {
+                reason: self.reason,
+            };
+            return (end, FlowEventKind::Dead { item, reason: text });
+        }
+        let attempt = claim.attempts.saturating_add(1);
+        let settings = &shared.settings;
+        let end = End::Failed {
+            retry: super::retry::pause(attempt, settings.retry_first, settings.retry_max, chance),
+            reason: self.reason,
+        };
+        (end, FlowEventKind::Failed { item, reason: text })
+    }
+
+    fn count(&self, shared: &Shared) {
+        let counters = &shared.counters;
+        let counter = match self.is_last {
+            true => &counters.dead,
+            false => &counters.failed,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+/// An item that another version takes the place of: sinks need not keep what they had of it.
+async fn forget(shared: &Shared, claim: &Claim) {
+    for delivery in claim.deliveries.iter().filter(|delivery| !delivery.done) {
+        let sink = shared.sinks.iter().find(|s| s.name() == delivery.sink);
+        if let Some(sink) = sink
+            && let Err(error) = sink.forget(&delivery.placement).await
+        {
+            tracing::warn!(sink = sink.name(), %error, "something is left of another version");
+        }
+    }
 }
 
 fn boxed(claim: &Claim) -> Box<Item> {

@@ -21,6 +21,7 @@ use super::retry::is_outage;
 use super::settings::After;
 use super::shared::Shared;
 use super::spool::Spooled;
+use crate::sink::fence::Fence;
 use crate::sink::name::{NUMBERS_MAX, NameFault, Names};
 use crate::sink::template::Template;
 use crate::sink::{Content, Parcel, Sink, SinkError};
@@ -39,7 +40,12 @@ pub(super) enum Ended {
     /// Something about this item failed.
     Failed { reason: String, permanent: bool },
     /// Something failed that every item needs.
-    Outage { what: String, reason: String },
+    Outage {
+        what: String,
+        reason: String,
+        /// For how long it asked to be left alone.
+        after: Option<Duration>,
+    },
     /// The claim is another's.
     Lost,
 }
@@ -51,6 +57,7 @@ impl From<StoreError> for Ended {
             error if error.is_transient() => Self::Outage {
                 what: "ledger".to_owned(),
                 reason: reason(&error),
+                after: None,
             },
             error => Self::Failed {
                 reason: reason(&error),
@@ -68,6 +75,7 @@ impl From<SourceError> for Ended {
             error if is_outage(error.kind()) => Self::Outage {
                 what: "source".to_owned(),
                 reason: reason(&error),
+                after: None,
             },
             error => Self::Failed {
                 reason: reason(&error),
@@ -78,16 +86,21 @@ impl From<SourceError> for Ended {
 }
 
 impl Ended {
-    fn of_sink(sink: &dyn Sink, error: &SinkError) -> Self {
+    fn of_sink(sink: &dyn Sink, error: SinkError) -> Self {
+        let error = match error {
+            SinkError::Fenced(error) => return error.into(),
+            error => error,
+        };
         // What a sink does not find is its own root: a file system that is not mounted, a bucket.
         if is_outage(error.kind()) || error.kind() == Kind::NotFound {
             return Self::Outage {
                 what: format!("sink {}", sink.name()),
-                reason: reason(error),
+                reason: reason(&error),
+                after: error.retry_after(),
             };
         }
         Self::Failed {
-            reason: format!("{}: {}", sink.name(), reason(error)),
+            reason: format!("{}: {}", sink.name(), reason(&error)),
             permanent: matches!(error, SinkError::BadName { .. } | SinkError::Exists { .. }),
         }
     }
@@ -101,20 +114,20 @@ impl Ended {
 }
 
 /// Does all that is left to do for `claim`.
-pub(super) async fn work(shared: &Shared, claim: &mut Claim) -> Ended {
-    match steps(shared, claim).await {
+pub(super) async fn work(shared: &Shared, claim: &mut Claim, fence: &Fence) -> Ended {
+    match steps(shared, claim, fence).await {
         Ok(acted) => Ended::Done { acted },
         Err(ended) => ended,
     }
 }
 
-async fn steps(shared: &Shared, claim: &mut Claim) -> Result<bool, Ended> {
+async fn steps(shared: &Shared, claim: &mut Claim, fence: &Fence) -> Result<bool, Ended> {
     let sinks = sinks_for(shared, &claim.item);
     if !claim.committed {
         let content = fetch(shared, claim, &sinks).await?;
         let content = content.as_ref().map(|(_, content)| content);
         for (index, sink) in sinks.iter().enumerate() {
-            deliver(shared, claim, &**sink, content).await?;
+            deliver(shared, claim, &**sink, content, fence).await?;
             let is_last = index + 1 == sinks.len();
             // The last one's delivery and the commit are one step where nothing comes after: the
             // end of the claim says both.
@@ -211,6 +224,7 @@ async fn fetch(
     let content = spooled.content().await.map_err(|error| Ended::Outage {
         what: "spool".to_owned(),
         reason: format!("cannot read {}: {error}", spooled.path().display()),
+        after: None,
     })?;
     let differs = item.sha256.is_some_and(|sum| sum != content.sha256);
     if differs || item.facts.size.is_some_and(|size| size != content.len) {
@@ -230,31 +244,40 @@ async fn deliver(
     claim: &mut Claim,
     sink: &dyn Sink,
     content: Option<&Content>,
+    fence: &Fence,
 ) -> Result<(), Ended> {
     let recorded = claim.deliveries.iter().find(|d| d.sink == sink.name());
     if recorded.is_some_and(|delivery| delivery.done) {
         return Ok(());
     }
-    let failed = |error: SinkError| Ended::of_sink(sink, &error);
     let mut again = recorded.is_some();
     let mut placement = match recorded {
         Some(delivery) => delivery.placement.clone(),
         None => choose(shared, claim, sink, None).await?,
     };
     for _ in 0..=NUMBERS_MAX {
-        still_ours(shared, claim).await?;
         let parcel = Parcel {
             item: &claim.item,
             placement: &placement,
             content,
             again,
             earlier: &claim.deliveries,
+            fence,
         };
         let counters = shared.counters_of(sink.name());
         if let Some(counters) = counters {
             counters.attempts.fetch_add(1, Relaxed);
         }
-        let delivered = sink.deliver(parcel).await;
+        // Sinks of content ask right before a file gets its name.
+        let passed = match sink.takes().content {
+            true => Ok(()),
+            false => fence.pass().await,
+        };
+        let delivered = match passed {
+            Ok(()) => sink.deliver(parcel).await,
+            Err(error) => Err(error),
+        };
+        fence.done();
         if let (Err(_), Some(counters)) = (&delivered, counters) {
             counters.failures.fetch_add(1, Relaxed);
         }
@@ -270,28 +293,13 @@ async fn deliver(
                 placement = choose(shared, claim, sink, Some(&placement)).await?;
                 again = false;
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(Ended::of_sink(sink, error)),
         }
     }
     Err(Ended::Failed {
         reason: format!("{}: no name is free", sink.name()),
         permanent: false,
     })
-}
-
-/// Asks the ledger whether the claim still holds, where another process could have it by now: who
-/// was held up for long must not put an older version over a newer one.
-async fn still_ours(shared: &Shared, claim: &Claim) -> Result<(), Ended> {
-    if !shared.settings.shared {
-        return Ok(());
-    }
-    let ids = std::slice::from_ref(&claim.id);
-    let lost = shared.store.renew(ids, shared.settings.lease).await?;
-    if lost.is_empty() {
-        Ok(())
-    } else {
-        Err(Ended::Lost)
-    }
 }
 
 /// Has the sink choose, and the ledger know it.
@@ -302,7 +310,7 @@ async fn choose(
     refused: Option<&Placement>,
 ) -> Result<Placement, Ended> {
     let chosen = sink.place(&claim.item, refused).await;
-    let placement = chosen.map_err(|error| Ended::of_sink(sink, &error))?;
+    let placement = chosen.map_err(|error| Ended::of_sink(sink, error))?;
     shared
         .store
         .placed(&claim.id, sink.name(), &placement)

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! A crash before the rename leaves an unfinished file, which the next delivery into the same
-//! directory removes; one after it leaves the whole file, which the next attempt knows again by the id
-//! that it carries, or by its length and SHA-256. Nothing below the directory is reached through a
+//! directory removes; one after it is known by the hidden file that waited for the name and has gone
+//! (see `held`), or by the file that has the name: by the id that it carries, or by its length and
+//! SHA-256. Nothing below the directory is reached through a
 //! link, so whoever may write there cannot send a delivery elsewhere.
 //!
 //! What is appended has no instant in which it is whole: see `append`.
 
 mod appending;
+mod held;
 #[cfg(not(unix))]
 #[path = "directory/portable.rs"]
 mod sys;
@@ -31,9 +33,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use ketch_client::Kind;
 use ring::digest;
+use tokio::runtime::Handle;
 
+use self::held::Fate;
 use self::sys::Dir;
 use super::event::{hex, shown};
+use super::fence::Fence;
 use super::name::{self, Exists, NUMBERS_MAX, Names, OURS, number_of, numbered, split};
 use super::steps::Steps;
 use super::template::{Template, uuid};
@@ -121,6 +126,8 @@ struct Job {
     placement: Placement,
     content: Content,
     again: bool,
+    fence: Fence,
+    runtime: Handle,
 }
 
 impl DirectorySink {
@@ -170,7 +177,8 @@ impl Sink for DirectorySink {
         Box::pin(async move {
             let name = self.inner.settings.template.place(item, Names::HERE)?;
             let refused = refused.map(|placement| placement.name.clone());
-            self.blocking(move |inner| inner.place(&name, refused.as_deref()))
+            let item = item.clone();
+            self.blocking(move |inner| inner.place(&item, &name, refused.as_deref()))
                 .await
         })
     }
@@ -182,9 +190,16 @@ impl Sink for DirectorySink {
                 placement: parcel.placement.clone(),
                 content: parcel.bytes()?.clone(),
                 again: parcel.again,
+                fence: parcel.fence.clone(),
+                runtime: Handle::current(),
             };
             self.blocking(move |inner| inner.deliver(&job)).await
         })
+    }
+
+    fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
+        let placement = placement.clone();
+        Box::pin(self.blocking(move |inner| inner.let_go(&placement)))
     }
 
     fn check(&self) -> Answer<'_, ()> {
@@ -210,7 +225,33 @@ impl Inner {
         }
     }
 
-    fn place(&self, name: &[u8], refused: Option<&[u8]>) -> Result<Placement, SinkError> {
+    /// Chooses a name, and makes what waits for it.
+    fn place(
+        &self,
+        item: &Item,
+        name: &[u8],
+        refused: Option<&[u8]>,
+    ) -> Result<Placement, SinkError> {
+        let mut placement = self.choose(name, refused)?;
+        if self.settings.exists != Exists::Append {
+            placement.note = self.held_for(item, &placement.name)?;
+        }
+        Ok(placement)
+    }
+
+    fn held_for(&self, item: &Item, name: &[u8]) -> Result<Vec<u8>, SinkError> {
+        let (path, last) = split(name);
+        let dir = self.make_directories(path)?;
+        let failed = self.failed("write into", path);
+        // Nothing waits for a name that stays another's.
+        if self.settings.exists == Exists::Skip && dir.look(last).map_err(&failed)? != Held::Nothing
+        {
+            return Ok(Vec::new());
+        }
+        self.hold(&dir, item).map_err(failed)
+    }
+
+    fn choose(&self, name: &[u8], refused: Option<&[u8]>) -> Result<Placement, SinkError> {
         let (path, last) = split(name);
         let dir = match self.root()?.below(path) {
             Ok(dir) => Some(dir),
@@ -225,6 +266,7 @@ impl Inner {
         let mut placement = Placement {
             name: name.to_vec(),
             length: None,
+            note: Vec::new(),
         };
         match self.settings.exists {
             Exists::Overwrite | Exists::Skip => {}
@@ -267,6 +309,12 @@ impl Inner {
         if self.settings.exists == Exists::Append {
             return self.append(&dir, last, job);
         }
+        let fate = self.fate(&dir, &job.placement);
+        match fate.map_err(self.failed("look at", name))? {
+            Fate::Waits(held) => return self.deliver_held(&dir, &held, job),
+            Fate::Named if job.again => return dir.sync().map_err(self.failed("sync", path)),
+            Fate::Named | Fate::Unknown => {}
+        }
         if job.again {
             let found = self.find(&dir, last, job);
             match found.map_err(self.failed("compare", name))? {
@@ -288,7 +336,11 @@ impl Inner {
         let made = self
             .make(&dir, &part, job)
             .map_err(self.failed("write", name));
-        let put = made.and_then(|_file| match self.put(&dir, &part, last, name) {
+        let passed = made.and_then(|file| {
+            job.fence.pass_blocking(&job.runtime)?;
+            Ok(file)
+        });
+        let put = passed.and_then(|_file| match self.put(&dir, &part, last, name) {
             // Whoever had this claim before may have been slow, not dead: then it is the same file.
             Err(SinkError::Taken { .. } | SinkError::Exists { .. })
                 if matches!(self.find(&dir, last, job), Ok(Found::Ours)) =>
@@ -439,10 +491,10 @@ impl Inner {
             }
         }
         for name in dir.names_with(OURS).unwrap_or_default() {
-            let is_left = is_part_name(&name)
-                && dir
-                    .open_file(&name)
-                    .is_ok_and(|file| sys::is_abandoned(&file));
+            let is_left = dir.open_file(&name).is_ok_and(|file| {
+                (is_part_name(&name) || held::is_forgotten(&name, &file))
+                    && sys::is_abandoned(&file)
+            });
             if is_left && self.steps.pass().is_ok() {
                 let removed = dir.remove(&name);
                 tracing::info!(name = shown(&name), ?removed, "an unfinished file was left");

@@ -204,6 +204,7 @@ mod tests {
             placement: Placement {
                 name: b"2026/a.csv".to_vec(),
                 length: None,
+                note: Vec::new(),
             },
             done: true,
         }];

@@ -233,7 +233,11 @@ impl ObjectSink {
     ) -> Result<Placement, SinkError> {
         let name = self.settings.template.place(item, Names::Unix)?;
         let key = self.key(&name)?;
-        let placed = |name| Placement { name, length: None };
+        let placed = |name| Placement {
+            name,
+            length: None,
+            note: Vec::new(),
+        };
         match self.settings.exists {
             Exists::Unique => {
                 let after = refused.and_then(|refused| number_of(&name, &refused.name));

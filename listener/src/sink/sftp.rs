@@ -134,6 +134,7 @@ impl SftpSink {
         let mut placement = Placement {
             name: name.clone(),
             length: None,
+            note: Vec::new(),
         };
         match self.settings.exists {
             Exists::Overwrite | Exists::Skip => {}

@@ -6,6 +6,7 @@ use std::path::Path;
 use ketch_client::{FileType, RemotePath};
 use ring::digest;
 
+use super::fence::Fence;
 use super::{Content, Parcel, Sink, SinkError};
 use crate::flow::item::{FlowName, Item, ItemKind};
 use crate::snapshot::Facts;
@@ -52,12 +53,25 @@ pub(crate) async fn put(
     content: &Content,
     again: bool,
 ) -> Result<(), SinkError> {
+    put_fenced(sink, item, placement, content, again, &Fence::open()).await
+}
+
+/// The same, with a fence.
+pub(crate) async fn put_fenced(
+    sink: &dyn Sink,
+    item: &Item,
+    placement: &Placement,
+    content: &Content,
+    again: bool,
+    fence: &Fence,
+) -> Result<(), SinkError> {
     let parcel = Parcel {
         item,
         placement,
         content: Some(content),
         again,
         earlier: &[],
+        fence,
     };
     sink.deliver(parcel).await
 }
@@ -96,6 +110,7 @@ async fn attempts(
             content,
             again,
             earlier: &[],
+            fence: &Fence::open(),
         };
         match sink.deliver(parcel).await {
             Ok(()) => return Ok(placement),

@@ -27,6 +27,7 @@ const HAS_NEXT: u8 = 1 << 5;
 const DONE: u8 = 1;
 const NAME_IS_PATH: u8 = 1 << 1;
 const HAS_LENGTH: u8 = 1 << 2;
+const HAS_NOTE: u8 = 1 << 3;
 
 const TOLD: u8 = 1;
 const IS_THERE: u8 = 1 << 1;
@@ -376,7 +377,7 @@ fn take_facts(r: &mut Reader<'_>, flags: u8) -> Option<Facts> {
 fn put_delivery(w: &mut Writer, delivery: &Delivery, path: &RemotePath) {
     let Delivery {
         sink,
-        placement: Placement { name, length },
+        placement: Placement { name, length, note },
         done,
     } = delivery;
     let is_path = name.as_slice() == path.as_bytes();
@@ -387,6 +388,9 @@ fn put_delivery(w: &mut Writer, delivery: &Delivery, path: &RemotePath) {
     if length.is_some() {
         flags |= HAS_LENGTH;
     }
+    if !note.is_empty() {
+        flags |= HAS_NOTE;
+    }
     w.byte(flags);
     w.bytes(sink.as_bytes());
     if !is_path {
@@ -394,6 +398,9 @@ fn put_delivery(w: &mut Writer, delivery: &Delivery, path: &RemotePath) {
     }
     if let Some(length) = length {
         w.number(*length);
+    }
+    if !note.is_empty() {
+        w.bytes(note);
     }
 }
 
@@ -410,6 +417,9 @@ fn take_delivery(r: &mut Reader<'_>, path: &[u8]) -> Option<Delivery> {
         placement: Placement {
             name: name.to_vec(),
             length: optional(flags & HAS_LENGTH, || r.number())?,
+            note: optional(flags & HAS_NOTE, || r.bytes())?
+                .unwrap_or_default()
+                .to_vec(),
         },
         done: flags & DONE != 0,
     })
@@ -443,16 +453,21 @@ mod tests {
     }
 
     fn delivery() -> impl Strategy<Value = Delivery> {
-        (any::<Option<u64>>(), any::<bool>(), "[ab]{0,3}").prop_map(|(length, done, name)| {
-            Delivery {
+        (
+            any::<Option<u64>>(),
+            any::<bool>(),
+            "[ab]{0,3}",
+            "[ab]{0,3}",
+        )
+            .prop_map(|(length, done, name, note)| Delivery {
                 sink: "disk".to_owned(),
                 placement: Placement {
                     name: name.into_bytes(),
                     length,
+                    note: note.into_bytes(),
                 },
                 done,
-            }
-        })
+            })
     }
 
     fn entry() -> impl Strategy<Value = Entry> {

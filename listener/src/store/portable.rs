@@ -297,6 +297,8 @@ struct DeliveryText {
     name: Bytes,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
     done: bool,
 }
 
@@ -374,6 +376,9 @@ impl Line {
                     sink: delivery.sink.clone(),
                     name: Bytes::of(&delivery.placement.name),
                     length: delivery.placement.length,
+                    note: Some(&delivery.placement.note)
+                        .filter(|note| !note.is_empty())
+                        .map(|note| hex(note)),
                     done: delivery.done,
                 })
                 .collect(),
@@ -410,6 +415,10 @@ impl Line {
                 placement: Placement {
                     name: delivery.name.take()?,
                     length: delivery.length,
+                    note: match delivery.note {
+                        Some(note) => unhex(&note)?,
+                        None => Vec::new(),
+                    },
                 },
                 done: delivery.done,
             });

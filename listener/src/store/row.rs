@@ -224,7 +224,10 @@ impl Entry {
     /// A sink has it.
     pub(crate) fn deliver(&mut self, sink: &str) {
         match self.deliveries.iter_mut().find(|d| d.sink == sink) {
-            Some(known) => known.done = true,
+            Some(known) => {
+                known.done = true;
+                known.placement.note.clear();
+            }
             None => self.deliveries.push(Delivery {
                 sink: sink.to_owned(),
                 placement: Placement::default(),
@@ -289,7 +292,12 @@ impl Entry {
         let committed = self.state == State::Committed;
         self.owner = None;
         match end {
-            End::Done | End::Acted => self.state = State::Done,
+            End::Done | End::Acted => {
+                self.state = State::Done;
+                for delivery in &mut self.deliveries {
+                    delivery.placement.note.clear();
+                }
+            }
             _ => {}
         }
         if let Some(next) = self.next.take() {

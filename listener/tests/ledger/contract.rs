@@ -152,6 +152,7 @@ async fn a_claim_goes_its_way(store: &dyn Store) {
     let placement = Placement {
         name: b"in/a".to_vec(),
         length: Some(7),
+        note: b"kept".to_vec(),
     };
     store.fetched(&id, [9; 32]).await.expect("the claim");
     store

@@ -31,6 +31,7 @@ async fn a_ledger_moves_as_text() {
         let placement = Placement {
             name: b"\xfe".to_vec(),
             length: Some(5),
+            note: b"kept".to_vec(),
         };
         old.placed(&claim.id, "disk", &placement)
             .await

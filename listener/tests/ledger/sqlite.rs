@@ -303,6 +303,7 @@ async fn work(store: &SqliteStore, directory: &Path, claim: &Claim) {
         let placement = Placement {
             name: format!("{} {name} {version}", id.sequence).into_bytes(),
             length: None,
+            note: Vec::new(),
         };
         store
             .placed(id, "sink", &placement)
@@ -413,6 +414,7 @@ async fn figures() {
                     let placement = Placement {
                         name: claim.id.path.as_bytes().to_vec(),
                         length: None,
+                        note: Vec::new(),
                     };
                     let id = &claim.id;
                     store.fetched(id, [7; 32]).await.expect("the claim");

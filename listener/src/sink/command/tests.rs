@@ -55,6 +55,7 @@ async fn the_file_may_be_where_a_directory_put_it() {
         placement: Placement {
             name: b"2026/a.csv".to_vec(),
             length: None,
+            note: Vec::new(),
         },
         done,
     };
@@ -66,6 +67,7 @@ async fn the_file_may_be_where_a_directory_put_it() {
             content: Some(&content),
             again: false,
             earlier: &earlier,
+            fence: &crate::sink::fence::Fence::open(),
         };
         assert_eq!(sink.deliver(parcel).await.is_ok(), done);
     }
@@ -123,10 +125,20 @@ async fn what_takes_too_long_is_killed_with_what_it_started() {
     }
     let pids = std::fs::read_to_string(pids).unwrap();
     for pid in pids.split_whitespace() {
-        // It may be a zombie until whoever inherited it looks.
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let is_gone = !status.contains("State:") || status.contains("State:\tZ");
-        assert!(is_gone, "{pid} lives: {status}");
+        // A killed one may need a moment to go, and be a zombie until whoever inherited it looks.
+        let mut looks = 0;
+        let lives = loop {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            if !status.contains("State:") || status.contains("State:\tZ") {
+                break None;
+            }
+            looks += 1;
+            if looks > 1200 {
+                break Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(lives, None, "{pid} lives");
     }
 }
 

@@ -15,17 +15,33 @@ impl Inner {
     /// Adds the content to the file `last`.
     pub(super) fn append(&self, dir: &sys::Dir, last: &[u8], job: &Job) -> Result<(), SinkError> {
         let name = job.placement.name.as_slice();
-        let done = self
-            .append_locked(dir, last, job)
-            .map_err(self.failed("append to", name))?;
+        let failed = self.failed("append to", name);
+        let notes = self.notes(dir, last).map_err(&failed)?;
+        job.fence.pass_blocking(&job.runtime)?;
+        let done = self.append_locked(dir, last, notes, job).map_err(failed)?;
         match done {
             true => Ok(()),
             false => Err(SinkError::Taken { name: shown(name) }),
         }
     }
 
+    /// The notes about `last`, which nobody else has until they are closed.
+    fn notes(&self, dir: &sys::Dir, last: &[u8]) -> io::Result<File> {
+        self.steps.pass()?;
+        let notes = dir.open_or_create(&notes_name(last), 0o600)?;
+        // Whoever appends holds it, in this process and in others.
+        sys::lock(&notes)?;
+        Ok(notes)
+    }
+
     /// Whether it is in the file now; `false` if something else was added first.
-    fn append_locked(&self, dir: &sys::Dir, last: &[u8], job: &Job) -> io::Result<bool> {
+    fn append_locked(
+        &self,
+        dir: &sys::Dir,
+        last: &[u8],
+        mut notes: File,
+        job: &Job,
+    ) -> io::Result<bool> {
         let id = uuid(&job.item);
         let wanted = Wanted {
             id: &id,
@@ -33,10 +49,6 @@ impl Inner {
             len: job.content.len,
             again: job.again,
         };
-        self.steps.pass()?;
-        let mut notes = dir.open_or_create(&notes_name(last), 0o600)?;
-        // Whoever appends holds it, in this process and in others.
-        sys::lock(&notes)?;
         loop {
             let text = read_all(&mut notes)?;
             let mut file = dir.open_or_create(last, 0o644)?;

@@ -123,6 +123,10 @@ impl Dir {
         Ok((0, hash))
     }
 
+    pub(super) fn is_one_file(&self, _: &[u8], _: &[u8]) -> io::Result<bool> {
+        Ok(false)
+    }
+
     pub(super) fn is_writable(&self) -> io::Result<()> {
         match std::fs::metadata(&self.path)?.permissions().readonly() {
             true => Err(io::ErrorKind::PermissionDenied.into()),
@@ -155,6 +159,15 @@ pub(super) fn set_id(_file: &File, _id: &str) -> bool {
 }
 
 pub(super) fn id(_file: &File) -> Option<Vec<u8>> {
+    None
+}
+
+/// Starts of the machine are not told apart here.
+pub(super) fn boot() -> Option<Vec<u8>> {
+    None
+}
+
+pub(super) fn changed(_file: &File) -> Option<u64> {
     None
 }
 

@@ -34,14 +34,20 @@ fn seen(dir: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-fn hidden(dir: &Path) -> usize {
+/// Files that begin with `.ketch-` and end so.
+fn ending(dir: &Path, end: &str) -> usize {
     let names = std::fs::read_dir(dir).expect("a directory");
     names
         .filter(|entry| {
             let name = entry.as_ref().expect("an entry").file_name();
-            is_part_name(name.as_bytes())
+            name.as_bytes().starts_with(OURS) && name.as_bytes().ends_with(end.as_bytes())
         })
         .count()
+}
+
+/// What a delivery has no more use for.
+fn hidden(dir: &Path) -> usize {
+    ending(dir, ".part") + ending(dir, ".held")
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -156,6 +162,161 @@ async fn a_delivery_killed_at_any_step_leaves_one_whole_copy() {
     assert!(points > 50, "{points} kill points");
 }
 
+/// A consumer takes the file away as soon as it is there, and the process is killed at any step:
+/// the consumer gets it once.
+#[tokio::test]
+async fn a_consumer_that_is_quicker_than_a_crash_gets_a_file_once() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut taken_early = 0;
+    for share in [false, true] {
+        for (_, exists) in Exists::ALL {
+            if exists == Exists::Append {
+                continue; // nobody takes away what is appended to
+            }
+            for step in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let settings = DirectorySettings {
+                    exists,
+                    share,
+                    ..DirectorySettings::new("disk", dir.path())
+                };
+                let content = trial_content(spool.path(), b"one,two,three");
+                let item = item(1, b"in/a.csv");
+                let first = DirectorySink::new(settings.clone());
+                let placement = first.place(&item, None).await.unwrap();
+                first.inner.steps.kill_after(Some(step));
+                let killed = trial::put(&first, &item, &placement, &content, false).await;
+                let took = |dir: &Path| {
+                    let file = dir.join("in/a.csv");
+                    let is_whole = std::fs::read(&file).is_ok_and(|text| text == b"one,two,three");
+                    usize::from(is_whole && std::fs::remove_file(file).is_ok())
+                };
+                let early = took(dir.path());
+                let second = DirectorySink::new(settings);
+                trial::deliver_again(&second, &item, placement, &content)
+                    .await
+                    .unwrap();
+                let got = early + took(dir.path());
+                assert_eq!(got, 1, "{exists:?}, step {step}");
+                assert_eq!(hidden(&dir.path().join("in")), 0, "{exists:?}, step {step}");
+                if killed.is_ok() {
+                    break;
+                }
+                taken_early += early;
+            }
+        }
+    }
+    assert!(taken_early > 0, "no crash was after a rename");
+}
+
+/// What happens to a delivery that stands before its visible step.
+struct Meanwhile<F>(F, bool);
+
+impl<F> crate::sink::fence::StillOurs for Meanwhile<F>
+where
+    F: Fn() -> Answer<'static, ()> + Send + Sync + 'static,
+{
+    fn still_ours(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            (self.0)().await?;
+            self.1.then_some(()).ok_or_else(SinkError::lost)
+        })
+    }
+}
+
+/// Whoever is held up right before the last step, and finds that somebody else did it meanwhile and
+/// put a newer version there, changes nothing any more, whatever the ledger answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_held_up_puts_nothing_over_what_is_newer() {
+    let spool = tempfile::tempdir().unwrap();
+    for is_told in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let slow = sink(dir.path(), Exists::Overwrite);
+        let older = item(1, b"a.csv");
+        let old = trial_content(spool.path(), b"old");
+        let placement = slow.place(&older, None).await.unwrap();
+        let meanwhile = {
+            let (path, placement) = (dir.path().to_owned(), placement.clone());
+            let (older, old) = (older.clone(), old.clone());
+            let new = trial_content(spool.path(), b"new");
+            move || -> Answer<'static, ()> {
+                let quick = sink(&path, Exists::Overwrite);
+                let (older, old, new) = (older.clone(), old.clone(), new.clone());
+                let placement = placement.clone();
+                Box::pin(async move {
+                    trial::deliver_again(&quick, &older, placement, &old).await?;
+                    let newer = item(2, b"a.csv");
+                    trial::deliver(&quick, &newer, Some(&new)).await?;
+                    Ok(())
+                })
+            }
+        };
+        let fence = Fence::asking(Arc::new(Meanwhile(meanwhile, !is_told)));
+        let put = trial::put_fenced(&slow, &older, &placement, &old, false, &fence).await;
+        assert_eq!(put.is_err(), is_told, "{put:?}");
+        let wanted = [("a.csv".to_owned(), b"new".to_vec())];
+        assert_eq!(seen(dir.path()), wanted, "told: {is_told}");
+    }
+}
+
+/// Nothing becomes visible behind a closed fence, and the next attempt delivers once.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_becomes_visible_behind_a_closed_fence() {
+    let spool = tempfile::tempdir().unwrap();
+    for (_, exists) in Exists::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = sink(dir.path(), exists);
+        let (item, content) = (item(1, b"a.csv"), trial_content(spool.path(), b"one"));
+        let mut placement = sink.place(&item, None).await.unwrap();
+        for note in [placement.note.clone(), Vec::new()] {
+            placement.note = note;
+            let fence = Fence::open();
+            assert!(fence.close());
+            let put = trial::put_fenced(&sink, &item, &placement, &content, false, &fence).await;
+            assert!(
+                matches!(put, Err(SinkError::Fenced(_))),
+                "{exists:?}: {put:?}"
+            );
+            let text: Vec<u8> = seen(dir.path())
+                .into_iter()
+                .flat_map(|(_, text)| text)
+                .collect();
+            assert!(text.is_empty(), "{exists:?}");
+        }
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        let wanted = [("a.csv".to_owned(), b"one".to_vec())];
+        assert_eq!(seen(dir.path()), wanted, "{exists:?}");
+    }
+}
+
+/// What waits for an item that went another way goes when the sink is told, and a name that is gone
+/// proves nothing in a directory that was made anew.
+#[tokio::test]
+async fn a_missing_file_proves_nothing_in_another_directory() {
+    let spool = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), Exists::Error);
+    let (item, content) = (item(1, b"in/a.csv"), trial_content(spool.path(), b"one"));
+    let placement = sink.place(&item, None).await.unwrap();
+    assert_eq!(hidden(&dir.path().join("in")), 1);
+    sink.forget(&placement).await.unwrap();
+    sink.forget(&placement).await.unwrap();
+    assert_eq!(hidden(&dir.path().join("in")), 0);
+
+    let placement = sink.place(&item, None).await.unwrap();
+    std::fs::rename(dir.path().join("in"), dir.path().join("out")).unwrap();
+    trial::deliver_again(&sink, &item, placement, &content)
+        .await
+        .unwrap();
+    assert_eq!(
+        names(dir.path()),
+        ["in/a.csv"],
+        "an older directory is not this one"
+    );
+}
+
 #[tokio::test]
 async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
     let spool = tempfile::tempdir().unwrap();
@@ -163,6 +324,7 @@ async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
     let placement = Placement {
         name: b"a".to_vec(),
         length: None,
+        note: Vec::new(),
     };
     for (text, is_ours) in [("ours", true), ("else", false), ("longer", false)] {
         let dir = tempfile::tempdir().unwrap();
@@ -244,6 +406,7 @@ async fn evil_names_lead_nowhere() {
             let placement = Placement {
                 name: name.clone(),
                 length: Some(0),
+                note: Vec::new(),
             };
             for again in [false, true] {
                 let _ = trial::put(&sink, &item(2, b"a"), &placement, &content, again).await;
@@ -269,7 +432,7 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
         let error = trial::deliver(&sink, &item(1, b"in/a.csv"), Some(&content)).await;
         assert_eq!(error.unwrap_err().kind(), Kind::NoSpace, "{exists:?}");
         assert!(exists == Exists::Append || seen(disk.0.path()).is_empty());
-        assert_eq!(hidden(&disk.0.path().join("in")), 0);
+        assert_eq!(ending(&disk.0.path().join("in"), ".part"), 0);
         let small = trial_content(spool.path(), b"small");
         trial::deliver(&sink, &item(2, b"in/a.csv"), Some(&small))
             .await

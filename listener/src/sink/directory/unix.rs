@@ -180,6 +180,17 @@ impl Dir {
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    /// Whether both names are of one file.
+    pub(super) fn is_one_file(&self, a: &[u8], b: &[u8]) -> io::Result<bool> {
+        let identity = |name| match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        };
+        let (a, b) = (identity(a)?, identity(b)?);
+        Ok(a.is_some() && a == b)
+    }
+
     /// Whether the process may create and remove files in it.
     pub(super) fn is_writable(&self) -> io::Result<()> {
         let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -258,6 +269,19 @@ pub(super) fn id(file: &File) -> Option<Vec<u8>> {
     let mut id = [0; 256];
     let len = rustix::fs::fgetxattr(file, ID, &mut id[..]).ok()?;
     Some(id.get(..len)?.to_vec())
+}
+
+/// What tells this start of the machine from others, where that can be told.
+pub(super) fn boot() -> Option<Vec<u8>> {
+    static BOOT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let read = || std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+    BOOT.get_or_init(read).clone()
+}
+
+/// When a file or its name last changed, in seconds since 1970.
+pub(super) fn changed(file: &File) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    u64::try_from(file.metadata().ok()?.ctime()).ok()
 }
 
 /// Bytes as a path, for messages and for programs.

@@ -206,6 +206,7 @@ async fn another_object_under_the_chosen_key_is_not_taken_for_ours() {
     let placement = Placement {
         name: b"a".to_vec(),
         length: None,
+        note: Vec::new(),
     };
     let sink = ObjectSink::over(Arc::clone(&store), "", settings(Exists::Unique)).unwrap();
     let again = async |number| {
@@ -237,7 +238,11 @@ async fn evil_names_stay_below_the_prefix() {
         for name in trial::evil_names() {
             let delivered = trial::deliver(&sink, &item(1, &name), Some(&content)).await;
             refused += usize::from(delivered.is_err());
-            let placement = Placement { name, length: None };
+            let placement = Placement {
+                name,
+                length: None,
+                note: Vec::new(),
+            };
             let _ = trial::put(&sink, &item(2, b"a"), &placement, &content, true).await;
         }
         assert!(refused > 100, "{refused} refused");

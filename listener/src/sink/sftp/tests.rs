@@ -185,6 +185,7 @@ async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
     let placement = Placement {
         name: b"a".to_vec(),
         length: None,
+        note: Vec::new(),
     };
     for (text, is_ours) in [("ours", true), ("else", false), ("longer", false)] {
         std::fs::write(root.path().join("in/a"), text).unwrap();
@@ -251,6 +252,7 @@ async fn evil_names_lead_nowhere() {
             let placement = Placement {
                 name: name.clone(),
                 length: Some(0),
+                note: Vec::new(),
             };
             let _ = trial::put(&sink, &item(2, b"a"), &placement, &content, true).await;
         }
