@@ -115,7 +115,7 @@ impl SshAgent {
             .stderr(Stdio::null())
             .spawn()
             .expect("ssh-agent runs: install openssh-client (scripts/test does it)");
-        for _ in 0..2_000 {
+        for _ in 0..24_000 {
             // It is there before somebody listens.
             if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
                 break;

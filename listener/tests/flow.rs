@@ -127,7 +127,7 @@ impl Bench {
     }
 
     async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
-        for _ in 0..600 {
+        for _ in 0..4_800 {
             if is_so().await {
                 return;
             }
@@ -528,7 +528,11 @@ async fn a_paused_flow_stays_paused_over_a_restart() {
     let flow = bench.start(bench.settings(), sinks()).await;
     assert!(flow.is_paused());
     bench.put("1", b"x").await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // It is found all the same, and then nobody takes it.
+    while bench.state("1").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(bench.state("1").await, Some(State::Pending));
     flow.resume().await.expect("resumed");
     bench.idle().await;

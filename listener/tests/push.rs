@@ -17,7 +17,7 @@ use ketch_server::{PrivateKey, Server, User, generate_host_key};
 use tokio::task::JoinHandle;
 
 /// Longest wait for what must come: no test is decided by it unless something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Our server on a port that stays the same.
 struct Ours {

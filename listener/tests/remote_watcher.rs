@@ -16,7 +16,7 @@ use notify::{Config, ErrorKind, EventKind, RecursiveMode, Watcher as _};
 use tokio::runtime::{Builder, Runtime};
 
 /// Longest wait for what must come: no test is decided by it unless something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// An interval that no test lives to see: what is told came by a push.
 const NEVER: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(20);

@@ -11,7 +11,7 @@ use ketch_server::{Server, User, generate_host_key};
 use tokio::task::JoinHandle;
 
 /// Longest wait for what must come: no test is decided by it unless something is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn connect(root: &Path) -> (Session, JoinHandle<()>) {
     let server = Server::builder()

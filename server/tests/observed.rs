@@ -227,7 +227,8 @@ async fn a_connection_without_a_session_ends_when_it_was_idle_for_long() {
     let told = Arc::new(Told::default());
     let anna = User::with_file_system("anna", Arc::new(MemoryFileSystem::new())).password("right");
     let mut timeouts = Timeouts::default();
-    timeouts.idle = Duration::from_millis(300);
+    // Long enough to open a session in on a busy machine.
+    timeouts.idle = Duration::from_secs(3);
     let server = Server::builder()
         .host_key(generate_host_key().unwrap())
         .user(anna)

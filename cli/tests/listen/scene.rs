@@ -20,7 +20,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How often the tree is looked at.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 /// What has not arrived after this time does not arrive.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long is waited for something to arrive twice, once all has arrived.
 const CALM: Duration = Duration::from_millis(2500);
 const LOOK: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use super::*;
 use crate::fs::feed::{FeedEnd, SESSION_DIRECTORIES_MAX};
 
 /// How long what must come is waited for: it decides nothing but how long a failure takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn path(named: &str) -> VPath {
     VPath::resolve(named.as_bytes()).unwrap()
