@@ -102,6 +102,17 @@ pub trait FlowControl: fmt::Debug + Send + Sync + 'static {
     /// What cannot be reached, read or written now.
     fn raised(&self) -> Vec<String>;
 
+    /// Why it does not run, or not wholly: it could not be started, or half of it ended by a fault of
+    /// its own. It is started anew by itself.
+    fn down(&self) -> Option<String> {
+        None
+    }
+
+    /// How often it was started anew by itself.
+    fn restarts(&self) -> u64 {
+        0
+    }
+
     /// Rows of the ledger by state.
     fn counts(&self) -> Answer<'_, Counts>;
 

@@ -37,7 +37,6 @@ use crate::flow::settings::FlowSettings;
 use crate::local::local_path;
 use crate::remote::Remote;
 use crate::sink::Sink;
-pub(crate) use connect::chain;
 use tables::FileTable;
 
 /// Longest file of a listener, in bytes.
@@ -142,7 +141,7 @@ fn schema() -> &'static Schema {
 }
 
 /// All that a file says, ready to be started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Directory for the ledger, snapshots, and content on its way.
     pub state: PathBuf,

@@ -8,10 +8,16 @@
 //!
 //! What a file says is checked before (`config`); what goes wrong here is the world: a ledger that
 //! another process has, an address that is taken. A source or sink that is away is no reason not to
-//! start: its flow waits for it.
+//! start: its flow waits for it. Nor is a flow that cannot be started: it is tried again (`keeper`).
 
 #[cfg(feature = "api")]
 mod api;
+#[cfg(feature = "api")]
+mod down;
+mod keeper;
+mod revival;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,18 +27,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-use crate::config::{FlowSetup, Ledger, Origin, Setup, SourceSetup};
-use crate::detect::{Lister, SftpLister};
-use crate::flow::Flow;
+use crate::config::{Ledger, Origin, Setup, SourceSetup};
 use crate::flow::events::Events;
-use crate::flow::handle::{FlowError, FlowHandle};
+use crate::flow::handle::FlowHandle;
 use crate::local::Local;
-use crate::push;
 use crate::source::{Source, SourceError};
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{PostgresStore, PostgresStoreSettings};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
+use keeper::{Kept, Standing};
 
 /// A running listener. [`Daemon::stop`] ends it.
 pub struct Daemon {
@@ -52,7 +56,7 @@ struct Inner {
 #[derive(Default)]
 struct Running {
     sources: BTreeMap<String, Living>,
-    flows: BTreeMap<String, RunningFlow>,
+    flows: BTreeMap<String, Kept>,
     api: Option<(SocketAddr, AbortHandle)>,
 }
 
@@ -61,13 +65,6 @@ struct Running {
 struct Living {
     revision: u64,
     origin: Origin,
-}
-
-#[derive(Clone)]
-struct RunningFlow {
-    revision: u64,
-    source: String,
-    handle: FlowHandle,
 }
 
 /// What a reload did, by names of flows.
@@ -79,6 +76,8 @@ pub struct Reloaded {
     pub started: Vec<String>,
     /// Were stopped: they stand in the file no more.
     pub stopped: Vec<String>,
+    /// Could not be started, with the reason; they are started anew by themselves until they run.
+    pub down: Vec<(String, String)>,
 }
 
 /// Why a listener did not start, or a reload failed.
@@ -110,14 +109,6 @@ pub enum DaemonError {
     #[cfg(feature = "api")]
     #[error(transparent)]
     Token(#[from] crate::api::BadToken),
-    /// A flow cannot be started.
-    #[error("cannot start the flow {flow}")]
-    Flow {
-        /// Which.
-        flow: String,
-        /// Why.
-        source: FlowError,
-    },
 }
 
 impl fmt::Debug for Daemon {
@@ -137,7 +128,8 @@ impl fmt::Debug for Inner {
 }
 
 impl Daemon {
-    /// Starts everything that `setup` says.
+    /// Starts everything that `setup` says. A flow that cannot be started is no reason not to start:
+    /// [`Daemon::down`] has it, and it is started anew by itself.
     ///
     /// # Errors
     /// [`DaemonError`]; nothing goes on running then.
@@ -156,7 +148,7 @@ impl Daemon {
         let daemon = Self { inner };
         let listen = setup.api.clone();
         let started = async {
-            daemon.apply(setup).await?;
+            daemon.apply(setup).await;
             #[cfg(feature = "api")]
             if let Some(listen) = listen {
                 let (address, task) = api::offer(&listen, Arc::clone(&daemon.inner)).await?;
@@ -180,22 +172,33 @@ impl Daemon {
     }
 
     /// Brings the flows in line with `setup`: those that did not change go on, those that did are
-    /// stopped and started anew, and so on. State directory, ledger and API stay as they are.
-    ///
-    /// # Errors
-    /// [`DaemonError::Flow`]: a flow that changed could not be started; the others are.
-    pub async fn reload(&self, setup: Setup) -> Result<Reloaded, DaemonError> {
+    /// stopped and started anew, and so on; one that does not run is tried at once. State directory,
+    /// ledger and API stay as they are.
+    pub async fn reload(&self, setup: Setup) -> Reloaded {
         self.apply(setup).await
     }
 
-    /// The flows, in the order of their names.
+    /// The flows that run, in the order of their names.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowHandle> {
         let running = self.inner.running();
-        running
+        let handles = running
             .flows
             .values()
-            .map(|flow| flow.handle.clone())
+            .filter_map(|flow| match &flow.standing {
+                Standing::Up(handle) => Some(handle.clone()),
+                Standing::Down(_) => None,
+            });
+        handles.collect()
+    }
+
+    /// The flows that do not run, or not wholly, with the reason. They are started anew by themselves,
+    /// after pauses that grow from a second to five minutes.
+    #[must_use]
+    pub fn down(&self) -> Vec<(String, String)> {
+        let running = self.inner.running();
+        let down = running.flows.iter();
+        down.filter_map(|(name, flow)| Some((name.clone(), flow.down()?)))
             .collect()
     }
 
@@ -203,7 +206,10 @@ impl Daemon {
     #[must_use]
     pub fn source_of(&self, flow: &str) -> Option<String> {
         let running = self.inner.running();
-        running.flows.get(flow).map(|flow| flow.source.clone())
+        running
+            .flows
+            .get(flow)
+            .map(|flow| flow.setup.source.clone())
     }
 
     /// Whether the source called `name` can be reached and listed; `None` if there is none.
@@ -252,7 +258,7 @@ impl Daemon {
         }
     }
 
-    async fn apply(&self, setup: Setup) -> Result<Reloaded, DaemonError> {
+    async fn apply(&self, setup: Setup) -> Reloaded {
         let _turn = self.inner.turn.lock().await;
         let mut done = Reloaded::default();
         let sources: BTreeMap<_, _> = {
@@ -267,11 +273,11 @@ impl Daemon {
                 .map(|source| (source.name.clone(), living(source)))
                 .collect()
         };
-        let (kept, mut changed): (Vec<_>, Vec<_>) = {
+        let (kept, changed): (Vec<_>, Vec<_>) = {
             let running = self.inner.running();
             setup.flows.into_iter().partition(|flow| {
                 let known = running.flows.get(flow.settings.name.as_str());
-                known.is_some_and(|known| known.revision == flow.revision)
+                known.is_some_and(|known| known.setup.revision == flow.revision && known.is_whole())
             })
         };
         done.kept = kept
@@ -285,9 +291,10 @@ impl Daemon {
                 .into_iter()
                 .partition(|(name, _)| done.kept.contains(name));
             running.flows = stay;
-            let leave: BTreeMap<String, RunningFlow> = leave;
+            let leave: BTreeMap<String, Kept> = leave;
             leave.into_iter().collect()
         };
+        let raised: Vec<_> = leaving.iter().map(|(_, flow)| flow.raised()).collect();
         let is_changed = |name: &str| {
             changed
                 .iter()
@@ -296,6 +303,9 @@ impl Daemon {
         let gone = leaving.iter().map(|(name, _)| name.clone());
         done.stopped = gone.filter(|name| !is_changed(name)).collect();
         stop_all(leaving.into_iter().map(|(_, flow)| flow)).await;
+        for (name, raised) in raised {
+            self.inner.cease(&name, raised);
+        }
         let old = std::mem::replace(&mut self.inner.running().sources, sources.clone());
         for (name, source) in old {
             if sources
@@ -305,67 +315,19 @@ impl Daemon {
                 source.leave().await;
             }
         }
-        let mut failed = None;
-        for flow in changed.drain(..) {
+        for flow in changed {
             let name = flow.settings.name.to_string();
             let Some(source) = sources.get(&flow.source) else {
                 continue;
             };
-            let entry = (flow.revision, flow.source.clone());
-            match self.begin(flow, source).await {
-                Ok(handle) => {
-                    let (revision, source) = entry;
-                    let flow = RunningFlow {
-                        revision,
-                        source,
-                        handle,
-                    };
-                    self.inner.running().flows.insert(name.clone(), flow);
-                    done.started.push(name);
-                }
-                Err(source) => failed = failed.or(Some(DaemonError::Flow { flow: name, source })),
+            let kept = Kept::start(&self.inner, flow, source).await;
+            match &kept.standing {
+                Standing::Up(_) => done.started.push(name.clone()),
+                Standing::Down(down) => done.down.push((name.clone(), down.reason.clone())),
             }
+            self.inner.running().flows.insert(name, kept);
         }
-        failed.map_or(Ok(done), Err)
-    }
-
-    async fn begin(&self, setup: FlowSetup, source: &Living) -> Result<FlowHandle, FlowError> {
-        let mut settings = setup.settings;
-        settings.shared = self.inner.shared_ledger;
-        let ends: (Arc<dyn Lister>, Arc<dyn Source>, _) = match source.origin.at(&setup.path) {
-            Origin::Server { remote, .. } => {
-                let pushes = setup.push.then(|| push::over_sftp(remote.clone()));
-                (
-                    Arc::new(SftpLister::new(remote.clone())),
-                    Arc::new(remote),
-                    pushes,
-                )
-            }
-            Origin::Here(root) => {
-                let local = Local::new(&root);
-                let pushes = setup.push.then(|| push::local(&root));
-                let pushes = pushes.and_then(|pushes| match pushes {
-                    Ok(pushes) => Some(pushes),
-                    Err(error) => {
-                        tracing::warn!(flow = %settings.name, %error, "polling alone");
-                        None
-                    }
-                });
-                (Arc::new(local.clone()), Arc::new(local), pushes)
-            }
-        };
-        let (lister, source, pushes) = ends;
-        let flow = Flow {
-            settings,
-            detect: setup.detect,
-            lister,
-            pushes,
-            source,
-            sinks: setup.sinks,
-            store: Arc::clone(&self.inner.store),
-            events: self.inner.events.clone(),
-        };
-        flow.start().await
+        done
     }
 }
 
@@ -422,10 +384,13 @@ pub async fn open_ledger(ledger: &Ledger) -> Result<Arc<dyn Store>, DaemonError>
 }
 
 /// Stops flows side by side: each may take its time to end.
-async fn stop_all(flows: impl Iterator<Item = RunningFlow>) {
+async fn stop_all(flows: impl Iterator<Item = Kept>) {
     let mut stopping = tokio::task::JoinSet::new();
-    for flow in flows {
-        stopping.spawn(async move { flow.handle.stop().await });
+    for mut flow in flows {
+        flow.let_go();
+        if let Standing::Up(handle) = flow.standing {
+            stopping.spawn(async move { handle.stop().await });
+        }
     }
     stopping.join_all().await;
 }

@@ -25,9 +25,9 @@ pub mod handle;
 mod hold;
 pub mod item;
 mod pace;
-mod retry;
+pub(crate) mod retry;
 pub mod settings;
-mod shared;
+pub(crate) mod shared;
 mod spool;
 mod work;
 
@@ -154,6 +154,7 @@ async fn watched(
 ) {
     if let Err(error) = tokio::spawn(work).await {
         shared.raise(half, format!("it ended by a fault of its own: {error}"));
+        shared.fault.send_replace(Some(half));
     }
 }
 

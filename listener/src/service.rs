@@ -56,6 +56,7 @@ pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
     let unchanged = Unchanged::of(&setup);
     let daemon = Daemon::start(setup).await?;
     say(&counted);
+    tell_down(&daemon.down(), &say);
     if let Some(address) = daemon.api_address() {
         say(&format!("API on {address}"));
     }
@@ -77,13 +78,10 @@ pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
                         if unchanged != Unchanged::of(&setup) {
                             say("`state`, `store` and `api` were changed: that counts from the next start");
                         }
-                        match daemon.reload(setup).await {
-                            Ok(done) => {
-                                let (started, stopped) = (done.started.len(), done.stopped.len());
-                                say(&format!("reloaded: {counted}; {started} started, {stopped} stopped"));
-                            }
-                            Err(error) => say(&format!("not all was reloaded: {}", chain(&error))),
-                        }
+                        let done = daemon.reload(setup).await;
+                        let (started, stopped) = (done.started.len(), done.stopped.len());
+                        say(&format!("reloaded: {counted}; {started} started, {stopped} stopped"));
+                        tell_down(&done.down, &say);
                     }
                 }
             }
@@ -186,9 +184,13 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     from.send_to(state.as_bytes(), Path::new(socket)).map(drop)
 }
 
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    crate::config::chain(error)
+/// Tells which flows do not run.
+fn tell_down(down: &[(String, String)], say: &impl Fn(&str)) {
+    for (flow, reason) in down {
+        say(&format!(
+            "flow {flow} does not run: {reason}; it is tried again by itself"
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::types::{Applied, FailedFile, FetchRequest, Fetched, Time};
 use super::{Answer, FlowControl, Refusal, SinkTotals, Totals};
-use crate::flow::handle::{FlowError, FlowHandle, Query};
+use crate::flow::handle::{FAULT, FlowError, FlowHandle, Query};
 use crate::store::{Counts, Row, State};
 
 /// A running flow, with the name of its source.
@@ -16,13 +16,25 @@ use crate::store::{Counts, Row, State};
 pub struct Running {
     handle: FlowHandle,
     source: String,
+    restarts: u64,
 }
 
 impl Running {
     /// The flow behind `handle`, which takes from the source called `source`.
     #[must_use]
     pub const fn new(handle: FlowHandle, source: String) -> Self {
-        Self { handle, source }
+        Self {
+            handle,
+            source,
+            restarts: 0,
+        }
+    }
+
+    /// The same flow, which was started anew so often.
+    #[must_use]
+    pub const fn restarted(mut self, restarts: u64) -> Self {
+        self.restarts = restarts;
+        self
     }
 }
 
@@ -67,6 +79,15 @@ impl FlowControl for Running {
 
     fn raised(&self) -> Vec<String> {
         self.handle.raised()
+    }
+
+    fn down(&self) -> Option<String> {
+        let fault = self.handle.has_fault();
+        fault.then(|| FAULT.to_owned())
+    }
+
+    fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     fn counts(&self) -> Answer<'_, Counts> {

@@ -41,6 +41,11 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         "ketch_listener_raised",
         "What cannot be reached, read or written: sources, sinks, directories.",
     );
+    let mut up = gauge("ketch_listener_up", "Whether the flow runs, all of it.");
+    let mut restarts = counter(
+        "ketch_listener_restarts_total",
+        "Starts of the flow anew, by itself: it could not be started, or half of it ended by a fault.",
+    );
     let mut items = counter(
         "ketch_listener_items_total",
         "Items by what became of them.",
@@ -77,6 +82,8 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         }
         paused.add(&alone, u64::from(flow.is_paused()));
         raised.add(&alone, flow.raised().len());
+        up.add(&alone, u64::from(flow.down().is_none()));
+        restarts.add(&alone, flow.restarts());
         let totals = flow.totals();
         items.add(&with("outcome", "delivered"), totals.delivered);
         items.add(&with("outcome", "superseded"), totals.superseded);
@@ -95,8 +102,8 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         }
     }
     let families = [
-        files, readable, paused, raised, items, recorded, failed, bytes, scans, seconds, entries,
-        sinks,
+        files, readable, up, restarts, paused, raised, items, recorded, failed, bytes, scans,
+        seconds, entries, sinks,
     ];
     families.iter().map(Family::to_string).collect()
 }

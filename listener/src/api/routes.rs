@@ -39,7 +39,7 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 /// Who listens to events at a time.
 pub(super) const STREAMS_MAX: usize = 32;
 /// Requests that wait for files at a time.
-const WAITING_MAX: usize = 32;
+pub(super) const WAITING_MAX: usize = 32;
 /// Files in a page unless said otherwise.
 const PAGE: usize = 100;
 
@@ -194,16 +194,19 @@ impl Shared {
     }
 }
 
-async fn info(flow: &dyn FlowControl) -> Answered<FlowInfo> {
-    Ok(FlowInfo {
+/// How a flow does; a ledger that cannot be asked is no reason not to tell the rest.
+async fn info(flow: &dyn FlowControl) -> FlowInfo {
+    FlowInfo {
         name: flow.name().to_owned(),
         source: flow.source().to_owned(),
         sinks: flow.sinks(),
         interval: Interval(flow.interval()),
         paused: flow.is_paused(),
         raised: flow.raised(),
-        files: flow.counts().await?.into(),
-    })
+        down: flow.down(),
+        restarts: flow.restarts(),
+        files: flow.counts().await.ok().map(Into::into),
+    }
 }
 
 async fn healthz() -> Json<Health> {
@@ -226,19 +229,19 @@ async fn document() -> Json<serde_json::Value> {
     Json(openapi::document())
 }
 
-async fn list(State(shared): Context) -> Answered<Json<FlowList>> {
+async fn list(State(shared): Context) -> Json<FlowList> {
     let mut flows = Vec::new();
     for flow in shared.flows.list() {
-        flows.push(info(&*flow).await?);
+        flows.push(info(&*flow).await);
     }
-    Ok(Json(FlowList { flows }))
+    Json(FlowList { flows })
 }
 
 async fn flow(
     State(shared): Context,
     path: Result<Path<String>, PathRejection>,
 ) -> Answered<Json<FlowInfo>> {
-    Ok(Json(info(&*shared.flow(path)?).await?))
+    Ok(Json(info(&*shared.flow(path)?).await))
 }
 
 /// How long to wait, if at all.
@@ -305,7 +308,7 @@ async fn interval(
         interval: Interval(interval),
     } = json(&body)?;
     flow.set_interval(interval);
-    Ok(Json(info(&*flow).await?))
+    Ok(Json(info(&*flow).await))
 }
 
 async fn pause(
@@ -324,7 +327,7 @@ async fn resume(
 
 async fn set_paused(flow: &dyn FlowControl, paused: bool) -> Answered<Json<FlowInfo>> {
     flow.set_paused(paused).await?;
-    Ok(Json(info(flow).await?))
+    Ok(Json(info(flow).await))
 }
 
 /// Which files.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 /// Connections at a time; one more is closed at once.
-const CONNECTIONS_MAX: usize = 128;
+pub(super) const CONNECTIONS_MAX: usize = 128;
 /// Bytes of a request's head, and of what is read ahead.
 const BUFFER_MAX: usize = 16 * 1024;
 /// Fields of a request's head.

@@ -26,13 +26,32 @@ struct Daemon {
     broken: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fake {
     interval: Mutex<Option<Duration>>,
     paused: AtomicBool,
     asked: Mutex<Vec<FetchRequest>>,
     replayed: AtomicU64,
     slow: AtomicBool,
+    down: AtomicBool,
+    /// Whether requests for files wait until there is a permit.
+    holds: AtomicBool,
+    held: tokio::sync::Semaphore,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            interval: Mutex::default(),
+            paused: AtomicBool::default(),
+            asked: Mutex::default(),
+            replayed: AtomicU64::default(),
+            slow: AtomicBool::default(),
+            down: AtomicBool::default(),
+            holds: AtomicBool::default(),
+            held: tokio::sync::Semaphore::new(0),
+        }
+    }
 }
 
 impl Flows for Daemon {
@@ -143,8 +162,21 @@ impl FlowControl for Fake {
         vec!["sink disk".to_owned()]
     }
 
+    fn down(&self) -> Option<String> {
+        let down = self.down.load(Relaxed);
+        down.then(|| "no room for its spool".to_owned())
+    }
+
+    fn restarts(&self) -> u64 {
+        3
+    }
+
     fn counts(&self) -> Answer<'_, Counts> {
-        Box::pin(async {
+        let down = self.down.load(Relaxed);
+        Box::pin(async move {
+            if down {
+                return Err(Refusal::Unavailable("no ledger".to_owned()));
+            }
             Ok(Counts {
                 done: 1,
                 dead: 2,
@@ -207,6 +239,9 @@ impl FlowControl for Fake {
         self.asked.lock().expect("whole").push(request.clone());
         let slow = self.slow.load(Relaxed);
         Box::pin(async move {
+            if self.holds.load(Relaxed) {
+                let _permit = self.held.acquire().await;
+            }
             Ok(Fetched {
                 complete: !slow,
                 copied: vec![PathText::of(b"a.csv")],
@@ -397,7 +432,8 @@ async fn a_flow_is_shown_and_steered() {
     assert_eq!(status, 200);
     let expected = json!({
         "name": "orders", "source": "bank", "sinks": ["disk"], "interval": "manual", "paused": false,
-        "raised": ["sink disk"],
+        "restarts": 3,
+                "raised": ["sink disk"],
         "files": {"known": 0, "pending": 1, "claimed": 0, "done": 1, "dead": 2},
     });
     assert_eq!(flows, json!({"flows": [expected]}));
@@ -453,6 +489,28 @@ async fn a_flow_is_shown_and_steered() {
             .0,
         400
     );
+}
+
+#[tokio::test]
+async fn a_flow_that_does_not_run_is_shown_with_the_reason_though_the_ledger_is_silent() {
+    let served = served().await;
+    served.daemon.flow.down.store(true, Relaxed);
+    let (status, list) = served.get("/v1/flows").await;
+    assert_eq!(status, 200);
+    let flow = &list["flows"][0];
+    assert_eq!(flow["down"], "no room for its spool");
+    assert_eq!(
+        (&flow["restarts"], &flow["files"]),
+        (&json!(3), &Value::Null)
+    );
+    let (_, _, text) = served.text(READ, "GET /metrics", "").await;
+    for line in [
+        "ketch_listener_up{flow=\"orders\"} 0",
+        "ketch_listener_restarts_total{flow=\"orders\"} 3",
+        "ketch_listener_ledger_readable{flow=\"orders\"} 0",
+    ] {
+        assert!(text.lines().any(|each| each == line), "{line}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -686,6 +744,28 @@ async fn so_many_may_connect_and_listen() {
     // Who goes leaves a place, once that is seen.
     drop(streams);
     while served.get("/v1/flows").await.0 != 200 {}
+}
+
+mod bounds;
+
+#[test]
+fn the_document_has_every_route_and_no_other() {
+    // What the router says, read where it is said: axum does not tell its routes.
+    let source = include_str!("routes.rs");
+    let said = source.split(".route(\"").skip(1).map(|rest| {
+        let (path, rest) = rest.split_once("\", ").expect("a path");
+        let method = rest.split('(').next().expect("a method");
+        (path.to_owned(), method.to_owned())
+    });
+    let mut said: Vec<_> = said.collect();
+    let mut written: Vec<_> = openapi::ROUTES
+        .iter()
+        .map(|route| (route.path.to_owned(), route.method.to_owned()))
+        .collect();
+    said.sort();
+    written.sort();
+    assert_eq!(said, written);
+    assert!(said.len() > 10, "{said:?}");
 }
 
 #[test]

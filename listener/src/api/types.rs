@@ -29,10 +29,19 @@ pub struct FlowInfo {
     pub interval: Interval,
     /// Whether it is paused.
     pub paused: bool,
-    /// What cannot be reached, read or written now: `source`, `ledger`, `sink …`, `directory …`.
+    /// What cannot be reached, read or written now: `source`, `ledger`, `sink …`, `directory …`; `flow`
+    /// if it could not be started, `engine` or `detection` if that half of it ended by a fault of its own.
     pub raised: Vec<String>,
-    /// Files by state.
-    pub files: FileCounts,
+    /// Why it does not run, or not wholly. It is started anew by itself, after pauses that grow from a
+    /// second to five minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<String>,
+    /// How often it was started anew by itself since the daemon started.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Files by state; not there while the ledger cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileCounts>,
 }
 
 /// Files of a flow by state.

@@ -25,8 +25,6 @@ use crate::store::Order;
 
 /// Where the HTTP interface listens, if the file does not say it.
 const API_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8022);
-/// Shortest token of the HTTP interface, in bytes.
-const TOKEN_LEN_MIN: usize = 16;
 
 /// Puts together what a file says.
 pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
@@ -174,12 +172,11 @@ impl<'a> Build<'a> {
     fn api(&mut self, table: &ApiTable) -> Option<Api> {
         let listen = table.listen.map_or(API_LISTEN, |word| word.0);
         let token = self.secret("api.token", table.token.as_ref());
-        if token
-            .as_ref()
-            .is_some_and(|token| token.len() < TOKEN_LEN_MIN)
+        #[cfg(feature = "api")]
+        if let Some(token) = &token
+            && let Err(error) = crate::api::ApiToken::new(token, crate::api::Scope::Write)
         {
-            let what = format!("a token has {TOKEN_LEN_MIN} characters at the least");
-            self.fault("api.token", what);
+            self.fault("api.token", error.to_string());
         }
         if table.token.is_none() && !listen.ip().is_loopback() {
             self.hint(

@@ -52,8 +52,9 @@ pub(super) struct StoreTable {
 pub(super) struct ApiTable {
     /// Address and port to listen on; port 0 takes a free one. Default: `127.0.0.1:8022`.
     pub(super) listen: Option<Address>,
-    /// What a client has to show: `Authorization: Bearer …`. Without it only the loopback device may
-    /// be listened on. Default: none.
+    /// What a client has to show: `Authorization: Bearer …`, 16 to 512 printable characters. Without
+    /// it `/healthz` and `/readyz` alone are answered, so `ketch listen status` and its like are not,
+    /// and only the loopback device may be listened on. Default: none.
     pub(super) token: Option<Secret>,
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-use super::{DaemonError, Inner, RunningFlow};
+use super::down::Waiting;
+use super::keeper::{Kept, Standing};
+use super::{DaemonError, Inner};
 use crate::api::handle::Running;
 use crate::api::{Answer, Api, ApiSettings, ApiToken, FlowControl, Flows, Refusal, Scope};
 use crate::config;
@@ -32,9 +34,19 @@ pub(super) async fn offer(
 impl Flows for Inner {
     fn list(&self) -> Vec<Arc<dyn FlowControl>> {
         let running = self.running();
-        let control = |flow: &RunningFlow| {
-            let control = Running::new(flow.handle.clone(), flow.source.clone());
-            Arc::new(control) as Arc<dyn FlowControl>
+        let control = |flow: &Kept| -> Arc<dyn FlowControl> {
+            match &flow.standing {
+                Standing::Up(handle) => {
+                    let running = Running::new(handle.clone(), flow.setup.source.clone());
+                    Arc::new(running.restarted(flow.restarts))
+                }
+                Standing::Down(down) => Arc::new(Waiting {
+                    setup: Arc::clone(&flow.setup),
+                    down: down.clone(),
+                    restarts: flow.restarts,
+                    store: Arc::clone(&self.store),
+                }),
+            }
         };
         running.flows.values().map(control).collect()
     }
@@ -56,15 +68,15 @@ impl Flows for Inner {
 
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(async move {
-            let broken = self.running().flows.values().find_map(|flow| {
-                flow.handle.raised().into_iter().find(|what| {
-                    what.starts_with("ledger") || what == "engine" || what == "detection"
-                })
+            let broken = self.running().flows.iter().find_map(|(name, flow)| {
+                if let Some(why) = flow.down() {
+                    return Some(format!("the flow {name} does not run: {why}"));
+                }
+                let (_, raised) = flow.raised();
+                let ledger = raised.into_iter().find(|what| what.starts_with("ledger"));
+                ledger.map(|what| format!("{what} cannot be used"))
             });
-            match broken {
-                None => Ok(()),
-                Some(what) => Err(Refusal::Unavailable(format!("{what} cannot be used"))),
-            }
+            broken.map_or(Ok(()), |what| Err(Refusal::Unavailable(what)))
         })
     }
 }

@@ -23,8 +23,10 @@ use crate::store::{BATCH_MAX, Counts, Row, State, StoreError};
 pub const FETCHED_MAX: usize = 100_000;
 /// How often the ledger is asked about what a request waits for, beside the events.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// What is said of a flow with [`FlowHandle::has_fault`].
+pub(crate) const FAULT: &str = "half of it ended by a fault of its own";
 /// The key of the value that says that a flow is paused.
-pub(super) const PAUSED: &str = "paused";
+pub(crate) const PAUSED: &str = "paused";
 
 /// A running flow. Clones are the same flow; it goes on when all are dropped, until
 /// [`FlowHandle::stop`].
@@ -386,15 +388,36 @@ impl FlowHandle {
         Ok(())
     }
 
+    /// Waits until half of the flow ends by a fault of its own, and tells which: `engine` or
+    /// `detection`. The other half goes on, so the flow is to be stopped and started anew. `None` once
+    /// the flow is stopped.
+    pub async fn fault(&self) -> Option<&'static str> {
+        let mut fault = self.inner.shared.fault.subscribe();
+        let mut stopped = self.inner.stop.subscribe();
+        tokio::select! {
+            biased;
+            Ok(fault) = fault.wait_for(Option::is_some) => *fault,
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+        }
+    }
+
+    /// Whether half of it ended by a fault of its own.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        self.inner.shared.fault.borrow().is_some()
+    }
+
     /// Stops the flow: nothing new is begun, and what is under way may end within the time of the
-    /// settings. Returns when all is over.
+    /// settings. Returns when all is over. If the future is dropped, the flow ends all the same, and
+    /// the next call waits for it.
     pub async fn stop(&self) {
         self.inner.stop.send_replace(true);
         let mut tasks = self.inner.tasks.lock().await;
-        for task in tasks.drain(..) {
+        while let Some(task) = tasks.last_mut() {
             if let Err(error) = task.await {
                 tracing::error!(flow = %self.name(), %error, "a task of the flow failed");
             }
+            tasks.pop();
         }
     }
 }

@@ -7,7 +7,7 @@ use ketch_client::Kind;
 /// The pause after the `failures`th failure in a row: between half and all of `first` doubled with
 /// each, at most `max`. `chance` is any number.
 #[must_use]
-pub(super) fn pause(failures: u32, first: Duration, max: Duration, chance: u64) -> Duration {
+pub(crate) fn pause(failures: u32, first: Duration, max: Duration, chance: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     let whole = first.saturating_mul(1 << doublings).min(max.max(first));
     let part = f64::from((chance & 0xffff) as u16) / 131_072.0;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::events::{Events, FlowEventKind};
 use super::pace::Pace;
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub paused: AtomicBool,
     /// Something may be there to be claimed.
     pub work: Notify,
+    /// The half of the flow that ended by a fault of its own, if one did.
+    pub fault: watch::Sender<Option<&'static str>>,
     /// What was raised and not ceased.
     raised: Mutex<Vec<String>>,
     room: Arc<Semaphore>,
@@ -114,6 +116,7 @@ impl Shared {
             owner,
             paused: AtomicBool::new(false),
             work: Notify::new(),
+            fault: watch::Sender::new(None),
             raised: Mutex::default(),
         })
     }
@@ -191,12 +194,12 @@ impl Shared {
 }
 
 #[expect(clippy::disallowed_methods, reason = "drivers own time")]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "drivers own time")]
-pub(super) fn millis() -> u64 {
+pub(crate) fn millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = since.unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
