@@ -30,6 +30,7 @@ use crate::listing::{Listing, ListingTooLarge};
 use crate::select::Select;
 use crate::settle::SettleConfig;
 use crate::snapshot::Facts;
+pub use crate::tree::Guard;
 
 /// What a lister answers, when it has it.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -218,6 +219,8 @@ pub struct DetectConfig {
     /// Complete listings in a row that must lack a name before it is gone, 1 to 4; and the source
     /// must say that it is not there. Default: 2.
     pub missing_polls: u8,
+    /// When so many names are missing at once that it is doubted for longer. Default: see there.
+    pub guard: Guard,
     /// Whether directories are told of as files are. Default: no.
     pub directories: bool,
     /// Whether the times of directories may save listing them. Default: never.
@@ -246,6 +249,7 @@ impl Default for DetectConfig {
             interval: Some(Duration::from_secs(5)),
             first: First::Baseline,
             missing_polls: 2,
+            guard: Guard::default(),
             directories: false,
             directory_times: DirectoryTimes::Never,
             sweep_every: 20,
@@ -343,4 +347,14 @@ pub enum Seen {
         /// Which.
         directory: RemotePath,
     },
+    /// Nearly all that is known is missing at once: it counts as gone only when that lasts
+    /// ([`DetectConfig::guard`]).
+    EmptiedRaised {
+        /// How many names are missing.
+        missing: u64,
+        /// How many are known.
+        known: u64,
+    },
+    /// They are there again, or have counted as gone.
+    EmptiedCeased,
 }

@@ -109,6 +109,8 @@ impl Flow {
         let chance = RandomState::new().hash_one(std::process::id());
         let owner = format!("{}-{chance:016x}", std::process::id());
         let spool = self.settings.spool.clone();
+        let mut settings = self.settings;
+        settings.by_content |= versions == Versions::Hash;
         let ends = Ends {
             source: self.source,
             sinks: self.sinks,
@@ -116,7 +118,7 @@ impl Flow {
             events: self.events,
         };
         let shared =
-            Shared::new(self.settings, ends, &spool, owner).map_err(|source| FlowError::Spool {
+            Shared::new(settings, ends, &spool, owner).map_err(|source| FlowError::Spool {
                 path: spool,
                 source,
             })?;

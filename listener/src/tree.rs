@@ -13,6 +13,7 @@
 //!
 //! - **Nothing is gone because it was not seen.** A name is gone when complete listings lacked it
 //!   [`DetectConfig::missing_polls`] times *and* the source, asked for it, says that it is not there.
+//!   If everything is missing at once, that is doubted for longer ([`Guard`]).
 //!   A directory that cannot be listed, and all below it, stay as they are.
 //! - **What is known is what the ledger has.** A file goes into the [`Snapshot`] when its change is
 //!   [`Tree::recorded`]; until then every look finds it anew.
@@ -26,6 +27,7 @@ mod block;
 mod compare;
 mod confirm;
 mod file;
+mod guard;
 mod known;
 mod record;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use std::time::Instant;
 use ketch_client::{Attrs, Kind, RemotePath};
 
 pub use self::file::SnapshotError;
+pub use self::guard::Guard;
 pub use self::known::Snapshot;
 use self::known::split;
 pub use self::times::HOT;
@@ -106,6 +109,8 @@ pub struct Tree {
     /// Scans since everything was listed.
     quiet: u32,
     is_sweep_due: bool,
+    /// Scans in a row that lacked too much to be believed.
+    guarded: u32,
     scan: Option<Scan>,
 }
 
@@ -172,6 +177,8 @@ struct Scan {
     /// Listed or to be listed, where several reasons may name one.
     planned: BTreeSet<RemotePath>,
     missing: Vec<Missing>,
+    /// Names that listings lacked, also those that `missing` has no room for.
+    lacked: u64,
     /// How many of them were asked for, or need not be.
     confirmed: usize,
     created: BTreeMap<RemotePath, Facts>,
@@ -207,6 +214,7 @@ impl Tree {
             pushed: BTreeSet::new(),
             quiet: 0,
             is_sweep_due: true,
+            guarded: 0,
             scan: None,
         }
     }
@@ -256,6 +264,7 @@ impl Tree {
             in_flight: BTreeMap::new(),
             planned: BTreeSet::new(),
             missing: Vec::new(),
+            lacked: 0,
             confirmed: 0,
             created: BTreeMap::new(),
             suspects: Vec::new(),
@@ -300,6 +309,7 @@ impl Tree {
                     if !scan.in_flight.is_empty() || scan.waiting.is_empty() {
                         scan.phase = Phase::Confirm;
                         self.match_renames(scan);
+                        self.guard(scan);
                         continue;
                     }
                     if self.is_full() {
@@ -621,6 +631,12 @@ impl Tree {
     #[must_use]
     pub const fn known(&self) -> &Snapshot {
         &self.known
+    }
+
+    /// When removals are held back.
+    #[must_use]
+    pub const fn guarded_by(&self) -> Guard {
+        self.config.guard
     }
 
     /// Directories that cannot be listed, and why.

@@ -539,3 +539,130 @@ async fn a_paused_flow_stays_paused_over_a_restart() {
     flow.stop().await;
     assert_eq!(tree(&bench.dir.path().join("a")).len(), 1);
 }
+
+/// A sink to which something happens while it is delivered to.
+struct Trap<F>(F);
+
+impl<F> std::fmt::Debug for Trap<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trap")
+    }
+}
+
+impl<F: Fn(&Parcel<'_>) -> Result<(), SinkError> + Send + Sync + 'static> Sink for Trap<F> {
+    fn name(&self) -> &str {
+        "trap"
+    }
+
+    fn takes(&self) -> Takes {
+        Takes::CONTENT
+    }
+
+    fn place<'a>(&'a self, _: &'a Item, _: Option<&'a Placement>) -> Answer<'a, Placement> {
+        Box::pin(async { Ok(Placement::default()) })
+    }
+
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        Box::pin(async move { (self.0)(&parcel) })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Poison does not come back with each lease: a fault of ours is an attempt like others.
+#[tokio::test]
+async fn a_fault_in_a_sink_is_counted_and_ends() {
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.attempts = 2;
+    settings.lease = Duration::from_secs(3600);
+    let trap = Trap(|parcel: &Parcel<'_>| {
+        assert!(
+            parcel.item.path.as_bytes() != b"poison",
+            "as the test wants it"
+        );
+        Ok(())
+    });
+    let flow = bench.start(settings, vec![Arc::new(trap)]).await;
+    bench.put("poison", b"one").await;
+    bench.put("good", b"two").await;
+    bench
+        .until("it is given up", async || {
+            bench.state("poison").await == Some(State::Dead)
+                && bench.state("good").await == Some(State::Done)
+        })
+        .await;
+    flow.stop().await;
+    let paths = [RemotePath::from("poison")];
+    let rows = bench.store.lookup(&bench.flow, &paths).await;
+    let row = rows.expect("looked up").remove(0).expect("a row");
+    assert_eq!(row.attempts, 2);
+    assert!(row.reason.is_some_and(|reason| reason.contains("fault")));
+}
+
+/// Who says when to come again is not asked before.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test measures time")]
+async fn a_sink_that_asks_to_be_left_alone_is() {
+    let bench = Bench::new();
+    let after = Duration::from_millis(1500);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&asked);
+    let trap = Trap(move |_: &Parcel<'_>| {
+        let mut times = times.lock().expect("not poisoned");
+        times.push(std::time::Instant::now());
+        if times.len() > 1 {
+            return Ok(());
+        }
+        let what = "not now".to_owned();
+        Err(SinkError::Busy { what, after })
+    });
+    let flow = bench.start(bench.settings(), vec![Arc::new(trap)]).await;
+    bench.put("a", b"one").await;
+    bench.idle().await;
+    flow.stop().await;
+    let asked = asked.lock().expect("not poisoned");
+    assert_eq!(asked.len(), 2);
+    assert!(asked[1] - asked[0] >= after);
+}
+
+/// A version that took the place of the delivered one, with the same length and time, is not removed
+/// with it where versions are told apart by content.
+#[tokio::test]
+async fn an_after_action_takes_what_was_delivered_and_nothing_that_looks_like_it() {
+    for after in [
+        After::Delete,
+        After::Move(Template::parse("old/{path}").expect("a template")),
+    ] {
+        let bench = Bench::new();
+        let mut settings = bench.settings();
+        settings.after = after;
+        settings.by_content = true;
+        let source = bench.dir.path().join("in");
+        let at = source.clone();
+        let trap = Trap(move |parcel: &Parcel<'_>| {
+            let path = at.join(parcel.item.path.to_str().expect("plain"));
+            if parcel.item.path.as_bytes() == b"swapped" {
+                let modified = path.metadata().and_then(|metadata| metadata.modified());
+                std::fs::write(&path, b"TWO").expect("written");
+                let file = std::fs::File::options().write(true).open(&path);
+                let times = std::fs::FileTimes::new().set_modified(modified.expect("a time"));
+                file.and_then(|file| file.set_times(times)).expect("set");
+            }
+            Ok(())
+        });
+        let flow = bench.start(settings, vec![Arc::new(trap)]).await;
+        bench.put("plain", b"one").await;
+        bench.put("swapped", b"two").await;
+        bench.idle().await;
+        flow.stop().await;
+        let mut left = tree(&source);
+        left.remove("old/plain");
+        assert_eq!(
+            left,
+            BTreeMap::from([("swapped".to_owned(), b"TWO".to_vec())])
+        );
+    }
+}

@@ -376,6 +376,9 @@ impl<'a> Build<'a> {
             detect.interval = interval.0;
         }
         detect.missing_polls = table.missing_polls.unwrap_or(detect.missing_polls);
+        let guard = &mut detect.guard;
+        guard.polls = table.removals_guard.unwrap_or(guard.polls);
+        guard.percent = table.removals_guard_percent.unwrap_or(guard.percent);
         detect.sweep_every = table.sweep_every.unwrap_or(detect.sweep_every);
         detect.select = select?;
         detect.settle = settle?;

@@ -232,6 +232,14 @@ pub(super) struct FlowTable {
     /// Complete looks in a row that must lack a file before it is gone. Default: 2.
     #[schemars(range(min = 1, max = 4))]
     pub(super) missing_polls: Option<u8>,
+    /// Complete looks in a row that must find the source suddenly empty (of ten or more files that were
+    /// known all are missing at once, as when it is not mounted) before these files are gone. 0 for
+    /// no such guard. Default: 20.
+    #[schemars(range(max = 1_000_000))]
+    pub(super) removals_guard: Option<u32>,
+    /// How many of a hundred known files count as all of them for that. Default: 100.
+    #[schemars(range(min = 1, max = 100))]
+    pub(super) removals_guard_percent: Option<u8>,
     /// Whether the source is asked to say at once what changes, where it can (`ketch serve`, and
     /// directories here). Looks go on as a net. Default: `auto`.
     #[serde(default)]

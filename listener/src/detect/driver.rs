@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 
 use super::versions::Recent;
 use super::{
-    DetectConfig, Handle, LOOKS_MAX, ListError, Lister, Plan, ScanKind, ScanReport, Seen, Wake,
+    DetectConfig, Guard, Handle, LOOKS_MAX, ListError, Lister, Plan, ScanKind, ScanReport, Seen,
+    Wake,
 };
 use crate::flow::item::Change;
 use crate::listing::Listing;
@@ -110,6 +111,12 @@ impl Detector {
     /// Another has made the first scan of all: what is not known is news.
     pub fn first_is_over(&mut self) {
         self.tree.first_is_over();
+    }
+
+    /// When removals are held back.
+    #[must_use]
+    pub const fn guard(&self) -> Guard {
+        self.tree.guarded_by()
     }
 
     /// Those of `paths` that are gone: nothing is known of them, and the source, asked for each, says

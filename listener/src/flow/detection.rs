@@ -25,6 +25,8 @@ use crate::store::{BATCH_MAX, Record, Row, ScanStart, State, StoreError};
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a paused flow goes on, or another process gave the lease back.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What is raised when nearly all that is known is missing at once.
+const EMPTIED: &str = "source suddenly empty";
 /// The key of the value that says that the first scan of a flow is over.
 pub(super) const FIRST_DONE: &str = "first-scan";
 
@@ -57,6 +59,7 @@ pub(super) async fn run(
         saved: Instant::now(),
         failures: 0,
         reconciled: false,
+        doubted: 0,
     };
     let stopped = async move { while !*stop.borrow() && stop.changed().await.is_ok() {} };
     tokio::select! {
@@ -85,6 +88,8 @@ struct Detection {
     failures: u32,
     /// Whether the ledger's rows were compared with what is there, since this process watches.
     reconciled: bool,
+    /// How often comparing them lacked too much to be believed.
+    doubted: u32,
 }
 
 impl Detection {
@@ -144,6 +149,7 @@ impl Detection {
             self.since = 0;
             self.forgotten.clear();
             self.reconciled = false;
+            self.doubted = 0;
         }
         self.is_leader = leads;
         leads
@@ -170,7 +176,7 @@ impl Detection {
             self.first_done = true;
         }
         if report.complete && report.kind == ScanKind::Full {
-            if !self.reconciled {
+            if !self.reconciled && !self.is_emptied().await? {
                 self.reconcile(scan).await?;
                 self.reconciled = true;
             }
@@ -242,6 +248,42 @@ impl Detection {
         }
     }
 
+    /// Whether so much of what the ledger has is gone that it is doubted for now. What is known is
+    /// guarded by detection itself; this is for what went while nobody watched.
+    async fn is_emptied(&mut self) -> Result<bool, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let guard = self.detector.guard();
+        let (mut all, mut missing) = (0_u64, 0_u64);
+        let mut after = None;
+        loop {
+            let rows = shared
+                .store
+                .rows(&shared.settings.name, None, after.as_ref(), BATCH_MAX)
+                .await?;
+            let Some(last) = rows.last() else {
+                break;
+            };
+            after = Some(last.item.path.clone());
+            let paths = rows.into_iter().filter(is_there).map(|row| row.item.path);
+            let paths: Vec<_> = paths.collect();
+            all += paths.len() as u64;
+            missing += self.detector.gone(paths).await.len() as u64;
+            if missing == 0 && after.is_some() && all >= guard.names && guard.percent >= 100 {
+                break; // something is there
+            }
+        }
+        if self.doubted < guard.polls && guard.doubts(missing, all) {
+            self.doubted += 1;
+            let lack = format!("{missing} of {all} files that the ledger has are missing at once");
+            shared.raise(EMPTIED, format!("{lack}: they count as gone if that lasts"));
+            return Ok(true);
+        }
+        if std::mem::take(&mut self.doubted) > 0 {
+            shared.cease(EMPTIED);
+        }
+        Ok(false)
+    }
+
     /// Finds what the ledger has and the source has not any more: it went while nobody watched, or
     /// after what is known was written to its file. Once in a process, as it reads all rows.
     async fn reconcile(&mut self, scan: u64) -> Result<(), StoreError> {
@@ -260,8 +302,6 @@ impl Detection {
                 return Ok(());
             };
             after = Some(last.item.path.clone());
-            let is_there =
-                |row: &Row| row.state != State::Acted && row.item.kind != ItemKind::Removed;
             let rows = rows.into_iter().filter(is_there);
             // The source itself is asked: a listing may leave names out, and what has yet to settle
             // is known to nobody.
@@ -296,6 +336,11 @@ impl Detection {
                     shared.raise(&format!("directory {directory}"), reason(&error));
                 }
                 Seen::ErrorCeased { directory } => shared.cease(&format!("directory {directory}")),
+                Seen::EmptiedRaised { missing, known } => shared.raise(
+                    EMPTIED,
+                    format!("{missing} of {known} known names are missing at once: they count as gone if that lasts"),
+                ),
+                Seen::EmptiedCeased => shared.cease(EMPTIED),
                 _ => {}
             }
         }
@@ -347,4 +392,9 @@ impl Detection {
                 .await;
         }
     }
+}
+
+/// Whether a row says that its file is there.
+fn is_there(row: &Row) -> bool {
+    row.state != State::Acted && row.item.kind != ItemKind::Removed
 }

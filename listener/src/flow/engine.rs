@@ -200,7 +200,11 @@ impl Engine {
             Ok((_, Some(outage))) => self.outage(outage),
             Ok((_, None)) => {
                 self.outages = 0;
-                self.shared.cease_all("s"); // source, spool, sinks: one got through all of them
+                // One got through all of them.
+                for what in ["source", "spool"] {
+                    self.shared.cease(what);
+                }
+                self.shared.cease_all("sink ");
             }
             Err(error) if error.is_panic() => {
                 if let Some(begun) = begun {

@@ -67,6 +67,9 @@ pub struct FlowSettings {
     pub drain: Duration,
     /// Several processes share the ledger: only who has the lease scans. Default: no.
     pub shared: bool,
+    /// Whether an after-action compares the content of a file with what was delivered, and not its size
+    /// and time alone. Default: no; a flow that tells versions apart by content does so always.
+    pub by_content: bool,
 }
 
 /// What becomes of a file that all sinks have.
@@ -108,6 +111,7 @@ impl FlowSettings {
             snapshot,
             drain: DRAIN,
             shared: false,
+            by_content: false,
         }
     }
 }

@@ -337,6 +337,18 @@ async fn after(shared: &Shared, item: &Item) -> Result<(), Ended> {
     }
 }
 
+/// Whether the file at `at` is what was delivered, as far as the flow tells versions apart. To be asked
+/// where nobody else writes it any more.
+async fn is_delivered(shared: &Shared, item: &Item, at: &RemotePath) -> Result<bool, SourceError> {
+    if shared.source.look(at).await? != item.facts {
+        return Ok(false);
+    }
+    match item.sha256.filter(|_| shared.settings.by_content) {
+        Some(sum) => Ok(shared.source.sha256(at).await? == sum),
+        None => Ok(true),
+    }
+}
+
 /// Whether the file at `at` is the version of `item`: if not, whatever came there since is another
 /// one, and stays.
 async fn is_ours(shared: &Shared, item: &Item, at: &RemotePath) -> Result<bool, Ended> {
@@ -366,14 +378,18 @@ async fn deleted(shared: &Shared, item: &Item, at: &RemotePath) -> Result<(), En
             Err(error) if error.kind() == Kind::Exists => remove(&aside).await?,
             // Who may remove need not be allowed to rename.
             Err(error) if matches!(error.kind(), Kind::Permission | Kind::Unsupported) => {
-                return remove(at).await;
+                return match is_delivered(shared, item, at).await {
+                    Ok(true) => remove(at).await,
+                    Ok(false) | Err(SourceError::Gone { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
             }
             Err(error) => return Err(error.into()),
         }
     }
-    match shared.source.look(&aside).await {
-        Ok(facts) if facts == item.facts => remove(&aside).await,
-        Ok(_) => give_back(shared, &aside, at).await,
+    match is_delivered(shared, item, &aside).await {
+        Ok(true) => remove(&aside).await,
+        Ok(false) => give_back(shared, &aside, at).await,
         Err(SourceError::Gone { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -409,9 +425,10 @@ async fn moved(
         match shared.source.rename(at, &to, replace).await {
             Ok(()) => {
                 // Between the look and the rename another version may have come.
-                return match shared.source.look(&to).await {
-                    Ok(facts) if facts != item.facts => give_back(shared, &to, at).await,
-                    _ => Ok(()),
+                return match is_delivered(shared, item, &to).await {
+                    Ok(false) => give_back(shared, &to, at).await,
+                    Ok(true) | Err(SourceError::Gone { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
                 };
             }
             Err(SourceError::Gone { .. }) => return Ok(()),

@@ -250,6 +250,7 @@ impl Tree {
     ) {
         found.is_dirty = true;
         found.is_changed |= entry.missed == 0;
+        scan.lacked = scan.lacked.saturating_add(1);
         if scan.missing.len() >= MISSING_MAX {
             return;
         }

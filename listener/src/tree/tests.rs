@@ -280,6 +280,10 @@ fn news() -> DetectConfig {
             period: Duration::from_secs(5),
             ..SettleConfig::default()
         },
+        guard: Guard {
+            polls: 2,
+            ..Guard::default()
+        },
         ..DetectConfig::default()
     }
 }
@@ -641,4 +645,93 @@ fn ten_thousand_files_take_few_bytes_each() {
     assert_eq!(tree.known().len(), 10_000);
     let each = tree.known().memory() / 10_000;
     assert!(each <= 30, "{each} bytes");
+}
+
+/// A source that is suddenly empty, or another one, is doubted; what is renamed is told; what comes back
+/// is as it was; and what stays away is believed in the end.
+#[test]
+fn a_source_that_is_suddenly_empty_is_doubted() {
+    let guard = Guard {
+        polls: 4,
+        ..Guard::default()
+    };
+    for other in [false, true] {
+        let mut world = World::new();
+        world.put("d", true, 0);
+        for name in 0..20 {
+            world.put(&format!("d/{name}"), false, name + 1);
+        }
+        let mut watched = Watched::new(DetectConfig {
+            guard,
+            events: true,
+            ..news()
+        });
+        watched.settle(&mut world);
+        assert_eq!(watched.ledger.len(), 20);
+        let full = world.clone();
+        let empty = |world: &mut World| {
+            world.remove("d");
+            if other {
+                for name in 0..30 {
+                    world.put(&format!("{name}.other"), false, 500);
+                }
+            }
+        };
+        // It is not mounted for a while.
+        empty(&mut world);
+        for _ in 0..4 {
+            watched.pass(&mut world, 1);
+            watched.scan(&mut world, Want::All);
+        }
+        let now = world.now;
+        world = full;
+        world.now = now;
+        watched.told.clear();
+        for _ in 0..3 {
+            watched.scan(&mut world, Want::All);
+        }
+        assert!(watched.told.is_empty(), "{:?}", watched.told);
+        let mut seen = Vec::new();
+        while let Some(event) = watched.tree.poll_seen() {
+            seen.push(event);
+        }
+        let raised = |event: &Seen| matches!(event, Seen::EmptiedRaised { missing: 21, .. });
+        assert_eq!(seen.iter().filter(|event| raised(event)).count(), 1);
+        assert!(matches!(
+            seen.iter()
+                .rfind(|e| matches!(e, Seen::EmptiedRaised { .. } | Seen::EmptiedCeased)),
+            Some(Seen::EmptiedCeased)
+        ));
+        // It is empty for good.
+        empty(&mut world);
+        for _ in 0..5 {
+            assert_eq!(
+                watched
+                    .ledger
+                    .iter()
+                    .filter(|(path, _)| path.starts_with("d/"))
+                    .count(),
+                20
+            );
+            watched.scan(&mut world, Want::All);
+        }
+        watched.settle(&mut world);
+        assert!(watched.ledger.keys().all(|path| !path.starts_with("d/")));
+    }
+}
+
+/// A directory with everything in it gets another name: that is told at once.
+#[test]
+fn what_is_renamed_as_a_whole_is_not_doubted() {
+    let mut world = World::new();
+    world.put("a", true, 0);
+    for name in 0..20 {
+        world.put(&format!("a/{name}"), false, name + 1);
+    }
+    let mut watched = Watched::new(news());
+    watched.settle(&mut world);
+    world.rename("a", "b");
+    watched.scan(&mut world, Want::All);
+    watched.scan(&mut world, Want::All);
+    assert_eq!(watched.ledger, world.files());
 }
