@@ -48,6 +48,8 @@ pub mod api;
 pub mod config;
 #[cfg(feature = "flows")]
 pub mod daemon;
+#[cfg(feature = "postgres")]
+pub mod database;
 #[cfg(feature = "flows")]
 pub mod detect;
 pub mod diff;

@@ -102,6 +102,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Gives a lease back, if `owner` has it.
     fn release<'a>(&'a self, name: &'a str, owner: &'a str) -> Answer<'a, ()>;
 
+    /// Rows that [`Store::claim`] found damaged since this was asked last, and set aside: they are
+    /// among the dead, and are not claimed until somebody replays them. For telling it.
+    fn set_aside(&self, flow: &FlowName) -> Vec<Row> {
+        let _ = flow;
+        Vec::new()
+    }
+
     // --- people --------------------------------------------------------------------------------
 
     /// A page of rows in the order of their paths: those behind `after`, at most `max`.
@@ -399,6 +406,17 @@ pub enum StoreError {
         found: i64,
         /// What is known here.
         known: i64,
+    },
+    /// It would lie on a file system over which neither its lock nor its log holds.
+    #[error(
+        "the ledger {path} would be on {kind}, where neither its lock nor its log holds: \
+         put the state directory on a disk of this machine, or keep the ledger in PostgreSQL"
+    )]
+    Elsewhere {
+        /// Its file.
+        path: String,
+        /// The file system's name.
+        kind: &'static str,
     },
     /// Another process has it open.
     #[error("the ledger {path} is in use by another process")]

@@ -4,6 +4,9 @@
 
 #[path = "ledger/contract.rs"]
 mod contract;
+#[cfg(target_os = "linux")]
+#[path = "ledger/disk.rs"]
+mod disk;
 #[path = "ledger/portable.rs"]
 mod portable;
 

@@ -153,11 +153,23 @@ impl Engine {
             }
         };
         self.shared.cease("ledger");
+        self.tell_aside();
         let found = claims.len();
         for claim in claims {
             self.begin(claim, since);
         }
         found == max
+    }
+
+    /// Tells of items whose rows were damaged.
+    fn tell_aside(&self) {
+        for row in self.shared.store.set_aside(&self.shared.settings.name) {
+            self.shared.counters.dead.fetch_add(1, Relaxed);
+            self.shared.tell(FlowEventKind::Dead {
+                item: Box::new(row.item),
+                reason: row.reason.unwrap_or_default(),
+            });
+        }
     }
 
     fn begin(&mut self, claim: Claim, since: Since) {

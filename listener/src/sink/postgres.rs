@@ -23,17 +23,14 @@
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
-};
+use deadpool_postgres::{Object, Pool, PoolError, Runtime};
 use ketch_client::Kind;
-use tokio_postgres::config::Host;
 use tokio_postgres::error::{Error as PostgresError, SqlState};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls};
 
 use super::event;
 use super::{Answer, Parcel, Sink, SinkError, Takes};
+use crate::database::{DatabaseError, Way};
 use crate::flow::item::Item;
 use crate::store::Placement;
 
@@ -47,7 +44,8 @@ const IDENTIFIER_LEN_MAX: usize = 63;
 pub struct PostgresSettings {
     /// The sink's name in its flow.
     pub name: String,
-    /// `host=… user=… dbname=…` or `postgresql://…`, as libpq has it.
+    /// `host=… user=… dbname=…` or `postgresql://…`, as libpq has it; see [`crate::database`] for
+    /// `sslmode` and `sslrootcert`.
     pub connect: String,
     /// The table, with its schema if need be: `events`, `audit.events`.
     pub table: String,
@@ -57,7 +55,8 @@ pub struct PostgresSettings {
     pub notify: Option<String>,
     /// For a connection, and for an insert. Default: 10 s.
     pub timeout: Duration,
-    /// Whether a server on another machine may be spoken to without encryption. Default: no.
+    /// Whether a server on another machine is spoken to without encryption, unless `sslmode` says
+    /// otherwise. Default: no.
     pub danger_plain: bool,
     /// Which events it takes. Default: all that the flow has.
     pub takes: Takes,
@@ -94,14 +93,9 @@ impl std::fmt::Debug for PostgresSettings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresSinkError {
-    /// How to connect is not understood.
-    #[error("this is no way to connect to PostgreSQL")]
-    Connect(#[source] PostgresError),
-    /// The server is on another machine, and nothing would be encrypted.
-    #[error(
-        "PostgreSQL on another machine is spoken to without encryption only if that is allowed"
-    )]
-    Plain,
+    /// The database cannot be reached as the settings have it.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// It cannot be the name of a table or channel.
     #[error("{0:?} cannot be a name in PostgreSQL")]
     Name(String),
@@ -131,17 +125,10 @@ impl Postgres {
     /// # Errors
     /// [`PostgresSinkError`]. Nothing is connected to yet.
     pub fn new(settings: PostgresSettings, source: String) -> Result<Self, PostgresSinkError> {
-        let mut config: Config = settings
-            .connect
-            .parse()
-            .map_err(PostgresSinkError::Connect)?;
-        if !settings.danger_plain && !config.get_hosts().iter().all(is_here) {
-            return Err(PostgresSinkError::Plain);
-        }
-        config.connect_timeout(settings.timeout);
-        config.application_name("ketch-listener");
-        let recycling_method = RecyclingMethod::Fast;
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+        let mut way = Way::parse(&settings.connect, settings.danger_plain)?;
+        way.config.connect_timeout(settings.timeout);
+        way.config.application_name("ketch-listener");
+        let manager = way.manager();
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS_MAX)
             .runtime(Runtime::Tokio1)
@@ -347,19 +334,6 @@ fn json_without_nul(json: Vec<u8>) -> String {
     }
 }
 
-/// Whether what is sent to `host` stays on this machine.
-fn is_here(host: &Host) -> bool {
-    match host {
-        Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|address| address.is_loopback())
-        }
-        Host::Unix(_) => true,
-    }
-}
-
 fn identifier(name: &str) -> Result<&str, PostgresSinkError> {
     if name.is_empty() || name.len() > IDENTIFIER_LEN_MAX || name.contains('\0') {
         return Err(PostgresSinkError::Name(name.to_owned()));
@@ -399,14 +373,10 @@ mod tests {
         };
         assert!(sink("host=/run/postgresql user=a").is_ok());
         assert!(sink("postgresql://a:secret@127.0.0.1/db").is_ok());
-        assert!(matches!(
-            sink("host=db.example user=a"),
-            Err(PostgresSinkError::Plain)
-        ));
-        assert!(matches!(
-            sink("what=ever"),
-            Err(PostgresSinkError::Connect(_))
-        ));
+        for text in ["host=db.example user=a sslmode=disable", "what=ever"] {
+            let refused = sink(text);
+            assert!(matches!(refused, Err(PostgresSinkError::Database(_))));
+        }
     }
 
     #[test]

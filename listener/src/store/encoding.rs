@@ -7,7 +7,7 @@
 
 use ketch_client::{FileType, RemotePath};
 
-use super::row::Entry;
+use super::row::{Entry, directory, is_active};
 use super::{Delivery, Next, Placement, State};
 use crate::flow::item::{FlowName, ItemKind};
 use crate::snapshot::Facts;
@@ -16,6 +16,9 @@ use crate::snapshot::Facts;
 const FORMAT: u8 = 1;
 /// Bytes of the checksum at the end.
 const CRC_LEN: usize = 4;
+
+/// The kind of item that has an older name.
+const RENAMED: u8 = 3;
 
 const HAS_SIZE: u8 = 1;
 const HAS_TIME: u8 = 1 << 1;
@@ -76,8 +79,14 @@ pub(super) struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     /// Checks the checksum of `bytes` under `keys`.
     pub(super) fn open(keys: &[&[u8]], bytes: &'a [u8]) -> Option<Self> {
+        Self::begun(hasher(keys), bytes)
+    }
+
+    /// The same with a checksum that was begun with the keys.
+    fn begun(mut hasher: crc32fast::Hasher, bytes: &'a [u8]) -> Option<Self> {
         let (fields, sum) = bytes.split_last_chunk::<CRC_LEN>()?;
-        (u32::from_le_bytes(*sum) == crc(keys, fields)).then_some(Self(fields))
+        hasher.update(fields);
+        (u32::from_le_bytes(*sum) == hasher.finalize()).then_some(Self(fields))
     }
 
     pub(super) fn byte(&mut self) -> Option<u8> {
@@ -125,14 +134,73 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn crc(keys: &[&[u8]], fields: &[u8]) -> u32 {
+fn hasher(keys: &[&[u8]]) -> crc32fast::Hasher {
     let mut hasher = crc32fast::Hasher::new();
     for key in keys {
-        hasher.update(&(key.len() as u64).to_le_bytes());
-        hasher.update(key);
+        add_key(&mut hasher, key);
     }
+    hasher
+}
+
+fn add_key(hasher: &mut crc32fast::Hasher, key: &[u8]) {
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+}
+
+fn crc(keys: &[&[u8]], fields: &[u8]) -> u32 {
+    let mut hasher = hasher(keys);
     hasher.update(fields);
     hasher.finalize()
+}
+
+/// Looks at the rows of one flow, one after the other, without a copy of anything.
+#[derive(Clone, Debug)]
+pub(super) struct Glances(crc32fast::Hasher);
+
+/// What is looked at when all rows are.
+#[derive(Debug)]
+pub(super) struct Glance<'a> {
+    pub(super) state: State,
+    pub(super) columns: Columns<'a>,
+    pub(super) is_owned: bool,
+}
+
+impl Glances {
+    pub(super) fn of(flow: &FlowName) -> Self {
+        Self(hasher(&[flow.as_str().as_bytes()]))
+    }
+
+    /// What the row of `path` says; `None` if its bytes are damaged.
+    pub(super) fn at<'a>(&self, path: &'a [u8], bytes: &[u8]) -> Option<Glance<'a>> {
+        let mut hasher = self.0.clone();
+        add_key(&mut hasher, path);
+        let mut r = Reader::begun(hasher, bytes)?;
+        if r.byte()? != FORMAT {
+            return None;
+        }
+        let state = state_of(r.byte()?)?;
+        if r.byte()? == RENAMED {
+            r.bytes()?;
+        }
+        let flags = r.byte()?;
+        let facts = take_facts(&mut r, flags)?;
+        optional(flags & HAS_SHA256, || r.array())?;
+        let [sequence, _recorded, _attempts, due, _number, acted] = [(); 6].map(|()| r.number());
+        let (sequence, due, acted) = (sequence?, due?, acted?);
+        let active = is_active(state).then_some(());
+        Some(Glance {
+            state,
+            columns: Columns {
+                state: i64::from(state_byte(state)),
+                due: active.map(|()| column(due)),
+                sequence: active.map(|()| column(sequence)),
+                directory: active.map(|()| directory(path)),
+                changed: active.map(|()| facts.mtime.map_or(0, i64::from)),
+                acted: (state == State::Acted).then(|| column(acted)),
+            },
+            is_owned: flags & HAS_OWNER != 0,
+        })
+    }
 }
 
 /// The checksum that stands at the end of an encoded row.
@@ -168,7 +236,7 @@ pub(super) fn encode(flow: &FlowName, entry: &Entry) -> Vec<u8> {
         ItemKind::Created => 0,
         ItemKind::Modified => 1,
         ItemKind::Removed => 2,
-        ItemKind::Renamed { .. } => 3,
+        ItemKind::Renamed { .. } => RENAMED,
     });
     if let ItemKind::Renamed { from } = kind {
         w.bytes(from.as_bytes());
@@ -237,7 +305,7 @@ pub(super) fn decode(flow: &FlowName, path: &[u8], bytes: &[u8]) -> Option<Entry
         0 => ItemKind::Created,
         1 => ItemKind::Modified,
         2 => ItemKind::Removed,
-        3 => ItemKind::Renamed {
+        RENAMED => ItemKind::Renamed {
             from: RemotePath::from(r.bytes()?),
         },
         _ => return None,
@@ -521,11 +589,16 @@ mod tests {
         fn rows_survive_and_every_flip_is_found(entry in entry(), bit in any::<prop::sample::Index>()) {
             let flow = FlowName::new("f").expect("a name");
             let mut bytes = encode(&flow, &entry);
+            let glances = Glances::of(&flow);
+            let glance = glances.at(b"ab", &bytes).expect("it is whole");
+            prop_assert_eq!(&glance.columns, &Columns::of(&entry));
+            prop_assert_eq!((glance.state, glance.is_owned), (entry.state, entry.owner.is_some()));
             prop_assert_eq!(decode(&flow, b"ab", &bytes), Some(entry));
             prop_assert_eq!(decode(&flow, b"aB", &bytes), None);
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(decode(&flow, b"ab", &bytes), None);
+            prop_assert!(glances.at(b"ab", &bytes).is_none());
             for cut in 0..bytes.len() {
                 prop_assert_eq!(decode(&flow, b"ab", &bytes[..cut]), None);
             }

@@ -16,6 +16,10 @@ pub(crate) mod record;
 /// Longest reason that is kept, in bytes: it is for people.
 pub(crate) const REASON_LEN_MAX: usize = 1_000;
 
+/// Why an item is set aside whose row cannot be read any more.
+pub(crate) const UNREADABLE: &str = "its row in the ledger was damaged, so nobody knows whether it \
+     was delivered; if it is replayed, what is there now is delivered";
+
 /// A row with all that only the ledger needs to know.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Entry {
@@ -88,6 +92,26 @@ impl Entry {
         }
     }
 
+    /// What stands for a row whose bytes are damaged: a dead item of which no more is known than its
+    /// path. It has no number of an item, as no row has that anybody can have heard of.
+    pub(crate) fn unreadable(path: RemotePath) -> Self {
+        let facts = Facts {
+            kind: ketch_client::FileType::Unknown,
+            size: None,
+            mtime: None,
+        };
+        Self {
+            state: State::Dead,
+            reason: Some(UNREADABLE.to_owned()),
+            ..Self::pending(path, ItemKind::Created, facts, None, 0, 0)
+        }
+    }
+
+    /// Whether it is such a row.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.sequence == 0 && self.state == State::Dead
+    }
+
     /// The row that an exported one becomes. Claims are not moved: who had it starts again.
     pub(crate) fn imported(row: &Row) -> Self {
         let Row {
@@ -146,10 +170,7 @@ impl Entry {
 
     /// Whether it waits for a worker or has one: such rows are in the queue of the ledger.
     pub(crate) const fn is_active(&self) -> bool {
-        matches!(
-            self.state,
-            State::Pending | State::Claimed | State::Committed
-        )
+        is_active(self.state)
     }
 
     /// Whether a worker is between two steps with it, so that it must not change under it. What is
@@ -160,9 +181,7 @@ impl Entry {
 
     /// The directory that the path is in, for claims in order: what stands before the last slash.
     pub(crate) fn directory(&self) -> &[u8] {
-        let path = self.path.as_bytes();
-        let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        path.get(..end).unwrap_or_default()
+        directory(self.path.as_bytes())
     }
 
     /// Makes it the claim of `owner` until `until`.
@@ -268,10 +287,18 @@ impl Entry {
         Self::pending(self.path, kind, self.facts, self.sha256, sequence, now)
     }
 
-    /// A dead item is to be tried again; whether it was dead.
-    pub(crate) fn replay(&mut self, now: u64) -> bool {
+    /// A dead item is to be tried again; whether it was dead. `acted` counts the ends by which files
+    /// went away.
+    pub(crate) fn replay(&mut self, now: u64, acted: &mut dyn FnMut() -> u64) -> bool {
         if self.state != State::Dead {
             return false;
+        }
+        if self.is_unreadable() {
+            // As if it had been taken away: the next scan takes whatever is there for new.
+            self.state = State::Acted;
+            self.acted = acted();
+            self.reason = None;
+            return true;
         }
         self.state = State::Pending;
         self.attempts = 0;
@@ -394,6 +421,17 @@ impl Entry {
         } = self;
         Self::pending(path, ItemKind::Removed, facts, sha256, sequence, now)
     }
+}
+
+/// What stands before the last slash of `path`.
+pub(crate) fn directory(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    path.get(..end).unwrap_or_default()
+}
+
+/// Whether rows in this state are in the queue.
+pub(crate) const fn is_active(state: State) -> bool {
+    matches!(state, State::Pending | State::Claimed | State::Committed)
 }
 
 const fn waiting(committed: bool) -> State {

@@ -7,22 +7,24 @@
 //! | `NAME.lock` | held by the process that uses the ledger; has the ledger's id |
 //!
 //! One thread writes: calls that wait are one transaction and one sync. Readers stand
-//! beside it. Every commit is synced before it is answered; after a sync that failed nothing is
-//! written any more until the ledger is opened again, for nobody can say what is on the disk.
+//! beside it. Every commit is synced before it is answered. After an error of the disk, a sync that
+//! failed above all, nobody can say what is on it: the writer opens the ledger again by itself, checks
+//! all of it, and callers get [`StoreError::Unavailable`] until then. A full disk is waited for alike.
 //!
-//! All of the ledger is read and checked when it is opened, which takes some seconds for
-//! ten million rows. Claims of the process that had it before are free at once.
+//! All of the ledger is read and checked when it is opened. Claims of the process that had it before
+//! are free at once.
 //!
-//! The ledger must be on a local file system: neither the lock nor the log works over NFS.
+//! The ledger must be on a local file system, as neither the lock nor the log works over a network:
+//! [`StoreError::Elsewhere`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ketch_client::RemotePath;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -34,10 +36,14 @@ use super::{
     ScanStart, State, Store, StoreError,
 };
 use crate::flow::item::{Change, FlowName};
+use gate::Gate;
 use table::{Flow, Table, checked};
 use writer::{Job, job};
 
+mod check;
+mod gate;
 mod open;
+mod place;
 mod table;
 mod wal;
 mod writer;
@@ -45,16 +51,13 @@ mod writer;
 /// What to do about a damaged ledger.
 pub(super) const HINT: &str =
     "nothing is delivered from it; keep a copy, and import a backup or an export into a new ledger";
-/// Connections for reading that are kept.
-const READERS_MAX: usize = 4;
 
 /// A ledger in a file.
 pub struct SqliteStore {
     id: [u8; 16],
-    path: PathBuf,
+    gate: Arc<Gate>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<std::thread::JoinHandle<()>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
     /// Leases live as long as the process: no other may have the file.
     leases: Arc<Mutex<Leases>>,
 }
@@ -64,14 +67,14 @@ type Leases = HashMap<String, (String, Instant)>;
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("path", &self.path)
+            .field("path", &self.gate.path())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        lock(&self.readers).clear();
+        self.gate.shut("it is being closed".to_owned());
         self.jobs = None;
         if let Some(writer) = self.writer.take() {
             // It ends when what waits is done; a panic there has been seen by its caller.
@@ -89,20 +92,23 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`] if the file cannot be read or made.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let mut opened = open::open(&path)?;
+        let (lock, mut opened) = open::open(&path)?;
         let id = opened.meta.id;
         let claimed = std::mem::take(&mut opened.claimed);
         let (jobs, queue) = mpsc::channel(writer::QUEUE_MAX);
+        let gate = Arc::new(Gate::new(path));
         let writer = std::thread::Builder::new()
             .name("ketch-ledger".to_owned())
-            .spawn(move || writer::run(opened, queue))
+            .spawn({
+                let gate = Arc::clone(&gate);
+                move || writer::run(opened, lock, &gate, queue)
+            })
             .map_err(open::unavailable("start its thread"))?;
         let store = Self {
             id,
-            path,
+            gate,
             jobs: Some(jobs),
             writer: Some(writer),
-            readers: Arc::default(),
             leases: Arc::default(),
         };
         store.orphan(claimed)?;
@@ -142,6 +148,7 @@ impl SqliteStore {
     ) -> Answer<'a, T> {
         let (job, answered) = job(work);
         Box::pin(async move {
+            self.gate.refusal("write")?;
             let jobs = self.jobs.as_ref().ok_or_else(gone)?;
             jobs.send(job).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
@@ -153,16 +160,13 @@ impl SqliteStore {
         &'a self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'a, T> {
-        let readers = Arc::clone(&self.readers);
-        let path = self.path.clone();
+        let gate = Arc::clone(&self.gate);
         Box::pin(async move {
             let read = move || {
-                let kept = lock(&readers).pop();
-                let connection = kept.map_or_else(|| reader(&path), Ok)?;
-                let result = work(&connection);
-                let mut readers = lock(&readers);
-                if readers.len() < READERS_MAX {
-                    readers.push(connection);
+                let mut reading = gate.enter()?;
+                let result = work(reading.connection()?);
+                if result.is_ok() {
+                    reading.went_well();
                 }
                 result
             };
@@ -215,22 +219,7 @@ fn ledger_clock(flows: &BTreeMap<FlowName, Flow>) -> impl Fn() -> u64 + Send + u
     writer::clock_from(wall.max(stood))
 }
 
-fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed("open"))?;
-    for (name, value) in [
-        ("query_only", "ON"),
-        ("cell_size_check", "ON"),
-        ("trusted_schema", "OFF"),
-    ] {
-        connection
-            .pragma_update(None, name, value)
-            .map_err(failed("set up"))?;
-    }
-    Ok(connection)
-}
-
-/// The writer is gone, or has dropped the job because the transaction could not begin.
+/// The writer is gone.
 fn gone() -> StoreError {
     open::unavailable("write")(std::io::Error::other("the writer did not answer"))
 }
@@ -639,10 +628,22 @@ impl Store for SqliteStore {
             };
             let mut replayed = 0_u64;
             for path in paths {
-                let dead = match change(table, &flow, &path, |entry, now| Ok(entry.replay(now))) {
+                let mut acts = table.flows.get(&flow).map_or(0, |flow| flow.acts);
+                let before = acts;
+                let mut act = || {
+                    acts = acts.saturating_add(1);
+                    acts
+                };
+                let replayed_one = change(table, &flow, &path, |entry, now| {
+                    Ok(entry.replay(now, &mut act))
+                });
+                let dead = match replayed_one {
                     Err(StoreError::Lost) => false,
                     other => other?,
                 };
+                if acts != before {
+                    table.flow(&flow)?.acts = acts;
+                }
                 replayed = replayed.saturating_add(u64::from(dead));
             }
             Ok(replayed)

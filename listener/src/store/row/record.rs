@@ -126,6 +126,9 @@ impl Ground<'_> {
         let Some(row) = row else {
             return Verdict::news(self.pending(path, ItemKind::Created, facts, sha256));
         };
+        if row.is_unreadable() {
+            return Verdict::quiet(Step::put(self.seen_again(row, path, facts, sha256)));
+        }
         let same = row.newest() == Some(facts)
             && match (row.newest_sha256(), sha256) {
                 (Some(known), Some(seen)) => known == seen,
@@ -152,6 +155,25 @@ impl Ground<'_> {
             return Verdict::news(row);
         }
         Verdict::news(self.pending(path, row.kind_of_next(), facts, sha256))
+    }
+
+    /// What is there where a row was damaged: perhaps it was delivered, so it stays aside until
+    /// somebody asks for it. The next version of it is as good as any.
+    fn seen_again(
+        &mut self,
+        row: &Entry,
+        path: &RemotePath,
+        facts: Facts,
+        sha256: Option<[u8; 32]>,
+    ) -> Entry {
+        Entry {
+            path: path.clone(),
+            facts,
+            sha256,
+            sequence: (self.sequence)(),
+            recorded: self.now,
+            ..row.clone()
+        }
     }
 
     fn removed(&mut self, row: Option<&Entry>) -> Verdict {
@@ -182,6 +204,12 @@ impl Ground<'_> {
         to_row: Option<&Entry>,
         recorded: &mut Recorded,
     ) -> (Verdict, Step) {
+        if let Some(row) = from_row.filter(|row| row.is_unreadable())
+            && !to_row.is_some_and(Entry::is_held)
+        {
+            let aside = self.seen_again(row, to, facts, None);
+            return (Verdict::quiet(Step::put(aside)), Step::Delete);
+        }
         let same = from_row.filter(|row| {
             self.renames
                 && row.newest() == Some(facts)

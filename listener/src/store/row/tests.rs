@@ -395,7 +395,7 @@ proptest! {
         world.listing = None;
         for _ in 0..4 {
             if world.ledger.row.as_ref().is_some_and(|row| row.state == State::Dead) {
-                world.ledger.row.as_mut().expect("a row").replay(0);
+                world.ledger.row.as_mut().expect("a row").replay(0, &mut || 0);
             }
             world.step(&Event::Scan);
             for _ in 0..8 {

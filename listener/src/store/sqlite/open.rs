@@ -1,9 +1,6 @@
-//! Opening a ledger: who may, whether it is one, and whether all of it is there.
+//! Opening a ledger: who may, whether it is one, and whether all of it is there (`check`).
 //!
-//! Everything is read once. SQLite looks at its own structure (`integrity_check`), and here each row
-//! is held against its checksum, its neighbour (keys rise) and the counters of its flow (number and
-//! sum of checksums). So a flipped bit is found before anything is delivered from the ledger, be it
-//! in a row, in a key, or in a page that no longer leads to its rows.
+//! It is opened when a process starts, and again by the process itself after its disk has failed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::table::{self, Flow, Meta, SCHEMA, checked};
-use super::{HINT, damaged, failed, wal};
+use super::table::{self, Flow, Meta, SCHEMA};
+use super::{HINT, check, failed, place, wal};
 use crate::flow::item::FlowName;
 use crate::store::StoreError;
-use crate::store::encoding::{column, sum};
 
 /// What SQLite's header says of whose file it is: "kled".
 const APPLICATION: i64 = 0x6b6c_6564;
@@ -28,43 +24,65 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// An open ledger.
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    /// Locked as long as it lives.
-    pub(super) lock: File,
     pub(super) meta: Meta,
     pub(super) flows: BTreeMap<FlowName, Flow>,
     /// Rows that a process had claimed that is dead by now.
     pub(super) claimed: Vec<(FlowName, Vec<u8>)>,
 }
 
-/// Opens the ledger in `path`, or makes a new one.
-pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+/// Opens the ledger in `path`, or makes a new one. The file is locked as long as it lives.
+pub(super) fn open(path: &Path) -> Result<(File, Opened), StoreError> {
+    place::check(path)?;
     let mut lock = lock(path)?;
+    let opened = read(path, &mut lock, OpenFlags::SQLITE_OPEN_CREATE)?;
+    Ok((lock, opened))
+}
+
+/// Opens the ledger again whose lock is `lock`, after its file could not be read or written.
+///
+/// After a sync that failed nobody knows what is on the disk of what the kernel still shows, and a
+/// second sync that succeeds proves nothing. So all of the log is written into the ledger's own file,
+/// from what was just read and found to be whole, and synced there; only then it is used.
+pub(super) fn again(path: &Path, lock: &mut File) -> Result<Opened, StoreError> {
+    let opened = read(path, lock, OpenFlags::empty())?;
+    let (busy, left): (i64, i64) = opened
+        .connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(failed("write its log into it"))?;
+    if (busy, left) != (0, 0) {
+        return Err(unavailable("write its log into it")(std::io::Error::other(
+            "somebody else reads it",
+        )));
+    }
+    Ok(opened)
+}
+
+fn read(path: &Path, lock: &mut File, create: OpenFlags) -> Result<Opened, StoreError> {
     wal::check(path)?;
-    let mut connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(failed("open"))?;
-    let known = locked_id(&mut lock)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection =
+        Connection::open_with_flags(path, flags | create).map_err(failed("open"))?;
+    let known = locked_id(lock)?;
     let meta = if is_empty(&connection)? {
-        if known.is_some() {
+        if known.is_some() || create.is_empty() {
             // Begun anew it would deliver everything again.
             return Err(StoreError::Damaged {
                 row: path.display().to_string(),
                 hint: "it is empty or gone; to begin anew, remove the file of this name with .lock",
             });
         }
-        create(&mut connection)?
+        make(&mut connection)?
     } else {
-        format(&connection)?
+        format(&connection)?;
+        None
     };
     settings(&connection)?;
     schema(&connection)?;
     let meta = meta.map_or_else(|| read_meta(&connection), Ok)?;
     match known {
-        None => remember_id(&mut lock, meta.id)?,
+        None => remember_id(lock, meta.id)?,
         Some(known) if known == meta.id => {}
         Some(_) => {
             return Err(StoreError::Damaged {
@@ -75,27 +93,31 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
         }
     }
     let flows = read_flows(&connection, meta)?;
-    let claimed = rows(&connection, &flows)?;
+    let claimed = check::all(path, &connection, &flows)?;
     Ok(Opened {
         connection,
-        lock,
         meta,
         flows,
         claimed,
     })
 }
 
+/// The file that belongs to the ledger `path` and has `end` behind its name.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
 /// The file beside the ledger that the one process holds that uses it. It also has the ledger's id,
 /// so that a ledger that was cut to nothing is not taken for a new one.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(PathBuf::from(name))
+        .open(beside(path, ".lock"))
         .map_err(unavailable("open its lock file"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -106,7 +128,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn locked_id(lock: &mut File) -> Result<Option<[u8; 16]>, StoreError> {
+pub(super) fn locked_id(lock: &mut File) -> Result<Option<[u8; 16]>, StoreError> {
     let mut id = Vec::new();
     lock.seek(SeekFrom::Start(0))
         .and_then(|_| lock.take(17).read_to_end(&mut id))
@@ -120,7 +142,7 @@ fn locked_id(lock: &mut File) -> Result<Option<[u8; 16]>, StoreError> {
     })
 }
 
-fn remember_id(lock: &mut File, id: [u8; 16]) -> Result<(), StoreError> {
+pub(super) fn remember_id(lock: &mut File, id: [u8; 16]) -> Result<(), StoreError> {
     lock.seek(SeekFrom::Start(0))
         .and_then(|_| lock.write_all(&id))
         .and_then(|()| lock.sync_all())
@@ -149,7 +171,7 @@ fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
 }
 
 /// Refuses what is no ledger and what a newer version wrote.
-fn format(connection: &Connection) -> Result<Option<Meta>, StoreError> {
+pub(super) fn format(connection: &Connection) -> Result<(), StoreError> {
     let found = pragma(connection, "user_version")?;
     if pragma(connection, "application_id")? != APPLICATION || found != FORMAT {
         return Err(StoreError::Format {
@@ -157,10 +179,11 @@ fn format(connection: &Connection) -> Result<Option<Meta>, StoreError> {
             known: FORMAT,
         });
     }
-    Ok(None)
+    Ok(())
 }
 
-fn create(connection: &mut Connection) -> Result<Option<Meta>, StoreError> {
+/// Makes an empty ledger in an empty file.
+pub(super) fn make(connection: &mut Connection) -> Result<Option<Meta>, StoreError> {
     let mut id = [0; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id)
         .map_err(|_| unavailable("draw an id")(std::io::Error::other("there is no randomness")))?;
@@ -187,7 +210,7 @@ fn create(connection: &mut Connection) -> Result<Option<Meta>, StoreError> {
     Ok(Some(meta))
 }
 
-fn settings(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn settings(connection: &Connection) -> Result<(), StoreError> {
     let set = |name: &str, value: &str| {
         connection
             .pragma_update(None, name, value)
@@ -229,14 +252,14 @@ fn schema(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn broken(what: &str) -> StoreError {
+pub(super) fn broken(what: &str) -> StoreError {
     StoreError::Damaged {
         row: what.to_owned(),
         hint: HINT,
     }
 }
 
-fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
+pub(super) fn read_meta(connection: &Connection) -> Result<Meta, StoreError> {
     let bodies: Vec<Vec<u8>> = connection
         .prepare("SELECT body FROM meta LIMIT 2")
         .and_then(|mut statement| {
@@ -273,85 +296,4 @@ fn read_flows(connection: &Connection, meta: Meta) -> Result<BTreeMap<FlowName, 
         return Err(broken("the counters of a flow"));
     }
     Ok(flows)
-}
-
-/// Reads all rows; answers those that somebody had claimed.
-fn rows(
-    connection: &Connection,
-    flows: &BTreeMap<FlowName, Flow>,
-) -> Result<Vec<(FlowName, Vec<u8>)>, StoreError> {
-    let whole: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(failed("check"))?;
-    if whole != "ok" {
-        return Err(broken(&whole));
-    }
-    let mut claimed = Vec::new();
-    // Nothing may belong to a flow that is not there.
-    let mut seen = (0_u64, 0_u64);
-    for (name, flow) in flows {
-        let mut found = Flow {
-            sum: 0,
-            notes: 0,
-            states: Default::default(),
-            ..flow.clone()
-        };
-        let mut statement = connection
-            .prepare(
-                "SELECT state, due, sequence, directory, changed, acted, body, path FROM entries \
-                 WHERE flow = ?1 ORDER BY path",
-            )
-            .map_err(failed("read"))?;
-        let mut rows = statement.query(params![flow.id]).map_err(failed("read"))?;
-        let mut last: Option<Vec<u8>> = None;
-        while let Some(row) = rows.next().map_err(failed("read"))? {
-            let path = row
-                .get_ref(7)
-                .ok()
-                .and_then(|value| value.as_blob().ok())
-                .ok_or_else(|| broken("a path"))?;
-            if last.as_deref().is_some_and(|last| last >= path) {
-                return Err(damaged(path));
-            }
-            let stored = checked(name, path, row, 0)?;
-            found.sum_up(stored.sum(), true);
-            found.count(stored.entry.state, true);
-            if stored.entry.owner.is_some() {
-                claimed.push((name.clone(), path.to_vec()));
-            }
-            let last = last.get_or_insert_default();
-            last.clear();
-            last.extend_from_slice(path);
-            seen.0 = seen.0.saturating_add(1);
-        }
-        let mut statement = connection
-            .prepare("SELECT name, body FROM notes WHERE flow = ?1")
-            .map_err(failed("read"))?;
-        let mut rows = statement.query(params![flow.id]).map_err(failed("read"))?;
-        while let Some(row) = rows.next().map_err(failed("read"))? {
-            let note = row
-                .get::<_, String>(0)
-                .and_then(|key| Ok((key, row.get::<_, Vec<u8>>(1)?)))
-                .ok()
-                .filter(|(key, body)| table::decode_note(name, key, body).is_some());
-            let (_, body) = note.ok_or_else(|| broken("a value of a flow"))?;
-            found.sum_up(sum(&body), true);
-            found.notes = found.notes.saturating_add(1);
-            seen.1 = seen.1.saturating_add(1);
-        }
-        if found != *flow {
-            return Err(broken("rows are missing"));
-        }
-    }
-    let all: (i64, i64) = connection
-        .query_row(
-            "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM notes)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .map_err(failed("read"))?;
-    if all != (column(seen.0), column(seen.1)) {
-        return Err(broken("rows of no flow"));
-    }
-    Ok(claimed)
 }

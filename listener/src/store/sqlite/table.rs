@@ -189,22 +189,9 @@ pub(super) fn checked(
     row: &rusqlite::Row<'_>,
     first: usize,
 ) -> Result<Stored, StoreError> {
-    let get = |at: usize| {
-        row.get_ref(first.saturating_add(at))
-            .map_err(failed("read"))
-    };
-    let number = |at| get(at).map(|value| value.as_i64_or_null().ok().flatten());
-    let body = get(6)?.as_blob().map_err(|_| damaged(path))?;
+    let body = body(path, row, first)?;
     let entry = encoding::decode(flow, path, body).ok_or_else(|| damaged(path))?;
-    let columns = Columns {
-        state: number(0)?.unwrap_or(-1),
-        due: number(1)?,
-        sequence: number(2)?,
-        directory: get(3)?.as_blob_or_null().ok().flatten(),
-        changed: number(4)?,
-        acted: number(5)?,
-    };
-    if columns != Columns::of(&entry) {
+    if columns(row, first)? != Columns::of(&entry) {
         return Err(damaged(path));
     }
     Ok(Stored {
@@ -213,10 +200,36 @@ pub(super) fn checked(
     })
 }
 
-impl Stored {
-    pub(super) const fn sum(&self) -> u32 {
-        self.sum
-    }
+/// The row's bytes.
+pub(super) fn body<'r>(
+    path: &[u8],
+    row: &'r rusqlite::Row<'_>,
+    first: usize,
+) -> Result<&'r [u8], StoreError> {
+    let body = row
+        .get_ref(first.saturating_add(6))
+        .map_err(failed("read"))?;
+    body.as_blob().map_err(|_| damaged(path))
+}
+
+/// The columns that repeat what the row's bytes say.
+pub(super) fn columns<'r>(
+    row: &'r rusqlite::Row<'_>,
+    first: usize,
+) -> Result<Columns<'r>, StoreError> {
+    let get = |at: usize| {
+        row.get_ref(first.saturating_add(at))
+            .map_err(failed("read"))
+    };
+    let number = |at| get(at).map(|value| value.as_i64_or_null().ok().flatten());
+    Ok(Columns {
+        state: number(0)?.unwrap_or(-1),
+        due: number(1)?,
+        sequence: number(2)?,
+        directory: get(3)?.as_blob_or_null().ok().flatten(),
+        changed: number(4)?,
+        acted: number(5)?,
+    })
 }
 
 /// The counters at some moment.

@@ -12,10 +12,10 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::HINT;
-use super::open::unavailable;
+use super::open::{beside, unavailable};
 use crate::store::StoreError;
 
 /// Bytes of the log's header, and of each frame's.
@@ -26,9 +26,7 @@ const PAGE_MAX: usize = 65_536;
 
 /// Refuses a log whose middle is damaged.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let file = match File::open(PathBuf::from(name)) {
+    let file = match File::open(beside(path, "-wal")) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unavailable("open its log")(error)),

@@ -1,15 +1,23 @@
 //! The one thread that writes: it takes what waits, does it in one transaction, syncs once, and
 //! answers all. Who comes meanwhile is in the next one.
+//!
+//! After an error of the disk nobody is let in, and the file is opened again with pauses that double;
+//! all of it is read and checked before anybody gets it. Claims go on meanwhile: whoever has one keeps
+//! it, and what a transaction did that failed and is there all the same runs out by itself.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::open::{Opened, unavailable};
-use super::table::Table;
+use super::gate::{Gate, away};
+use super::open::{self, Opened};
+use super::table::{Flow, Meta, Table};
 use super::{failed, ledger_clock};
+use crate::flow::item::FlowName;
 use crate::store::StoreError;
 
 /// Callers that may wait for the writer; more wait for a place.
@@ -21,6 +29,13 @@ const ROW_BYTES: u64 = 200;
 /// See [`ROW_BYTES`]: 64 MiB.
 const ROOM: u64 = 64 * 1024 * 1024;
 
+/// Pauses before the ledger is opened again after its disk failed: the first one, and the longest.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+/// See [`AGAIN_FIRST`].
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked meanwhile whether somebody waits for an answer.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Something for the writer to do.
 pub(super) enum Job {
     /// Inside a transaction.
@@ -29,12 +44,21 @@ pub(super) enum Job {
     Compact(oneshot::Sender<Result<(), StoreError>>),
 }
 
-/// What is done in a transaction; it answers whether it went well, and whom to tell when the
-/// transaction has ended.
-type Work = Box<dyn FnOnce(&mut Table<'_>) -> (bool, Tell) + Send>;
+/// What is done in a transaction, or refused because there is none; it answers how that went, and whom
+/// to tell when the transaction has ended.
+type Work = Box<dyn FnOnce(Result<&mut Table<'_>, StoreError>) -> (Went, Tell) + Send>;
 
 /// Tells the caller: `None` if the transaction was committed, or why not.
 type Tell = Box<dyn FnOnce(Option<StoreError>) + Send>;
+
+/// How a job went.
+pub(super) enum Went {
+    Well,
+    /// What it did is taken back, and others go on.
+    Badly,
+    /// The file cannot be trusted as it is open now: why.
+    Broken(String),
+}
 
 /// Makes a job of `work`, and what its result comes by.
 pub(super) fn job<T: Send + 'static>(
@@ -42,8 +66,12 @@ pub(super) fn job<T: Send + 'static>(
 ) -> (Job, oneshot::Receiver<Result<T, StoreError>>) {
     let (answer, answered) = oneshot::channel();
     let work: Work = Box::new(move |table| {
-        let result = work(table);
-        let good = result.is_ok();
+        let result = table.and_then(work);
+        let went = match &result {
+            Ok(_) => Went::Well,
+            Err(error) if is_broken(error) => Went::Broken(error_text(error)),
+            Err(_) => Went::Badly,
+        };
         let tell: Tell = Box::new(move |failure| {
             // Who asked may have gone; what was done stays done.
             let _ = answer.send(match failure {
@@ -51,30 +79,66 @@ pub(super) fn job<T: Send + 'static>(
                 _ => result,
             });
         });
-        (good, tell)
+        (went, tell)
     });
     (Job::Work(work), answered)
 }
 
 /// The thread's work until all senders are gone.
-pub(super) fn run(opened: Opened, mut jobs: mpsc::Receiver<Job>) {
-    let Opened {
-        connection,
-        lock,
-        meta,
-        flows,
-        ..
-    } = opened;
-    let now = ledger_clock(&flows);
-    let mut table = Table::new(&connection, meta, flows);
-    let mut poisoned = false;
+pub(super) fn run(mut opened: Opened, mut lock: File, gate: &Gate, mut jobs: mpsc::Receiver<Job>) {
+    // It never goes back, whatever the file says when it is opened again.
+    let now = ledger_clock(&opened.flows);
+    loop {
+        let Opened {
+            connection,
+            meta,
+            flows,
+            ..
+        } = opened;
+        let Some(trouble) = serve(&connection, meta, flows, &now, gate, &mut jobs) else {
+            // What a reader still holds open is checkpointed when the ledger is opened again.
+            let _ = connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+            let _ = connection.close();
+            return;
+        };
+        tracing::warn!(ledger = %gate.path().display(), trouble, "the ledger is opened again");
+        drop(connection);
+        let Some(whole) = open_again(&mut lock, gate, &mut jobs) else {
+            return;
+        };
+        opened = whole;
+        tracing::info!(ledger = %gate.path().display(), "the ledger can be used again");
+        gate.open();
+    }
+}
+
+/// Does what is asked until all senders are gone, or until the file cannot be trusted any more; then
+/// nobody may in, and it answers why.
+fn serve(
+    connection: &Connection,
+    meta: Meta,
+    flows: BTreeMap<FlowName, Flow>,
+    now: &dyn Fn() -> u64,
+    gate: &Gate,
+    jobs: &mut mpsc::Receiver<Job>,
+) -> Option<String> {
+    let mut table = Table::new(connection, meta, flows);
     let mut waiting: Option<Job> = None;
     while let Some(first) = waiting.take().or_else(|| jobs.blocking_recv()) {
         table.now = now();
         let mut group = Vec::new();
         match first {
             Job::Compact(answer) => {
-                let _ = answer.send(compact(&table));
+                let done = compact(&table);
+                let trouble = done.as_ref().err().filter(|error| is_broken(error));
+                let trouble = trouble.map(error_text);
+                if let Some(trouble) = &trouble {
+                    gate.shut(trouble.clone());
+                }
+                let _ = answer.send(done);
+                if trouble.is_some() {
+                    return trouble;
+                }
                 continue;
             }
             Job::Work(work) => group.push(work),
@@ -89,81 +153,148 @@ pub(super) fn run(opened: Opened, mut jobs: mpsc::Receiver<Job>) {
                 Err(_) => break,
             }
         }
-        poisoned = transaction(&mut table, group, poisoned);
+        let trouble = transaction(&mut table, group, gate);
+        if trouble.is_some() {
+            if let Some(job) = waiting {
+                refuse(job, trouble.as_deref().unwrap_or_default());
+            }
+            return trouble;
+        }
     }
-    drop(table);
-    // What a reader still holds open is checkpointed when the ledger is opened again.
-    let _ = connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
-    let _ = connection.close();
-    drop(lock);
+    None
 }
 
-/// Does `group` in one transaction. Answers whether a sync failed: after that nobody knows what is
-/// on the disk, and a second sync that succeeds proves nothing.
-fn transaction(table: &mut Table<'_>, group: Vec<Work>, poisoned: bool) -> bool {
+/// Opens the ledger again, however long that takes; `None` if nobody is left who wants it.
+fn open_again(lock: &mut File, gate: &Gate, jobs: &mut mpsc::Receiver<Job>) -> Option<Opened> {
+    let mut pause = AGAIN_FIRST;
+    loop {
+        let mut waited = Duration::ZERO;
+        while waited < pause || !gate.is_empty() {
+            let why = gate.refusal("write").err();
+            let why = why.as_ref().map_or_else(String::new, error_text);
+            loop {
+                match jobs.try_recv() {
+                    Ok(job) => refuse(job, &why),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+            waited = waited.saturating_add(LOOK_EVERY);
+        }
+        match open::again(gate.path(), lock) {
+            Ok(opened) => return Some(opened),
+            Err(error) => gate.shut(error_text(&error)),
+        }
+        pause = pause.saturating_mul(2).min(AGAIN_MAX);
+    }
+}
+
+fn refuse(job: Job, why: &str) {
+    match job {
+        Job::Work(work) => work(Err(away("write", why))).1(None),
+        Job::Compact(answer) => {
+            let _ = answer.send(Err(away("compact", why)));
+        }
+    }
+}
+
+/// Why a transaction failed.
+enum Failure {
+    /// The next one may succeed.
+    Passing(String),
+    /// The file cannot be trusted as it is open now.
+    Broken(String),
+}
+
+impl Failure {
+    fn of(error: &StoreError) -> Self {
+        let text = error_text(error);
+        if is_broken(error) {
+            Self::Broken(text)
+        } else {
+            Self::Passing(text)
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Passing(text) | Self::Broken(text) => text,
+        }
+    }
+}
+
+/// Does `group` in one transaction. If the file cannot be trusted any more it answers why; by then
+/// nobody may in.
+fn transaction(table: &mut Table<'_>, group: Vec<Work>, gate: &Gate) -> Option<String> {
     let before = table.mark();
     let mut told: Vec<Tell> = Vec::with_capacity(group.len());
-    let begun = if poisoned {
-        Err(unavailable("write")(std::io::Error::other(
-            "a sync failed; it must be opened again",
-        )))
-    } else {
-        execute(table, "BEGIN IMMEDIATE")
-    };
-    let mut failure = begun.err();
+    let mut failure = execute(table, "BEGIN IMMEDIATE")
+        .err()
+        .map(|error| Failure::of(&error));
     for work in group {
-        if failure.is_some() {
-            // It must not run, but who waits for it must be told: the end of the channel says so.
-            continue;
-        }
-        match one(table, work) {
-            Ok(tell) => told.push(tell),
-            Err((error, tell)) => {
-                told.extend(tell);
-                failure = Some(error);
-            }
+        match &failure {
+            Some(failure) => told.push(work(Err(away("write", failure.text()))).1),
+            None => match one(table, work) {
+                Ok(tell) => told.push(tell),
+                Err((error, tell)) => {
+                    told.extend(tell);
+                    failure = Some(error);
+                }
+            },
         }
     }
     let result = match failure {
-        Some(error) => Err(error),
-        None => table.settle().and_then(|()| execute(table, "COMMIT")),
+        Some(failure) => Err(failure),
+        None => table
+            .settle()
+            .and_then(|()| execute(table, "COMMIT"))
+            .map_err(|error| Failure::of(&error)),
     };
-    let Err(error) = result else {
+    let Err(failure) = result else {
         for tell in told {
             tell(None);
         }
-        return poisoned;
+        return None;
     };
     if !table.connection().is_autocommit() {
         let _ = execute(table, "ROLLBACK");
     }
     table.restore(before);
-    let sync_failed = is_failed_sync(&error);
-    let text = error_text(&error);
-    for tell in told {
-        tell(Some(unavailable("commit")(std::io::Error::other(
-            text.clone(),
-        ))));
+    if let Failure::Broken(why) = &failure {
+        gate.shut(why.clone());
     }
-    poisoned || sync_failed
+    for tell in told {
+        tell(Some(away("commit", failure.text())));
+    }
+    match failure {
+        Failure::Broken(why) => Some(why),
+        Failure::Passing(_) => None,
+    }
 }
 
 /// Does one job, and takes it back if it failed. The error is that of the whole transaction.
-fn one(table: &mut Table<'_>, work: Work) -> Result<Tell, (StoreError, Option<Tell>)> {
+fn one(table: &mut Table<'_>, work: Work) -> Result<Tell, (Failure, Option<Tell>)> {
     let before = table.mark();
-    execute(table, "SAVEPOINT job").map_err(|error| (error, None))?;
-    let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(table)));
-    let (good, tell) = match done {
-        Ok((good, tell)) => (good, Some(tell)),
+    if let Err(error) = execute(table, "SAVEPOINT job") {
+        let failure = Failure::of(&error);
+        let tell = work(Err(away("write", failure.text()))).1;
+        return Err((failure, Some(tell)));
+    }
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(Ok(table))));
+    let (went, tell) = match done {
+        Ok((went, tell)) => (went, Some(tell)),
         // Our own bug; its caller sees the channel end, the others go on.
-        Err(_) => (false, None),
+        Err(_) => (Went::Badly, None),
     };
+    if let Went::Broken(why) = went {
+        return Err((Failure::Broken(why), tell));
+    }
     if table.connection().is_autocommit() {
         // SQLite has ended the transaction itself, as it does when the disk is full.
-        let error = unavailable("write")(std::io::Error::other("SQLite rolled back"));
-        return Err((error, tell));
+        return Err((Failure::Passing("SQLite rolled back".to_owned()), tell));
     }
-    let ended = if good {
+    let ended = if matches!(went, Went::Well) {
         execute(table, "RELEASE job")
     } else {
         table.restore(before);
@@ -171,7 +302,7 @@ fn one(table: &mut Table<'_>, work: Work) -> Result<Tell, (StoreError, Option<Te
     };
     match ended {
         Ok(()) => Ok(tell.unwrap_or_else(|| Box::new(|_| ()))),
-        Err(error) => Err((error, tell)),
+        Err(error) => Err((Failure::of(&error), tell)),
     }
 }
 
@@ -216,18 +347,26 @@ fn compact(table: &Table<'_>) -> Result<(), StoreError> {
         .map_err(failed("compact"))
 }
 
-fn is_failed_sync(error: &StoreError) -> bool {
-    let StoreError::Unavailable { source, .. } = error else {
-        return false;
-    };
-    matches!(
-        source.downcast_ref::<rusqlite::Error>(),
-        Some(rusqlite::Error::SqliteFailure(error, _))
-            if matches!(
-                error.extended_code,
-                ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC
+/// Whether nobody knows any more what is in the file: its disk failed, a sync above all, or what was
+/// read is not what was written. A disk that is full is no such thing.
+fn is_broken(error: &StoreError) -> bool {
+    match error {
+        StoreError::Damaged { .. } => true,
+        StoreError::Unavailable { source, .. } => {
+            let source = source.downcast_ref::<rusqlite::Error>();
+            let code = source.and_then(rusqlite::Error::sqlite_error_code);
+            matches!(
+                code,
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::FileLockingProtocolFailed
+                )
             )
-    )
+        }
+        _ => false,
+    }
 }
 
 fn error_text(error: &StoreError) -> String {
