@@ -18,7 +18,7 @@ use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
 pub(crate) use self::listen::ListenArgs;
 #[cfg(unix)]
-pub(crate) use self::listen::{FlowsArg, ListenCommand};
+pub(crate) use self::listen::{FlowsArg, ListenCommand, LostRows};
 pub(crate) use self::paths::{
     ChmodArgs, FindArgs, KindArg, LnArgs, MkdirArgs, MvArgs, PathArgs, RmArgs, StatArgs,
 };

@@ -42,7 +42,9 @@ use crate::push::Pushes;
 use crate::sink::Sink;
 use crate::source::Source;
 use crate::store::Store;
+pub(crate) use detection::{FIRST_BASELINE, FIRST_DONE};
 use events::Events;
+pub(crate) use handle::PAUSED;
 use handle::{FlowError, FlowHandle};
 use settings::FlowSettings;
 use shared::{Ends, Shared};
@@ -86,16 +88,15 @@ impl Flow {
     #[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
     pub async fn start(self) -> Result<FlowHandle, FlowError> {
         let name = self.settings.name.clone();
-        let first_done = self
-            .store
-            .value(&name, detection::FIRST_DONE)
-            .await?
-            .is_some();
-        let paused = self.store.value(&name, handle::PAUSED).await?.is_some();
+        let first = self.store.value(&name, FIRST_DONE).await?;
+        let first_done = first.as_deref().is_some_and(|said| said != FIRST_BASELINE);
+        let paused = self.store.value(&name, PAUSED).await?.is_some();
         let mut config = self.detect;
         config.events = true;
         if first_done {
             config.first = First::News;
+        } else if first.is_some() {
+            config.first = First::Baseline;
         }
         let snapshot = known(&self.settings, &*self.store);
         let versions = config.versions;

@@ -419,7 +419,9 @@ pub enum StoreError {
         kind: &'static str,
     },
     /// Another process has it open.
-    #[error("the ledger {path} is in use by another process")]
+    #[error(
+        "the ledger {path} is in use by another process; a listener that runs has to end first"
+    )]
     InUse {
         /// Its file.
         path: String,

@@ -15,6 +15,8 @@ mod peers;
 #[cfg(feature = "postgres")]
 #[path = "ledger/postgres.rs"]
 mod postgres;
+#[path = "ledger/repair.rs"]
+mod repair;
 #[path = "ledger/sqlite.rs"]
 mod sqlite;
 #[path = "ledger/world.rs"]

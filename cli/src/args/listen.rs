@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, ValueHint};
 
 use super::{ConnectArgs, LogFormat, REMOTE_HELP, duration};
 
@@ -110,6 +110,43 @@ pub(crate) enum ListenCommand {
         #[command(flatten)]
         file: FileArg,
     },
+    /// Write what the ledger knows of flows to a file, as text; the listener may not run where it has a
+    /// ledger for itself
+    Export {
+        #[command(flatten)]
+        flows: FlowsArg,
+        /// The file, which must not be there yet
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        to: PathBuf,
+    },
+    /// Take what `export` wrote into a ledger that does not know these flows yet; the listener may not
+    /// run
+    Import {
+        #[command(flatten)]
+        file: FileArg,
+        /// The file
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        from: PathBuf,
+    },
+    /// Take what is whole of a damaged ledger into a new one, and keep the old one aside; the listener
+    /// may not run
+    Repair {
+        #[command(flatten)]
+        file: FileArg,
+        /// What becomes of files that are not known any more
+        #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+        lost: LostRows,
+    },
+}
+
+/// What becomes of files whose rows are lost.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum LostRows {
+    /// What is there is delivered, once more if it was before
+    #[default]
+    Again,
+    /// What is there at the next start is taken for delivered, also what is new by then
+    Baseline,
 }
 
 /// A listener's file.

@@ -47,6 +47,9 @@ pub(crate) async fn run(args: ListenArgs) -> Result<(), Failed> {
         ListenCommand::Replay { flows, path } => ask::replay(&flows, path.as_deref()).await,
         ListenCommand::Inspect { flows } => ledger::inspect(&flows).await,
         ListenCommand::Compact { file } => ledger::compact(&file.config).await,
+        ListenCommand::Export { flows, to } => ledger::export(&flows, to).await,
+        ListenCommand::Import { file, from } => ledger::import(&file.config, from).await,
+        ListenCommand::Repair { file, lost } => ledger::repair(&file.config, lost).await,
     }
 }
 

@@ -28,7 +28,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is raised when nearly all that is known is missing at once.
 const EMPTIED: &str = "source suddenly empty";
 /// The key of the value that says that the first scan of a flow is over.
-pub(super) const FIRST_DONE: &str = "first-scan";
+pub(crate) const FIRST_DONE: &str = "first-scan";
+/// Its value after a repair of the ledger: the next scan is a first one, and what it finds beyond the
+/// ledger is known, whatever the flow's settings say.
+pub(crate) const FIRST_BASELINE: &str = "baseline";
 
 /// Scans of everything that began and ended, with all they found recorded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,11 +139,11 @@ impl Detection {
             self.detector.forget_all();
             let flow = &self.shared.settings.name;
             match store.value(flow, FIRST_DONE).await {
-                Ok(Some(_)) => {
+                Ok(Some(said)) if said != FIRST_BASELINE => {
                     self.first_done = true;
                     self.detector.first_is_over();
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => {
                     self.shared.raise("ledger of scans", reason(&error));
                     return false;

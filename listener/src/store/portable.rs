@@ -1,15 +1,17 @@
 //! A ledger as text: lines of JSON to look at, to keep and to move to another ledger.
 //!
 //! ```text
-//! {"ketch_ledger":1,"flow":"orders"}
+//! {"ketch_ledger":1,"flow":"orders","values":{"first-scan":"done"}}
 //! {"path":"a.csv","sequence":1,"kind":"created","type":"file","size":3,"modified":1700000000,…}
 //! {"rows":1,"sha256":"…"}
 //! ```
 //!
 //! The last line counts the rows and has the SHA-256 of all bytes before it: a file that was cut or
-//! changed is refused as a whole, before anything of it is taken. Paths that are not UTF-8 stand in
+//! changed is refused as a whole, before anything of it is taken. Several flows stand one behind the
+//! other, each with its own first and last line. Paths that are not UTF-8 stand in
 //! hexadecimal digits in `path_hex`. Claims are not moved: what was claimed is pending again.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Seek, SeekFrom, Write};
 
 use ketch_client::{FileType, RemotePath};
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Delivery, Next, Placement, Row, State, Store, StoreError};
 use crate::flow::item::{FlowName, Item, ItemKind};
+use crate::flow::{FIRST_DONE, PAUSED};
 use crate::snapshot::Facts;
 
 /// The format of the text.
@@ -71,9 +74,16 @@ pub async fn export(
         }
         Ok::<(), std::io::Error>(())
     };
+    let mut values = BTreeMap::new();
+    for key in [FIRST_DONE, PAUSED] {
+        if let Some(value) = store.value(flow, key).await? {
+            values.insert(key.to_owned(), value);
+        }
+    }
     put(&json(&Head {
         ketch_ledger: FORMAT,
         flow: flow.as_str().to_owned(),
+        values,
     }))?;
     let mut rows = 0_u64;
     let mut after: Option<RemotePath> = None;
@@ -96,8 +106,8 @@ pub async fn export(
     Ok(rows)
 }
 
-/// Takes what [`export`] wrote into the flow that it names, or into `flow`; answers how many rows.
-/// If it is interrupted, `flow` holds a part of it: begin again with an empty ledger.
+/// Takes what [`export`] wrote of one flow into the flow that it names, or into `flow`; answers how many
+/// rows. If it is interrupted, `flow` holds a part of it: begin again with an empty ledger.
 ///
 /// # Errors
 /// All of [`PortableError`]. A text that is damaged is refused before anything is taken.
@@ -106,23 +116,68 @@ pub async fn import(
     flow: Option<&FlowName>,
     input: &mut (impl BufRead + Seek + Send),
 ) -> Result<u64, PortableError> {
-    let start = input.stream_position()?;
-    let (named, rows) = verify(input)?;
-    let flow = flow.unwrap_or(&named);
-    if !store.rows(flow, None, None, 1).await?.is_empty() {
-        return Err(PortableError::NotEmpty { flow: flow.clone() });
+    let mut sections = verify(input)?;
+    let (Some(section), None) = (sections.pop(), sections.pop()) else {
+        return Err(PortableError::Damaged {
+            line: 1,
+            what: "it has several flows",
+        });
+    };
+    let flow = flow.unwrap_or(&section.flow);
+    is_free(store, flow).await?;
+    take(store, flow, &section, input).await
+}
+
+/// The same with all flows that the text has, each into the flow of its name; answers how many rows
+/// each had.
+///
+/// # Errors
+/// All of [`PortableError`]. If the text is damaged, or a flow has rows already, nothing is taken.
+pub async fn import_all(
+    store: &dyn Store,
+    input: &mut (impl BufRead + Seek + Send),
+) -> Result<Vec<(FlowName, u64)>, PortableError> {
+    let sections = verify(input)?;
+    for section in &sections {
+        is_free(store, &section.flow).await?;
     }
-    input.seek(SeekFrom::Start(start))?;
-    let mut lines = Lines::new(input);
+    let mut taken = Vec::new();
+    for section in sections {
+        let rows = take(store, &section.flow, &section, input).await?;
+        taken.push((section.flow, rows));
+    }
+    Ok(taken)
+}
+
+async fn is_free(store: &dyn Store, flow: &FlowName) -> Result<(), PortableError> {
+    if store.rows(flow, None, None, 1).await?.is_empty() {
+        Ok(())
+    } else {
+        Err(PortableError::NotEmpty { flow: flow.clone() })
+    }
+}
+
+/// Takes a section that was verified.
+async fn take(
+    store: &dyn Store,
+    flow: &FlowName,
+    section: &Section,
+    input: &mut (impl BufRead + Seek + Send),
+) -> Result<u64, PortableError> {
+    input.seek(SeekFrom::Start(section.start))?;
+    let mut lines = Lines::new(input, section.line);
     lines.next()?;
     let mut taken = 0_u64;
-    while taken < rows {
+    while taken < section.rows {
         let mut page = Vec::new();
-        while page.len() < PAGE && taken < rows {
+        while page.len() < PAGE && taken < section.rows {
             page.push(lines.row(flow)?);
             taken = taken.saturating_add(1);
         }
         store.import(flow, &page).await?;
+    }
+    for (key, value) in &section.values {
+        store.set_value(flow, key, Some(value)).await?;
     }
     Ok(taken)
 }
@@ -133,35 +188,42 @@ pub fn line(row: &Row) -> String {
     json(&Line::of(row))
 }
 
-/// Reads all of it once; answers the flow's name and the number of rows.
-fn verify(input: &mut (impl BufRead + Send)) -> Result<(FlowName, u64), PortableError> {
-    let mut lines = Lines::new(input);
-    let damaged = |line, what| PortableError::Damaged { line, what };
-    let head = lines.next()?.ok_or(damaged(1, "it is empty"))?;
-    let head: Head =
-        serde_json::from_str(&head).map_err(|_| damaged(1, "it is no exported ledger"))?;
-    if head.ketch_ledger != FORMAT {
-        return Err(damaged(1, "a newer version wrote it"));
-    }
-    let flow = FlowName::new(&head.flow).map_err(|_| damaged(1, "the flow has no good name"))?;
-    let mut rows = 0_u64;
+/// One flow of a text.
+struct Section {
+    /// Where it begins, in bytes, and in which line.
+    start: u64,
+    line: u64,
+    flow: FlowName,
+    values: BTreeMap<String, String>,
+    rows: u64,
+}
+
+/// Reads all of it once; answers what flows it has.
+fn verify(input: &mut (impl BufRead + Seek + Send)) -> Result<Vec<Section>, PortableError> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut line = 0;
     loop {
-        let before = lines.digest();
-        let Some(text) = lines.next()? else {
-            return Err(damaged(lines.number, "it ends early"));
+        let start = input.stream_position()?;
+        let mut lines = Lines::new(input, line);
+        let Some(section) = lines.section(start)? else {
+            break;
         };
-        if let Ok(foot) = serde_json::from_str::<Foot>(&text) {
-            if foot.rows != rows || foot.sha256 != hex(before.as_ref()) {
-                return Err(damaged(lines.number, "it was changed"));
-            }
-            if lines.next()?.is_some() {
-                return Err(damaged(lines.number, "something follows the end"));
-            }
-            return Ok((flow, rows));
+        line = lines.number;
+        if sections.iter().any(|known| known.flow == section.flow) {
+            return Err(PortableError::Damaged {
+                line: section.line.saturating_add(1),
+                what: "the flow stands in it twice",
+            });
         }
-        parse(&text, &flow).ok_or(damaged(lines.number, "it is no row"))?;
-        rows = rows.saturating_add(1);
+        sections.push(section);
     }
+    if sections.is_empty() {
+        return Err(PortableError::Damaged {
+            line: 1,
+            what: "it is empty",
+        });
+    }
+    Ok(sections)
 }
 
 /// Lines, counted, with the digest of all so far.
@@ -172,11 +234,49 @@ struct Lines<'a, R> {
 }
 
 impl<'a, R: BufRead> Lines<'a, R> {
-    fn new(input: &'a mut R) -> Self {
+    /// Lines behind the line `number`.
+    fn new(input: &'a mut R, number: u64) -> Self {
         Self {
             input,
             context: Context::new(&SHA256),
-            number: 0,
+            number,
+        }
+    }
+
+    /// Reads one flow, which begins at the byte `start`; `None` if nothing is left.
+    fn section(&mut self, start: u64) -> Result<Option<Section>, PortableError> {
+        let damaged = |line, what| PortableError::Damaged { line, what };
+        let line = self.number;
+        let Some(head) = self.next()? else {
+            return Ok(None);
+        };
+        let head: Head = serde_json::from_str(&head)
+            .map_err(|_| damaged(self.number, "it is no exported ledger"))?;
+        if head.ketch_ledger != FORMAT {
+            return Err(damaged(self.number, "a newer version wrote it"));
+        }
+        let flow = FlowName::new(&head.flow)
+            .map_err(|_| damaged(self.number, "the flow has no good name"))?;
+        let mut rows = 0_u64;
+        loop {
+            let before = self.digest();
+            let Some(text) = self.next()? else {
+                return Err(damaged(self.number, "it ends early"));
+            };
+            if let Ok(foot) = serde_json::from_str::<Foot>(&text) {
+                if foot.rows != rows || foot.sha256 != hex(before.as_ref()) {
+                    return Err(damaged(self.number, "it was changed"));
+                }
+                return Ok(Some(Section {
+                    start,
+                    line,
+                    flow,
+                    values: head.values,
+                    rows,
+                }));
+            }
+            parse(&text, &flow).ok_or(damaged(self.number, "it is no row"))?;
+            rows = rows.saturating_add(1);
         }
     }
 
@@ -221,6 +321,9 @@ impl<'a, R: BufRead> Lines<'a, R> {
 struct Head {
     ketch_ledger: u32,
     flow: String,
+    /// What the flow keeps besides its rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    values: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -37,6 +37,7 @@ use super::{
 };
 use crate::flow::item::{Change, FlowName};
 use gate::Gate;
+pub use repair::{Lost, Repaired, RepairedFlow};
 use table::{Flow, Table, checked};
 use writer::{Job, job};
 
@@ -44,13 +45,14 @@ mod check;
 mod gate;
 mod open;
 mod place;
+mod repair;
 mod table;
 mod wal;
 mod writer;
 
 /// What to do about a damaged ledger.
 pub(super) const HINT: &str =
-    "nothing is delivered from it; keep a copy, and import a backup or an export into a new ledger";
+    "nothing is delivered from it; `ketch listen repair` takes what is whole of it into a new one";
 
 /// A ledger in a file.
 pub struct SqliteStore {
@@ -113,6 +115,35 @@ impl SqliteStore {
         };
         store.orphan(claimed)?;
         Ok(store)
+    }
+
+    /// Makes a new ledger of all rows that are sound in a damaged one, which is kept under another
+    /// name. `names` are the flows that may be in it. Nobody may have it open. Reads all of it: to be
+    /// called on a thread that may block.
+    ///
+    /// Rows that are lost are files that nobody knows any more: see [`Lost`]. If the log was damaged,
+    /// rows may also be older than they were: what they say is not done yet may have been, and a sink
+    /// that takes a delivery twice gets it twice.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`]; [`StoreError::Damaged`] if nothing can be read, and as
+    /// [`SqliteStore::open`]. What was there is there still.
+    ///
+    /// ```no_run
+    /// use ketch_listener::store::sqlite::{Lost, SqliteStore};
+    ///
+    /// let done = SqliteStore::repair("/var/lib/ketch-listener/ledger.sqlite", &[], Lost::Again)?;
+    /// for flow in done.flows {
+    ///     println!("{}: {} rows kept, lost: {:?}", flow.name, flow.kept, flow.lost);
+    /// }
+    /// # Ok::<(), ketch_listener::store::StoreError>(())
+    /// ```
+    pub fn repair(
+        path: impl AsRef<Path>,
+        names: &[FlowName],
+        lost: Lost,
+    ) -> Result<Repaired, StoreError> {
+        repair::repair(path.as_ref(), names, lost)
     }
 
     /// Frees the claims of a process that is gone.

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ketch_client::RemotePath;
 use ketch_listener::flow::item::Change;
-use ketch_listener::store::portable::{PortableError, export, import};
+use ketch_listener::store::portable::{PortableError, export, import, import_all};
 use ketch_listener::store::sqlite::SqliteStore;
 use ketch_listener::store::{End, Order, Placement, Store};
 
@@ -83,4 +83,40 @@ async fn a_ledger_moves_as_text() {
     );
     let again = import(&new, None, &mut Cursor::new(text)).await;
     assert!(matches!(again, Err(PortableError::NotEmpty { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_flows_stand_in_one_text_with_what_they_keep() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = SqliteStore::open(directory.path().join("old")).expect("a ledger");
+    let new = SqliteStore::open(directory.path().join("new")).expect("a ledger");
+    let mut text = Vec::new();
+    for name in ["one", "two", "three"] {
+        let flow = contract::flow(name);
+        let changes = [contract::present(name, 1)];
+        let recorded = contract::record(0, &changes);
+        old.record(&flow, recorded).await.expect("recorded");
+        let done = old.set_value(&flow, "first-scan", Some("done")).await;
+        done.expect("kept");
+        export(&old, &flow, &mut text).await.expect("exported");
+    }
+    let several = import(&new, None, &mut Cursor::new(text.clone())).await;
+    assert!(matches!(several, Err(PortableError::Damaged { .. })));
+    // Damage in the last one keeps the first from being taken.
+    let mut other = text.clone();
+    let at = other.len() - 80;
+    other[at] ^= 1;
+    let refused = import_all(&new, &mut Cursor::new(other)).await;
+    assert!(matches!(refused, Err(PortableError::Damaged { .. })));
+    let taken = import_all(&new, &mut Cursor::new(text.clone())).await;
+    assert_eq!(taken.expect("imported").len(), 3);
+    for name in ["one", "two", "three"] {
+        let flow = contract::flow(name);
+        let rows = new.rows(&flow, None, None, 10).await.expect("rows");
+        assert_eq!(rows.len(), 1);
+        let kept = new.value(&flow, "first-scan").await.expect("a value");
+        assert_eq!(kept.as_deref(), Some("done"));
+    }
+    let twice = import_all(&new, &mut Cursor::new(text)).await;
+    assert!(matches!(twice, Err(PortableError::NotEmpty { .. })));
 }

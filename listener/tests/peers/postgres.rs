@@ -1,6 +1,7 @@
-//! A PostgreSQL server with an empty cluster, on a Unix socket.
+//! A PostgreSQL server with an empty cluster, on a Unix socket, or by TCP with TLS alone.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,8 @@ use super::{find, tied, wait_for};
 pub(crate) struct Postgres {
     dir: TempDir,
     server: Option<Child>,
+    /// Where it listens for TLS.
+    port: Option<u16>,
 }
 
 impl Postgres {
@@ -39,16 +42,76 @@ impl Postgres {
             .status()
             .expect("initdb starts");
         assert!(made.success(), "initdb: {made}");
-        let mut postgres = Self { dir, server: None };
+        let mut postgres = Self {
+            dir,
+            server: None,
+            port: None,
+        };
         postgres.restart();
         postgres
+    }
+
+    /// From now on it listens on 127.0.0.1 too, where it wants TLS, with a certificate for `localhost`
+    /// by an authority of its own. Answers the port and the authority's certificate.
+    pub(crate) fn encrypt(&mut self) -> (u16, PathBuf) {
+        let data = self.dir.path().join("data");
+        let at = |name: &str| self.dir.path().join(name);
+        fs::write(at("openssl.cnf"), "[req]\ndistinguished_name=dn\n[dn]\n").expect("written");
+        let openssl = |name: &str, key: &Path, certificate: &Path, more: &[&str]| {
+            let made = Command::new(find("openssl", &[]))
+                .current_dir(self.dir.path())
+                .args([
+                    "req",
+                    "-x509",
+                    "-config",
+                    "openssl.cnf",
+                    "-nodes",
+                    "-days",
+                    "2",
+                ])
+                .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+                .args(["-subj", &format!("/CN={name}"), "-keyout"])
+                .arg(key)
+                .arg("-out")
+                .arg(certificate)
+                .args(more)
+                .output()
+                .expect("openssl starts");
+            assert!(made.status.success(), "{made:?}");
+        };
+        let ca = ["-addext", "basicConstraints=critical,CA:TRUE"];
+        openssl("authority", &at("ca.key"), &at("ca.crt"), &ca);
+        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+        let by = ["-CA", "ca.crt", "-CAkey", "ca.key"];
+        let of = [
+            "-addext",
+            "basicConstraints=CA:FALSE",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ];
+        openssl("localhost", &key, &certificate, &[by, of].concat());
+        let only = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+        fs::write(data.join("pg_hba.conf"), only).expect("written");
+        if let Some((uid, gid)) = server_user() {
+            for file in [&key, &certificate] {
+                chown(file, Some(uid), Some(gid)).expect("the server's own file");
+            }
+        }
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = free.local_addr().expect("a port").port();
+        drop(free);
+        let authority = at("ca.crt");
+        self.port = Some(port);
+        self.restart();
+        (port, authority)
     }
 
     /// How to connect, for `tokio_postgres::Config`.
     pub(crate) fn connect(&self) -> String {
         format!(
-            "host={} user=ketch dbname=postgres",
-            self.dir.path().display()
+            "host={} port={} user=ketch dbname=postgres",
+            self.dir.path().display(),
+            self.port.unwrap_or(5432)
         )
     }
 
@@ -69,19 +132,17 @@ impl Postgres {
     pub(crate) fn restart(&mut self) {
         self.kill();
         let log = fs::File::create(self.dir.path().join("log")).expect("a log");
+        let listen = match self.port {
+            Some(port) => format!("listen_addresses=127.0.0.1 port={port} ssl=on"),
+            None => "listen_addresses= port=5432 ssl=off".to_owned(),
+        };
         let server = program("postgres")
+            .args(listen.split(' ').flat_map(|setting| ["-c", setting]))
             .arg("-D")
             .arg(self.dir.path().join("data"))
             .arg("-k")
             .arg(self.dir.path())
-            .args([
-                "-c",
-                "listen_addresses=",
-                "-c",
-                "fsync=off",
-                "-c",
-                "max_connections=60",
-            ])
+            .args(["-c", "fsync=off", "-c", "max_connections=60"])
             .args([
                 "-c",
                 "shared_buffers=16MB",
@@ -94,12 +155,14 @@ impl Postgres {
             .spawn()
             .expect("postgres starts");
         self.server = Some(server);
+        let port = self.port.unwrap_or(5432);
         wait_for("PostgreSQL", || {
             let ready = program("pg_isready")
                 .arg("-q")
                 .arg("-h")
                 .arg(self.dir.path())
-                .args(["-U", "ketch", "-d", "postgres"])
+                .args(["-U", "ketch", "-d", "postgres", "-p"])
+                .arg(port.to_string())
                 .status();
             ready.is_ok_and(|status| status.success()).then_some(())
         });

@@ -73,7 +73,7 @@ fn read(path: &Path, lock: &mut File, create: OpenFlags) -> Result<Opened, Store
                 hint: "it is empty or gone; to begin anew, remove the file of this name with .lock",
             });
         }
-        make(&mut connection)?
+        Some(make(&mut connection)?)
     } else {
         format(&connection)?;
         None
@@ -183,7 +183,7 @@ pub(super) fn format(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Makes an empty ledger in an empty file.
-pub(super) fn make(connection: &mut Connection) -> Result<Option<Meta>, StoreError> {
+pub(super) fn make(connection: &mut Connection) -> Result<Meta, StoreError> {
     let mut id = [0; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id)
         .map_err(|_| unavailable("draw an id")(std::io::Error::other("there is no randomness")))?;
@@ -207,7 +207,7 @@ pub(super) fn make(connection: &mut Connection) -> Result<Option<Meta>, StoreErr
         .and_then(|()| transaction.pragma_update(None, "user_version", FORMAT))
         .map_err(failed("create"))?;
     transaction.commit().map_err(failed("create"))?;
-    Ok(Some(meta))
+    Ok(meta)
 }
 
 pub(super) fn settings(connection: &Connection) -> Result<(), StoreError> {
