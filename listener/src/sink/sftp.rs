@@ -1,29 +1,28 @@
 //! Files to another SFTP server: sent by the client's engine, which gives a file its name when it is
 //! whole and on the server's disk.
 //!
-//! Version 3 of the protocol keeps no note in a file about whose copy it is. After a crash, a file of
-//! the chosen name is known again by its length and SHA-256, which the server computes where it can,
-//! and which is read back where it cannot.
+//! Version 3 of the protocol keeps no note in a file about whose copy it is: that it was delivered is
+//! told by a hidden file that is not there any more (see `held`).
 
+mod appending;
+mod held;
 #[cfg(all(test, unix))]
 mod tests;
 
-use std::collections::HashSet;
-use std::io;
+use std::collections::{HashMap, HashSet};
 
 use ketch_client::{
     Attrs, Durability, Failure, FileType, Kind, OpenOptions, Overwrite, PutOptions, RemotePath,
     Sftp, SftpError, Times,
 };
 use ring::digest;
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::Mutex;
 
-use super::append::{NOTES_LEN_MAX, Notes, PREFIX, Step, Wanted};
-use super::event::{hex, shown};
+use self::held::Fate;
+use super::event::shown;
 use super::name::{self, Exists, NUMBERS_MAX, Names, number_of, numbered, split};
 use super::steps::Steps;
-use super::template::{Template, uuid};
+use super::template::Template;
 use super::{Answer, Content, Parcel, Sink, SinkError, Takes};
 use crate::flow::item::Item;
 use crate::remote::Remote;
@@ -68,6 +67,8 @@ pub struct SftpSink {
     settings: SftpSinkSettings,
     remote: Remote,
     made: Mutex<HashSet<Vec<u8>>>,
+    /// What tells directories from others of their names.
+    numbers: Mutex<HashMap<Vec<u8>, u64>>,
     /// One item is appended after another.
     appending: Mutex<()>,
     steps: Steps,
@@ -90,6 +91,7 @@ impl SftpSink {
             settings,
             remote,
             made: Mutex::default(),
+            numbers: Mutex::default(),
             appending: Mutex::default(),
             steps: Steps::default(),
         }
@@ -125,6 +127,18 @@ impl SftpSink {
     }
 
     async fn choose(
+        &self,
+        item: &Item,
+        refused: Option<&Placement>,
+    ) -> Result<Placement, SinkError> {
+        let mut placement = self.choose_name(item, refused).await?;
+        if self.settings.exists != Exists::Append {
+            placement.note = self.hold(item, &placement.name).await?;
+        }
+        Ok(placement)
+    }
+
+    async fn choose_name(
         &self,
         item: &Item,
         refused: Option<&Placement>,
@@ -176,10 +190,20 @@ impl SftpSink {
         if self.settings.exists == Exists::Append {
             return self.append(&sftp, &parcel, content).await;
         }
+        match self.fate(&sftp, parcel.placement).await? {
+            Fate::Waits(held, len) => {
+                return self
+                    .deliver_held(&sftp, (&held, len), &parcel, content)
+                    .await;
+            }
+            Fate::Named if parcel.again => return Ok(()),
+            Fate::Named | Fate::Unknown => {}
+        }
+        let path = self.path(name);
         if parcel.again {
             match self.find(&sftp, name, content).await? {
                 Found::Nothing => {}
-                Found::Ours => return self.set_times(&sftp, name, parcel.item).await,
+                Found::Ours => return self.set_times(&sftp, &path, parcel.item).await,
                 Found::Another => match self.settings.exists {
                     Exists::Overwrite => {}
                     Exists::Skip => return Ok(()),
@@ -195,17 +219,11 @@ impl SftpSink {
         let options = PutOptions::new()
             .durability(Durability::File)
             .overwrite(overwrite);
-        let path = self.path(name);
+        parcel.fence.pass().await?;
         self.pass()?;
         match sftp.put(&content.path, &path, options).await {
             Ok(report) if report.bytes == content.len => {}
-            Ok(_) => {
-                return Err(SinkError::Failed {
-                    what: format!("cannot write {path}"),
-                    kind: Kind::Local,
-                    source: "the fetched file does not have the length that it had".into(),
-                });
-            }
+            Ok(_) => return Err(wrong_length(&path)),
             Err(error) if error.kind() == Kind::Exists => {
                 return match self.settings.exists {
                     Exists::Skip => Ok(()),
@@ -215,16 +233,27 @@ impl SftpSink {
             }
             Err(error) => {
                 // The directory may have been removed since it was made.
-                self.made.lock().await.clear();
+                self.forget_directories().await;
                 return Err(failed(format!("cannot write {path}"), error));
             }
         }
         self.pass()?;
-        self.set_times(&sftp, name, parcel.item).await
+        self.set_times(&sftp, &path, parcel.item).await
+    }
+
+    /// A directory may have been removed, or be another one by now.
+    async fn forget_directories(&self) {
+        self.made.lock().await.clear();
+        self.numbers.lock().await.clear();
     }
 
     /// Gives the file its time. Servers that do not let files have times keep theirs.
-    async fn set_times(&self, sftp: &Sftp, name: &[u8], item: &Item) -> Result<(), SinkError> {
+    async fn set_times(
+        &self,
+        sftp: &Sftp,
+        path: &RemotePath,
+        item: &Item,
+    ) -> Result<(), SinkError> {
         let Some(mtime) = item.facts.mtime.filter(|_| self.settings.times) else {
             return Ok(());
         };
@@ -235,8 +264,7 @@ impl SftpSink {
             }),
             ..Attrs::NONE
         };
-        let path = self.path(name);
-        match sftp.set_attrs(&path, attrs).await {
+        match sftp.set_attrs(path, attrs).await {
             Err(error) if error.is_transient() => {
                 Err(failed(format!("cannot set the time of {path}"), error))
             }
@@ -270,11 +298,20 @@ impl SftpSink {
         if !is_plain(&attrs) || attrs.size.is_some_and(|size| size != content.len) {
             return Ok(Found::Another);
         }
-        let path = self.path(name);
-        let sum = match sftp.sha256(&path).await {
+        self.compare(sftp, &self.path(name), content).await
+    }
+
+    /// Whether a file has the content.
+    async fn compare(
+        &self,
+        sftp: &Sftp,
+        path: &RemotePath,
+        content: &Content,
+    ) -> Result<Found, SinkError> {
+        let sum = match sftp.sha256(path).await {
             Ok(sum) => Ok(sum),
             Err(error) if error.is_transient() => Err(error),
-            Err(_) => read_sha256(sftp, &path, 0, None).await,
+            Err(_) => read_sha256(sftp, path, 0, None).await,
         };
         let sum = sum.map_err(|error| failed(format!("cannot compare {path}"), error))?;
         Ok(if sum == content.sha256 {
@@ -283,134 +320,6 @@ impl SftpSink {
             Found::Another
         })
     }
-
-    async fn append(
-        &self,
-        sftp: &Sftp,
-        parcel: &Parcel<'_>,
-        content: &Content,
-    ) -> Result<(), SinkError> {
-        let _alone = self.appending.lock().await;
-        let name = parcel.placement.name.as_slice();
-        let path = self.path(name);
-        match self.append_alone(sftp, parcel, content).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(SinkError::Taken { name: shown(name) }),
-            Err(AppendFault::Remote(error)) => {
-                self.made.lock().await.clear();
-                Err(failed(format!("cannot append to {path}"), error))
-            }
-            Err(AppendFault::Local(error)) => Err(SinkError::Failed {
-                what: format!("cannot append to {path}"),
-                kind: Kind::of_local(&error),
-                source: Box::new(error),
-            }),
-        }
-    }
-
-    /// Whether it is in the file now; `false` if something else was added first.
-    async fn append_alone(
-        &self,
-        sftp: &Sftp,
-        parcel: &Parcel<'_>,
-        content: &Content,
-    ) -> Result<bool, AppendFault> {
-        let id = uuid(parcel.item);
-        let wanted = Wanted {
-            id: &id,
-            base: parcel.placement.length.unwrap_or(0),
-            len: content.len,
-            again: parcel.again,
-        };
-        let name = parcel.placement.name.as_slice();
-        let path = self.path(name);
-        let notes_path = self.path(&notes_name(name));
-        let open = OpenOptions::new().read().write().create();
-        self.steps.pass()?;
-        let notes = sftp.open(&notes_path, open.permissions(0o600)).await?;
-        let mut text = read_notes(&notes).await?;
-        let file = sftp.open(&path, open).await?;
-        loop {
-            let len = file.attrs().await?.size.unwrap_or(0);
-            let mut line = match Notes::read(&text).decide(wanted, len) {
-                Step::Done => return Ok(true),
-                Step::Taken => return Ok(false),
-                Step::Compare => {
-                    let sum = read_sha256(sftp, &path, wanted.base, Some(content.len)).await?;
-                    return Ok(sum == content.sha256);
-                }
-                Step::Undo { len: base, line } => {
-                    if len > base {
-                        self.steps.pass()?;
-                        file.set_len(base).await?;
-                        sync(&file).await?;
-                    }
-                    line
-                }
-                Step::Append => {
-                    self.note(&notes, &mut text, &wanted.begin()).await?;
-                    self.add(&file, content, wanted.base).await?;
-                    wanted.done()
-                }
-            };
-            self.note(&notes, &mut text, &std::mem::take(&mut line))
-                .await?;
-            if let Some(short) = Notes::shortened(&text) {
-                self.steps.pass()?;
-                notes.write_at(0, &short).await?;
-                notes.set_len(short.len() as u64).await?;
-                text = short;
-            }
-        }
-    }
-
-    async fn note(
-        &self,
-        notes: &ketch_client::File,
-        text: &mut Vec<u8>,
-        line: &str,
-    ) -> Result<(), AppendFault> {
-        self.steps.pass()?;
-        notes.write_at(text.len() as u64, line.as_bytes()).await?;
-        text.extend_from_slice(line.as_bytes());
-        sync(notes).await
-    }
-
-    async fn add(
-        &self,
-        file: &ketch_client::File,
-        content: &Content,
-        base: u64,
-    ) -> Result<(), AppendFault> {
-        let mut from = tokio::fs::File::open(&content.path).await?;
-        let mut chunk = vec![0; CHUNK_LEN];
-        let mut at = base;
-        loop {
-            let read = from.read(&mut chunk).await?;
-            if read == 0 {
-                break;
-            }
-            self.steps.pass()?;
-            let bytes = chunk.get(..read).unwrap_or_default();
-            file.write_at(at, bytes).await?;
-            at = at.saturating_add(read as u64);
-        }
-        if at - base != content.len {
-            let what = "the fetched file does not have the length that it had";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what).into());
-        }
-        self.steps.pass()?;
-        sync(file).await
-    }
-}
-
-/// Why nothing was appended: there or here.
-#[derive(Debug, thiserror::Error)]
-enum AppendFault {
-    #[error(transparent)]
-    Remote(#[from] SftpError),
-    #[error(transparent)]
-    Local(#[from] io::Error),
 }
 
 fn failed(what: String, error: impl Failure + Send + Sync + 'static) -> SinkError {
@@ -421,39 +330,16 @@ fn failed(what: String, error: impl Failure + Send + Sync + 'static) -> SinkErro
     }
 }
 
+fn wrong_length(path: &RemotePath) -> SinkError {
+    SinkError::Failed {
+        what: format!("cannot write {path}"),
+        kind: Kind::Local,
+        source: "the fetched file does not have the length that it had".into(),
+    }
+}
+
 fn is_plain(attrs: &Attrs) -> bool {
     matches!(attrs.file_type(), FileType::Regular | FileType::Unknown)
-}
-
-/// The name of the notes about appends to `name`.
-fn notes_name(name: &[u8]) -> Vec<u8> {
-    let (dir, last) = split(name);
-    let sum = digest::digest(&digest::SHA256, last);
-    let notes = format!("{PREFIX}{}", hex(sum.as_ref().get(..8).unwrap_or_default()));
-    match dir {
-        b"" => notes.into_bytes(),
-        dir => [dir, b"/", notes.as_bytes()].concat(),
-    }
-}
-
-async fn read_notes(notes: &ketch_client::File) -> Result<Vec<u8>, SftpError> {
-    let mut text = Vec::new();
-    while text.len() < 4 * NOTES_LEN_MAX {
-        let bytes = notes.read_at(text.len() as u64, CHUNK_LEN).await?;
-        if bytes.is_empty() {
-            break;
-        }
-        text.extend_from_slice(&bytes);
-    }
-    Ok(text)
-}
-
-/// To the server's disk, where it can be asked to.
-async fn sync(file: &ketch_client::File) -> Result<(), AppendFault> {
-    match file.sync_all().await {
-        Err(error) if error.kind() == Kind::Unsupported => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 /// SHA-256 of what is read from `from` on, `len` bytes of it or all.
@@ -503,6 +389,10 @@ impl Sink for SftpSink {
 
     fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
         Box::pin(self.put(parcel))
+    }
+
+    fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
+        Box::pin(self.let_go(placement))
     }
 
     fn check(&self) -> Answer<'_, ()> {

@@ -7,6 +7,8 @@ use ketch_client::{Connect, Session};
 use ketch_server::{Server, User, generate_host_key};
 
 use super::*;
+use crate::sink::append::PREFIX;
+use crate::sink::fence::Fence;
 use crate::sink::trial::{self, item, trial_content};
 
 async fn connect(root: &Path) -> Session {
@@ -44,7 +46,8 @@ fn seen(dir: &Path) -> (Vec<(String, String)>, usize) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if name.contains(".ketch-") {
-            hidden += usize::from(!name.starts_with(PREFIX));
+            // What tells of appends and of the directory itself is meant to stay.
+            hidden += usize::from(!name.starts_with(PREFIX) && name != ".ketch-here");
         } else if path.is_file() {
             let bytes = std::fs::read(&path).unwrap();
             found.push((name, String::from_utf8_lossy(&bytes).into_owned()));
@@ -137,6 +140,115 @@ async fn a_delivery_killed_at_any_step_leaves_one_whole_copy() {
         }
     }
     assert!(points >= 14, "{points} kill points");
+}
+
+/// A consumer takes the file away as soon as it is there, and the process is killed at any step:
+/// the consumer gets it once.
+#[tokio::test]
+async fn a_consumer_that_is_quicker_than_a_crash_gets_a_file_once() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one,two,three");
+    let mut taken_early = 0;
+    for exists in [
+        Exists::Error,
+        Exists::Overwrite,
+        Exists::Unique,
+        Exists::Skip,
+    ] {
+        for step in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("in")).unwrap();
+            let session = connect(root.path()).await;
+            let item = item(1, b"x/a.csv");
+            let first = sink(&session, exists).await;
+            let placement = first.place(&item, None).await.unwrap();
+            first.steps.kill_after(Some(step));
+            let killed = trial::put(&first, &item, &placement, &content, false).await;
+            drop(first);
+            let took = || {
+                let file = root.path().join("in/x/a.csv");
+                let is_whole = std::fs::read(&file).is_ok_and(|text| text == b"one,two,three");
+                usize::from(is_whole && std::fs::remove_file(file).is_ok())
+            };
+            let early = took();
+            let second = sink(&session, exists).await;
+            trial::deliver_again(&second, &item, placement, &content)
+                .await
+                .unwrap();
+            assert_eq!(early + took(), 1, "{exists:?}, step {step}");
+            assert_eq!(
+                seen(&root.path().join("in/x")).1,
+                0,
+                "{exists:?}, step {step}"
+            );
+            if killed.is_ok() {
+                break;
+            }
+            taken_early += early;
+        }
+    }
+    assert!(taken_early > 0, "no crash was after a rename");
+}
+
+/// Two items with the same name and the same bytes are two files, whatever was cut when.
+#[tokio::test]
+async fn of_two_items_that_look_alike_each_is_there_once() {
+    let (root, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(root.path().join("in")).unwrap();
+    let session = connect(root.path()).await;
+    let content = trial_content(spool.path(), b"same");
+    let sink = sink(&session, Exists::Unique).await;
+    let (one, two) = (item(1, b"a"), item(2, b"a"));
+    // Both chose the free name, and the second was cut before it came there.
+    let first = sink.place(&one, None).await.unwrap();
+    let second = sink.place(&two, None).await.unwrap();
+    assert_eq!(first.name, second.name);
+    trial::deliver_again(&sink, &one, first, &content)
+        .await
+        .unwrap();
+    trial::deliver_again(&sink, &two, second, &content)
+        .await
+        .unwrap();
+    let wanted = ["a", "a-1"].map(|name| (name.to_owned(), "same".to_owned()));
+    assert_eq!(seen(&root.path().join("in")), (wanted.to_vec(), 0));
+}
+
+/// Nothing becomes visible behind a closed fence; and a name that is gone proves nothing in a
+/// directory that was made anew.
+#[tokio::test]
+async fn what_is_fenced_waits_and_another_directory_proves_nothing() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for (_, exists) in Exists::ALL {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("in/x");
+        std::fs::create_dir_all(&dir).unwrap();
+        let session = connect(root.path()).await;
+        let sink = sink(&session, exists).await;
+        let item = item(1, b"x/a");
+        let placement = sink.place(&item, None).await.unwrap();
+        let fence = Fence::open();
+        assert!(fence.close());
+        let put = trial::put_fenced(&sink, &item, &placement, &content, false, &fence).await;
+        assert!(
+            matches!(put, Err(SinkError::Fenced(_))),
+            "{exists:?}: {put:?}"
+        );
+        assert!(seen(&dir).0.is_empty(), "{exists:?}");
+        std::fs::rename(&dir, root.path().join("in/old")).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        if exists != Exists::Append {
+            // Another item's directory number, which is not the old one's.
+            let other = self::item(2, b"x/b");
+            let fresh = self::sink(&session, exists).await;
+            fresh.place(&other, None).await.unwrap();
+        }
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        let wanted = vec![("a".to_owned(), "one".to_owned())];
+        assert_eq!(seen(&dir).0, wanted, "{exists:?}");
+    }
 }
 
 /// The connection is lost at a random moment of an upload: the next one, on another, leaves one
