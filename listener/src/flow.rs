@@ -81,13 +81,19 @@ impl Flow {
     /// Starts the two tasks of the flow.
     ///
     /// # Errors
-    /// [`FlowError`] if the ledger or the spool directory cannot be used.
+    /// [`FlowError`] if the ledger or the spool directory cannot be used, or if a sink cannot be where
+    /// several processes share the ledger.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[expect(clippy::disallowed_methods, reason = "drivers own tasks")]
     pub async fn start(self) -> Result<FlowHandle, FlowError> {
         let name = self.settings.name.clone();
+        if self.settings.shared
+            && let Some((sink, why)) = alone(&self.sinks)
+        {
+            return Err(FlowError::Alone { sink, why });
+        }
         let first = self.store.value(&name, FIRST_DONE).await?;
         let first_done = first.as_deref().is_some_and(|said| said != FIRST_BASELINE);
         let paused = self.store.value(&name, PAUSED).await?.is_some();
@@ -145,6 +151,12 @@ impl Flow {
         ];
         Ok(FlowHandle::new(shared, handle, scans, stop, tasks))
     }
+}
+
+/// The first sink that bears no other process beside it, and why.
+fn alone(sinks: &[Arc<dyn Sink>]) -> Option<(String, &'static str)> {
+    let alone = |sink: &Arc<dyn Sink>| Some((sink.name().to_owned(), sink.alone()?));
+    sinks.iter().find_map(alone)
 }
 
 /// Runs one half of a flow, and tells if it ends by a fault of its own: nobody awaits it before the

@@ -63,6 +63,11 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
     /// Puts the parcel's item where its placement says.
     fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()>;
 
+    /// Why no other process may deliver to the same place at the same time, if none may.
+    fn alone(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The item was given up for another version: what a delivery to `placement` left half done may
     /// go. What it does not remove may stay.
     fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {

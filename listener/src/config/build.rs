@@ -221,6 +221,13 @@ impl<'a> Build<'a> {
             table.sink.iter().map(|sink| sink.name().0.as_str()),
         );
         let sinks = self.sinks(key, table, of);
+        for (n, sink) in sinks.iter().flatten().enumerate() {
+            if let Some(why) = sink.alone().filter(|_| shared) {
+                let key = format!("{}[{n}].exists", below(key, "sink"));
+                let what = format!("not where several processes may share the ledger: {why}");
+                self.hint(&key, what, "overwrite, unique, skip or error");
+            }
+        }
         let (source, path) = (source?, path?);
         self.made_of(source.revision);
         Some(FlowSetup {

@@ -452,3 +452,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn appending_to_a_server_and_several_processes_are_not_for_each_other() {
+    let told = faults(
+        "state = \"state\"\n\
+         [store]\n\
+         postgres = \"host=db\"\n\
+         [[source]]\n\
+         name = \"bank\"\n\
+         url = \"sftp://ann@host/in\"\n\
+         agent = \"/run/agent\"\n\
+         [[flow]]\n\
+         name = \"orders\"\n\
+         source = \"bank\"\n\
+         [[flow.sink]]\n\
+         kind = \"sftp\"\n\
+         name = \"copy\"\n\
+         source = \"bank\"\n\
+         path = \"/out\"\n\
+         exists = \"append\"\n",
+    );
+    let expected = "line 16: flow[0].sink[0].exists: not where several processes";
+    assert!(
+        told.lines().any(|line| line.starts_with(expected)),
+        "{told}"
+    );
+}

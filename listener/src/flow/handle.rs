@@ -88,6 +88,14 @@ pub enum FlowError {
     /// The flow has been stopped.
     #[error("the flow has been stopped")]
     Stopped,
+    /// Several processes share the ledger, and a sink bears one alone.
+    #[error("the sink {sink} cannot be used where several processes share a ledger: {why}")]
+    Alone {
+        /// The sink's name.
+        sink: String,
+        /// Why.
+        why: &'static str,
+    },
     /// The directory for content on its way cannot be used.
     #[error("cannot use the spool directory {}", .path.display())]
     Spool {

@@ -274,12 +274,13 @@ impl ObjectSink {
             }
         }
         let sent = if content.len <= self.whole_len {
-            self.send_whole(&key, &id, parcel.item, content).await?
+            self.send_whole(&key, &id, &parcel, content).await?
         } else if self.settings.exists == Exists::Overwrite {
-            self.send_parts(&key, &id, parcel.item, content).await?;
+            self.send_parts(&key, &id, &parcel, content).await?;
             true
         } else {
-            self.send_parts(&hidden, &id, parcel.item, content).await?;
+            self.send_parts(&hidden, &id, &parcel, content).await?;
+            parcel.fence.pass().await?;
             let copied = self.name(&hidden, &key).await?;
             self.forget(&hidden, content).await;
             copied
@@ -343,7 +344,7 @@ impl ObjectSink {
         &self,
         key: &Key,
         id: &str,
-        item: &Item,
+        parcel: &Parcel<'_>,
         content: &Content,
     ) -> Result<bool, SinkError> {
         let _permit = self.parts.acquire().await;
@@ -359,9 +360,10 @@ impl ObjectSink {
                     Exists::Overwrite => PutMode::Overwrite,
                     _ => PutMode::Create,
                 },
-                attributes: self.attributes(id, item, content),
+                attributes: self.attributes(id, parcel.item, content),
                 ..PutOptions::default()
             };
+            parcel.fence.pass().await?;
             self.pass(key)?;
             match self.store.put_opts(key, payload.clone(), options).await {
                 Ok(_) => return Ok(true),
@@ -378,12 +380,12 @@ impl ObjectSink {
         &self,
         key: &Key,
         id: &str,
-        item: &Item,
+        parcel: &Parcel<'_>,
         content: &Content,
     ) -> Result<(), SinkError> {
         let mut upload = loop {
             let options = PutMultipartOptions {
-                attributes: self.attributes(id, item, content),
+                attributes: self.attributes(id, parcel.item, content),
                 ..PutMultipartOptions::default()
             };
             self.pass(key)?;
@@ -394,7 +396,10 @@ impl ObjectSink {
                 Err(error) => return Err(Self::failed("write", key)(error)),
             }
         };
-        let sent = self.send_each(&mut upload, key, content).await;
+        let mut sent = self.send_each(&mut upload, key, content).await;
+        if sent.is_ok() {
+            sent = self.complete(&mut upload, key, parcel).await;
+        }
         if sent.is_err() && self.steps.pass().is_ok() {
             let _ = upload.abort().await;
         }
@@ -443,8 +448,22 @@ impl ObjectSink {
         while let Some(done) = parts.join_next().await {
             joined(done)?;
         }
+        Ok(())
+    }
+
+    /// Makes an object of the parts: under a hidden key, or in place of what has its own.
+    async fn complete(
+        &self,
+        upload: &mut Box<dyn MultipartUpload>,
+        key: &Key,
+        parcel: &Parcel<'_>,
+    ) -> Result<(), SinkError> {
+        if self.settings.exists == Exists::Overwrite {
+            parcel.fence.pass().await?;
+        }
         self.pass(key)?;
-        upload.complete().await.map_err(&failed)?;
+        let completed = upload.complete().await;
+        completed.map_err(Self::failed("write", key))?;
         Ok(())
     }
 

@@ -391,6 +391,11 @@ impl Sink for SftpSink {
         Box::pin(self.put(parcel))
     }
 
+    fn alone(&self) -> Option<&'static str> {
+        (self.settings.exists == Exists::Append)
+            .then_some("a server has no locks, so two processes would append to one file at a time")
+    }
+
     fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
         Box::pin(self.let_go(placement))
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
+use crate::sink::fence::Fence;
 use crate::sink::trial::{self, item, trial_content};
 
 fn settings(exists: Exists) -> ObjectSettings {
@@ -442,4 +443,39 @@ async fn an_emulator_of_s3_does_as_the_policy_says_and_may_be_killed() {
     let sink = ObjectSink::over(nowhere, "", settings(Exists::Error)).unwrap();
     let error = sink.check().await.unwrap_err();
     assert!(format!("{error:?}").contains("NoSuchBucket"), "{error:?}");
+}
+
+/// Nothing becomes visible behind a closed fence, whole or in parts, and the next attempt delivers.
+#[tokio::test]
+async fn nothing_becomes_visible_behind_a_closed_fence() {
+    const WHOLE: u64 = 64;
+    let spool = tempfile::tempdir().unwrap();
+    for exists in [
+        Exists::Error,
+        Exists::Overwrite,
+        Exists::Unique,
+        Exists::Skip,
+    ] {
+        for len in [10, above(WHOLE)] {
+            let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let sink = over(&store, "p", exists, WHOLE);
+            let (item, content) = (item(1, b"a"), trial_content(spool.path(), &vec![b'a'; len]));
+            let placement = sink.place(&item, None).await.unwrap();
+            let fence = Fence::open();
+            assert!(fence.close());
+            let put = trial::put_fenced(&sink, &item, &placement, &content, false, &fence).await;
+            assert!(
+                matches!(put, Err(SinkError::Fenced(_))),
+                "{exists:?}: {put:?}"
+            );
+            assert!(
+                store.head(&Key::from("p/a")).await.is_err(),
+                "{exists:?}, {len}"
+            );
+            trial::deliver_again(&sink, &item, placement, &content)
+                .await
+                .unwrap();
+            assert_eq!(seen(store.as_ref()).await, [("p/a".to_owned(), len, b'a')]);
+        }
+    }
 }

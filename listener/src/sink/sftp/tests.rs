@@ -190,6 +190,17 @@ async fn a_consumer_that_is_quicker_than_a_crash_gets_a_file_once() {
     assert!(taken_early > 0, "no crash was after a rename");
 }
 
+/// Several processes would append over each other.
+#[tokio::test]
+async fn appending_bears_no_other_process() {
+    let root = tempfile::tempdir().unwrap();
+    let session = connect(root.path()).await;
+    for (_, exists) in Exists::ALL {
+        let sink = sink(&session, exists).await;
+        assert_eq!(sink.alone().is_some(), exists == Exists::Append);
+    }
+}
+
 /// Two items with the same name and the same bytes are two files, whatever was cut when.
 #[tokio::test]
 async fn of_two_items_that_look_alike_each_is_there_once() {
