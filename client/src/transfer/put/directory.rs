@@ -386,6 +386,7 @@ impl Put {
                 });
                 let task = FileTask {
                     is_dir_new: is_new,
+                    listed: Some(metadata.len()),
                     ..FileTask::new(from, path)
                 };
                 self.plan.add_file(task, metadata.len());

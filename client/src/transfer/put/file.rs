@@ -70,6 +70,8 @@ pub(super) struct PutFile {
     stale: Option<RemotePath>,
     /// Nothing has its name: its directory was made by this transfer.
     is_dir_new: bool,
+    /// Bytes that it had when it was listed.
+    listed: Option<u64>,
     /// A lost connection had been asked to rename it, and had not done so when it was looked at.
     was_found: bool,
     upload: Option<Upload>,
@@ -207,6 +209,7 @@ impl PutFile {
             has_left: false,
             stale: task.stale,
             is_dir_new: task.is_dir_new,
+            listed: task.listed,
             was_found: false,
             upload: None,
             block: None,
@@ -237,8 +240,11 @@ impl PutFile {
             return joint.hands.left().saturating_add(u64::from(dealt));
         }
         match self.state {
+            // As much as when it is open: who counts it as more begins few at a time, and has more
+            // room as soon as they are open.
             State::Purging | State::PurgingAsked | State::New | State::Opening => {
-                SIZE_GUESS.min(self.announced().unwrap_or(SIZE_GUESS))
+                let size = self.announced().or(self.listed);
+                size.map_or(SIZE_GUESS, |size| size.clamp(SIZE_MIN, SIZE_GUESS))
             }
             State::Opened
             | State::Looking

@@ -36,6 +36,8 @@ pub(crate) struct FileTask {
     pub(super) stale: Option<RemotePath>,
     /// This transfer made its directory: nothing has its name there.
     pub(super) is_dir_new: bool,
+    /// Bytes that it had when it was listed.
+    pub(super) listed: Option<u64>,
 }
 
 impl FileTask {
@@ -46,6 +48,7 @@ impl FileTask {
             path,
             stale: None,
             is_dir_new: false,
+            listed: None,
         }
     }
 }
@@ -97,7 +100,10 @@ pub(crate) fn start_found(
     for found in found {
         match found {
             Found::File(source, path, size) => {
-                let task = FileTask::new(From::File(source), path);
+                let task = FileTask {
+                    listed: Some(size),
+                    ..FileTask::new(From::File(source), path)
+                };
                 plan.add_file(task, size);
             }
             Found::Link(tree, name, target, path) => {

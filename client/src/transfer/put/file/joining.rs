@@ -68,6 +68,7 @@ impl PutFile {
     pub(super) fn into_task(self, stale: Option<RemotePath>) -> FileTask {
         FileTask {
             stale,
+            listed: self.listed,
             ..FileTask::new(self.from, self.path)
         }
     }
