@@ -106,6 +106,29 @@ impl Dir {
             .open(self.path.join(name))
     }
 
+    /// It was made just now: nobody had it before. Here names are looked at all the same.
+    pub(crate) const fn new_one(self) -> Self {
+        self
+    }
+
+    /// Whether it was made for what is written to it now.
+    #[expect(clippy::unused_self, reason = "Unix knows")]
+    pub(crate) const fn is_new(&self) -> bool {
+        false
+    }
+
+    /// Creates a file that has no name: Linux alone has such files.
+    #[expect(clippy::unused_self, reason = "Linux has more to do")]
+    pub(crate) fn create_nameless(&self, _mode: u32) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives such a file its name.
+    #[expect(clippy::unused_self, reason = "Linux has more to do")]
+    pub(crate) fn name_file(&self, _file: &File, _name: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Opens a part that an earlier run left, for this process alone; `None` if it is something
     /// else, or in use.
     pub(crate) fn open_part(&self, name: &OsStr) -> io::Result<Option<File>> {

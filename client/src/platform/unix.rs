@@ -24,6 +24,7 @@ use super::{Held, LocalEntry};
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    is_new: bool,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -42,7 +43,19 @@ impl Dir {
         Ok(Self {
             fd,
             path: path.to_owned(),
+            is_new: false,
         })
+    }
+
+    /// It was empty when it was opened: nobody had it before.
+    pub(crate) fn new_one(mut self) -> Self {
+        self.is_new = true;
+        self
+    }
+
+    /// Whether it was made for what is written to it now, so that it holds nothing of others.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Where the directory was when it was opened, for messages.
@@ -57,13 +70,15 @@ impl Dir {
         Ok(Self {
             fd,
             path: self.path.join(name),
+            is_new: false,
         })
     }
 
     /// Opens a directory in this one, creating it if it is not there.
     pub(crate) fn make_child(&self, name: &OsStr) -> io::Result<Self> {
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => self.child(name),
+            Ok(()) => self.child(name).map(Self::new_one),
+            Err(rustix::io::Errno::EXIST) => self.child(name),
             Err(error) => Err(error.into()),
         }
     }
@@ -74,6 +89,7 @@ impl Dir {
         Ok(Self {
             fd,
             path: self.path.join(name),
+            is_new: false,
         })
     }
 
@@ -130,9 +146,43 @@ impl Dir {
     pub(crate) fn create_new(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode =
-            Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600));
-        Ok(rustix::fs::openat(&self.fd, name, flags, mode)?.into())
+        Ok(rustix::fs::openat(&self.fd, name, flags, permissions(mode))?.into())
+    }
+
+    /// Creates a file that has no name, and goes with the last who has it open, unless it is given
+    /// one: see open(2), `O_TMPFILE`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn create_nameless(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, ".", flags, permissions(mode))?.into())
+    }
+
+    /// Gives such a file its name; fails with `AlreadyExists` if that is taken.
+    ///
+    /// Linux asked for a capability before 6.10: see open(2) on `AT_EMPTY_PATH`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn name_file(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::linkat(
+            file,
+            "",
+            &self.fd,
+            name,
+            AtFlags::EMPTY_PATH,
+        )?)
+    }
+
+    /// Creates a file that has no name: Linux alone has such files.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_self, reason = "Linux has more to do")]
+    pub(crate) fn create_nameless(&self, _mode: u32) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives such a file its name.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_self, reason = "Linux has more to do")]
+    pub(crate) fn name_file(&self, _file: &File, _name: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Opens a part that an earlier run of the same user left, for this process alone; `None` if
@@ -286,6 +336,11 @@ impl Dir {
     pub(crate) fn file_system(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |metadata| metadata.dev())
     }
+}
+
+/// Permissions of a file that is created, before the umask.
+fn permissions(mode: u32) -> Mode {
+    Mode::from_bits_truncate(rustix::fs::RawMode::try_from(mode & 0o777).unwrap_or(0o600))
 }
 
 /// Files that this process may have open.

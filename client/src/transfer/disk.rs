@@ -304,7 +304,13 @@ pub(crate) struct Speed {
     quick: AtomicU8,
     /// It cannot tell whether bytes are in memory.
     blind: AtomicBool,
+    /// Whether files can be written that have no name yet.
+    nameless: AtomicU8,
 }
+
+const UNTRIED: u8 = 0;
+const HAS: u8 = 1;
+const HAS_NOT: u8 = 2;
 
 const UNPROVEN: u8 = 0;
 const QUICK: u8 = 1;
@@ -324,6 +330,20 @@ impl Speed {
     /// It turned out that it cannot.
     pub(crate) fn set_blind(&self) {
         self.blind.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the file system has files without a name that can be given one later; `attempt`
+    /// finds out, when it is first asked.
+    pub(crate) fn has_nameless(&self, attempt: impl FnOnce() -> bool) -> bool {
+        match self.nameless.load(Ordering::Relaxed) {
+            UNTRIED => {
+                let has = attempt();
+                let state = if has { HAS } else { HAS_NOT };
+                self.nameless.store(state, Ordering::Relaxed);
+                has
+            }
+            state => state == HAS,
+        }
     }
 
     /// Makes a call, and learns from the time it took.

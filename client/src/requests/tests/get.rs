@@ -421,7 +421,8 @@ fn a_stalled_server_ends_the_download_and_leaves_no_part() {
 fn what_somebody_else_writes_is_left_alone_and_what_a_killed_run_left_goes() {
     let dir = tempfile::tempdir().unwrap();
     let mut sim = Sim::new(Habits::default(), 1);
-    sim.server.file("/a", content(100));
+    // A small one would have no name before it is whole.
+    sim.server.file("/a", content(400_000));
     let sftp = sim.sftp.clone();
     // Begin, and look what the part is called; then pretend it was left by another process.
     let part = {
@@ -439,7 +440,7 @@ fn what_somebody_else_writes_is_left_alone_and_what_a_killed_run_left_goes() {
     sim.run(sftp.get("/a", dir.path().join("a"), GetOptions::new()))
         .unwrap();
     assert_eq!(fs::read(dir.path().join(&part)).unwrap(), b"theirs");
-    assert_eq!(fs::read(dir.path().join("a")).unwrap(), content(100));
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), content(400_000));
     // It was killed.
     drop(writer);
     sim.run(sftp.get("/a", dir.path().join("a"), GetOptions::new()))

@@ -879,6 +879,8 @@ fn what_killed_runs_left_is_removed_and_nothing_else() {
     for way in WAYS {
         let mut scene = Scene::new(way, Habits::default(), 1);
         fill(&mut scene);
+        // Small ones have no name before they are whole.
+        scene.source_file("large", &vec![7; 400_000], TIME);
         scene.sim.packets_max = 1;
         // A run that is dropped in the middle cannot clean up if nobody drives the connection any
         // more: the scene's server keeps what it has.

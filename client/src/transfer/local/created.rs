@@ -1,5 +1,6 @@
 //! A local file that is being written: created under a temporary name, or found as a part that an
-//! earlier run left, and given its own name when it is whole.
+//! earlier run left, and given its own name when it is whole. A small one has no name until then,
+//! where the file system can do that.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -34,7 +35,11 @@ pub(crate) struct Created {
     named: Mutex<bool>,
     /// The open file.
     pub file: Arc<File>,
+    /// Empty for a file without a name.
     temporary: OsString,
+    source: Identity,
+    /// Bytes that were written to a file that nobody else can reach, as it has no name.
+    written: Option<AtomicU64>,
     name: OsString,
     /// Whether what is there stays when the transfer fails.
     keeps: AtomicBool,
@@ -52,6 +57,10 @@ pub(crate) struct Created {
 
 /// Time after which nobody is held to continue a part of an earlier version any more.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A larger file has a temporary name from its start: who looks sees it grow, and whom it belongs
+/// to. A small one is written in one piece, and a name that is given once costs half.
+const NAMELESS_LEN_MAX: u64 = 256 * 1024;
 
 /// How a file is begun.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,7 +102,16 @@ impl Created {
         if overwrite == Overwrite::Never && dir.exists(name).map_err(fault)? {
             return Err(fault(io::ErrorKind::AlreadyExists.into()));
         }
-        let mode = match dir.held(name).map_err(fault)? {
+        let held = match dir.is_new() {
+            true => Held::Nothing,
+            false => dir.held(name).map_err(fault)?,
+        };
+        if let (Held::Nothing, Resume::No) = (held, resume)
+            && let Some(nameless) = Self::nameless(tree, &dir, name, source, begin)
+        {
+            return Ok(nameless);
+        }
+        let mode = match held {
             Held::Nothing | Held::Plain(None) => mode,
             // What takes a file's place is read by the same people.
             Held::Plain(Some(mode)) => mode | 0o600,
@@ -103,8 +121,6 @@ impl Created {
                 return Err(fault(io::Error::new(io::ErrorKind::AlreadyExists, message)));
             }
         };
-        let destination = path.as_os_str().as_encoded_bytes();
-        let remote_name = platform::remote_name(name).unwrap_or_default();
         let resumes = resume != Resume::No;
         let (mut attempt, mut cleared) = (0, None);
         loop {
@@ -113,8 +129,7 @@ impl Created {
             } else {
                 names::attempt(attempt)
             };
-            let temporary = names::temporary(destination, &remote_name, source, number);
-            let temporary = platform::local_name(&temporary).unwrap_or_default();
+            let temporary = temporary_name(&dir, name, source, number);
             let keeps = resumes && names::has_part_name(attempt);
             let found = match dir.create_new(&temporary, mode) {
                 // Somebody who looks for a part or a leftover may have found it already.
@@ -129,16 +144,14 @@ impl Created {
             };
             match found {
                 Ok(file) => {
-                    let left = tree.leftovers(&dir);
-                    let left = left.iter().filter(|name| {
-                        **name != temporary && leftovers::are_of_one(name, &temporary)
-                    });
                     let created = Self {
-                        left: left.cloned().collect(),
+                        left: left_of(tree, &dir, &temporary),
                         dir,
                         named: Mutex::new(false),
                         file: Arc::new(file),
                         temporary,
+                        source,
+                        written: None,
                         name: name.to_owned(),
                         keeps: AtomicBool::new(keeps),
                         compared: AtomicU64::new(0),
@@ -167,6 +180,54 @@ impl Created {
                 Err(error) => return Err(fault(error)),
             }
         }
+    }
+
+    /// Creates a small file that has no name until it is whole, where that can be done: nothing of
+    /// it is ever left, it takes no lock, and one call in its directory in place of two.
+    fn nameless(
+        tree: &Tree,
+        dir: &Arc<Dir>,
+        name: &OsStr,
+        source: Identity,
+        begin: Begin,
+    ) -> Option<Self> {
+        if source.size.is_none_or(|size| size > NAMELESS_LEN_MAX) {
+            return None;
+        }
+        let temporary = || temporary_name(dir, name, source, names::attempt(0));
+        let has = tree.speed().has_nameless(|| {
+            // It has to be seen once that such a file gets a name, before one is trusted to.
+            let (name, file) = (
+                temporary_name(dir, name, source, names::ATTEMPT_BESIDE),
+                dir.create_nameless(0o600),
+            );
+            let named = file.and_then(|file| dir.name_file(&file, &name));
+            named.and_then(|()| dir.remove(&name)).is_ok()
+        });
+        if !has {
+            return None;
+        }
+        // Another file system may be mounted below.
+        let file = dir.create_nameless(begin.mode).ok()?;
+        let left = match tree.leftovers(dir).is_empty() {
+            true => Vec::new(),
+            false => left_of(tree, dir, &temporary()),
+        };
+        Some(Self {
+            dir: Arc::clone(dir),
+            named: Mutex::new(false),
+            file: Arc::new(file),
+            temporary: OsString::new(),
+            source,
+            written: Some(AtomicU64::new(0)),
+            name: name.to_owned(),
+            keeps: AtomicBool::new(false),
+            compared: AtomicU64::new(0),
+            differs: AtomicBool::new(false),
+            sparse: begin.sparse == Sparse::Always,
+            refused: AtomicBool::new(false),
+            left,
+        })
     }
 
     /// Cuts the part to what is believed of it; says whether there was one.
@@ -234,6 +295,9 @@ impl Created {
     pub(crate) fn begin_anew(&self) -> io::Result<()> {
         self.compared.store(0, Ordering::Release);
         self.differs.store(false, Ordering::Release);
+        if let Some(written) = &self.written {
+            written.store(0, Ordering::Relaxed);
+        }
         self.file.set_len(0)
     }
 
@@ -260,7 +324,12 @@ impl Created {
     pub(crate) fn write(&self, run: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let compared = self.believed();
         if !self.sparse && offset >= compared {
-            return platform::write_run(&self.file, run, offset);
+            let len: usize = run.iter().map(|piece| piece.len()).sum();
+            platform::write_run(&self.file, run, offset)?;
+            if let Some(written) = &self.written {
+                written.fetch_add(len as u64, Ordering::Relaxed);
+            }
+            return Ok(());
         }
         let mut at = offset;
         for piece in run {
@@ -323,11 +392,15 @@ impl Created {
             let set = self.file.set_len(how.size);
             set.map_err(fault(LocalAction::Write))?;
         }
-        let len = self
-            .file
-            .metadata()
-            .map_err(fault(LocalAction::Write))?
-            .len();
+        let written = self.written.as_ref();
+        let len = match written.map(|written| written.load(Ordering::Relaxed)) {
+            // Nobody else can have changed it.
+            Some(written) if written == how.size => written,
+            _ => {
+                let metadata = self.file.metadata();
+                metadata.map_err(fault(LocalAction::Write))?.len()
+            }
+        };
         if len != how.size {
             let message = format!("it has {len} bytes in place of {}", how.size);
             return Err(fault(LocalAction::Write)(io::Error::other(message)));
@@ -352,6 +425,7 @@ impl Created {
             self.file.sync_all().map_err(fault(LocalAction::Sync))?;
         }
         match how.overwrite {
+            _ if self.written.is_some() => self.give_name(how.overwrite),
             Overwrite::Replace => self.dir.rename(&self.temporary, &self.name),
             Overwrite::Never => self.dir.rename_new(&self.temporary, &self.name),
         }
@@ -368,9 +442,60 @@ impl Created {
     }
 }
 
+impl Created {
+    /// Gives a file that has no name its own: in place of what got it meanwhile, if that is wanted.
+    fn give_name(&self, overwrite: Overwrite) -> io::Result<()> {
+        match self.dir.name_file(&self.file, &self.name) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && overwrite == Overwrite::Replace => {}
+            result => return result,
+        }
+        let mut attempt = 0;
+        let temporary = loop {
+            let number = names::attempt(attempt);
+            let temporary = temporary_name(&self.dir, &self.name, self.source, number);
+            match self.dir.name_file(&self.file, &temporary) {
+                Ok(()) => break temporary,
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && attempt + 1 < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let renamed = self.dir.rename(&temporary, &self.name);
+        if renamed.is_err() {
+            // Nobody will ask for it; the error that is told is the first.
+            let _ = self.dir.remove(&temporary);
+        }
+        renamed
+    }
+}
+
+/// The temporary name of `name` for this try.
+fn temporary_name(dir: &Dir, name: &OsStr, source: Identity, number: u64) -> OsString {
+    let path = dir.path().join(name);
+    let destination = path.as_os_str().as_encoded_bytes();
+    let remote_name = platform::remote_name(name).unwrap_or_default();
+    let temporary = names::temporary(destination, &remote_name, source, number);
+    platform::local_name(&temporary).unwrap_or_default()
+}
+
+/// Temporary names that earlier runs left of the file that has `temporary` now.
+fn left_of(tree: &Tree, dir: &Dir, temporary: &OsStr) -> Vec<OsString> {
+    let left = tree.leftovers(dir);
+    let left = left
+        .iter()
+        .filter(|name| *name != temporary && leftovers::are_of_one(name, temporary));
+    left.cloned().collect()
+}
+
 impl Drop for Created {
     fn drop(&mut self) {
-        if *self.named.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        if self.written.is_some() || *self.named.get_mut().unwrap_or_else(PoisonError::into_inner) {
             return;
         }
         let is_worth_it = |file: &File| {
@@ -416,6 +541,98 @@ mod tests {
             ..Begin::default()
         };
         Created::new(tree, OsStr::new("a"), source, begin)
+    }
+
+    fn small(tree: &Tree, overwrite: Overwrite) -> Result<Created, LocalFault> {
+        let source = Identity {
+            size: Some(3),
+            modified: Some(7),
+        };
+        let begin = Begin {
+            mode: 0o640,
+            overwrite,
+            ..Begin::default()
+        };
+        Created::new(tree, OsStr::new("a"), source, begin)
+    }
+
+    fn finish_as(size: u64, overwrite: Overwrite) -> Finish {
+        Finish {
+            size,
+            overwrite,
+            durability: Durability::None,
+            times: None,
+            mode: None,
+            owner: None,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_small_file_has_no_name_before_it_is_whole_where_that_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let names = std::fs::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let speeds = Speeds::default();
+        let tree = Tree::open_root(dir.path(), &speeds).unwrap();
+        let begun = small(&tree, Overwrite::Replace).unwrap();
+        if begun.written.is_none() {
+            assert!(!tree.speed().has_nameless(|| true), "it was tried");
+            return; // not on this file system, or for this user
+        }
+        assert!(names().is_empty(), "{:?}", names());
+        begun.write(&mut [IoSlice::new(b"abc")], 0).unwrap();
+        drop(begun);
+        assert!(names().is_empty(), "{:?}", names());
+
+        let begun = small(&tree, Overwrite::Replace).unwrap();
+        begun.write(&mut [IoSlice::new(b"ab")], 0).unwrap();
+        let short = begun.finish(&finish_as(3, Overwrite::Replace));
+        assert!(short.is_err() && names().is_empty(), "it is not whole");
+        begun.write(&mut [IoSlice::new(b"c")], 2).unwrap();
+        // Somebody else is first: replaced, or left, as is wanted.
+        std::fs::write(dir.path().join("a"), "theirs").unwrap();
+        let never = finish_as(3, Overwrite::Never);
+        let fault = begun.finish(&never).unwrap_err();
+        assert_eq!(fault.source.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"theirs");
+        begun.finish(&finish_as(3, Overwrite::Replace)).unwrap();
+        begun.finish(&finish_as(3, Overwrite::Replace)).unwrap();
+        assert_eq!((names().len(), names()[0].to_str()), (1, Some("a")));
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"abc");
+        drop(begun);
+
+        // What takes a file's place is read by the same people, from its start.
+        let begun = small(&tree, Overwrite::Replace).unwrap();
+        assert!(begun.written.is_none() && names().len() == 2);
+        drop(begun);
+        assert!(small(&tree, Overwrite::Never).is_err());
+        // A directory in its place stays.
+        std::fs::remove_file(dir.path().join("a")).unwrap();
+        let begun = small(&tree, Overwrite::Replace).unwrap();
+        begun.write(&mut [IoSlice::new(b"abc")], 0).unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        assert!(begun.finish(&finish_as(3, Overwrite::Replace)).is_err());
+        drop(begun);
+        assert_eq!(names(), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_without_a_name_gets_a_temporary_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_root(dir.path(), &Speeds::default()).unwrap();
+        assert!(!tree.speed().has_nameless(|| false));
+        let begun = small(&tree, Overwrite::Replace).unwrap();
+        assert!(begun.written.is_none());
+        assert!(dir.path().join(&begun.temporary).exists());
+        begun.write(&mut [IoSlice::new(b"abc")], 0).unwrap();
+        begun.finish(&finish_as(3, Overwrite::Replace)).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"abc");
     }
 
     #[test]

@@ -56,14 +56,15 @@ impl Tree {
     /// Opens the directory that the user named, or creates it; what is opened below will be
     /// created too.
     pub(crate) fn make_root(path: &Path, speeds: &Speeds) -> Result<Arc<Self>, LocalFault> {
-        match std::fs::create_dir(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        let is_new = match std::fs::create_dir(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             // `.` and `/` cannot be created, and are there.
-            Err(_) if path.is_dir() => {}
+            Err(_) if path.is_dir() => false,
             Err(error) => return Err(LocalFault::of(LocalAction::Create, path)(error)),
-        }
+        };
         let dir = Dir::open(path).map_err(LocalFault::of(LocalAction::Open, path))?;
+        let dir = if is_new { dir.new_one() } else { dir };
         Ok(Self::root(dir, true, speeds))
     }
 
