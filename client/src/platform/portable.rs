@@ -319,6 +319,7 @@ pub(crate) fn read_slots(
     file: &File,
     bufs: &mut [IoSliceMut<'_>],
     offset: u64,
+    _known_end: Option<u64>,
     _cached_only: bool,
 ) -> io::Result<usize> {
     super::read_each(bufs, offset, |buf, at| match read_at(file, buf, at) {

@@ -383,6 +383,7 @@ pub(crate) fn write_run(
 }
 
 /// Reads into `bufs` from `offset` on until they are full or the file ends, and says how much.
+/// Where it ended when it was opened, if that is known, it is not asked once more whether it ends.
 ///
 /// With `cached_only`, `WouldBlock` means that the bytes are not in memory, `Unsupported` that the
 /// file system cannot tell.
@@ -391,6 +392,7 @@ pub(crate) fn read_slots(
     file: &File,
     mut bufs: &mut [IoSliceMut<'_>],
     offset: u64,
+    known_end: Option<u64>,
     cached_only: bool,
 ) -> io::Result<usize> {
     use rustix::io::{Errno, ReadWriteFlags};
@@ -412,6 +414,10 @@ pub(crate) fn read_slots(
             Ok(n) => {
                 total += n;
                 IoSliceMut::advance_slices(&mut bufs, n);
+                // More was asked for than came.
+                if Some(offset.saturating_add(total as u64)) == known_end {
+                    break;
+                }
             }
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if !flags.is_empty() => {
@@ -430,6 +436,7 @@ pub(crate) fn read_slots(
     file: &File,
     bufs: &mut [IoSliceMut<'_>],
     offset: u64,
+    _known_end: Option<u64>,
     _cached_only: bool,
 ) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;

@@ -34,8 +34,13 @@ struct Compared {
 impl Sink for Compared {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut here = vec![0; bytes.len()];
-        let read =
-            platform::read_slots(&self.file, &mut [IoSliceMut::new(&mut here)], offset, false)?;
+        let read = platform::read_slots(
+            &self.file,
+            &mut [IoSliceMut::new(&mut here)],
+            offset,
+            None,
+            false,
+        )?;
         if read == bytes.len() && here == bytes {
             return Ok(());
         }

@@ -350,7 +350,7 @@ impl Created {
     fn has(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         let mut there = vec![0; bytes.len()];
         let slots = &mut [io::IoSliceMut::new(&mut there)];
-        let got = platform::read_slots(&self.file, slots, offset, false)?;
+        let got = platform::read_slots(&self.file, slots, offset, None, false)?;
         Ok(got == bytes.len() && there == bytes)
     }
 

@@ -20,7 +20,7 @@ pub(crate) fn hash_file(file: &File) -> io::Result<Hash> {
     let mut offset = 0;
     loop {
         let slots = &mut [IoSliceMut::new(&mut buffer)];
-        let got = platform::read_slots(file, slots, offset, false)?;
+        let got = platform::read_slots(file, slots, offset, None, false)?;
         hash.update(buffer.get(..got).unwrap_or_default());
         offset += got as u64;
         if got < HASHED_LEN {

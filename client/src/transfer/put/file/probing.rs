@@ -153,7 +153,13 @@ impl PutFile {
             let mut at = offset;
             for piece in run {
                 let read = |bytes: &mut [u8], at| {
-                    platform::read_slots(&opened.file, &mut [IoSliceMut::new(bytes)], at, false)
+                    platform::read_slots(
+                        &opened.file,
+                        &mut [IoSliceMut::new(bytes)],
+                        at,
+                        None,
+                        false,
+                    )
                 };
                 // What cannot be read any more is not the same.
                 probe.differs |= !is_same(piece, at, read).unwrap_or(false);
@@ -173,7 +179,13 @@ impl PutFile {
                         is_same(&bytes, offset, |slot, at| source.read_at(at, slot))
                     }
                     (From::File(_), Some(opened)) => is_same(&bytes, offset, |slot, at| {
-                        platform::read_slots(&opened.file, &mut [IoSliceMut::new(slot)], at, false)
+                        platform::read_slots(
+                            &opened.file,
+                            &mut [IoSliceMut::new(slot)],
+                            at,
+                            None,
+                            false,
+                        )
                     }),
                     (From::File(_), None) => Ok(false),
                 };

@@ -2,7 +2,6 @@
 //! block that a thread has read.
 
 use std::{
-    fs::File,
     io::{self, IoSliceMut},
     sync::Arc,
 };
@@ -12,9 +11,9 @@ use crate::{
     platform,
     requests::{job::Cx, slots::Key},
     transfer::{
-        disk::{Done, HELD_MAX, Speed},
+        disk::{Done, HELD_MAX},
         error::TransferError,
-        local::{LocalAction, LocalFault},
+        local::{LocalAction, LocalFault, Opened},
         put::{Item, Put},
         ranges::Span,
         upload::Step,
@@ -148,10 +147,10 @@ impl PutFile {
         if let (From::File(_), Some(opened)) = (&self.from, &self.opened)
             && opened.speed.is_quick()
         {
-            let (file, speed) = (&opened.file, &opened.speed);
+            let speed = &opened.speed;
             let mut result = Ok(0);
             let mut read = |slots: &mut [IoSliceMut<'_>]| {
-                result = speed.measure(|| read_cached(file, speed, slots, span.offset));
+                result = speed.measure(|| read_cached(opened, slots, span.offset));
                 *result.as_ref().unwrap_or(&0)
             };
             let Some(handle) = &self.handle else {
@@ -209,7 +208,7 @@ impl PutFile {
                 let speed = Arc::clone(&opened.speed);
                 cx.core.disk.run_on_thread((cx.job, key), len, move || {
                     let read = |bytes: &mut [u8], at| {
-                        platform::read_slots(&file, &mut [IoSliceMut::new(bytes)], at, false)
+                        platform::read_slots(&file, &mut [IoSliceMut::new(bytes)], at, None, false)
                     };
                     let result = speed.measure(|| read_whole(len, offset, read));
                     let fault = |source| LocalFault {
@@ -305,19 +304,15 @@ impl Block {
 }
 
 /// Reads what is in memory; where nobody can tell, what is there.
-fn read_cached(
-    file: &File,
-    speed: &Speed,
-    slots: &mut [IoSliceMut<'_>],
-    offset: u64,
-) -> io::Result<usize> {
+fn read_cached(opened: &Opened, slots: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+    let (file, speed, end) = (&opened.file, &opened.speed, Some(opened.size));
     if speed.knows_cache() {
-        match platform::read_slots(file, slots, offset, true) {
+        match platform::read_slots(file, slots, offset, end, true) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => speed.set_blind(),
             result => return result,
         }
     }
-    platform::read_slots(file, slots, offset, false)
+    platform::read_slots(file, slots, offset, end, false)
 }
 
 /// Reads `len` bytes, or up to the end.
