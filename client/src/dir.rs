@@ -27,8 +27,9 @@ use crate::{
 const READDIRS_MIN: usize = 2;
 const READDIRS_MAX_NEAR: usize = 4;
 /// READDIRs under way at first on a path with delay: the answers to so many let all that are wanted
-/// leave. What is asked too much of a short directory costs its server microseconds.
-const READDIRS_MIN_FAR: usize = 8;
+/// leave. What is asked too much of a short directory costs its server some ten microseconds, and
+/// another directory its turn.
+const READDIRS_MIN_FAR: usize = 4;
 /// READDIRs under way at most. OpenSSH's server answers some 3,000 a second with 100 entries each, so
 /// this keeps it busy over 60 ms there and back.
 const READDIRS_MAX: usize = 192;
@@ -179,6 +180,8 @@ struct Reading {
     pending: VecDeque<Call>,
     /// Requests to have under way.
     depth: usize,
+    /// How many were under way when some were sent last.
+    sent: usize,
     /// Bytes of the longest answer so far.
     longest: usize,
     empty: u8,
@@ -274,6 +277,7 @@ impl ReadDir {
                             hold,
                             pending: VecDeque::new(),
                             depth,
+                            sent: 0,
                             longest: 0,
                             empty: 0,
                         });
@@ -318,8 +322,12 @@ impl ReadDir {
                         self.end();
                     }
                 } else {
-                    reading.longest = reading.longest.max(names.len_in_bytes());
-                    reading.depth = reading.depth.saturating_mul(2).min(READDIRS_MAX);
+                    let len = names.len_in_bytes();
+                    // Most directories end with the first answer or the second.
+                    if reading.longest > 0 {
+                        reading.depth = reading.depth.saturating_mul(2).min(READDIRS_MAX);
+                    }
+                    reading.longest = reading.longest.max(len);
                 }
                 Ok(names)
             }
@@ -345,10 +353,10 @@ impl Reading {
     fn send_ahead(&mut self, sftp: &Sftp, cx: &mut Context<'_>) {
         if sftp.shared().is_near() {
             self.depth = self.depth.min(READDIRS_MAX_NEAR);
-            // Two at a time: half as many writes and wake-ups.
-            if self.pending.len() > READDIRS_MAX_NEAR / 2 {
-                return;
-            }
+        }
+        // Not one for each answer: fewer writes and wake-ups, and none for a directory that is over.
+        if self.pending.len() > self.sent / 2 {
+            return;
         }
         let fitting = ANSWERS_LEN_MAX / self.longest.max(1);
         let depth = self.depth.min(fitting.max(READDIRS_MIN));
@@ -361,6 +369,7 @@ impl Reading {
             });
             let Poll::Ready(call) = sent else { return };
             self.pending.push_back(call);
+            self.sent = self.pending.len();
         }
     }
 }

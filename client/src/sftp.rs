@@ -101,8 +101,9 @@ impl Sftp {
         self.anchor.connection.get()?.downcast_ref()
     }
 
-    /// Whether nothing will be answered on it any more.
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Whether nothing will be answered on it any more: its channel has ended, or the connection.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
         self.anchor.shared.has_ended()
     }
 

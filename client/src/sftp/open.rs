@@ -89,13 +89,30 @@ impl Session {
         if let Some(early) = self.take_early() {
             return Ok(Sftp::new(early.shared, self.clone()));
         }
+        self.open_sftp(Shared::new()).await
+    }
+
+    /// As [`Session::sftp`], beside `other` on the same connection: a server that has a process for
+    /// each channel, as OpenSSH's has, works on both at the same time. What is known of the path is
+    /// not learnt anew.
+    ///
+    /// # Errors
+    /// As [`Session::sftp`]; a server may allow one channel only, or some.
+    pub async fn sftp_beside(&self, other: &Sftp) -> Result<Sftp, SftpError> {
+        let shared = Shared::new();
+        if let Some(took) = other.shared().round_trip() {
+            shared.on_round_trip(took);
+        }
+        self.open_sftp(shared).await
+    }
+
+    async fn open_sftp(&self, shared: Arc<Shared>) -> Result<Sftp, SftpError> {
         let early = takes_early(self.peer_identification());
         let settings = Settings {
             stall: self.timeouts().stall,
             early,
             quirks: Quirks::of(self.peer_identification()),
         };
-        let shared = Shared::new();
         let runtime = tokio::runtime::Handle::current();
         let channel = SftpChannel::new(Arc::clone(&shared), settings, runtime);
         let application = Box::new(channel);
