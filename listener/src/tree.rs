@@ -34,7 +34,7 @@ mod record;
 mod tests;
 mod times;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
 use ketch_client::{Attrs, Kind, RemotePath};
@@ -42,7 +42,7 @@ use ketch_client::{Attrs, Kind, RemotePath};
 pub use self::file::SnapshotError;
 pub use self::guard::Guard;
 pub use self::known::Snapshot;
-use self::known::split;
+use self::known::{parent_of, split};
 pub use self::times::HOT;
 use self::times::Trust;
 use crate::detect::{
@@ -97,6 +97,9 @@ pub struct Tree {
     changes: VecDeque<Change>,
     /// Taken, and not recorded yet.
     taken: VecDeque<Change>,
+    /// Names that are told to be gone, or to be others now, until the ledger has it: known until then,
+    /// and missed in more than one way.
+    leaving: BTreeSet<RemotePath>,
     seen: VecDeque<Seen>,
     errors: BTreeMap<RemotePath, ListError>,
     /// Directories with something that is not known as it is: listed by every scan.
@@ -176,6 +179,8 @@ struct Scan {
     in_flight: BTreeMap<RemotePath, Waiting>,
     /// Listed or to be listed, where several reasons may name one.
     planned: BTreeSet<RemotePath>,
+    /// Of a quiet scan: directories whose listing is cheaper than asking for the times of those in it.
+    telling: HashSet<Vec<u8>>,
     missing: Vec<Missing>,
     /// Names that listings lacked, also those that `missing` has no room for.
     lacked: u64,
@@ -206,6 +211,7 @@ impl Tree {
             is_first: true,
             changes: VecDeque::new(),
             taken: VecDeque::new(),
+            leaving: BTreeSet::new(),
             seen: VecDeque::new(),
             errors: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -263,6 +269,7 @@ impl Tree {
             waiting: Vec::new(),
             in_flight: BTreeMap::new(),
             planned: BTreeSet::new(),
+            telling: HashSet::new(),
             missing: Vec::new(),
             lacked: 0,
             confirmed: 0,
@@ -333,16 +340,33 @@ impl Tree {
     fn times_to_ask(&self, scan: &mut Scan) -> Vec<RemotePath> {
         use std::ops::Bound::{Excluded, Unbounded};
         let root = RemotePath::from("");
+        let rest = match &scan.cursor {
+            None => Unbounded,
+            Some(last) => Excluded(last),
+        };
         let paths: Vec<_> = match (&scan.cursor, scan.report.kind) {
-            (None, _) => vec![root],
+            (None, ScanKind::Full | ScanKind::Part) => vec![root],
             (Some(_), ScanKind::Full | ScanKind::Part) => Vec::new(),
-            (Some(last), ScanKind::Quiet) => self
-                .known
-                .directories
-                .range::<RemotePath, _>((Excluded(last), Unbounded))
-                .map(|(path, _)| path.clone())
-                .take(LOOKS_MAX)
-                .collect(),
+            (cursor, ScanKind::Quiet) => {
+                if cursor.is_none() {
+                    scan.telling = self.known.telling(|path| self.errors.contains_key(path));
+                }
+                let telling = &scan.telling;
+                let is_asked = |path: &RemotePath| {
+                    telling.contains(path.as_bytes())
+                        || parent_of(path).is_none_or(|parent| !telling.contains(parent))
+                };
+                let known = self
+                    .known
+                    .directories
+                    .range::<RemotePath, _>((rest, Unbounded));
+                let known = known.map(|(path, _)| path);
+                known
+                    .filter(|path| is_asked(path))
+                    .take(LOOKS_MAX)
+                    .cloned()
+                    .collect()
+            }
         };
         if let Some(last) = paths.last() {
             scan.cursor = Some(last.clone());
@@ -418,12 +442,9 @@ impl Tree {
         match answer {
             Ok(attrs) => {
                 let mtime = mtime_of(&attrs);
-                let settled = self.known.node(&path).and_then(|node| node.mtime);
-                let is_quiet = mtime.is_some()
-                    && settled == mtime
-                    && !self.dirty.contains(&path)
-                    && !self.errors.contains_key(&path);
-                if is_root && scan.report.kind == ScanKind::Full || !is_quiet {
+                let is_listed = is_root && scan.report.kind == ScanKind::Full
+                    || scan.telling.contains(path.as_bytes());
+                if is_listed || !self.is_quiet(&path, mtime) {
                     scan.plan_at(path, mtime, Some(now));
                 }
             }
@@ -434,6 +455,15 @@ impl Tree {
             // The listing fails as well, and tells.
             Err(_) => scan.plan(path, None),
         }
+    }
+
+    /// Whether a directory with this time need not be listed.
+    fn is_quiet(&self, directory: &RemotePath, mtime: Option<u32>) -> bool {
+        let settled = self.known.node(directory).and_then(|node| node.mtime);
+        mtime.is_some()
+            && settled == mtime
+            && !self.dirty.contains(directory)
+            && !self.errors.contains_key(directory)
     }
 
     /// The next directory to list; `None` if there is none now.
@@ -498,7 +528,9 @@ impl Tree {
         } else {
             self.raise(scan, directory.clone(), error);
         }
-        if scan.report.kind == ScanKind::Full {
+        // Their times were to come with it.
+        let is_telling = scan.telling.contains(directory.as_bytes());
+        if scan.report.kind == ScanKind::Full || is_telling {
             for inner in self.known.inner(directory) {
                 scan.plan(inner, None);
             }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ketch_client::{Attrs, FileType, Kind, RemotePath};
 
 use super::block::{Cursor, Entry};
-use super::known::{Edits, depth, split};
+use super::known::{Edits, depth, parent_of, split};
 use super::times::HOT;
 use super::{Hot, MISSING_MAX, Missing, Scan, Tree, Waiting, mtime_of};
 use crate::detect::{DirectoryTimes, First, ListError, ScanKind, Seen};
@@ -279,9 +279,13 @@ impl Tree {
         if !self.config.select.enters(&path) {
             return;
         }
+        let mtime = mtime_of(attrs);
         let is_new = || self.known.node(&path).is_none_or(|node| !node.listed);
-        if scan.report.kind == ScanKind::Full || is_new() {
-            scan.plan(path, mtime_of(attrs));
+        // A quiet scan that has the time from here has not asked for it.
+        let is_told = || parent_of(&path).is_some_and(|parent| scan.telling.contains(parent));
+        let is_due = || is_told() && !self.is_quiet(&path, mtime);
+        if scan.report.kind == ScanKind::Full || is_new() || is_due() {
+            scan.plan(path, mtime);
         }
     }
 

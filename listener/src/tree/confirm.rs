@@ -152,6 +152,9 @@ impl Tree {
     }
 
     fn rename(&mut self, from: RemotePath, to: RemotePath, facts: Facts) {
+        if !self.leaving.insert(from.clone()) {
+            return;
+        }
         self.settle.vanished(&to);
         self.tell(Seen::Renamed {
             from: from.clone(),
@@ -195,6 +198,9 @@ impl Tree {
     }
 
     pub(super) fn remove(&mut self, path: RemotePath) {
+        if !self.leaving.insert(path.clone()) {
+            return;
+        }
         self.tell(Seen::Removed { path: path.clone() });
         self.changes.push_back(Change::Removed { path });
     }

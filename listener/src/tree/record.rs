@@ -70,8 +70,12 @@ impl Tree {
                 Change::Baseline { path, facts } | Change::Present { path, facts, .. } => {
                     set(path, Some(Entry::told(*facts)));
                 }
-                Change::Removed { path } => set(path, None),
+                Change::Removed { path } => {
+                    self.leaving.remove(path);
+                    set(path, None);
+                }
                 Change::Renamed { from, to, facts } => {
+                    self.leaving.remove(from);
                     set(from, None);
                     set(to, Some(Entry::told(*facts)));
                 }
@@ -102,6 +106,7 @@ impl Tree {
         self.settle = Settle::new(self.config.settle.clone());
         self.changes.clear();
         self.taken.clear();
+        self.leaving.clear();
         self.dirty.clear();
         self.hot.clear();
         self.created.clear();

@@ -555,7 +555,8 @@ fn quiet_polls_list_what_changed_and_lies_end_them() {
             watched.pass(&mut world, 6);
             let report = watched.scan(&mut world, Want::Due);
             if report.kind == ScanKind::Quiet {
-                assert_eq!((report.directories, report.looked), (0, 21));
+                // The root tells the times of all that is in it.
+                assert_eq!((report.directories, report.looked), (1, 1));
             }
             report.kind
         })
@@ -592,6 +593,73 @@ fn quiet_polls_list_what_changed_and_lies_end_them() {
         assert_eq!(watched.scan(&mut world, Want::Due).kind, ScanKind::Full);
     }
     assert!(names(&watched.told).contains(&"present d9/late".to_owned()));
+}
+
+#[test]
+fn what_a_push_and_a_listing_miss_is_gone_once() {
+    let mut world = World::new();
+    world.put("d", true, 0);
+    world.put("a", false, 1);
+    world.put("d/b", false, 1);
+    let mut watched = Watched::new(news());
+    watched.settle(&mut world);
+    watched.told.clear();
+    world.remove("a");
+    world.remove("d");
+    watched.scan(&mut world, Want::Due);
+    for path in ["a", "d/b"] {
+        let (path, is_directory) = (path.into(), false);
+        let gone = PushEvent::Removed { path, is_directory };
+        watched.tree.on_push(watched.now, gone);
+    }
+    watched.settle(&mut world);
+    let mut told = names(&watched.told);
+    told.sort();
+    assert_eq!(told, ["removed a", "removed d/b"]);
+}
+
+#[test]
+fn a_directory_that_cannot_tell_times_has_those_in_it_listed() {
+    let mut world = World::new();
+    world.put("top", true, 0);
+    for directory in 0..20 {
+        world.put(&format!("top/d{directory}"), true, 0);
+    }
+    let mut watched = Watched::new(DetectConfig {
+        directory_times: DirectoryTimes::Learn,
+        sweep_every: 1_000,
+        ..news()
+    });
+    watched.settle(&mut world);
+    for directory in 0..3 {
+        world.put(&format!("top/d{directory}/a"), false, 1);
+    }
+    watched.settle(&mut world);
+    while watched.scan(&mut world, Want::Due).kind == ScanKind::Full {
+        watched.pass(&mut world, 6);
+    }
+    watched.told.clear();
+    watched.pass(&mut world, 6);
+    world.unreadable = vec!["top".to_owned()];
+    world.put("top/d7/new", false, 1);
+    let report = watched.scan(&mut world, Want::Due);
+    assert_eq!((report.kind, report.unreadable), (ScanKind::Quiet, 1));
+    watched.settle(&mut world);
+    assert_eq!(names(&watched.told), ["present top/d7/new"]);
+    // From now on each is asked, until it can be listed again.
+    let asked = |watched: &mut Watched, world: &mut World| {
+        watched.pass(world, 6);
+        let report = watched.scan(world, Want::Due);
+        assert_eq!(report.kind, ScanKind::Quiet);
+        report.looked
+    };
+    assert_eq!(asked(&mut watched, &mut world), 22);
+    world.unreadable.clear();
+    while asked(&mut watched, &mut world) > 2 {}
+    watched.told.clear();
+    world.put("top/d8/new", false, 1);
+    watched.settle(&mut world);
+    assert_eq!(names(&watched.told), ["present top/d8/new"]);
 }
 
 #[test]
