@@ -1,13 +1,13 @@
 //! The part of a watch that has a clock, a task and a connection: it lists and looks when the
 //! machine in [`crate::directories`] says so, and passes on what the machine tells.
 //!
-//! One task for each watch, which has up to [`LISTINGS_AT_ONCE`] directories listed at a time and
-//! hands events over through a queue of [`EVENTS_QUEUE`]; while that is full it waits, and lists
+//! One task for each watch, which has up to [`LISTINGS_AT_ONCE`] directories listed at a time on each
+//! channel and hands events over through a queue of [`EVENTS_QUEUE`]; while that is full it waits, and lists
 //! nothing.
 #![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
 
 use std::collections::BTreeMap;
-use std::future::pending;
+use std::future::{Future, pending};
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,14 +23,15 @@ use crate::error::WatchError;
 use crate::event::Event;
 use crate::listing::{ENTRIES_MAX, Listing};
 use crate::push::{self, PushEvent, Pushes};
-use crate::remote::Remote;
+use crate::remote::channels::Channels;
+use crate::remote::{CHANNELS, CHANNELS_MAX, Remote};
 use crate::settle::SettleConfig;
 use crate::watcher::FirstListing;
 
 /// Events and errors that wait for whoever takes them.
 const EVENTS_QUEUE: usize = 256;
 
-/// Directories that are listed at the same time.
+/// Directories that are listed at the same time on a channel.
 const LISTINGS_AT_ONCE: usize = 16;
 
 /// Paths that are looked at in one go, their requests one behind the other.
@@ -55,6 +56,7 @@ pub struct Watch {
     config: DirectoriesConfig,
     entries_max: usize,
     push: Push,
+    channels: usize,
 }
 
 impl Watch {
@@ -68,6 +70,7 @@ impl Watch {
             config: DirectoriesConfig::default(),
             entries_max: ENTRIES_MAX,
             push: Push::Never,
+            channels: CHANNELS,
         }
     }
 
@@ -137,6 +140,18 @@ impl Watch {
     #[must_use]
     pub const fn entries_max(mut self, entries: usize) -> Self {
         self.entries_max = entries;
+        self
+    }
+
+    /// Lists over so many SFTP channels of the connection, 1 to [`CHANNELS_MAX`], where there are many
+    /// directories: see [`Remote::channels`]. Default: [`CHANNELS`].
+    #[must_use]
+    pub const fn channels(mut self, channels: usize) -> Self {
+        self.channels = match channels {
+            0 => 1,
+            ..CHANNELS_MAX => channels,
+            _ => CHANNELS_MAX,
+        };
         self
     }
 
@@ -237,6 +252,7 @@ async fn run(
     let (path, config) = (watch.path.clone(), watch.config.clone());
     let mut directories = Directories::new(path, config, Instant::now(), seed);
     let mut listings = JoinSet::new();
+    let mut lines = Lines::new(&watch);
     loop {
         while look(&watch.sftp, &mut directories).await {}
         while let Some(event) = directories.poll_event() {
@@ -247,14 +263,23 @@ async fn run(
         if directories.is_ended() {
             return;
         }
-        while listings.len() < LISTINGS_AT_ONCE
+        let at_once = LISTINGS_AT_ONCE * lines.open.len();
+        while listings.len() < at_once
             && let Some(directory) = directories.start_listing(Instant::now())
         {
-            let (sftp, entries_max) = (watch.sftp.clone(), watch.entries_max);
+            let (first, entries_max) = (watch.sftp.clone(), watch.entries_max);
+            let sftp = lines.next(listings.len());
             let path = directories.path(&directory);
-            listings.spawn(async move { (directory, list(&sftp, path, entries_max).await) });
+            listings.spawn(async move {
+                let mut result = list(&sftp, path.clone(), entries_max).await;
+                // Half of a directory says nothing: another channel lists it from the start.
+                if result.is_err() && sftp.has_ended() && !first.has_ended() {
+                    result = list(&first, path, entries_max).await;
+                }
+                (directory, result)
+            });
         }
-        let full = listings.len() >= LISTINGS_AT_ONCE;
+        let full = listings.len() >= at_once;
         let due = directories.poll_timeout().filter(|_| !full);
         tokio::select! {
             Some(Ok((directory, result))) = listings.join_next() => {
@@ -281,7 +306,63 @@ async fn run(
                     directories.handle_push(now, event);
                 }
             }
+            () = lines.more() => {}
             () = sleep_until(due) => {}
+        }
+    }
+}
+
+/// The channels of a watch.
+struct Lines {
+    open: Vec<Sftp>,
+    turn: usize,
+    max: usize,
+    channels: Channels,
+    opening: Option<Pin<Box<dyn Future<Output = Option<Sftp>> + Send>>>,
+}
+
+impl Lines {
+    fn new(watch: &Watch) -> Self {
+        Self {
+            open: vec![watch.sftp.clone()],
+            turn: 0,
+            max: watch.channels,
+            channels: Channels::default(),
+            opening: None,
+        }
+    }
+
+    /// The channel for another listing, beside `under_way`. One that was lost is used no more.
+    fn next(&mut self, under_way: usize) -> Sftp {
+        let first = self.open.remove(0);
+        let count = self.open.len();
+        self.open.retain(|sftp| !sftp.has_ended());
+        if self.open.len() < count {
+            self.max = 1 + self.open.len();
+        }
+        self.open.insert(0, first.clone());
+        let number = self.open.len();
+        // As many as there may be on those that are open.
+        let is_busy = under_way + 1 >= LISTINGS_AT_ONCE * number;
+        if is_busy && number < self.max && self.opening.is_none() {
+            let (channels, of) = (self.channels.clone(), first.clone());
+            let opening = async move { channels.beside(&of, number - 1).await };
+            self.opening = Some(Box::pin(opening));
+        }
+        self.turn = (self.turn + 1) % number;
+        self.open.get(self.turn).cloned().unwrap_or(first)
+    }
+
+    /// Waits for one more, if one is being opened.
+    async fn more(&mut self) {
+        let Some(opening) = &mut self.opening else {
+            return pending().await;
+        };
+        let opened = opening.await;
+        self.opening = None;
+        match opened {
+            Some(sftp) => self.open.push(sftp),
+            None => self.max = self.open.len(),
         }
     }
 }
@@ -351,16 +432,17 @@ async fn list(sftp: &Sftp, path: RemotePath, entries_max: usize) -> Result<Listi
         path: path.clone(),
         source,
     };
-    let mut entries = sftp.read_dir(&path);
+    let mut directory = sftp.read_dir(&path);
     let mut listing = Listing::new(entries_max);
-    while let Some(entry) = entries.next().await {
-        let entry = entry.map_err(unreadable)?;
-        listing
-            .push(entry.name(), entry.attrs())
-            .map_err(|source| WatchError::TooLarge {
-                path: path.clone(),
-                source,
-            })?;
+    while let Some(entries) = directory.next_entries().await {
+        for entry in entries.map_err(unreadable)?.iter() {
+            listing
+                .push(entry.name(), entry.attrs())
+                .map_err(|source| WatchError::TooLarge {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
     }
     Ok(listing.finish())
 }

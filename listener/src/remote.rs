@@ -5,6 +5,7 @@
 //! a connection is made; a failed attempt is told to whoever asked, and the next one waits first, as
 //! [`Reconnect`] says.
 
+pub(crate) mod channels;
 #[cfg(feature = "flows")]
 mod source;
 
@@ -17,6 +18,9 @@ use ketch_client::{
 };
 use tokio::sync::Mutex;
 
+use self::channels::Channels;
+pub use self::channels::{CHANNELS, CHANNELS_MAX};
+
 /// A directory on a server, and everything below it.
 #[derive(Clone)]
 pub struct Remote {
@@ -26,6 +30,9 @@ pub struct Remote {
 struct Shared {
     root: RemotePath,
     line: Arc<Line>,
+    /// Beside the one that is used for everything.
+    channels: Channels,
+    channels_max: usize,
 }
 
 enum Line {
@@ -93,34 +100,69 @@ impl Remote {
             sessions: Reconnecting::new(connect.for_sftp(), policy),
             open: Mutex::default(),
         };
-        Self {
-            shared: Arc::new(Shared {
-                root,
-                line: Arc::new(line),
-            }),
-        }
+        Self::on(line, root)
     }
 
     /// The directory `root` over SFTP that is open already. When it is lost, everything fails.
     #[must_use]
     pub fn over(sftp: Sftp, root: RemotePath) -> Self {
+        Self::on(Line::Given(sftp), root)
+    }
+
+    fn on(line: Line, root: RemotePath) -> Self {
         Self {
             shared: Arc::new(Shared {
                 root,
-                line: Arc::new(Line::Given(sftp)),
+                line: Arc::new(line),
+                channels: Channels::default(),
+                channels_max: CHANNELS,
             }),
         }
+    }
+
+    /// Scans list over so many SFTP channels of the connection, 1 to [`CHANNELS_MAX`]: a server with
+    /// a process for each channel lists several directories at the same time. They are opened when
+    /// a tree is large enough, and a server that gives fewer is content with those. Default:
+    /// [`CHANNELS`].
+    #[must_use]
+    pub fn channels(self, channels: usize) -> Self {
+        let Shared {
+            root,
+            line,
+            channels: open,
+            ..
+        } = &*self.shared;
+        Self {
+            shared: Arc::new(Shared {
+                root: root.clone(),
+                line: Arc::clone(line),
+                channels: open.clone(),
+                channels_max: channels.clamp(1, CHANNELS_MAX),
+            }),
+        }
+    }
+
+    /// How many channels a scan may list over.
+    pub(crate) fn channels_max(&self) -> usize {
+        self.shared.channels_max
+    }
+
+    /// The channels beside the first that are open already.
+    pub(crate) fn open_beside(&self) -> Vec<Sftp> {
+        let max = self.channels_max().saturating_sub(1);
+        self.shared.channels.open(max)
+    }
+
+    /// One more channel for a scan that has `first`, the `number`th beside it; `None` if there is
+    /// none to be had.
+    pub(crate) async fn beside(&self, first: &Sftp, number: usize) -> Option<Sftp> {
+        self.shared.channels.beside(first, number).await
     }
 
     /// The directory `path` below this one, on the same connection.
     #[must_use]
     pub fn below(&self, path: &RemotePath) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                root: self.path(path),
-                line: Arc::clone(&self.shared.line),
-            }),
-        }
+        self.elsewhere(self.path(path))
     }
 
     /// The directory `root` of the same server, on the same connection.
@@ -130,6 +172,8 @@ impl Remote {
             shared: Arc::new(Shared {
                 root,
                 line: Arc::clone(&self.shared.line),
+                channels: self.shared.channels.clone(),
+                channels_max: self.shared.channels_max,
             }),
         }
     }
@@ -159,11 +203,17 @@ impl Remote {
             Line::Given(sftp) => Ok(sftp.clone()),
             Line::Made { sessions, open } => {
                 let mut open = open.lock().await;
-                let lives = |sftp: &&Sftp| sftp.session().is_some_and(|s| !s.is_closed());
-                if let Some(sftp) = open.as_ref().filter(lives) {
+                // Its process may have ended on a connection that lives.
+                let lives = |sftp: &Sftp| sftp.session().is_some_and(|s| !s.is_closed());
+                if let Some(sftp) = open.as_ref()
+                    && lives(sftp)
+                    && !sftp.has_ended()
+                {
                     return Ok(sftp.clone());
                 }
-                *open = None;
+                if open.take().is_some_and(|sftp| !lives(&sftp)) {
+                    self.shared.channels.forget().await;
+                }
                 let sftp = sessions.session().await?.sftp().await?;
                 *open = Some(sftp.clone());
                 Ok(sftp)
@@ -175,6 +225,7 @@ impl Remote {
     pub async fn disconnect(&self) {
         if let Line::Made { sessions, open } = &*self.shared.line {
             *open.lock().await = None;
+            self.shared.channels.forget().await;
             sessions.disconnect().await;
         }
     }

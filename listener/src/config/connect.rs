@@ -1,10 +1,12 @@
 //! From a source's table to a connection: keys, passwords, whom to trust, and the way to it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ketch_client::agent::AgentPath;
 use ketch_client::hostkey::{HostKeyPolicy, HostKeys};
 use ketch_client::identity::Identity;
+use ketch_client::memory::ProcessMemory;
 use ketch_client::route::{self, Route};
 use ketch_client::{Connect, Profile, Reconnect, Timeouts};
 use ketch_settings::below;
@@ -14,7 +16,7 @@ use super::Origin;
 use super::build::Build;
 use super::tables::{Algorithms, SourceTable, TimeoutsTable};
 use super::words::ProxyUrl;
-use crate::remote::Remote;
+use crate::remote::{CHANNELS, Remote};
 
 /// What logs in, to the server and to those on the way.
 struct Login {
@@ -64,6 +66,7 @@ impl Build<'_> {
             ("proxy", table.proxy.is_some()),
             ("proxy_password", table.proxy_password.is_some()),
             ("jump", !table.jump.is_empty()),
+            ("channels", table.channels.is_some()),
         ];
         for (name, _) in said.iter().filter(|(_, is_said)| *is_said) {
             self.fault(&below(key, name), "this is for a source with `url`");
@@ -92,6 +95,8 @@ impl Build<'_> {
             .profile(profile)
             .timeouts(timeouts)
             .host_keys(host_keys)
+            // Coming back takes fewer round trips than the first time.
+            .host_memory(Arc::new(ProcessMemory::new()))
             .route(route);
         let mut reconnect = Reconnect::default();
         reconnect.attempts = Some(1); // whoever asks again waits: the pause is kept between calls
@@ -104,7 +109,8 @@ impl Build<'_> {
         let connect = logged_in(connect, &login);
         Some(Origin::Server {
             address: format!("{user}@{}:{port}", destination.host.as_str()),
-            remote: Remote::with(connect, destination.path.clone(), reconnect),
+            remote: Remote::with(connect, destination.path.clone(), reconnect)
+                .channels(table.channels.unwrap_or(CHANNELS)),
         })
     }
 

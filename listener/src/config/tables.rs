@@ -112,6 +112,11 @@ pub(super) struct SourceTable {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub(super) jump: Vec<Server>,
+    /// SFTP channels of the connection that a look at a large tree may use: a server that has a
+    /// process for each, as OpenSSH's has, lists several directories at the same time. One that gives
+    /// fewer is content with those. Default: 3.
+    #[schemars(range(min = 1, max = 8))]
+    pub(super) channels: Option<usize>,
     /// How long things may take.
     #[serde(default)]
     pub(super) timeouts: TimeoutsTable,
