@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`measure`] | wall time, processor time and peak memory of one command and its children |
 //! | [`server_time`] | processor time of an sshd, sessions that lost their parent included |
+//! | [`spent`] | processor time of this process and of an sshd that serves it, up to now |
 //! | [`ketch_server`] | a `ketch serve` beside an sshd, for the same account |
 //! | [`hot_pages`] | free memory that stays with a virtual machine, for timings that repeat |
 //! | [`median`] | the middle of a few figures |
@@ -33,6 +34,7 @@ pub mod namespace;
 pub mod relay;
 pub mod row;
 pub mod server_time;
+pub mod spent;
 pub mod tool;
 
 pub use error::BenchError;

@@ -171,7 +171,7 @@ fn measure_here(
     })
 }
 
-fn seconds(time: TimeVal) -> Duration {
+pub(crate) fn seconds(time: TimeVal) -> Duration {
     let whole = Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0));
     whole + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
 }

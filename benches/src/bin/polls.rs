@@ -3,12 +3,16 @@
 //! - A full poll beside a bare walk of the client, which lists the same and keeps nothing.
 //! - A quiet poll, which trusts directory times, beside a full one.
 //! - Bytes of memory for a file that is known, by the resident memory of this process too.
+//! - Processor time of this process and of the server, for machines with other work to do.
 //! - One scan from nothing, connection included, beside `rclone lsjson -R` and a sequential poller on
 //!   paramiko, on loopback and over a link with a round trip time.
 //!
 //! ```text
 //! cargo run --release -p ketch-benches --bin polls -- --directories 10000
 //! ```
+//!
+//! A tree of a million files takes a while to make: `--tree` names one that this made before, or
+//! that is to be kept.
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::error::Error;
@@ -21,14 +25,16 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use ketch_benches::delay_proxy::DelayProxy;
 use ketch_benches::median::median;
+use ketch_benches::spent::{Begun, Took};
 use ketch_client::hostkey::HostKeys;
 use ketch_client::identity::Identity;
+use ketch_client::memory::ProcessMemory;
 use ketch_client::{Connect, RemotePath, Session, WalkOptions};
 use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
 use ketch_listener::detect::{
     DetectConfig, Detector, DirectoryTimes, First, ScanKind, ScanReport, SftpLister,
 };
-use ketch_listener::remote::Remote;
+use ketch_listener::remote::{CHANNELS, Remote};
 use ketch_listener::settle::SettleConfig;
 
 /// Measures polls of a tree.
@@ -49,6 +55,15 @@ struct Arguments {
     /// Of the tree that is looked at over the link
     #[arg(long, default_value_t = 200)]
     far_directories: u32,
+    /// SFTP channels that ketch may list over
+    #[arg(long, default_value_t = CHANNELS)]
+    channels: usize,
+    /// A tree of so many directories and files that is there already, or is made to stay
+    #[arg(long)]
+    tree: Option<PathBuf>,
+    /// Leave out the scans from nothing, and the other programs
+    #[arg(long)]
+    polls_only: bool,
     /// Python with paramiko; without it that poller is left out
     #[arg(long, default_value = "target/peers/python/bin/python")]
     python: PathBuf,
@@ -78,9 +93,12 @@ fn measure(arguments: &Arguments) -> Result<(), Failed> {
     let dir = tempfile::Builder::new()
         .prefix("ketch-polls-")
         .tempdir_in(&arguments.dir)?;
-    let near = dir.path().join("near");
+    let near = arguments.tree.clone();
+    let near = near.unwrap_or_else(|| dir.path().join("near"));
     let far = dir.path().join("far");
-    make_tree(&near, arguments.directories, arguments.files)?;
+    if !near.exists() {
+        make_tree(&near, arguments.directories, arguments.files)?;
+    }
     make_tree(&far, arguments.far_directories, arguments.files)?;
     let openssh = OpenSshServer::start(OpenSshConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -88,7 +106,11 @@ fn measure(arguments: &Arguments) -> Result<(), Failed> {
         .build()?;
     let files = u64::from(arguments.directories) * u64::from(arguments.files);
     println!("{files} files in {} directories", arguments.directories);
-    runtime.block_on(polls(arguments, &openssh, &near, files))?;
+    let snapshot = dir.path().join("snapshot");
+    runtime.block_on(polls(arguments, &openssh, &near, files, &snapshot))?;
+    if arguments.polls_only {
+        return Ok(());
+    }
 
     println!("a scan from nothing, connection included:");
     runtime.block_on(side_by_side(
@@ -124,12 +146,17 @@ fn make_tree(root: &Path, directories: u32, files: u32) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn session(server: &OpenSshServer, addr: SocketAddr) -> Result<Session, Failed> {
+async fn session(
+    server: &OpenSshServer,
+    addr: SocketAddr,
+    memory: &Arc<ProcessMemory>,
+) -> Result<Session, Failed> {
     let connect = Connect::to(&addr.ip().to_string())
         .port(addr.port())
         .user(server.user())
         .host_keys(HostKeys::danger_accept_any_host())
         .identity(Identity::from_file(server.identity().private())?)
+        .host_memory(Arc::clone(memory) as _)
         .for_sftp();
     Ok(connect.connect().await?)
 }
@@ -189,19 +216,20 @@ async fn polls(
     server: &OpenSshServer,
     root: &Path,
     files: u64,
+    snapshot: &Path,
 ) -> Result<(), Failed> {
-    let session = session(server, server.addr()).await?;
+    let session = session(server, server.addr(), &Arc::default()).await?;
     let sftp = session.sftp().await?;
     let path = root_of(root)?;
-    let walk = async || -> Result<f64, Failed> {
-        let begun = Instant::now();
+    let walk = async || -> Result<Took, Failed> {
+        let begun = Begun::now(server);
         let mut walk = sftp.walk(path.clone(), WalkOptions::new());
         let mut seen = 0;
         while let Some(entry) = walk.next().await {
             entry?;
             seen += 1;
         }
-        let took = begun.elapsed().as_secs_f64();
+        let took = begun.took(server);
         if seen < files {
             return Err(format!("the walk saw {seen} names").into());
         }
@@ -209,27 +237,28 @@ async fn polls(
     };
     walk().await?;
     let before = resident()?;
-    let lister = Arc::new(SftpLister::new(Remote::over(sftp.clone(), path.clone())));
+    let remote = Remote::over(sftp.clone(), path.clone()).channels(arguments.channels);
+    let lister = Arc::new(SftpLister::new(remote));
     let mut detector = Detector::new(lister.clone(), config(), None);
+    let begun = Begun::now(server);
     scan(&mut detector).await?;
+    println!("  first scan {}", begun.took(server));
     let (mut full, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         bare.push(walk().await?);
         let handle = detector.handle();
         handle.apply_now();
         detector.wait().await;
-        let begun = Instant::now();
+        let begun = Begun::now(server);
         let report = scan(&mut detector).await?;
-        full.push(begun.elapsed().as_secs_f64());
+        full.push(begun.took(server));
         if report.kind != ScanKind::Full || report.entries < files {
             return Err("that was no full poll".into());
         }
     }
-    let (full, bare) = (median(full), median(bare));
-    println!(
-        "  bare walk {bare:.3} s, full poll {full:.3} s: {:.2}",
-        part(full, bare)
-    );
+    let (full, bare) = (Took::median(&full), Took::median(&bare));
+    println!("  bare walk {bare}");
+    println!("  full poll {full}: {:.2}", part(full.wall_s, bare.wall_s));
     let known = u64::try_from(detector.known().memory())?;
     let grown = resident()?.saturating_sub(before);
     println!(
@@ -237,21 +266,21 @@ async fn polls(
         known / files,
         grown / files
     );
-    let snapshot = root.with_extension("snapshot");
     let begun = Instant::now();
-    detector.save(&snapshot, [0; 16])?;
+    detector.save(snapshot, [0; 16])?;
     println!(
         "  snapshot: {} bytes, written in {:.3} s",
-        std::fs::metadata(&snapshot)?.len(),
+        std::fs::metadata(snapshot)?.len(),
         begun.elapsed().as_secs_f64()
     );
     drop(detector);
-    quiet(arguments, lister, root, full).await
+    quiet(arguments, server, lister, root, full.wall_s).await
 }
 
 /// Teaches a detector that directory times tell the truth, and polls.
 async fn quiet(
     arguments: &Arguments,
+    server: &OpenSshServer,
     lister: Arc<SftpLister>,
     root: &Path,
     full: f64,
@@ -265,8 +294,17 @@ async fn quiet(
     scan(&mut detector).await?;
     tokio::time::sleep(COLD).await;
     scan(&mut detector).await?;
-    for shop in 0..3.min(arguments.directories) {
-        std::fs::File::create(root.join(format!("region-000/shop-{shop:05}/new")))?;
+    let witnesses: Vec<_> = (0..3.min(arguments.directories))
+        .map(|shop| root.join(format!("region-000/shop-{shop:05}/new")))
+        .collect();
+    for new in &witnesses {
+        std::fs::File::create(new)?;
+    }
+    scan(&mut detector).await?;
+    scan(&mut detector).await?;
+    tokio::time::sleep(COLD).await;
+    for new in &witnesses {
+        std::fs::remove_file(new)?;
     }
     scan(&mut detector).await?;
     scan(&mut detector).await?;
@@ -274,17 +312,19 @@ async fn quiet(
     scan(&mut detector).await?;
     let mut times = Vec::new();
     for _ in 0..arguments.rounds {
-        let begun = Instant::now();
+        let begun = Begun::now(server);
         let report = scan(&mut detector).await?;
-        times.push(begun.elapsed().as_secs_f64());
-        if report.kind != ScanKind::Quiet || report.directories > 0 {
+        times.push(begun.took(server));
+        if report.kind != ScanKind::Quiet
+            || report.directories > u64::from(arguments.directories) / 10
+        {
             return Err(format!("that was no quiet poll: {report:?}").into());
         }
     }
-    let quiet = median(times);
+    let quiet = Took::median(&times);
     println!(
-        "  quiet poll {quiet:.3} s, of a full one: {:.3}",
-        part(quiet, full)
+        "  quiet poll {quiet}, of a full one: {:.3}",
+        part(quiet.wall_s, full)
     );
     Ok(())
 }
@@ -297,10 +337,13 @@ async fn side_by_side(
     files: u64,
 ) -> Result<(), Failed> {
     let mut ours = Vec::new();
+    // As the daemon has it: the first connection learns.
+    let memory = Arc::default();
     for _ in 0..arguments.rounds {
         let begun = Instant::now();
-        let session = session(server, addr).await?;
+        let session = session(server, addr, &memory).await?;
         let remote = Remote::over(session.sftp().await?, root_of(root)?);
+        let remote = remote.channels(arguments.channels);
         let lister = Arc::new(SftpLister::new(remote));
         let mut detector = Detector::new(lister, config(), None);
         let mut entries = scan(&mut detector).await?.entries;
