@@ -2,8 +2,8 @@
 //! machine in [`crate::directories`] says so, and passes on what the machine tells.
 //!
 //! One task for each watch, which has up to [`LISTINGS_AT_ONCE`] directories listed at a time on each
-//! channel and hands events over through a queue of [`EVENTS_QUEUE`]; while that is full it waits, and lists
-//! nothing.
+//! channel and hands events over through a queue of [`EVENTS_QUEUE`]; while that is full it waits,
+//! and lists nothing.
 #![expect(clippy::disallowed_methods, reason = "drivers own time and tasks")]
 
 use std::collections::BTreeMap;
@@ -146,12 +146,8 @@ impl Watch {
     /// Lists over so many SFTP channels of the connection, 1 to [`CHANNELS_MAX`], where there are many
     /// directories: see [`Remote::channels`]. Default: [`CHANNELS`].
     #[must_use]
-    pub const fn channels(mut self, channels: usize) -> Self {
-        self.channels = match channels {
-            0 => 1,
-            ..CHANNELS_MAX => channels,
-            _ => CHANNELS_MAX,
-        };
+    pub fn channels(mut self, channels: usize) -> Self {
+        self.channels = channels.clamp(1, CHANNELS_MAX);
         self
     }
 

@@ -5,6 +5,7 @@
 //! has enough to do for them ([`wanted`]), shared by all flows of a source, and stay as long as the
 //! connection. A server that refuses one (`MaxSessions` of sshd(8)), or loses one, is asked for no
 //! more until there is another connection.
+#![expect(clippy::disallowed_methods, reason = "drivers own tasks")]
 
 use std::sync::Arc;
 
