@@ -30,6 +30,9 @@ const READDIRS_MAX_NEAR: usize = 4;
 /// leave. What is asked too much of a short directory costs its server some ten microseconds, and
 /// another directory its turn.
 const READDIRS_MIN_FAR: usize = 4;
+/// Up to so many under way, half of them are answered before there are more. A longer listing has them
+/// replaced one by one, as it has to keep a long path full.
+const READDIRS_HALVED: usize = 16;
 /// READDIRs under way at most. OpenSSH's server answers some 3,000 a second with 100 entries each, so
 /// this keeps it busy over 60 ms there and back.
 const READDIRS_MAX: usize = 192;
@@ -355,7 +358,7 @@ impl Reading {
             self.depth = self.depth.min(READDIRS_MAX_NEAR);
         }
         // Not one for each answer: fewer writes and wake-ups, and none for a directory that is over.
-        if self.pending.len() > self.sent / 2 {
+        if self.sent <= READDIRS_HALVED && self.pending.len() > self.sent / 2 {
             return;
         }
         let fitting = ANSWERS_LEN_MAX / self.longest.max(1);
