@@ -1,6 +1,5 @@
 //! Scans over several SFTP channels of one connection to OpenSSH's server, whose processes end.
 #![cfg(all(target_os = "linux", feature = "flows"))]
-#![expect(clippy::disallowed_methods, reason = "tests have a clock")]
 
 use std::collections::BTreeSet;
 use std::fmt;
