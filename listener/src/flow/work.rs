@@ -54,14 +54,11 @@ impl From<StoreError> for Ended {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Lost => Self::Lost,
-            error if error.is_transient() => Self::Outage {
+            // It is no fault of the file, whatever the ledger has: nothing is done with it.
+            error => Self::Outage {
                 what: "ledger".to_owned(),
                 reason: reason(&error),
                 after: None,
-            },
-            error => Self::Failed {
-                reason: reason(&error),
-                permanent: true,
             },
         }
     }

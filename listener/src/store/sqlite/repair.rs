@@ -19,8 +19,9 @@ use super::table::{self, Flow, Table};
 use super::{failed, ledger_clock, place};
 use crate::flow::item::FlowName;
 use crate::flow::{FIRST_BASELINE, FIRST_DONE};
+use crate::store::encoding::{self, column};
 use crate::store::row::{Entry, Step};
-use crate::store::{BATCH_MAX, StoreError, encoding};
+use crate::store::{BATCH_MAX, StoreError};
 
 /// Where a counter cannot be read any more, numbers go on so far behind the largest that was seen: no
 /// number is given twice.
@@ -154,13 +155,15 @@ fn flows(old: &Connection, names: &[FlowName]) -> Result<Vec<OldFlow>, StoreErro
     }
     let mut flows: Vec<OldFlow> = Vec::new();
     for (id, name, said) in found {
-        let name = std::str::from_utf8(&name)
+        let stored = std::str::from_utf8(&name)
             .ok()
             .and_then(|name| FlowName::new(name).ok());
-        let candidates: Vec<&FlowName> = name.iter().chain(names).collect();
         let name = match &said {
-            Some(_) => name,
-            None => named(old, id, &candidates)?,
+            Some(_) => stored,
+            None => {
+                let candidates: Vec<&FlowName> = stored.iter().chain(names).collect();
+                named(old, id, &candidates)?.or(stored)
+            }
         };
         if let Some(name) = name
             && flows.iter().all(|known| known.name != name)
@@ -168,10 +171,33 @@ fn flows(old: &Connection, names: &[FlowName]) -> Result<Vec<OldFlow>, StoreErro
             flows.push(OldFlow { id, name, said });
         }
     }
+    // Flows are numbered from 1. Those whose own rows are lost may have a name that is known.
+    let many = open::read_meta(old).map_or(0, |meta| meta.flows);
+    let last = column(many.max(names.len() as u64));
+    for id in 1..=last {
+        if flows.iter().any(|known| known.id == id) {
+            continue;
+        }
+        let free = |name: &&FlowName| flows.iter().all(|known| known.name != **name);
+        let candidates: Vec<&FlowName> = names.iter().filter(free).collect();
+        if let Some(name) = named(old, id, &candidates)? {
+            flows.push(OldFlow {
+                id,
+                name,
+                said: None,
+            });
+        }
+    }
+    if flows.is_empty() && many > 0 {
+        return Err(StoreError::Damaged {
+            row: "the names of its flows".to_owned(),
+            hint: "nothing can be taken out of it; import an export, or move it away to begin anew",
+        });
+    }
     Ok(flows)
 }
 
-/// Under which of `candidates` the rows of the flow `id` are sound; the first, if under none.
+/// Under which of `candidates` the rows of the flow `id` are sound, if under any.
 fn named(
     old: &Connection,
     id: i64,
@@ -193,7 +219,7 @@ fn named(
             break;
         }
     }
-    Ok(candidates.first().map(|name| (*name).clone()))
+    Ok(None)
 }
 
 const FORWARD: &str = "SELECT path, body FROM entries WHERE flow = ?1 ORDER BY path";
