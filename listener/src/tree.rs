@@ -182,6 +182,8 @@ struct Scan {
     /// Of a quiet scan: directories whose listing is cheaper than asking for the times of those in it.
     telling: HashSet<Vec<u8>>,
     missing: Vec<Missing>,
+    /// Some of them were asked for before anything was listed.
+    is_missing_asked: bool,
     /// Names that listings lacked, also those that `missing` has no room for.
     lacked: u64,
     /// How many of them were asked for, or need not be.
@@ -271,6 +273,7 @@ impl Tree {
             planned: BTreeSet::new(),
             telling: HashSet::new(),
             missing: Vec::new(),
+            is_missing_asked: false,
             lacked: 0,
             confirmed: 0,
             created: BTreeMap::new(),
@@ -315,6 +318,7 @@ impl Tree {
                 Phase::List => {
                     if !scan.in_flight.is_empty() || scan.waiting.is_empty() {
                         scan.phase = Phase::Confirm;
+                        scan.tell_missing_once();
                         self.match_renames(scan);
                         self.guard(scan);
                         continue;
@@ -688,6 +692,15 @@ impl Tree {
 }
 
 impl Scan {
+    /// What was asked for because a push named it may be missing in a listing, too.
+    fn tell_missing_once(&mut self) {
+        if self.is_missing_asked {
+            let mut seen = HashSet::new();
+            self.missing
+                .retain(|missing| seen.insert(missing.path.clone()));
+        }
+    }
+
     fn plan(&mut self, path: RemotePath, mtime: Option<u32>) {
         self.plan_at(path, mtime, None);
     }

@@ -803,3 +803,28 @@ fn what_is_renamed_as_a_whole_is_not_doubted() {
     watched.scan(&mut world, Want::All);
     assert_eq!(watched.ledger, world.files());
 }
+
+/// What a push says is gone, and a listing lacks in the same scan, is told once.
+#[test]
+fn what_is_missing_twice_is_gone_once() {
+    let mut world = World::new();
+    world.put("c", false, 1);
+    world.put("d", false, 2);
+    let mut watched = Watched::new(DetectConfig {
+        missing_polls: 1,
+        ..news()
+    });
+    watched.settle(&mut world);
+    watched.told.clear();
+    world.remove("c");
+    let path = RemotePath::from("c");
+    watched.tree.on_push(
+        watched.now,
+        PushEvent::Removed {
+            path,
+            is_directory: false,
+        },
+    );
+    watched.scan(&mut world, Want::All);
+    assert_eq!(names(&watched.told), ["removed c"]);
+}
