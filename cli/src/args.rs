@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use ketch_client::config::{AlgorithmSpec, JumpHost};
 use ketch_client::{CipherName, Kex, MacName, Profile, SignatureAlgorithm};
 
-pub(crate) use self::listen::ListenArgs;
+pub(crate) use self::listen::{FirstWhat, ListenArgs};
 #[cfg(unix)]
 pub(crate) use self::listen::{FlowsArg, ListenCommand, LostRows};
 pub(crate) use self::paths::{
@@ -701,7 +701,7 @@ mod tests {
     #[test]
     fn times_have_a_unit_and_a_length() {
         let interval = |text: &str| match parse(&format!("ketch listen r --interval {text}")) {
-            Ok(Command::Listen(listen)) => Some(listen.interval),
+            Ok(Command::Listen(listen)) => Some(listen.watch.interval),
             _ => None,
         };
         assert_eq!(interval("250ms"), Some(Duration::from_millis(250)));
@@ -712,7 +712,7 @@ mod tests {
         let Ok(Command::Listen(listen)) = parse("ketch listen r") else {
             panic!()
         };
-        assert_eq!(listen.interval, Duration::from_secs(5));
+        assert_eq!(listen.watch.interval, Duration::from_secs(5));
     }
 
     #[test]
@@ -720,6 +720,9 @@ mod tests {
         for right in [
             "ketch listen host:/in",
             "ketch listen host:/in --config none --existing",
+            "ketch listen host:/in -r --depth 3 --include *.csv --include *.txt --exclude *.tmp",
+            "ketch listen host:/in --settle 5s --push --json --first news",
+            "ketch listen host:/in --first baseline --plain",
             "ketch listen --config f -vv --log-format json",
             "ketch listen check --config f --offline",
             "ketch listen schema",
@@ -733,7 +736,17 @@ mod tests {
             };
             assert_eq!(listen.is_of_file(), !right.contains("host:"), "{right}");
         }
-        for wrong in ["ketch listen", "ketch listen check"] {
+        for wrong in [
+            "ketch listen",
+            "ketch listen check",
+            "ketch listen host:/in --depth 2",
+            "ketch listen host:/in -r --depth 0",
+            "ketch listen host:/in --json --plain",
+            "ketch listen host:/in --existing --first baseline",
+            "ketch listen --config f --recursive",
+            "ketch listen --config f --interval 5s",
+            "ketch listen --config f --include *.csv",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Nothing is connected and no secret is read yet.
 
+mod listen;
 mod sync;
 
 use std::ffi::OsString;
@@ -16,10 +17,11 @@ use ketch_client::{
     Sparse, Streams, Verify,
 };
 
+pub(crate) use self::listen::Listen;
 pub(crate) use self::sync::Sync;
 use crate::args::{
-    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, LinksHow, ListenArgs, LsArgs, PutArgs,
-    ResumeCheck, SelectionArgs, SparseWhen, TransferArgs,
+    BytesArgs, ConnectArgs, Durable, ExecArgs, GetArgs, LinksHow, LsArgs, PutArgs, ResumeCheck,
+    SelectionArgs, SparseWhen, TransferArgs,
 };
 use crate::failed::Failed;
 use crate::output::Bar;
@@ -261,29 +263,6 @@ impl At {
     pub(crate) fn new(remote: &str, args: ConnectArgs) -> Result<Self, Failed> {
         let (connection, remote) = connection(remote, args)?;
         Ok(Self { connection, remote })
-    }
-}
-
-/// `ketch listen`, resolved.
-#[derive(Debug)]
-pub(crate) struct Listen {
-    pub(crate) connection: Connection,
-    pub(crate) remote: RemotePath,
-    pub(crate) interval: Duration,
-    pub(crate) existing: bool,
-}
-
-impl Listen {
-    pub(crate) fn new(args: ListenArgs) -> Result<Self, Failed> {
-        let missing = || Failed::Usage("name a remote directory".to_owned());
-        let remote = args.remote.ok_or_else(missing)?;
-        let (connection, remote) = connection(&remote, args.connect)?;
-        Ok(Self {
-            connection,
-            remote,
-            interval: args.interval,
-            existing: args.existing,
-        })
     }
 }
 

@@ -13,6 +13,9 @@
 //! - A file that is gone as a look shows is gone at once. Listings need two of them, as ever.
 //! - A directory that is gone takes all that was known below it along, the deepest first.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
@@ -42,6 +45,9 @@ pub struct DirectoriesConfig {
     pub watcher: WatcherConfig,
     /// Whether directories below are watched, too. Default: no.
     pub recursive: bool,
+    /// How many levels are told of, if recursive: 1 is the directory itself. More than [`DEPTH_MAX`]
+    /// directories below it are never watched. Default: `None`, all that are.
+    pub depth: Option<usize>,
     /// Which names are told of. Default: all.
     pub filter: Filter,
     /// Whether a rename that a push tells is told as one. Default: no.
@@ -453,7 +459,11 @@ impl Directories {
     /// Watches a directory that was found, if that is wanted and it is not watched yet.
     fn enter(&mut self, now: Instant, path: &RemotePath, first: FirstListing) {
         let depth = path.as_bytes().split(|byte| *byte == b'/').count();
-        if !self.config.recursive || depth > DEPTH_MAX || self.watched.contains_key(path) {
+        let depth_max = self
+            .config
+            .depth
+            .map_or(DEPTH_MAX, |levels| levels.saturating_sub(1).min(DEPTH_MAX));
+        if !self.config.recursive || depth > depth_max || self.watched.contains_key(path) {
             return;
         }
         if self.watched.len() >= DIRECTORIES_MAX {

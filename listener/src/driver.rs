@@ -104,6 +104,14 @@ impl Watch {
         self
     }
 
+    /// How many levels are told of with [`Watch::recursive`]: 1 is the directory itself, 2 those in it,
+    /// too. Default: all, up to [`crate::directories::DEPTH_MAX`].
+    #[must_use]
+    pub const fn depth(mut self, levels: usize) -> Self {
+        self.config.depth = Some(levels);
+        self
+    }
+
     /// Which names are told of, counted from the watched directory. A directory that is left out is
     /// not listed. Default: all.
     #[must_use]

@@ -19,12 +19,8 @@ pub(crate) struct ListenArgs {
     pub(crate) command: Option<ListenCommand>,
     #[arg(help = REMOTE_HELP, required_unless_present = "config")]
     pub(crate) remote: Option<String>,
-    /// Time from one listing of the directory to the next
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub(crate) interval: Duration,
-    /// Tell of what is there at the start, too
-    #[arg(long)]
-    pub(crate) existing: bool,
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     #[command(flatten)]
@@ -36,6 +32,66 @@ impl ListenArgs {
     pub(crate) const fn is_of_file(&self) -> bool {
         self.command.is_some() || self.remote.is_none()
     }
+}
+
+/// How a remote directory is watched. A listener's file says this of its flows itself.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Watching REMOTE")]
+pub(crate) struct WatchArgs {
+    /// Time from one listing of a directory to the next
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(requires = "remote")]
+    pub(crate) interval: Duration,
+    /// What is there at the start: news, or known already
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        requires = "remote"
+    )]
+    pub(crate) first: FirstWhat,
+    /// The same as --first news
+    #[arg(long, requires = "remote", conflicts_with = "first")]
+    pub(crate) existing: bool,
+    /// Watch the directories below, too; links are not followed
+    #[arg(short, long, requires = "remote")]
+    pub(crate) recursive: bool,
+    /// How many levels, with -r: 1 is REMOTE itself [default: 65]
+    #[arg(long, value_name = "LEVELS", requires = "recursive")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=65))]
+    pub(crate) depth: Option<u16>,
+    /// Tell only of names that match one of these: *, ?, [a-z] and **, and / at the start for REMOTE
+    /// itself; with -r directories are told of and watched whatever their names are
+    #[arg(long, value_name = "PATTERN", requires = "remote")]
+    pub(crate) include: Vec<String>,
+    /// Tell of no names that match one of these, and watch no such directories; / at the end is for
+    /// directories alone
+    #[arg(long, value_name = "PATTERN", requires = "remote")]
+    pub(crate) exclude: Vec<String>,
+    /// Tell also when a file is complete: its size and time stayed the same for this long
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "remote")]
+    pub(crate) settle: Option<Duration>,
+    /// Have the server tell changes by itself where it can (`ketch serve`), renames as such; listings
+    /// go on
+    #[arg(long, requires = "remote")]
+    pub(crate) push: bool,
+    /// One JSON object a line, which is the default
+    #[arg(long, requires = "remote", conflicts_with = "plain")]
+    pub(crate) json: bool,
+    /// A word and a path a line, for people
+    #[arg(long, requires = "remote")]
+    pub(crate) plain: bool,
+}
+
+/// What is there at the start of a watch.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum FirstWhat {
+    /// Known already: only changes are told
+    #[default]
+    Baseline,
+    /// Told as created
+    News,
 }
 
 /// What is said on standard error.

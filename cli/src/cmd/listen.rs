@@ -1,13 +1,14 @@
-//! `ketch listen`: what changes in a remote directory, one JSON object a line.
+//! `ketch listen`: what changes in a remote directory, one line each.
 
 use ketch_client::{Attrs, FileType, RemotePath};
-use ketch_listener::{Event, FirstListing, Watch};
+use ketch_listener::settle::SettleConfig;
+use ketch_listener::{Event, Push, Watch};
 use serde::Serialize;
 
 use crate::cmd::login;
 use crate::exit::sentence;
 use crate::failed::Failed;
-use crate::output::Lines;
+use crate::output::{Lines, escaped};
 use crate::plan::Listen;
 
 /// Runs until the connection is lost or the user stops it.
@@ -19,20 +20,32 @@ pub(crate) async fn run(plan: Listen) -> Result<(), Failed> {
     if let Some(Err(error)) = sftp.read_dir(&plan.remote).next().await {
         return Err(error.into());
     }
-    let first = if plan.existing {
-        FirstListing::News
-    } else {
-        FirstListing::Baseline
-    };
-    let mut events = Watch::directory(sftp, plan.remote)
+    let mut watch = Watch::directory(sftp, plan.remote)
         .interval(plan.interval)
-        .first_listing(first)
-        .start();
+        .first_listing(plan.first)
+        .recursive(plan.recursive)
+        .filter(plan.filter)
+        .push(plan.push)
+        .renames(plan.push == Push::Auto);
+    if let Some(levels) = plan.depth {
+        watch = watch.depth(usize::from(levels));
+    }
+    if let Some(period) = plan.settle {
+        watch = watch.settle(SettleConfig {
+            period,
+            ..SettleConfig::default()
+        });
+    }
+    let mut events = watch.start();
     let mut lines = Lines::new();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                lines.line(&json(&event))?;
+                lines.line(&if plan.plain {
+                    told(&event)
+                } else {
+                    json(&event)
+                })?;
                 lines.flush()?; // whoever reads acts on each line as it comes
             }
             Err(error) if error.is_final() => return Err(error.into()),
@@ -40,6 +53,14 @@ pub(crate) async fn run(plan: Listen) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// One event for people.
+fn told(event: &Event) -> String {
+    let path = |path: &RemotePath| escaped(path.as_bytes());
+    let from = event.from.as_ref();
+    let from = from.map_or(String::new(), |from| format!(" from {}", path(from)));
+    format!("{:8} {}{from}", event.kind.word(), path(&event.path))
 }
 
 /// One event as a JSON object, without a line break.
@@ -54,6 +75,10 @@ pub(crate) fn json(event: &Event) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         path_hex: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from_hex: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         kind: Option<&'static str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         size: Option<u64>,
@@ -67,6 +92,11 @@ pub(crate) fn json(event: &Event) -> String {
         event: event.kind.word(),
         path: &String::from_utf8_lossy(event.path.as_bytes()),
         path_hex: path_hex(&event.path),
+        from: event
+            .from
+            .as_ref()
+            .map(|from| String::from_utf8_lossy(from.as_bytes()).into_owned()),
+        from_hex: event.from.as_ref().and_then(path_hex),
         kind: kind(&attrs),
         size: attrs.size,
         modified: attrs.times.map(|times| timestamp(times.mtime)),
@@ -141,6 +171,21 @@ mod tests {
             event(EventKind::Removed, b"/in/a.csv", None),
             r#"{"event":"removed","path":"/in/a.csv"}"#
         );
+    }
+
+    #[test]
+    fn a_rename_has_both_names() {
+        let renamed = Event {
+            kind: EventKind::Renamed,
+            path: RemotePath::from("/in/b"),
+            from: Some(RemotePath::from(&b"/in/a\xff"[..])),
+            attrs: None,
+        };
+        assert_eq!(
+            json(&renamed),
+            "{\"event\":\"renamed\",\"path\":\"/in/b\",\"from\":\"/in/a\u{fffd}\",\"from_hex\":\"2f696e2f61ff\"}"
+        );
+        assert_eq!(told(&renamed), "renamed  /in/b from /in/a\\xff");
     }
 
     #[test]

@@ -6,6 +6,10 @@ mod commands;
 mod config;
 mod failures;
 #[cfg(target_os = "linux")]
+mod flows;
+#[cfg(target_os = "linux")]
+mod listen;
+#[cfg(target_os = "linux")]
 mod openssh;
 mod paths;
 #[cfg(target_os = "linux")]

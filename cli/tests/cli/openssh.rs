@@ -10,13 +10,13 @@ use tempfile::TempDir;
 use crate::scene::failure;
 
 /// A running sshd, and a directory on it.
-struct Sshd {
+pub(crate) struct Sshd {
     server: OpenSshServer,
     dir: TempDir,
 }
 
 impl Sshd {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
         Self {
             server,
@@ -24,15 +24,15 @@ impl Sshd {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn remote(&self, name: &str) -> String {
+    pub(crate) fn remote(&self, name: &str) -> String {
         format!("{}@127.0.0.1:{}", self.server.user(), self.path(name))
     }
 
-    fn command(&self, args: &[&str], key: &Path) -> Command {
+    pub(crate) fn command(&self, args: &[&str], key: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
         command
             .args(args)
@@ -43,13 +43,16 @@ impl Sshd {
         command
     }
 
-    fn ketch(&self, args: &[&str]) -> Output {
-        self.command(args, self.server.identity().private())
-            .output()
-            .unwrap()
+    pub(crate) fn ketch(&self, args: &[&str]) -> Output {
+        self.with_key(args).output().unwrap()
     }
 
-    fn fails(&self, args: &[&str], code: i32) -> String {
+    /// A command that may log in.
+    pub(crate) fn with_key(&self, args: &[&str]) -> Command {
+        self.command(args, self.server.identity().private())
+    }
+
+    pub(crate) fn fails(&self, args: &[&str], code: i32) -> String {
         failure(&self.ketch(args), code)
     }
 }

@@ -1,6 +1,7 @@
 //! Files that are right, and files that are wrong in every way that was thought of.
 
 mod docs;
+mod mistakes;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -144,8 +144,14 @@ impl Entry {
         }
     }
 
-    /// The row as others see it.
-    pub(crate) fn row(self, flow: &FlowName) -> Row {
+    /// The row as others see it. The last sink's delivery and the commit are one step of the ledger, so
+    /// what is committed is in all of them.
+    pub(crate) fn row(mut self, flow: &FlowName) -> Row {
+        if matches!(self.state, State::Committed | State::Done) {
+            for delivery in &mut self.deliveries {
+                delivery.done = true;
+            }
+        }
         Row {
             item: self.item(flow),
             state: self.state,
@@ -322,6 +328,7 @@ impl Entry {
             End::Done | End::Acted => {
                 self.state = State::Done;
                 for delivery in &mut self.deliveries {
+                    delivery.done = true;
                     delivery.placement.note.clear();
                 }
             }

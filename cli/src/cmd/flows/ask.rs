@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use ketch_client::Kind;
 use ketch_listener::config::Api;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 
 use super::{named, read, wrong};
 use crate::args::FlowsArg;
+use crate::exit::sentence;
 use crate::failed::Failed;
 use crate::output::{Lines, escaped};
 
@@ -44,12 +46,22 @@ pub(super) async fn status(path: &Path, as_json: bool) -> Result<(), Failed> {
         if flow.get("paused") == Some(&Value::Bool(true)) {
             line.push_str(", paused");
         }
-        let files = flow.get("files").unwrap_or(&Value::Null);
-        for name in ["known", "pending", "claimed", "done", "dead"] {
-            let count = files.get(name).and_then(Value::as_u64).unwrap_or_default();
-            let _ = write!(line, ", {count} {name}");
+        match flow.get("files") {
+            Some(files) => {
+                for name in ["known", "pending", "claimed", "done", "dead"] {
+                    let count = files.get(name).and_then(Value::as_u64).unwrap_or_default();
+                    let _ = write!(line, ", {count} {name}");
+                }
+            }
+            None => line.push_str(", the ledger cannot be asked"),
         }
         out.line(&line)?;
+        let down = text(flow, "down");
+        if !down.is_empty() {
+            out.line(&format!(
+                "  does not run: {down}; it is tried again by itself"
+            ))?;
+        }
         for what in array(flow, "raised").iter().filter_map(Value::as_str) {
             out.line(&format!("  fails: {}", escaped(what.as_bytes())))?;
         }
@@ -61,8 +73,13 @@ pub(super) async fn status(path: &Path, as_json: bool) -> Result<(), Failed> {
 pub(super) async fn each(flows: &FlowsArg, what: &str) -> Result<(), Failed> {
     let api = api(&flows.file.config)?;
     let mut out = Lines::new();
+    let mut faults = Faults::default();
     for flow in named(&read(&flows.file.config)?, &flows.flows)? {
-        let answer = ask(&api, "POST", &format!("/v1/flows/{flow}/{what}"), None).await?;
+        // One that cannot is no reason not to ask the others.
+        let path = format!("/v1/flows/{flow}/{what}");
+        let Some(answer) = faults.of(ask(&api, "POST", &path, None).await) else {
+            continue;
+        };
         match answer.get("delivered").and_then(Value::as_u64) {
             Some(delivered) => {
                 let left = answer
@@ -75,7 +92,28 @@ pub(super) async fn each(flows: &FlowsArg, what: &str) -> Result<(), Failed> {
         }
         out.flush()?;
     }
-    Ok(())
+    faults.result()
+}
+
+/// What several flows could not do.
+#[derive(Default)]
+struct Faults(Vec<Failed>);
+
+impl Faults {
+    fn of<T>(&mut self, result: Result<T, Failed>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
+
+    /// One as it is, several as a line each.
+    fn result(mut self) -> Result<(), Failed> {
+        match self.0.len() {
+            0 => Ok(()),
+            1 => self.0.pop().map_or(Ok(()), Err),
+            _ => Err(Failed::Faults(
+                self.0.iter().map(|error| sentence(error)).collect(),
+            )),
+        }
+    }
 }
 
 /// Files that were given up, a line each: path, attempts, reason.
@@ -131,19 +169,33 @@ pub(super) async fn replay(flows: &FlowsArg, path: Option<&str>) -> Result<(), F
 /// The interface of the file's listener.
 fn api(path: &Path) -> Result<Api, Failed> {
     let api = read(path)?.api().map_err(|faults| wrong(&faults))?;
-    api.ok_or_else(|| {
-        let what = "the file has no [api], through which a running listener is asked";
-        Failed::Usage(what.to_owned())
-    })
+    let why = match &api {
+        None => "the file has no [api] with a token, through which a running one is asked",
+        Some(api) if api.token.is_none() => {
+            "its [api] has no token, and without one its health alone is told; add one"
+        }
+        Some(api) if api.listen.port() == 0 => {
+            "its [api] listens on any port that is free; name one"
+        }
+        Some(_) => "",
+    };
+    match (api, why) {
+        (Some(api), "") => Ok(api),
+        (_, why) => {
+            let path = escaped(path.as_os_str().as_encoded_bytes());
+            Err(Failed::Usage(format!(
+                "cannot ask the listener of {path}: {why}"
+            )))
+        }
+    }
 }
 
 async fn ask(api: &Api, method: &str, route: &str, body: Option<String>) -> Result<Value, Failed> {
     let address = here(api.listen);
-    let cannot = |error: io::Error| {
-        Failed::local(
-            format!("cannot ask the listener at {address} (does it run?)"),
-            error,
-        )
+    let cannot = |error: io::Error| Failed::Local {
+        what: format!("cannot ask the listener at {address} (does it run?)"),
+        kind: Kind::of_stream(&error),
+        source: Box::new(error),
     };
     let asked = timeout(ANSWER_TIMEOUT, exchange(api, address, method, route, body)).await;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer came in time");
@@ -154,12 +206,22 @@ async fn ask(api: &Api, method: &str, route: &str, body: Option<String>) -> Resu
     if (200..300).contains(&status) {
         return Ok(answer);
     }
-    let detail = match text(&answer, "detail") {
-        detail if detail.is_empty() => format!("status {status}"),
-        detail => detail,
+    let detail = match (status, text(&answer, "detail")) {
+        (401, _) => "the token is not the one it was started with".to_owned(),
+        (_, detail) if detail.is_empty() => format!("status {status}"),
+        (404, detail) => format!("{detail}; has it read its file since (SIGHUP)?"),
+        (_, detail) => detail,
     };
-    let refused = io::Error::other(format!("{method} {route}: {detail}"));
-    Err(Failed::local("the listener refused", refused))
+    Err(Failed::Local {
+        what: format!("the listener at {address} refused"),
+        kind: match status {
+            401 | 403 => Kind::Permission,
+            404 => Kind::NotFound,
+            504 => Kind::Timeout,
+            _ => Kind::Peer,
+        },
+        source: format!("{method} {route}: {detail}").into(),
+    })
 }
 
 /// Whom to connect to if a listener listens on all addresses.

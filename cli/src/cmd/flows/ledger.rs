@@ -5,22 +5,25 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ketch_client::Kind;
 use ketch_listener::config::Ledger;
+use ketch_listener::daemon::DaemonError;
 use ketch_listener::flow::item::FlowName;
 use ketch_listener::store::portable;
 use ketch_listener::store::sqlite::{Lost, SqliteStore};
-use ketch_listener::store::{BATCH_MAX, Row, Store};
+use ketch_listener::store::{BATCH_MAX, Row, Store, StoreError};
 use tokio::task::spawn_blocking;
 
 use super::{failed, named, read, wrong};
 use crate::args::{FlowsArg, LostRows};
 use crate::cmd::listen::path_hex;
 use crate::failed::Failed;
-use crate::output::Lines;
+use crate::output::{Lines, escaped};
 
 /// One line of JSON for each file that the ledger knows.
 pub(super) async fn inspect(flows: &FlowsArg) -> Result<(), Failed> {
     let file = read(&flows.file.config)?;
+    is_there(&flows.file.config)?;
     let store = open(&flows.file.config).await?;
     let mut out = Lines::new();
     for flow in named(&file, &flows.flows)? {
@@ -43,6 +46,7 @@ pub(super) async fn inspect(flows: &FlowsArg) -> Result<(), Failed> {
 
 /// Gives space back.
 pub(super) async fn compact(path: &Path) -> Result<(), Failed> {
+    is_there(path)?;
     let store = open(path).await?;
     let done = store.compact().await;
     done.map_err(|error| failed("cannot compact the ledger", error))
@@ -137,7 +141,29 @@ fn ledger(path: &Path) -> Result<Ledger, Failed> {
 async fn open(path: &Path) -> Result<Arc<dyn Store>, Failed> {
     let ledger = ledger(path)?;
     let opened = ketch_listener::daemon::open_ledger(&ledger).await;
-    opened.map_err(|error| failed("cannot open the ledger", error))
+    opened.map_err(|error| match error {
+        DaemonError::Store(error @ StoreError::InUse { .. }) => failed(
+            "cannot open the ledger; stop the listener, or ask it with `ketch listen status` and `dead`",
+            error,
+        ),
+        error => failed("cannot open the ledger", error),
+    })
+}
+
+/// Whoever only looks must not make a ledger.
+fn is_there(path: &Path) -> Result<(), Failed> {
+    let ledger = read(path)?.ledger().map_err(|faults| wrong(&faults))?;
+    match ledger {
+        Some(Ledger::Sqlite(ledger)) if !ledger.exists() => Err(Failed::Local {
+            what: format!(
+                "cannot read the ledger {}",
+                escaped(ledger.as_os_str().as_encoded_bytes())
+            ),
+            kind: Kind::NotFound,
+            source: "it is not there: the listener has not run yet".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn json(row: &Row) -> String {
