@@ -116,6 +116,12 @@ pub trait FlowControl: fmt::Debug + Send + Sync + 'static {
     /// Rows of the ledger by state.
     fn counts(&self) -> Answer<'_, Counts>;
 
+    /// For how long the oldest item that is not done has been known, dead ones left out; `None` if all
+    /// are done.
+    fn oldest_pending(&self) -> Answer<'_, Option<Duration>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// What it did since the daemon started.
     fn totals(&self) -> Totals;
 

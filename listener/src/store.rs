@@ -123,6 +123,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// How many rows there are in each state.
     fn counts<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Counts>;
 
+    /// When the oldest item that is not done was recorded, in milliseconds since 1970; `None` if all
+    /// are done, dead ones left out. It looks at the whole queue, so it is for people.
+    fn oldest<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Option<u64>>;
+
     /// Makes items pending again, with no attempts counted; answers how many. Without `path`: all
     /// dead ones. With it: that one, if it is dead, or known or done; the latter two get a new
     /// sequence number, as they are delivered once more on purpose.

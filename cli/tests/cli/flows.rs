@@ -197,6 +197,40 @@ fn the_schema_is_the_one_that_is_checked_in() {
 }
 
 #[test]
+fn the_listener_of_its_own_says_what_it_is_and_what_is_wrong() {
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ketch-listener"));
+        command.args(args).stdin(Stdio::null()).output().unwrap()
+    };
+    let help = run(&["--help"]);
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(help.status.success(), "{text}");
+    for word in [
+        "--config",
+        "SIGHUP",
+        "SIGTERM",
+        "--log-json",
+        "ketch listen check",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let version = run(&["--version"]);
+    let wanted = format!("ketch-listener {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8(version.stdout).unwrap(), wanted);
+    assert_eq!(run(&[]).status.code(), Some(2));
+    let listener = Listener::new();
+    listener.write("shutdwn = \"5s\"", "");
+    let config = listener.config();
+    let wrong = run(&["--config", config.to_str().unwrap()]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let told = lines(&wrong);
+    assert!(
+        told[0].starts_with("ketch-listener: ") && told[0].contains("line 2: shutdwn: "),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn without_a_listener_that_runs_it_is_said_what_to_do() {
     let listener = Listener::new();
     let address = format!("127.0.0.1:{}", listener.port);

@@ -94,6 +94,10 @@ impl FlowControl for Running {
         Box::pin(async { self.handle.counts().await.map_err(refusal) })
     }
 
+    fn oldest_pending(&self) -> Answer<'_, Option<Duration>> {
+        Box::pin(async { self.handle.oldest_pending().await.map_err(refusal) })
+    }
+
     fn totals(&self) -> Totals {
         let counters = self.handle.counters();
         Totals {

@@ -46,6 +46,10 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         "ketch_listener_restarts_total",
         "Starts of the flow anew, by itself: it could not be started, or half of it ended by a fault.",
     );
+    let mut oldest = gauge(
+        "ketch_listener_oldest_pending_seconds",
+        "For how long the oldest file that is to be delivered has been known; 0 if none is.",
+    );
     let mut items = counter(
         "ketch_listener_items_total",
         "Items by what became of them.",
@@ -82,6 +86,9 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         }
         paused.add(&alone, u64::from(flow.is_paused()));
         raised.add(&alone, flow.raised().len());
+        if let Ok(pending) = flow.oldest_pending().await {
+            oldest.add(&alone, pending.unwrap_or_default().as_secs_f64());
+        }
         up.add(&alone, u64::from(flow.down().is_none()));
         restarts.add(&alone, flow.restarts());
         let totals = flow.totals();
@@ -102,7 +109,7 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         }
     }
     let families = [
-        files, readable, up, restarts, paused, raised, items, recorded, failed, bytes, scans,
+        files, readable, oldest, up, restarts, paused, raised, items, recorded, failed, bytes, scans,
         seconds, entries, sinks,
     ];
     families.iter().map(Family::to_string).collect()

@@ -205,6 +205,12 @@ async fn info(flow: &dyn FlowControl) -> FlowInfo {
         raised: flow.raised(),
         down: flow.down(),
         restarts: flow.restarts(),
+        oldest_pending_s: flow
+            .oldest_pending()
+            .await
+            .ok()
+            .flatten()
+            .map(|oldest| oldest.as_secs()),
         files: flow.counts().await.ok().map(Into::into),
     }
 }

@@ -186,6 +186,10 @@ impl FlowControl for Fake {
         })
     }
 
+    fn oldest_pending(&self) -> Answer<'_, Option<Duration>> {
+        Box::pin(async { Ok(Some(Duration::from_millis(90_500))) })
+    }
+
     fn totals(&self) -> Totals {
         Totals {
             delivered: 1,
@@ -432,7 +436,7 @@ async fn a_flow_is_shown_and_steered() {
     assert_eq!(status, 200);
     let expected = json!({
         "name": "orders", "source": "bank", "sinks": ["disk"], "interval": "manual", "paused": false,
-        "restarts": 3,
+        "oldest_pending_s": 90, "restarts": 3,
                 "raised": ["sink disk"],
         "files": {"known": 0, "pending": 1, "claimed": 0, "done": 1, "dead": 2},
     });
@@ -657,6 +661,7 @@ async fn numbers_are_prometheus_text() {
         "ketch_listener_sink_attempts_total{flow=\"orders\",sink=\"disk\",outcome=\"ok\"} 3",
         "ketch_listener_sink_attempts_total{flow=\"orders\",sink=\"disk\",outcome=\"failed\"} 2",
         "ketch_listener_raised{flow=\"orders\"} 1",
+        "ketch_listener_oldest_pending_seconds{flow=\"orders\"} 90.5",
         "# TYPE ketch_listener_items_total counter",
     ] {
         assert!(

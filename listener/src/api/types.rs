@@ -39,6 +39,10 @@ pub struct FlowInfo {
     /// How often it was started anew by itself since the daemon started.
     #[serde(default)]
     pub restarts: u64,
+    /// For how many seconds the oldest file that is to be delivered has been known; not there if none
+    /// is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_pending_s: Option<u64>,
     /// Files by state; not there while the ledger cannot be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileCounts>,

@@ -83,6 +83,7 @@ impl Build<'_> {
             );
         }
         let before = self.faults_len();
+        self.times(&below(key, "timeouts"), &table.timeouts);
         let login = self.login(key, table);
         let host_keys = self.host_keys(key, table);
         let route = self.route(key, table, &login);
@@ -114,6 +115,23 @@ impl Build<'_> {
         })
     }
 
+    /// With no time at all nothing would ever come about.
+    fn times(&mut self, key: &str, table: &TimeoutsTable) {
+        let said = [
+            ("connect", table.connect),
+            ("handshake", table.handshake),
+            ("authentication", table.authentication),
+            ("read", table.read),
+            ("keepalive", table.keepalive),
+            ("reconnect_max", table.reconnect_max),
+        ];
+        for (name, period) in said {
+            if period.is_some_and(|period| period.0.is_zero()) {
+                self.fault(&below(key, name), "it must be more than zero");
+            }
+        }
+    }
+
     fn login(&mut self, key: &str, table: &SourceTable) -> Login {
         let passphrase = self.secret(&below(key, "passphrase"), table.passphrase.as_ref());
         let mut identities = Vec::new();
@@ -127,7 +145,7 @@ impl Build<'_> {
                     self.made_of(identity.fingerprint());
                     identities.extend(self.unlocked(&key, of, identity, &passphrase));
                 }
-                Err(error) => self.fault(&key, format!("{}: {}", path.display(), chain(&error))),
+                Err(error) => self.fault(&key, chain(&error)), // it names the file
             }
         }
         let private = below(key, "private_key");

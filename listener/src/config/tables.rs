@@ -172,7 +172,7 @@ pub(super) struct FlowTable {
     /// Whether directories are looked into. Default: false.
     #[serde(default)]
     pub(super) recursive: bool,
-    /// How many directories deep, with `recursive`. Default: 64, which is the most.
+    /// How many levels deep, with `recursive`: 1 is the directory itself. Default: 64, which is the most.
     #[schemars(range(min = 1, max = 64))]
     pub(super) depth: Option<u16>,
     /// Patterns of files to take: `*.csv` at any depth, with a `/` in it from the source's directory.
@@ -223,8 +223,8 @@ pub(super) struct FlowTable {
     /// size and time). Default: `path`.
     #[serde(default)]
     pub(super) identity: IdentityName,
-    /// How versions of a file are told apart: by size and time (`fast`), or of files that changed just
-    /// now also by their SHA-256 (`hash`). Default: `fast`.
+    /// How versions of a file are told apart: by size and time (`fast`), or of files that changed within
+    /// the last ten minutes also by their SHA-256, after each full look (`hash`). Default: `fast`.
     #[serde(default)]
     pub(super) versions: VersionsName,
     /// Whether the times of directories may save listing them, once they were seen to tell the truth.

@@ -12,7 +12,7 @@ use crate::api::types::{Applied, FetchRequest, Fetched};
 use crate::api::{Answer, FlowControl, Refusal, SinkTotals, Totals};
 use crate::config::FlowSetup;
 use crate::flow::events::reason;
-use crate::flow::handle::PAUSED;
+use crate::flow::handle::{PAUSED, since};
 use crate::flow::item::FlowName;
 use crate::store::{BATCH_MAX, Counts, Row, State, Store, StoreError};
 
@@ -87,6 +87,13 @@ impl FlowControl for Waiting {
 
     fn counts(&self) -> Answer<'_, Counts> {
         Box::pin(async { self.store.counts(self.flow()).await.map_err(refusal) })
+    }
+
+    fn oldest_pending(&self) -> Answer<'_, Option<Duration>> {
+        Box::pin(async {
+            let oldest = self.store.oldest(self.flow()).await;
+            Ok(oldest.map_err(refusal)?.map(since))
+        })
     }
 
     fn totals(&self) -> Totals {

@@ -241,6 +241,7 @@ impl Store for Faulty {
         release(name: &'a str, owner: &'a str) -> ();
         rows(flow: &'a FlowName, state: Option<State>, after: Option<&'a RemotePath>, max: usize) -> Vec<Row>;
         counts(flow: &'a FlowName) -> Counts;
+        oldest(flow: &'a FlowName) -> Option<u64>;
         replay(flow: &'a FlowName, path: Option<&'a RemotePath>) -> u64;
         import(flow: &'a FlowName, rows: &'a [Row]) -> ();
         value(flow: &'a FlowName, key: &'a str) -> Option<String>;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::detection::Scans;
 use super::events::{Events, FlowEventKind};
 use super::item::FlowName;
-use super::shared::Shared;
+use super::shared::{Shared, millis};
 pub use super::shared::{Counters, SinkCounters};
 use crate::detect;
 use crate::source::SourceError;
@@ -170,6 +170,16 @@ impl FlowHandle {
     pub async fn counts(&self) -> Result<Counts, FlowError> {
         let shared = &self.inner.shared;
         Ok(shared.store.counts(self.name()).await?)
+    }
+
+    /// For how long the oldest item that is not done has been known, dead ones left out; `None` if all
+    /// are done.
+    ///
+    /// # Errors
+    /// [`FlowError::Store`].
+    pub async fn oldest_pending(&self) -> Result<Option<Duration>, FlowError> {
+        let oldest = self.inner.shared.store.oldest(self.name()).await?;
+        Ok(oldest.map(since))
     }
 
     /// What the ledger knows of one file.
@@ -428,6 +438,11 @@ impl FlowHandle {
             tasks.pop();
         }
     }
+}
+
+/// How long ago a moment was, in milliseconds since 1970.
+pub(crate) fn since(recorded: u64) -> Duration {
+    Duration::from_millis(millis().saturating_sub(recorded))
 }
 
 impl Query {

@@ -345,6 +345,16 @@ impl Store for PostgresStore {
         })
     }
 
+    fn oldest<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Option<u64>> {
+        Box::pin(async move {
+            let sql = "SELECT $columns FROM @.entries WHERE flow = $1 AND due IS NOT NULL \
+                       ORDER BY sequence LIMIT 1";
+            let rows = self.shared.alone(sql, &[&flow.as_str()], "count").await?;
+            let row = rows.first().map(|row| Shared::checked(flow, row));
+            Ok(row.transpose()?.map(|entry| entry.row(flow).item.recorded))
+        })
+    }
+
     fn replay<'a>(&'a self, flow: &'a FlowName, path: Option<&'a RemotePath>) -> Answer<'a, u64> {
         Box::pin(self.shared.within(self.shared.replay(flow, path)))
     }

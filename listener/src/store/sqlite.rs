@@ -644,6 +644,27 @@ impl Store for SqliteStore {
         })
     }
 
+    fn oldest<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Option<u64>> {
+        let name = flow.clone();
+        self.read(move |connection| {
+            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
+            let Some(flow) = flow_of(&connection, &name)? else {
+                return Ok(None);
+            };
+            let sql = "SELECT state, due, sequence, directory, changed, acted, body, path \
+                       FROM entries INDEXED BY queue \
+                       WHERE flow = ?1 AND due IS NOT NULL ORDER BY sequence LIMIT 1";
+            let mut statement = connection.prepare(sql).map_err(failed("read"))?;
+            let mut rows = statement.query(params![flow.id]).map_err(failed("read"))?;
+            let Some(row) = rows.next().map_err(failed("read"))? else {
+                return Ok(None);
+            };
+            let path: Vec<u8> = row.get(7).map_err(failed("read"))?;
+            let row = checked(&name, &path, row, 0)?.entry.row(&name);
+            Ok(Some(row.item.recorded))
+        })
+    }
+
     fn replay<'a>(&'a self, flow: &'a FlowName, path: Option<&'a RemotePath>) -> Answer<'a, u64> {
         let (flow, path) = (flow.clone(), path.cloned());
         self.write(move |table| {

@@ -182,10 +182,13 @@ async fn a_claim_goes_its_way(store: &dyn Store) {
         .await
         .expect("the claim");
     let next = claim(store, &flow, Order::Any, LONG).await.remove(0);
+    let oldest = store.oldest(&flow).await.expect("an answer");
+    assert_eq!(oldest, Some(next.item.recorded));
     assert_eq!(next.item.facts, facts(2));
     assert!(next.item.sequence > again.item.sequence);
     assert_eq!(next.item.kind, ItemKind::Modified);
     store.finish(&next.id, End::Done).await.expect("the claim");
+    assert_eq!(store.oldest(&flow).await.expect("an answer"), None);
     let counts = store.counts(&flow).await.expect("counts");
     assert_eq!(
         counts,
@@ -244,6 +247,9 @@ async fn failures_wait_and_dead_items_are_replayed(store: &dyn Store) {
     assert!(claim(store, &flow, Order::Any, LONG).await.is_empty());
     let counts = store.counts(&flow).await.expect("counts");
     assert_eq!((counts.pending, counts.dead), (1, 1));
+    // Whoever waits for another attempt is the oldest, whatever came since; the dead are left out.
+    let oldest = store.oldest(&flow).await.expect("an answer");
+    assert_eq!(oldest, Some(claims[0].item.recorded));
     let dead = store
         .rows(&flow, Some(State::Dead), None, 10)
         .await

@@ -7,7 +7,12 @@ use std::process::ExitCode;
 /// Runs the flows of a listener's file until SIGTERM; SIGHUP has it read again.
 #[cfg(unix)]
 #[derive(Debug, clap::Parser)]
-#[command(name = "ketch-listener", version)]
+#[command(
+    name = "ketch-listener",
+    version,
+    after_help = "SIGHUP has the file read again, SIGTERM and SIGINT end it in good order. `ketch listen check` \
+    says what is wrong with the file, `ketch listen status` and its like ask a listener that runs."
+)]
 struct Line {
     /// The listener's file (TOML): docs/listen.md tells what may stand in it
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
