@@ -184,3 +184,57 @@ fn a_lost_connection_is_told_and_only_urls_are_paths_without_one() {
         );
     }
 }
+
+/// What the program below gets its URL by.
+const URL: &str = "KETCH_TEST_WATCHED_URL";
+
+/// `watch("sftp://alias/…")` goes by the user's own `ssh_config`, key and `known_hosts`. Whose they are
+/// says `HOME`, so the watcher runs in a process of its own: this test again, with another home.
+#[test]
+fn a_url_is_resolved_by_the_users_own_configuration() {
+    if let Ok(url) = std::env::var(URL) {
+        return watch_a_url(&url);
+    }
+    let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ssh = server.client_home().join(".ssh");
+    let config = format!(
+        "Host partner\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {}\n",
+        server.port(),
+        server.user(),
+        server.identity().private().display(),
+    );
+    std::fs::write(ssh.join("config"), config).unwrap();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_url_is_resolved_by_the_users_own_configuration"])
+        .env("HOME", server.client_home())
+        .env(URL, format!("sftp://partner{}", dir.path().display()))
+        .env_remove("SSH_AUTH_SOCK")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(dir.path().join("told").exists(), "it ran: {output:?}");
+}
+
+fn watch_a_url(url: &str) {
+    let dir = Path::new(url.strip_prefix("sftp://partner").unwrap());
+    let (tell, told) = channel();
+    let config = Config::default().with_poll_interval(SOON);
+    let mut watcher = RemoteWatcher::new(tell, config).unwrap();
+    watcher
+        .watch(Path::new(url), RecursiveMode::Recursive)
+        .unwrap();
+    std::fs::create_dir(dir.join("sub")).unwrap();
+    std::fs::write(dir.join("sub/a"), "1").unwrap();
+    loop {
+        let event = told.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert!(event.paths.iter().all(|path| path.starts_with("sftp:/")), "{event:?}");
+        if event.paths.iter().any(|path| path.ends_with("sub/a")) {
+            break;
+        }
+    }
+    watcher.unwatch(Path::new(url)).unwrap();
+    let nobody = watcher.watch(Path::new("sftp://nobody.invalid/in"), RecursiveMode::Recursive);
+    assert!(nobody.is_err());
+    std::fs::write(dir.join("told"), "").unwrap();
+}

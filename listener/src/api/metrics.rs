@@ -109,8 +109,8 @@ pub(super) async fn render(flows: &dyn Flows) -> String {
         }
     }
     let families = [
-        files, readable, oldest, up, restarts, paused, raised, items, recorded, failed, bytes, scans,
-        seconds, entries, sinks,
+        files, readable, oldest, up, restarts, paused, raised, items, recorded, failed, bytes,
+        scans, seconds, entries, sinks,
     ];
     families.iter().map(Family::to_string).collect()
 }
