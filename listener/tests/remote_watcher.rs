@@ -206,7 +206,10 @@ fn a_url_is_resolved_by_the_users_own_configuration() {
     );
     std::fs::write(ssh.join("config"), config).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_url_is_resolved_by_the_users_own_configuration"])
+        .args([
+            "--exact",
+            "a_url_is_resolved_by_the_users_own_configuration",
+        ])
         .env("HOME", server.client_home())
         .env(URL, format!("sftp://partner{}", dir.path().display()))
         .env_remove("SSH_AUTH_SOCK")
@@ -228,13 +231,19 @@ fn watch_a_url(url: &str) {
     std::fs::write(dir.join("sub/a"), "1").unwrap();
     loop {
         let event = told.recv_timeout(PATIENCE).unwrap().unwrap();
-        assert!(event.paths.iter().all(|path| path.starts_with("sftp:/")), "{event:?}");
+        assert!(
+            event.paths.iter().all(|path| path.starts_with("sftp:/")),
+            "{event:?}"
+        );
         if event.paths.iter().any(|path| path.ends_with("sub/a")) {
             break;
         }
     }
     watcher.unwatch(Path::new(url)).unwrap();
-    let nobody = watcher.watch(Path::new("sftp://nobody.invalid/in"), RecursiveMode::Recursive);
+    let nobody = watcher.watch(
+        Path::new("sftp://nobody.invalid/in"),
+        RecursiveMode::Recursive,
+    );
     assert!(nobody.is_err());
     std::fs::write(dir.join("told"), "").unwrap();
 }
