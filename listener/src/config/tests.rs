@@ -279,14 +279,17 @@ fn secrets_are_read_from_files_of_our_own_and_never_shown() {
         ("password = \"\"", "it is empty"),
         (
             "password = { file = \"nowhere\" }",
-            "DIR/nowhere: it cannot be read",
+            "DIR/nowhere could not be read: it cannot be read",
         ),
         (
             "password = { file = \"a\", env = \"b\" }",
             "a secret has `file` or `env`, one of them",
         ),
         ("password = {}", "a secret has `file` or `env`, one of them"),
-        ("identity = [\"nowhere\"]", "DIR/nowhere: "),
+        (
+            "identity = [\"nowhere\"]",
+            "DIR/nowhere could not be read: ",
+        ),
     ] {
         let told = faults(&server(source));
         assert!(told.contains(expected), "{expected}\nis not in\n{told}");

@@ -218,7 +218,9 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
             "line 9: flow[0].sink[0]: this is no way to connect to PostgreSQL",
         ),
         (
-            of_sink("kind = \"postgres\"\nconnect = \"host=db user=a dbname=b\"\ntable = \"t\""),
+            of_sink(
+                "kind = \"postgres\"\nconnect = \"host=db user=a dbname=b sslmode=disable\"\ntable = \"t\"",
+            ),
             "line 9: flow[0].sink[0]: PostgreSQL on another machine is spoken to without encryption only if",
         ),
         (
