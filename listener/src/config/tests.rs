@@ -279,7 +279,7 @@ fn secrets_are_read_from_files_of_our_own_and_never_shown() {
         ("password = \"\"", "it is empty"),
         (
             "password = { file = \"nowhere\" }",
-            "DIR/nowhere could not be read: it cannot be read",
+            "DIR/nowhere: it cannot be read",
         ),
         (
             "password = { file = \"a\", env = \"b\" }",
