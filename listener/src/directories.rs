@@ -13,9 +13,6 @@
 //! - A file that is gone as a look shows is gone at once. Listings need two of them, as ever.
 //! - A directory that is gone takes all that was known below it along, the deepest first.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
