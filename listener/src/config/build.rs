@@ -18,13 +18,15 @@ use super::tables::{
 use super::words::NameTemplate;
 use super::{Api, FlowSetup, Ledger, ListenerFile, Setup, SourceSetup, loops};
 use crate::detect::{DetectConfig, DirectoryTimes, First, Versions};
-use crate::flow::settings::{After, DRAIN, FlowSettings};
+use crate::flow::settings::{After, DRAIN, FlowSettings, LEASE};
 use crate::select::{DEPTH_MAX, Rule as Pick, Select, SelectSettings};
 use crate::settle::{Rule, SettleConfig};
 use crate::store::Order;
 
 /// Where the HTTP interface listens, if the file does not say it.
 const API_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8022);
+/// Shortest lease: a third of it is time enough to reach the database.
+const LEASE_MIN: Duration = Duration::from_secs(2);
 
 /// Puts together what a file says.
 pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
@@ -46,7 +48,7 @@ pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
         tables.source.iter().map(|each| each.name.0.as_str()),
     );
     build.taken_names("flow", tables.flow.iter().map(|each| each.name.0.as_str()));
-    let shared = tables.store.is_some();
+    let lease = build.lease_of(tables);
     let drain = tables.shutdown.map_or(DRAIN, |period| period.0);
     let mut flows = Vec::new();
     for (n, table) in tables.flow.iter().enumerate() {
@@ -55,7 +57,7 @@ pub(super) fn setup(file: &ListenerFile) -> Result<Setup, Faults> {
             sources: &sources,
             names: &tables.source,
         };
-        let flow = build.flow(&format!("flow[{n}]"), table, &of, shared, drain);
+        let flow = build.flow(&format!("flow[{n}]"), table, &of, lease, drain);
         flows.extend(flow);
     }
     loops::check(&mut build, &tables.flow, &sources, &state);
@@ -165,6 +167,16 @@ impl<'a> Build<'a> {
         Some(Ledger::Postgres { connect })
     }
 
+    /// For how long one of several listeners has what it took; `None` if there are no others.
+    fn lease_of(&mut self, tables: &FileTable) -> Option<Duration> {
+        let store = tables.store.as_ref()?;
+        let lease = store.lease.map_or(LEASE, |period| period.0);
+        if lease < LEASE_MIN {
+            self.fault("store.lease", "2 s is the shortest");
+        }
+        Some(lease)
+    }
+
     pub(super) fn api_of(&mut self, tables: &FileTable) -> Option<Api> {
         tables.api.as_ref().and_then(|table| self.api(table))
     }
@@ -207,15 +219,15 @@ impl<'a> Build<'a> {
         key: &str,
         table: &FlowTable,
         of: &Ends<'_>,
-        shared: bool,
+        lease: Option<Duration>,
         drain: Duration,
     ) -> Option<FlowSetup> {
         self.revision = DefaultHasher::new();
-        self.made_of((format!("{table:?}"), shared, drain, of.state));
+        self.made_of((format!("{table:?}"), lease, drain, of.state));
         let source = self.named(&below(key, "source"), table.source.0.as_str(), of);
         let path = self.path(&below(key, "path"), table.path.as_deref());
         let detect = self.detect(key, table);
-        let settings = self.settings(key, table, of.state, shared, drain);
+        let settings = self.settings(key, table, of.state, lease, drain);
         self.taken_names(
             &below(key, "sink"),
             table.sink.iter().map(|sink| sink.name().0.as_str()),
@@ -284,7 +296,7 @@ impl<'a> Build<'a> {
         key: &str,
         table: &FlowTable,
         state: &Path,
-        shared: bool,
+        lease: Option<Duration>,
         drain: Duration,
     ) -> Option<FlowSettings> {
         let name = table.name.0.clone();
@@ -330,7 +342,8 @@ impl<'a> Build<'a> {
         settings.failed = table.after.failed.as_ref().map(|name| name.0.clone());
         settings.after = self.after(&below(key, "after"), &table.after)?;
         settings.drain = drain;
-        settings.shared = shared;
+        settings.shared = lease.is_some();
+        settings.lease = lease.unwrap_or(settings.lease);
         Some(settings)
     }
 

@@ -44,6 +44,9 @@ pub(super) struct FileTable {
 pub(super) struct StoreTable {
     /// The database, `host=… user=… dbname=…` or `postgresql://…`, as libpq has it.
     pub(super) postgres: Secret,
+    /// How long a listener that died keeps what it had: the watch over a source, and files on their
+    /// way. One that lives renews it every third of this. 2 s at least. Default: 30 s.
+    pub(super) lease: Option<Period>,
 }
 
 /// Requests, events, health and metrics over HTTP.

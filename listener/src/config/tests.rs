@@ -89,6 +89,26 @@ fn the_least_file_has_a_source_a_flow_and_a_sink() {
     assert!(flow.push);
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn listeners_that_share_a_ledger_have_a_lease() {
+    use crate::flow::settings::LEASE;
+
+    let lease = |lease: &str| {
+        let store = format!("[store]\npostgres = \"host=db\"\n{lease}\n");
+        local("") + &store
+    };
+    let of = |text: &str| {
+        let settings = &setup_of(text).flows[0].settings;
+        (settings.shared, settings.lease)
+    };
+    assert_eq!(of(&local("")), (false, LEASE));
+    assert_eq!(of(&lease("")), (true, LEASE));
+    assert_eq!(of(&lease("lease = \"5s\"")), (true, Duration::from_secs(5)));
+    let told = faults(&lease("lease = \"500ms\""));
+    assert!(told.contains("store.lease: 2 s is the shortest"), "{told}");
+}
+
 #[test]
 fn what_is_said_of_a_flow_reaches_its_parts() {
     use crate::detect::First;

@@ -21,8 +21,13 @@ use super::work::outage_pause;
 use crate::detect::{Detector, ScanKind, ScanReport, Seen};
 use crate::store::{BATCH_MAX, Record, Row, ScanStart, State, StoreError};
 
-/// What is known is written to its file no more often than this, while things change.
+/// What is known is written to its file so long after the start, while things change: a process that
+/// is killed again and again finds its way all the same.
+const SAVE_FIRST: Duration = Duration::from_secs(1);
+/// And in the end no more often than this.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// Of the time between, writing takes no more than one in so many.
+const SAVE_SHARE: u32 = 20;
 /// How often it is looked whether a paused flow goes on, or another process gave the lease back.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What is raised when nearly all that is known is missing at once.
@@ -60,6 +65,7 @@ pub(super) async fn run(
         is_leader: false,
         unsaved: false,
         saved: Instant::now(),
+        save_after: SAVE_FIRST,
         failures: 0,
         reconciled: false,
         doubted: 0,
@@ -88,6 +94,7 @@ struct Detection {
     is_leader: bool,
     unsaved: bool,
     saved: Instant,
+    save_after: Duration,
     failures: u32,
     /// Whether the ledger's rows were compared with what is there, since this process watches.
     reconciled: bool,
@@ -187,7 +194,7 @@ impl Detection {
         }
         if !self.unsaved {
             self.since = self.newest;
-        } else if self.saved.elapsed() >= SAVE_EVERY {
+        } else if self.saved.elapsed() >= self.save_after {
             self.save();
         }
         Ok(())
@@ -368,6 +375,7 @@ impl Detection {
     /// Writes what is known to its file. It is an acceleration: without it everything is looked up.
     fn save(&mut self) {
         let path = &self.shared.settings.snapshot;
+        let began = Instant::now();
         if let Some(directory) = path.parent() {
             // What is wrong with it is told when the file cannot be written.
             let _ = std::fs::create_dir_all(directory);
@@ -381,6 +389,7 @@ impl Detection {
             Err(error) => self.shared.raise("snapshot", reason(&error)),
         }
         self.saved = Instant::now();
+        self.save_after = next_save(self.save_after, self.saved - began);
     }
 
     async fn end(&mut self) {
@@ -400,4 +409,28 @@ impl Detection {
 /// Whether a row says that its file is there.
 fn is_there(row: &Row) -> bool {
     row.state != State::Acted && row.item.kind != ItemKind::Removed
+}
+
+/// How long until the next time, after a pause of `before` and a write that took `took`.
+fn next_save(before: Duration, took: Duration) -> Duration {
+    let pause = (before * 2).min(SAVE_EVERY);
+    pause.max(took.saturating_mul(SAVE_SHARE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_saved_soon_and_then_less_often() {
+        let quick = Duration::from_millis(10);
+        let mut pauses = vec![SAVE_FIRST];
+        for _ in 0..6 {
+            pauses.push(next_save(*pauses.last().expect("one"), quick));
+        }
+        let seconds: Vec<_> = pauses.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+        let slow = next_save(SAVE_FIRST, Duration::from_secs(3));
+        assert_eq!(slow, Duration::from_secs(60), "ten million files");
+    }
 }
