@@ -48,7 +48,7 @@ fn a_file_that_drips_arrives_whole_or_as_what_stood_there() {
             }
         }
         if done_file {
-            assert_eq!(scene.arrived(), 0, "not before the done-file is there");
+            assert_eq!(scene.look().arrived, 0, "not before the done-file is there");
             fs::write(scene.path("served/drip.done"), "").unwrap();
         }
         journal.stands(b"drip", 1).unwrap();

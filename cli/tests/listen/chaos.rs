@@ -1,22 +1,27 @@
 //! Kills with -9, at moments spread over everything that a daemon does (row R19).
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ketch_conformance::random::Random;
 
 use super::daemon::Daemon;
-use super::scene::{SETTLE, Scene, Writing};
+use super::scene::{Load, SETTLE, Scene, Writing};
 
-const LOOK: Duration = Duration::from_millis(1);
-/// Longest wait for the moment to come.
+const LOOK: Duration = Duration::from_millis(2);
+/// Longest wait for the moment to come, with few files.
 const MOMENT_MAX: Duration = Duration::from_secs(4);
+/// How long a life takes on average, with few files.
+pub(crate) const LIFE: Duration = Duration::from_millis(1100);
 
 /// What was going on when a daemon was killed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Interrupted {
     pub(crate) kills: u64,
+    /// The writer had not written all.
+    pub(crate) while_writing: u64,
     /// Something stood in the tree that had not arrived.
     pub(crate) with_a_backlog: u64,
     /// Something was being fetched.
@@ -27,14 +32,31 @@ pub(crate) struct Interrupted {
     pub(crate) after_an_arrival: u64,
 }
 
+/// What there was when a daemon started.
+#[derive(Debug)]
+struct Before {
+    arrived: usize,
+    spooled: BTreeSet<PathBuf>,
+}
+
+impl Before {
+    /// What is fetched now, and was not then.
+    fn fetching(&self, scene: &Scene) -> bool {
+        scene.spooled().difference(&self.spooled).next().is_some()
+    }
+}
+
 impl Interrupted {
-    /// Looks at the remains.
-    pub(crate) fn note(&mut self, scene: &mut Scene, arrived_before: usize) {
+    /// Looks at the remains; answers how much had arrived.
+    fn note(&mut self, scene: &mut Scene, before: &Before, writing: &Writing) -> usize {
+        let remains = scene.look();
         self.kills += 1;
-        self.with_a_backlog += u64::from(scene.backlog() > 0);
-        self.while_fetching += u64::from(spooled(scene) > 0);
-        self.while_delivering += u64::from(scene.unfinished() > 0);
-        self.after_an_arrival += u64::from(scene.arrived() > arrived_before);
+        self.while_writing += u64::from(!writing.is_done());
+        self.with_a_backlog += u64::from(remains.backlog > 0);
+        self.while_fetching += u64::from(before.fetching(scene));
+        self.while_delivering += u64::from(remains.unfinished > 0);
+        self.after_an_arrival += u64::from(remains.arrived > before.arrived);
+        remains.arrived
     }
 
     /// Asserts that the kills came in the middle of something.
@@ -48,29 +70,21 @@ impl Interrupted {
     }
 }
 
-/// Files that are being fetched, wherever the daemon keeps them.
-fn spooled(scene: &Scene) -> usize {
-    let spools = [scene.path("state/spool"), scene.path("sink/.ketch-spool")];
-    let count = |dir| fs::read_dir(dir).map_or(0, |entries| entries.flatten().count());
-    spools.iter().map(count).sum()
-}
-
 /// Waits for a moment in the life of a daemon: right after its start, when it fetches, when something
 /// has just arrived, or any.
-pub(crate) fn moment(random: &mut Random, scene: &mut Scene, daemon: &Daemon) {
-    let before = scene.arrived();
-    let until = |mut come: Box<dyn FnMut() -> bool + '_>| {
-        while !come() && daemon.began.elapsed() < MOMENT_MAX {
+fn moment(random: &mut Random, scene: &Scene, daemon: &Daemon, before: &Before, load: Load) {
+    let until = |come: &dyn Fn() -> bool| {
+        while !come() && daemon.began.elapsed() < load.stretched(MOMENT_MAX) {
             sleep(LOOK);
         }
     };
     match random.below(10) {
         0..=2 => {}
-        3..=4 => until(Box::new(|| spooled(scene) > 0)),
-        5..=6 => until(Box::new(|| scene.arrived() > before)),
+        3..=4 => until(&|| before.fetching(scene)),
+        5..=6 => until(&|| scene.is_touched()),
         _ => {
-            let longest = SETTLE.as_millis() + 1500;
-            let pause = random.below(u64::try_from(longest).unwrap());
+            let longest = load.stretched(SETTLE + Duration::from_millis(1500));
+            let pause = random.below(u64::try_from(longest.as_millis()).unwrap());
             sleep(Duration::from_millis(pause));
         }
     }
@@ -81,22 +95,27 @@ pub(crate) fn moment(random: &mut Random, scene: &mut Scene, daemon: &Daemon) {
     sleep(Duration::from_micros(more));
 }
 
-/// Starts and kills `kills` times, and at least until all is written.
-pub(crate) fn kill_again_and_again(scene: &mut Scene, seed: u64, kills: u64, writing: &Writing) {
+/// Starts and kills, while the writer writes one part after the other.
+pub(crate) fn kill_again_and_again(scene: &mut Scene, seed: u64, load: Load, writing: &Writing) {
     let mut random = Random::new(seed);
     let mut interrupted = Interrupted::default();
     let began = Instant::now();
-    while interrupted.kills < kills {
-        let arrived = scene.arrived();
+    let mut arrived = scene.look().arrived;
+    for n in 0..load.kills {
+        writing.allow(load.share(n));
+        let before = Before {
+            arrived,
+            spooled: scene.spooled(),
+        };
         let daemon = scene.daemon();
-        moment(&mut random, scene, &daemon);
+        moment(&mut random, scene, &daemon, &before, load);
         daemon.kill();
-        interrupted.note(scene, arrived);
+        arrived = interrupted.note(scene, &before, writing);
     }
     println!(
-        "{kills} kills in {:?}; all was written: {}",
+        "{} kills in {:?}; {arrived} had arrived",
+        load.kills,
         began.elapsed(),
-        writing.is_done()
     );
     interrupted.assert_in_the_middle();
 }

@@ -21,6 +21,15 @@ pub(crate) struct Daemon {
     log: PathBuf,
 }
 
+/// Memory and descriptors of a process.
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "it is printed")]
+pub(crate) struct Holds {
+    pub(crate) memory_kib: u32,
+    pub(crate) threads: u32,
+    pub(crate) descriptors: u64,
+}
+
 impl Daemon {
     pub(crate) fn start(config: &Path, dir: &Path, name: &str) -> Self {
         let (out, log) = (
@@ -58,6 +67,22 @@ impl Daemon {
 
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// What it holds of the system.
+    pub(crate) fn holds(&self) -> Holds {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.unwrap().split_whitespace().next();
+            number.unwrap().parse().unwrap()
+        };
+        Holds {
+            memory_kib: field("VmRSS:"),
+            threads: field("Threads:"),
+            descriptors: std::fs::read_dir(process.join("fd")).unwrap().count() as u64,
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -27,7 +27,7 @@ fn delivered(seed: u64) -> Scene {
 #[test]
 fn a_damaged_ledger_is_refused_and_nothing_is_delivered_again() {
     let mut scene = delivered(seed() + 11);
-    let before = scene.arrived();
+    let before = scene.look().arrived;
     let ledger = scene.path("state/ledger.sqlite");
     let len = fs::metadata(&ledger).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&ledger).unwrap();
@@ -46,7 +46,7 @@ fn a_damaged_ledger_is_refused_and_nothing_is_delivered_again() {
         log.contains("damaged") || log.contains("malformed"),
         "{ended:?}: {log}"
     );
-    assert_eq!(scene.arrived(), before, "{log}");
+    assert_eq!(scene.look().arrived, before, "{log}");
 }
 
 /// A snapshot is an acceleration: without it, or with a wrong one, nothing comes twice.

@@ -9,6 +9,9 @@
 //! | `KETCH_LISTEN_FILES` | new files of the large runs |
 //! | `KETCH_LISTEN_KILLS` | kills, cuts and signals of each of them |
 //! | `KETCH_LISTEN_SEED` | the seed |
+//! | `KETCH_LISTEN_SOAK` | minutes of the long run |
+//! | `KETCH_LISTEN_KEEP` | a directory: what a run that fails leaves is copied there |
+//! | `KETCH_LISTEN_PROGRAM` | another `ketch` to run |
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::disallowed_methods,
@@ -20,10 +23,13 @@ mod alike;
 mod chaos;
 mod daemon;
 mod damage;
+mod flaps;
 mod network;
 #[path = "../../../listener/tests/peers/mod.rs"]
 mod peers;
 mod plain;
+mod renamed;
 mod replicas;
 mod scene;
 mod sinks;
+mod soak;

@@ -4,11 +4,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ketch_conformance::cutting_proxy::CuttingProxy;
-use ketch_conformance::deliveries::WriterConfig;
 use ketch_conformance::random::Random;
 
-use super::scene::{Scene, files, kills, seed};
+use super::scene::{Load, Scene, seed};
 
+/// Time between two cuts, with few files: up to this.
+const PEACE: Duration = Duration::from_millis(900);
 /// How long the way swallows everything at most.
 const SILENCE_MAX_MS: u64 = 1500;
 
@@ -18,18 +19,16 @@ fn cut_or_silent_the_network_costs_nothing_but_time() {
     let proxy = CuttingProxy::start(scene.server.addr()).unwrap();
     scene.addr = proxy.addr();
     scene.configure("state");
-    let (files, cuts) = (files(400), kills(12));
+    let load = Load::new(400, 12);
+    let cuts = load.kills;
     let mut random = Random::new(seed());
     let daemon = scene.daemon();
-    let writing = scene.write(WriterConfig {
-        seed: seed() + 3,
-        files,
-        pace: Duration::from_millis(8),
-        ..WriterConfig::default()
-    });
+    let writing = scene.write(load.writer(seed() + 3, PEACE));
     let (mut cut, mut silences, mut interrupted) = (0, 0, 0);
-    for _ in 0..cuts {
-        sleep(Duration::from_millis(random.below(900)));
+    let peace = u64::try_from(load.stretched(PEACE).as_millis()).unwrap();
+    for n in 0..cuts {
+        writing.allow(load.share(n));
+        sleep(Duration::from_millis(random.below(peace)));
         // Half of them when bytes move.
         if random.chance(50) {
             let carried = proxy.carried() + random.below(60_000);
@@ -51,7 +50,7 @@ fn cut_or_silent_the_network_costs_nothing_but_time() {
         } else {
             cut += proxy.cut();
         }
-        interrupted += usize::from(scene.backlog() > 0);
+        interrupted += usize::from(scene.look().backlog > 0);
     }
     println!("{cut} connections cut, {silences} silences, {interrupted} of {cuts} with a backlog");
     writing.finish();
@@ -59,5 +58,5 @@ fn cut_or_silent_the_network_costs_nothing_but_time() {
     assert!(daemon.terminate().success());
     scene.assert_clean("network", &verdict);
     assert!(cut > 0 && interrupted > 0);
-    assert!(verdict.deliveries as u64 > files / 2, "{verdict}");
+    assert!(verdict.deliveries as u64 > load.files / 2, "{verdict}");
 }

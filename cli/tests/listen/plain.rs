@@ -1,24 +1,24 @@
 //! Everything at once, with nobody in the way; and with kills.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ketch_conformance::deliveries::{Mix, WriterConfig};
 use ketch_conformance::random::Random;
 
-use super::chaos::kill_again_and_again;
-use super::scene::{Scene, files, kills, seed};
+use super::chaos::{LIFE, kill_again_and_again};
+use super::scene::{Load, Scene, seed};
 
-/// Pause between two operations of a writer, so that its work lasts as long as the kills do.
-const PACE: Duration = Duration::from_millis(12);
+/// How long a daemon works before it is asked to end, with few files: up to this.
+const WORK: Duration = Duration::from_millis(2300);
 
 #[test]
 fn every_final_version_arrives_once() {
     let mut scene = Scene::new();
-    let files = files(600);
+    let load = Load::new(600, 1);
+    let files = load.files;
     let writing = scene.write(WriterConfig {
-        seed: seed(),
-        files,
-        ..WriterConfig::default()
+        pace: Duration::ZERO,
+        ..load.writer(seed(), Duration::ZERO)
     });
     let daemon = scene.daemon();
     let written = writing.finish();
@@ -27,61 +27,67 @@ fn every_final_version_arrives_once() {
     scene.assert_clean("plain", &verdict);
     assert!(verdict.finals as u64 > files / 2, "{verdict}");
     assert!(written.appended > 0 && written.replaced > 0 && written.removed > 0);
-    assert_eq!(scene.unfinished(), 0, "temporary files are left");
+    assert_eq!(scene.look().unfinished, 0, "temporary files are left");
 }
 
 /// Row R19.
 #[test]
 fn killed_at_any_moment_it_loses_and_doubles_nothing() {
     let mut scene = Scene::new();
-    let (files, kills) = (files(500), kills(15));
-    let writing = scene.write(WriterConfig {
-        seed: seed(),
-        files,
-        pace: PACE,
-        ..WriterConfig::default()
-    });
-    kill_again_and_again(&mut scene, seed(), kills, &writing);
+    let load = Load::new(500, 15);
+    let writing = scene.write(load.writer(seed(), LIFE));
+    kill_again_and_again(&mut scene, seed(), load, &writing);
     writing.finish();
     let daemon = scene.daemon();
     let verdict = scene.settled();
     assert!(daemon.terminate().success());
     scene.assert_clean("kill -9", &verdict);
-    assert!(verdict.deliveries as u64 > files / 2, "{verdict}");
+    assert!(verdict.deliveries as u64 > load.files / 2, "{verdict}");
 }
 
 /// Row R25: what is asked to end finishes what it has begun, and a reload disturbs nothing.
 #[test]
 fn asked_to_end_or_to_reload_under_load_it_hands_over_cleanly() {
     let mut scene = Scene::new();
-    let (files, times) = (files(300), kills(6));
+    let load = Load::new(300, 6);
     let mut random = Random::new(seed());
-    let writing = scene.write(WriterConfig {
-        seed: seed() + 1,
-        files,
-        pace: PACE,
-        ..WriterConfig::default()
-    });
-    let mut half_done = 0;
-    for _ in 0..times {
+    let writing = scene.write(load.writer(seed() + 1, WORK * 3 / 4));
+    let (mut half_done, mut at_work, mut arrived, mut longest) = (0, 0, 0, Duration::ZERO);
+    for n in 0..load.kills {
+        writing.allow(load.share(n));
         let daemon = scene.daemon();
-        std::thread::sleep(Duration::from_millis(800 + random.below(1500)));
+        let work = load.stretched(WORK).mul_f64(0.4);
+        let more = u64::try_from((work * 3 / 2).as_millis()).unwrap();
+        std::thread::sleep(work + Duration::from_millis(random.below(more)));
         daemon.reload();
         std::thread::sleep(Duration::from_millis(random.below(400)));
         let log = daemon.log();
+        let asked = Instant::now();
         let ended = daemon.terminate();
+        longest = longest.max(asked.elapsed());
         assert!(ended.success(), "{ended}: {log}");
-        half_done += usize::from(scene.backlog() > 0);
-        assert_eq!(scene.unfinished(), 0, "it drains: nothing is left half-way");
+        let remains = scene.look();
+        half_done += usize::from(remains.backlog > 0);
+        at_work += usize::from(remains.arrived > arrived);
+        arrived = remains.arrived;
+        assert_eq!(remains.unfinished, 0, "it drains: nothing is left half-way");
+        assert_eq!(
+            scene.spooled().len(),
+            0,
+            "nothing is left of what was fetched"
+        );
     }
-    println!("{times} ends, {half_done} of them with a backlog");
+    let times = load.kills;
+    println!(
+        "{times} ends, {half_done} with a backlog, {at_work} after arrivals, {longest:?} at most"
+    );
     writing.finish();
     let daemon = scene.daemon();
     let verdict = scene.settled();
     assert!(daemon.terminate().success());
     scene.assert_clean("SIGHUP and SIGTERM", &verdict);
     assert!(
-        half_done > 0 && verdict.deliveries as u64 > files / 2,
+        half_done > 0 && verdict.deliveries as u64 > load.files / 2,
         "{verdict}"
     );
 }

@@ -8,19 +8,25 @@ use ketch_conformance::random::Random;
 
 use super::daemon::Daemon;
 use super::peers::postgres::Postgres;
-use super::scene::{Rules, Scene, files, kills, seed};
+use super::scene::{Load, Rules, Scene, seed};
 
 const REPLICAS: u64 = 3;
+/// Time between two kills, with few files: up to this.
+const PEACE: Duration = Duration::from_millis(1500);
 
 /// Rows R19 and R20: three replicas over PostgreSQL, one of which is killed at random and comes back.
 #[test]
 fn three_replicas_of_which_one_is_killed_lose_and_double_nothing() {
     let postgres = Postgres::start();
     let mut scene = Scene::with(Rules {
-        top: format!("[store]\npostgres = {:?}\n", postgres.connect()),
+        top: format!(
+            "[store]\npostgres = {:?}\nlease = \"2s\"\n",
+            postgres.connect()
+        ),
         ..Rules::default()
     });
-    let (files, kills) = (files(400), kills(8));
+    let load = Load::new(400, 8);
+    let kills = load.kills;
     let mut random = Random::new(seed());
     let name = |n: u64| format!("replica{n}");
     let mut replicas: Vec<Daemon> = (0..REPLICAS)
@@ -29,19 +35,16 @@ fn three_replicas_of_which_one_is_killed_lose_and_double_nothing() {
             scene.daemon_with(&name(n))
         })
         .collect();
-    let writing = scene.write(WriterConfig {
-        seed: seed() + 4,
-        files,
-        pace: Duration::from_millis(10),
-        ..WriterConfig::default()
-    });
+    let writing = scene.write(load.writer(seed() + 4, PEACE * 2 / 3));
     let mut interrupted = 0;
-    for _ in 0..kills {
-        sleep(Duration::from_millis(random.below(1500)));
+    let peace = u64::try_from(load.stretched(PEACE).as_millis()).unwrap();
+    for n in 0..kills {
+        writing.allow(load.share(n));
+        sleep(Duration::from_millis(random.below(peace)));
         let n = random.below(REPLICAS);
         let at = usize::try_from(n).unwrap();
         replicas.remove(at).kill();
-        interrupted += usize::from(scene.backlog() > 0);
+        interrupted += usize::from(scene.look().backlog > 0);
         sleep(Duration::from_millis(random.below(300)));
         replicas.insert(at, scene.daemon_with(&name(n)));
     }
@@ -53,7 +56,7 @@ fn three_replicas_of_which_one_is_killed_lose_and_double_nothing() {
     }
     scene.assert_clean("replicas", &verdict);
     assert!(
-        interrupted > 0 && verdict.deliveries as u64 > files / 2,
+        interrupted > 0 && verdict.deliveries as u64 > load.files / 2,
         "{verdict}"
     );
 }

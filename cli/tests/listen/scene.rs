@@ -1,9 +1,12 @@
 //! A served tree, a sink, a writer in a thread, and the configuration between them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -17,13 +20,23 @@ use super::daemon::Daemon;
 
 /// The rule that all scenes have: a file that stands still for so long is complete.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
-/// How often the tree is looked at.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
-/// What has not arrived after this time does not arrive.
+/// How often the tree is looked at, with few files.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// When nothing more has arrived for this time, nothing more arrives.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-/// How long is waited for something to arrive twice, once all has arrived.
+/// How long is waited for something to arrive twice, once all has arrived, with few files.
 const CALM: Duration = Duration::from_millis(2500);
 const LOOK: Duration = Duration::from_millis(100);
+/// Files for which a daemon takes so long that times in a life of it are as long again.
+const STRETCH: u64 = 25_000;
+/// New files, of a hundred operations of a writer.
+const NEW_OF_100: u32 = 60;
+/// Longest pause between two operations of a writer.
+const PACE_MAX: Duration = Duration::from_millis(12);
+/// A writer that may have so many files is to end.
+const ENOUGH: u64 = u64::MAX - 1;
+/// Files in one directory, about.
+const TOGETHER: u64 = 500;
 
 /// A number from the environment.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
@@ -31,12 +44,63 @@ pub(crate) fn number(name: &str, default: u64) -> u64 {
     wanted.map_or(default, |number| number.parse().expect("a number"))
 }
 
-pub(crate) fn files(default: u64) -> u64 {
-    number("KETCH_LISTEN_FILES", default)
+/// How much is written, and how often a daemon is killed meanwhile, or cut off, or asked to end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) files: u64,
+    pub(crate) kills: u64,
 }
 
-pub(crate) fn kills(default: u64) -> u64 {
-    number("KETCH_LISTEN_KILLS", default)
+impl Load {
+    /// What the environment says, or so much.
+    pub(crate) fn new(files: u64, kills: u64) -> Self {
+        Self {
+            files: number("KETCH_LISTEN_FILES", files),
+            kills: number("KETCH_LISTEN_KILLS", kills).max(1),
+        }
+    }
+
+    /// A time in the life of a daemon, which takes longer the more files there are.
+    pub(crate) fn stretched(self, few: Duration) -> Duration {
+        few + few.mul_f64(count(self.files) / count(STRETCH))
+    }
+
+    /// What is written at most before the kill number `n`, from 0.
+    pub(crate) const fn share(self, n: u64) -> u64 {
+        self.files * (n + 1) / self.kills
+    }
+
+    /// A writer that writes for about as long as the kills take, each of which takes `each` with few
+    /// files.
+    pub(crate) fn writer(self, seed: u64, each: Duration) -> WriterConfig {
+        let all = self.stretched(each).mul_f64(count(self.kills));
+        let pace = all.mul_f64(f64::from(NEW_OF_100) / 100.0 / count(self.files.max(1)));
+        WriterConfig {
+            seed,
+            files: self.files,
+            directories: WriterConfig::default()
+                .directories
+                .max(self.files / TOGETHER),
+            pace: pace.min(PACE_MAX),
+            settle: SETTLE,
+            ..WriterConfig::default()
+        }
+    }
+}
+
+fn count(number: u64) -> f64 {
+    f64::from(u32::try_from(number).expect("that many are not made"))
+}
+
+/// How things stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remains {
+    /// Versions that stand by now and have not arrived.
+    pub(crate) backlog: usize,
+    /// Files that have arrived.
+    pub(crate) arrived: usize,
+    /// Temporary files in the sink.
+    pub(crate) unfinished: usize,
 }
 
 pub(crate) fn seed() -> u64 {
@@ -75,6 +139,7 @@ pub(crate) struct Scene {
     /// Where the listener connects to.
     pub(crate) addr: SocketAddr,
     sink: Directory,
+    judge: Option<Judge>,
 }
 
 impl Scene {
@@ -83,11 +148,16 @@ impl Scene {
     }
 
     pub(crate) fn with(rules: Rules) -> Self {
+        Self::over(OpenSshConfig::default(), rules)
+    }
+
+    /// With a server of its own kind.
+    pub(crate) fn over(server: OpenSshConfig, rules: Rules) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["served", "sink"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let server = OpenSshServer::start(OpenSshConfig::default()).unwrap();
+        let server = OpenSshServer::start(server).unwrap();
         let sink = Directory::numbered(&dir.path().join("sink"));
         let addr = server.addr();
         let scene = Self {
@@ -96,6 +166,7 @@ impl Scene {
             rules,
             addr,
             sink,
+            judge: None,
         };
         scene.configure("state");
         scene
@@ -141,7 +212,7 @@ settle = {settle}
             served = self.path("served").display(),
             identity = self.server.identity().private(),
             host_key = self.server.host_key().public_key().to_string(),
-            interval = INTERVAL.as_millis(),
+            interval = Load::new(0, 1).stretched(INTERVAL).as_millis(),
         );
         text.push_str(&sinks.clone().unwrap_or_else(|| self.directory_sink()));
         let file = self.path(&format!("{state}.toml"));
@@ -178,8 +249,16 @@ exists = \"error\"
         println!("{config:?}");
         let (served, journal) = (self.path("served"), self.journal());
         let mut writer = Writer::new(&served, &journal, config).unwrap();
-        let thread = std::thread::spawn(move || writer.run(|| true).unwrap());
-        Writing { thread }
+        let allowed = Arc::new(AtomicU64::new(u64::MAX));
+        let asked = Arc::clone(&allowed);
+        let thread = std::thread::spawn(move || {
+            let files = || match asked.load(Ordering::SeqCst) {
+                ENOUGH => None,
+                files => Some(files),
+            };
+            writer.run(files).unwrap()
+        });
+        Writing { thread, allowed }
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
@@ -190,21 +269,44 @@ exists = \"error\"
         Judge::new(&self.journal(), Identity::Path).unwrap()
     }
 
-    /// Versions that stand by now and have not arrived.
-    pub(crate) fn backlog(&mut self) -> usize {
-        let judge = self.judge();
-        judge.missing(self.sink.look().unwrap())
+    /// Looks at the journal and the sink. What was looked at before is not looked at again.
+    pub(crate) fn look(&mut self) -> Remains {
+        let judge = match self.judge.take() {
+            Some(mut judge) => {
+                judge.read_on().unwrap();
+                judge
+            }
+            None => self.judge(),
+        };
+        let deliveries = self.sink.look().unwrap();
+        let (backlog, arrived) = (judge.missing(deliveries), deliveries.len());
+        self.judge = Some(judge);
+        Remains {
+            backlog,
+            arrived,
+            unfinished: self.sink.unfinished(),
+        }
     }
 
-    /// Files that have arrived.
-    pub(crate) fn arrived(&mut self) -> usize {
-        self.sink.look().unwrap().len()
+    /// Whether a name came or went in the sink since the last look.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.sink.is_touched().unwrap()
     }
 
-    /// Temporary files in the sink.
-    pub(crate) fn unfinished(&mut self) -> usize {
-        self.sink.look().unwrap();
-        self.sink.unfinished()
+    /// Files that are being fetched, or were when a daemon was killed.
+    pub(crate) fn spooled(&self) -> BTreeSet<PathBuf> {
+        let mut dirs = vec![self.path("state/spool")];
+        let mut files = BTreeSet::new();
+        while let Some(dir) = dirs.pop() {
+            // What is fetched comes and goes.
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    true => dirs.push(entry.path()),
+                    false => _ = files.insert(entry.path()),
+                }
+            }
+        }
+        files
     }
 
     /// Waits until all has arrived and then for a while; what is in the sink then, judged.
@@ -215,11 +317,24 @@ exists = \"error\"
     /// The same with a rule for what the same version is.
     pub(crate) fn settled_by(&mut self, identity: Identity) -> Verdict {
         let judge = Judge::new(&self.journal(), identity).unwrap();
-        let began = Instant::now();
-        while judge.missing(self.sink.look().unwrap()) > 0 && began.elapsed() < PATIENCE {
-            sleep(LOOK);
+        let load = Load {
+            files: u64::try_from(judge.history().standing.len()).unwrap(),
+            kills: 1,
+        };
+        let (mut arrived, mut since) = (0, Instant::now());
+        loop {
+            let began = Instant::now();
+            let deliveries = self.sink.look().unwrap();
+            if deliveries.len() > arrived {
+                (arrived, since) = (deliveries.len(), Instant::now());
+            }
+            if judge.missing(deliveries) == 0 || since.elapsed() > PATIENCE {
+                break;
+            }
+            // Looking takes no more than a quarter of the time.
+            sleep(LOOK.max(began.elapsed() * 3));
         }
-        sleep(CALM);
+        sleep(load.stretched(CALM));
         judge.verdict(self.sink.whole_again().unwrap())
     }
 
@@ -254,16 +369,31 @@ exists = \"error\"
 /// A writer at work.
 pub(crate) struct Writing {
     thread: JoinHandle<Written>,
+    allowed: Arc<AtomicU64>,
 }
 
 impl Writing {
+    /// How many new files there may be, until more are allowed.
+    pub(crate) fn allow(&self, files: u64) {
+        self.allowed.store(files, Ordering::SeqCst);
+    }
+
     /// Whether it has nothing more to write.
     pub(crate) fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
+    /// Lets it write no more; what it has begun it ends.
+    pub(crate) fn end(self) -> Written {
+        self.allow(ENOUGH);
+        let written = self.thread.join().unwrap();
+        println!("{written:?}");
+        written
+    }
+
     /// Lets it write all it wanted to.
     pub(crate) fn finish(self) -> Written {
+        self.allow(u64::MAX);
         let written = self.thread.join().unwrap();
         println!("{written:?}");
         written

@@ -11,8 +11,8 @@ use ketch_conformance::deliveries::received::from_events;
 use ketch_conformance::deliveries::{Mix, WriterConfig};
 use ketch_conformance::tiny_disk::TinyDisk;
 
-use super::chaos::kill_again_and_again;
-use super::scene::{Rules, Scene, seed};
+use super::chaos::{LIFE, kill_again_and_again};
+use super::scene::{Load, Rules, Scene, seed};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -102,13 +102,12 @@ fn events_come_again_after_a_kill_with_the_same_id() {
     );
     scene.rules.sinks = Some(sinks);
     scene.configure("state");
-    let writing = scene.write(WriterConfig {
-        seed: seed() + 9,
+    let load = Load {
         files: 200,
-        pace: Duration::from_millis(12),
-        ..WriterConfig::default()
-    });
-    kill_again_and_again(&mut scene, seed() + 9, 5, &writing);
+        kills: 5,
+    };
+    let writing = scene.write(load.writer(seed() + 9, LIFE));
+    kill_again_and_again(&mut scene, seed() + 9, load, &writing);
     writing.finish();
     let daemon = scene.daemon();
     let verdict = scene.settled();
@@ -159,18 +158,22 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     // Full, and nothing more comes.
     while began.elapsed() < PATIENCE {
         sleep(Duration::from_secs(1));
-        let now = scene.arrived();
+        let now = scene.look().arrived;
         if now > 0 && now == arrived {
             break;
         }
         arrived = now;
     }
-    let backlog = scene.backlog();
+    let backlog = scene.look().backlog;
     assert!(
         backlog > 0 && arrived > 0,
         "{backlog} wait, {arrived} arrived"
     );
-    assert_eq!(scene.unfinished(), 0, "what is not there takes no room");
+    assert_eq!(
+        scene.look().unfinished,
+        0,
+        "what is not there takes no room"
+    );
     let grown = Command::new("mount")
         .args(["-o", "remount,size=8m"])
         .arg(disk.path())

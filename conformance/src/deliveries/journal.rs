@@ -30,6 +30,16 @@ impl Journal {
         Ok(Self { file })
     }
 
+    /// Goes on with one that nobody else writes.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be written.
+    pub fn append(path: &Path) -> io::Result<Self> {
+        let file = File::options().append(true).open(path)?;
+        let file = BufWriter::new(file);
+        Ok(Self { file })
+    }
+
     /// There is a content of that number.
     ///
     /// # Errors
@@ -93,19 +103,9 @@ impl History {
     /// # Errors
     /// If it cannot be read, or a line is none of a journal.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let mut history = Self::default();
-        let mut file = BufReader::new(File::open(path)?);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            file.read_line(&mut line)?;
-            let Some(whole) = line.strip_suffix('\n') else {
-                return Ok(history);
-            };
-            history
-                .take(whole)
-                .ok_or_else(|| io::Error::other(format!("no line of a journal: {whole}")))?;
-        }
+        let mut reader = Reader::open(path)?;
+        reader.read_on()?;
+        Ok(reader.history)
     }
 
     fn take(&mut self, line: &str) -> Option<()> {
@@ -129,6 +129,52 @@ impl History {
             _ => return None,
         }
         Some(())
+    }
+}
+
+/// Reads a journal while it grows, each line once.
+#[derive(Debug)]
+pub struct Reader {
+    file: BufReader<File>,
+    /// A line of which the end has yet to be written.
+    line: String,
+    history: History,
+}
+
+impl Reader {
+    /// Reads nothing yet.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: BufReader::new(File::open(path)?),
+            line: String::new(),
+            history: History::default(),
+        })
+    }
+
+    /// Reads what was written since the last time.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a line is none of a journal.
+    pub fn read_on(&mut self) -> io::Result<()> {
+        loop {
+            self.file.read_line(&mut self.line)?;
+            let Some(whole) = self.line.strip_suffix('\n') else {
+                return Ok(());
+            };
+            self.history
+                .take(whole)
+                .ok_or_else(|| io::Error::other(format!("no line of a journal: {whole}")))?;
+            self.line.clear();
+        }
+    }
+
+    /// What has been read.
+    #[must_use]
+    pub const fn history(&self) -> &History {
+        &self.history
     }
 }
 
@@ -182,6 +228,13 @@ mod tests {
         let path = dir.path().join("journal");
         std::fs::write(&path, "stands 61 1\ngone 6").unwrap();
         assert_eq!(History::read(&path).unwrap().standing.len(), 1);
+        let mut reader = Reader::open(&path).unwrap();
+        reader.read_on().unwrap();
+        assert_eq!(reader.history().standing.len(), 1);
+        std::fs::write(&path, "stands 61 1\ngone 61\nstands 62 2\n").unwrap();
+        reader.read_on().unwrap();
+        let standing = &reader.history().standing;
+        assert_eq!(*standing, BTreeMap::from([(b"b".to_vec(), 2)]));
         std::fs::write(&path, "stands 6 1\n").unwrap();
         assert!(History::read(&path).is_err());
     }

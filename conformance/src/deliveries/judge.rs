@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use super::journal::{History, Made};
+use super::journal::{History, Made, Reader};
 use super::received::Delivery;
 
 /// How many examples of each fault are kept.
@@ -23,7 +23,7 @@ pub enum Identity {
 /// Judges deliveries by a journal.
 #[derive(Debug)]
 pub struct Judge {
-    history: History,
+    journal: Reader,
     identity: Identity,
 }
 
@@ -104,26 +104,53 @@ impl Judge {
     /// # Errors
     /// If it cannot be read.
     pub fn new(journal: &Path, identity: Identity) -> std::io::Result<Self> {
-        let history = History::read(journal)?;
-        Ok(Self { history, identity })
+        let mut judge = Self {
+            journal: Reader::open(journal)?,
+            identity,
+        };
+        judge.read_on()?;
+        Ok(judge)
+    }
+
+    /// Reads what the writer has done since the last time.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_on(&mut self) -> std::io::Result<()> {
+        self.journal.read_on()
     }
 
     /// What the journal says.
     #[must_use]
     pub const fn history(&self) -> &History {
-        &self.history
+        self.journal.history()
     }
 
-    /// Versions that stand in the end and are not among `deliveries`: what a caller waits for.
+    /// Versions that stand by now and are not among `deliveries`: what a caller waits for. The same
+    /// count as that of the verdict, for those who ask again and again.
     #[must_use]
     pub fn missing(&self, deliveries: &[Delivery]) -> usize {
-        self.verdict(deliveries).lost.count
+        let history = self.history();
+        let place = |path| match self.identity {
+            Identity::Path => path,
+            Identity::Content => &[][..],
+        };
+        let mut arrived: HashSet<(&[u8], u64)> = HashSet::new();
+        for delivery in deliveries {
+            if let Some(&Made { id, .. }) = history.made.get(&delivery.sha256) {
+                arrived.insert((place(&delivery.path), id));
+            }
+        }
+        let standing = history.standing.iter();
+        standing
+            .filter(|&(path, &id)| !arrived.contains(&(place(path), id)))
+            .count()
     }
 
     /// Judges.
     #[must_use]
     pub fn verdict(&self, deliveries: &[Delivery]) -> Verdict {
-        let history = &self.history;
+        let history = self.history();
         let mut verdict = Verdict {
             versions: history.stood.len(),
             finals: history.standing.len(),
@@ -242,6 +269,8 @@ mod tests {
         let (dir, judge) = scene();
         put(&dir, "a.2", &make(9, 2, 1000));
         put(&dir, "c.4", &make(9, 3, 1000));
+        let mut sink = Directory::numbered(&dir.path().join("sink"));
+        assert_eq!(judge.missing(sink.look().unwrap()), 1);
         let verdict = verdict(&dir, &judge);
         assert_eq!(
             (

@@ -1,10 +1,11 @@
 //! What arrived: files in a directory, or events.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::content::{Found, check};
 use crate::content::Sha256;
@@ -31,6 +32,8 @@ pub struct Directory {
     seen: HashSet<PathBuf>,
     deliveries: Vec<Delivery>,
     unfinished: usize,
+    /// Directories, and when each had changed last before it was read.
+    times: HashMap<PathBuf, SystemTime>,
 }
 
 impl Directory {
@@ -53,6 +56,7 @@ impl Directory {
             seen: HashSet::new(),
             deliveries: Vec::new(),
             unfinished: 0,
+            times: HashMap::new(),
         }
     }
 
@@ -65,6 +69,9 @@ impl Directory {
         let mut dirs = vec![self.root.clone()];
         self.unfinished = 0;
         while let Some(dir) = dirs.pop() {
+            if !is_unfinished(&dir) {
+                self.times.insert(dir.clone(), changed(&dir)?);
+            }
             for entry in fs::read_dir(&dir)? {
                 let entry = entry?;
                 let path = entry.path();
@@ -80,6 +87,20 @@ impl Directory {
             }
         }
         Ok(&self.deliveries)
+    }
+
+    /// Whether a name has come or gone since the last look, in the directories that it met: a question
+    /// that costs the same however many files there are.
+    ///
+    /// # Errors
+    /// If a directory cannot be looked at.
+    pub fn is_touched(&self) -> io::Result<bool> {
+        for (dir, time) in &self.times {
+            if changed(dir)? != *time {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Temporary files of the listener that the last look met.
@@ -118,6 +139,10 @@ impl Directory {
             wrong,
         })
     }
+}
+
+fn changed(dir: &Path) -> io::Result<SystemTime> {
+    fs::metadata(dir)?.modified()
 }
 
 fn is_unfinished(path: &Path) -> bool {

@@ -28,6 +28,8 @@ use crate::random::Random;
 pub const TEMPORARY: &str = ".part";
 /// Pause between two appends at most.
 const PAUSE_MAX_MS: u64 = 120;
+/// How often a writer that has nothing to do looks again.
+const WAIT: Duration = Duration::from_millis(2);
 /// In how many appends a slow file comes.
 const APPENDS_MAX: u64 = 6;
 
@@ -91,6 +93,8 @@ pub struct WriterConfig {
     pub len_max: u64,
     /// What it does.
     pub mix: Mix,
+    /// Files that stand at the most: beyond, one goes where one would come.
+    pub standing_max: usize,
     /// The listener's rule: a file that stands still for so long counts as complete. If the machine
     /// keeps the writer waiting for nearly as long in the middle of a file, the journal says so.
     pub settle: Duration,
@@ -110,6 +114,7 @@ impl Default for WriterConfig {
             directories: 12,
             len_max: 20_000,
             mix: Mix::ALL,
+            standing_max: usize::MAX,
             settle: Duration::from_secs(1),
             pace: Duration::ZERO,
             odd_names: false,
@@ -193,20 +198,31 @@ impl Writer {
         })
     }
 
-    /// Writes until all is written, or `go_on` says no; what is half-written is finished.
+    /// Writes until all is written, or `allowed` says `None`; what is half-written is finished.
+    ///
+    /// `allowed` says how many new files there may be by now: with that many the writer waits.
     ///
     /// # Errors
     /// If the disk does not take it.
-    pub fn run(&mut self, mut go_on: impl FnMut() -> bool) -> io::Result<Written> {
-        while self.written.created < self.config.files && go_on() {
-            self.step()?;
-            if !self.config.pace.is_zero() {
-                std::thread::sleep(self.config.pace);
+    pub fn run(&mut self, mut allowed: impl FnMut() -> Option<u64>) -> io::Result<Written> {
+        while self.written.created < self.config.files {
+            match allowed() {
+                None => break,
+                Some(files) if self.written.created >= files => {
+                    self.append_what_is_due()?;
+                    std::thread::sleep(WAIT);
+                }
+                Some(_) => {
+                    self.step()?;
+                    if !self.config.pace.is_zero() {
+                        std::thread::sleep(self.config.pace);
+                    }
+                }
             }
         }
         while !self.slow.is_empty() {
             self.append_what_is_due()?;
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(WAIT);
         }
         Ok(self.written)
     }
@@ -234,6 +250,9 @@ impl Writer {
             }
             chosen -= weight;
             operation += 1;
+        }
+        if operation < 3 && self.standing.len() >= self.config.standing_max {
+            return self.remove();
         }
         match operation {
             0 => self.create(),
@@ -527,7 +546,7 @@ mod tests {
         fs::create_dir(&served).unwrap();
         let journal = dir.path().join("journal");
         let mut writer = Writer::new(&served, &journal, config).unwrap();
-        let written = writer.run(|| true).unwrap();
+        let written = writer.run(|| Some(u64::MAX)).unwrap();
         (dir, written)
     }
 

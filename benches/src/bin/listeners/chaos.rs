@@ -101,7 +101,8 @@ fn one(who: Who, arguments: &Arguments, all: &super::Arguments) -> Result<(), Fa
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = std::sync::Arc::clone(&stop);
     let writing = std::thread::spawn(move || {
-        writer.run(|| !stopped.load(std::sync::atomic::Ordering::SeqCst))
+        let go_on = || !stopped.load(std::sync::atomic::Ordering::SeqCst);
+        writer.run(|| go_on().then_some(u64::MAX))
     });
     let mut random = Random::new(arguments.seed);
     for _ in 0..arguments.kills {
