@@ -42,7 +42,7 @@ fn a_file_that_drips_arrives_whole_or_as_what_stood_there() {
                 sleep(SETTLE * 2);
                 // The first pause lasts until it was seen, on however slow a machine.
                 let began = Instant::now();
-                while !done_file && scene.arrived() == 0 && began.elapsed() < PATIENCE {
+                while !done_file && scene.look().arrived == 0 && began.elapsed() < PATIENCE {
                     sleep(SETTLE / 4);
                 }
             }

@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Longest wait for the moment to come, with few files.
 const MOMENT_MAX: Duration = Duration::from_secs(4);
 /// How long a life takes on average, with few files.
-pub(crate) const LIFE: Duration = Duration::from_millis(1100);
+pub(crate) const LIFE: Duration = Duration::from_millis(600);
 
 /// What was going on when a daemon was killed.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a daemon may take to drain.
-const DRAIN_MAX: Duration = Duration::from_secs(40);
+/// How long a daemon may take to start, or to end when it was asked to.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// A daemon; killed when dropped. What it says is appended to `<name>.log` and `<name>.out`.
@@ -17,8 +17,9 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) began: Instant,
-    out: PathBuf,
     log: PathBuf,
+    /// Bytes of the log that others before it wrote.
+    said_before: usize,
 }
 
 /// Memory and descriptors of a process.
@@ -43,6 +44,7 @@ impl Daemon {
                 .open(path)
                 .unwrap()
         };
+        let said_before = std::fs::read(&log).map_or(0, |log| log.len());
         let child = Command::new(program())
             .args(["listen", "--config"])
             .arg(config)
@@ -56,13 +58,29 @@ impl Daemon {
         Self {
             child,
             began: Instant::now(),
-            out,
             log,
+            said_before,
         }
     }
 
-    pub(crate) fn out(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.out).unwrap()).into_owned()
+    /// Waits until it says that it is there: it has its ledger, and takes signals.
+    pub(crate) fn is_there(&self) -> &Self {
+        self.until_said("1 flow from 1 source");
+        self
+    }
+
+    /// Waits until it has said that, since its start.
+    pub(crate) fn until_said(&self, what: &str) {
+        while !self.said().contains(what) {
+            assert!(self.began.elapsed() < WAIT_MAX, "{what}: {}", self.log());
+            sleep(LOOK);
+        }
+    }
+
+    /// What it has said since its start.
+    pub(crate) fn said(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap();
+        String::from_utf8_lossy(&log[self.said_before..]).into_owned()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -125,7 +143,7 @@ impl Daemon {
                 return status;
             }
             assert!(
-                began.elapsed() < DRAIN_MAX,
+                began.elapsed() < WAIT_MAX,
                 "it does not end: {}",
                 self.log()
             );

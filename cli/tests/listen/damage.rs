@@ -2,10 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use ketch_conformance::deliveries::{Mix, WriterConfig};
 
-use super::scene::{Scene, seed};
+use super::scene::{SETTLE, Scene, seed};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
 
 fn delivered(seed: u64) -> Scene {
     let mut scene = Scene::new();
@@ -39,13 +44,16 @@ fn a_damaged_ledger_is_refused_and_nothing_is_delivered_again() {
         let _ = fs::remove_file(scene.path(side));
     }
     let mut daemon = scene.daemon();
-    std::thread::sleep(std::time::Duration::from_secs(4));
-    let (ended, log) = (daemon.ended(), daemon.log());
+    let began = Instant::now();
+    let is_told = |log: &str| log.contains("damaged") || log.contains("malformed");
+    while !is_told(&daemon.said()) && daemon.ended().is_none() && began.elapsed() < PATIENCE {
+        sleep(LOOK);
+    }
+    // Time in which it could deliver, if it went on.
+    sleep(SETTLE * 2);
+    let (ended, log) = (daemon.ended(), daemon.said());
     drop(daemon);
-    assert!(
-        log.contains("damaged") || log.contains("malformed"),
-        "{ended:?}: {log}"
-    );
+    assert!(is_told(&log), "{ended:?}: {log}");
     assert_eq!(scene.look().arrived, before, "{log}");
 }
 

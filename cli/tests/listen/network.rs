@@ -23,7 +23,7 @@ fn cut_or_silent_the_network_costs_nothing_but_time() {
     let cuts = load.kills;
     let mut random = Random::new(seed());
     let daemon = scene.daemon();
-    let writing = scene.write(load.writer(seed() + 3, PEACE));
+    let writing = scene.write(load.writer(seed() + 3, PEACE * 3 / 5));
     let (mut cut, mut silences, mut interrupted) = (0, 0, 0);
     let peace = u64::try_from(load.stretched(PEACE).as_millis()).unwrap();
     for n in 0..cuts {

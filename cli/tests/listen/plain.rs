@@ -37,8 +37,8 @@ fn killed_at_any_moment_it_loses_and_doubles_nothing() {
     let load = Load::new(500, 15);
     let writing = scene.write(load.writer(seed(), LIFE));
     kill_again_and_again(&mut scene, seed(), load, &writing);
-    writing.finish();
     let daemon = scene.daemon();
+    writing.finish();
     let verdict = scene.settled();
     assert!(daemon.terminate().success());
     scene.assert_clean("kill -9", &verdict);
@@ -56,6 +56,7 @@ fn asked_to_end_or_to_reload_under_load_it_hands_over_cleanly() {
     for n in 0..load.kills {
         writing.allow(load.share(n));
         let daemon = scene.daemon();
+        daemon.is_there();
         let work = load.stretched(WORK).mul_f64(0.4);
         let more = u64::try_from((work * 3 / 2).as_millis()).unwrap();
         std::thread::sleep(work + Duration::from_millis(random.below(more)));
@@ -81,8 +82,8 @@ fn asked_to_end_or_to_reload_under_load_it_hands_over_cleanly() {
     println!(
         "{times} ends, {half_done} with a backlog, {at_work} after arrivals, {longest:?} at most"
     );
-    writing.finish();
     let daemon = scene.daemon();
+    writing.finish();
     let verdict = scene.settled();
     assert!(daemon.terminate().success());
     scene.assert_clean("SIGHUP and SIGTERM", &verdict);

@@ -48,6 +48,8 @@ fn by_content_a_file_that_was_renamed_does_not_come_again() {
     let rules = Rules::default();
     let mut scene = Scene::with(Rules {
         flow: format!("{}identity = \"content\"\n", rules.flow),
+        // A new name has to wait until it is seen that the old one is gone.
+        settle: "{ period = \"2s\", polls = 3 }".to_owned(),
         ..rules
     });
     for dir in ["a", "b"] {

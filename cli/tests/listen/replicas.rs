@@ -72,16 +72,12 @@ fn two_daemons_on_one_ledger_deliver_once() {
         ..WriterConfig::default()
     });
     let first = scene.daemon();
-    sleep(Duration::from_millis(700));
+    first.is_there();
     let mut second = scene.daemon();
-    sleep(Duration::from_millis(1500));
+    assert!(!second.wait().success());
+    second.until_said("in use");
     first.kill();
-    // It either refused, and said so, or waited for its turn.
-    if let Some(status) = second.ended() {
-        assert!(!status.success());
-        assert!(second.log().contains("in use"), "{}", second.log());
-        second = scene.daemon();
-    }
+    let second = scene.daemon();
     writing.finish();
     let verdict = scene.settled();
     assert!(second.terminate().success());

@@ -81,7 +81,8 @@ command = [\"sh\", {:?}, {:?}, \"{{file}}\"]
     let verdict = loop {
         let text = fs::read_to_string(&events).unwrap_or_default();
         let verdict = judge.verdict(&from_events(&text, field).unwrap());
-        if verdict.lost.count == 0 || began.elapsed() > PATIENCE {
+        let is_told = daemon.said().contains("poison");
+        if verdict.lost.count == 0 && is_told || began.elapsed() > PATIENCE * 3 {
             break verdict;
         }
         sleep(Duration::from_millis(100));
@@ -111,9 +112,10 @@ fn events_come_again_after_a_kill_with_the_same_id() {
     writing.finish();
     let daemon = scene.daemon();
     let verdict = scene.settled();
-    // A kill may cut a line short: what follows begins in the middle of it.
-    let out = daemon.out();
     assert!(daemon.terminate().success());
+    // A kill may cut a line short: what follows begins in the middle of it.
+    let out = fs::read(scene.path("state.out")).unwrap();
+    let out = String::from_utf8_lossy(&out);
     scene.assert_clean("directory beside events", &verdict);
     let whole: String = out
         .lines()
@@ -155,11 +157,15 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     writing.finish();
     let began = Instant::now();
     let mut arrived = 0;
+    let is_told = || {
+        let log = daemon.log();
+        log.contains("No space") || log.contains("full")
+    };
     // Full, and nothing more comes.
     while began.elapsed() < PATIENCE {
         sleep(Duration::from_secs(1));
         let now = scene.look().arrived;
-        if now > 0 && now == arrived {
+        if now > 0 && now == arrived && is_told() {
             break;
         }
         arrived = now;
@@ -169,11 +175,12 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         backlog > 0 && arrived > 0,
         "{backlog} wait, {arrived} arrived"
     );
-    assert_eq!(
-        scene.look().unfinished,
-        0,
-        "what is not there takes no room"
-    );
+    // Each attempt takes room, and gives it back.
+    let is_given_back = (0..600).any(|_| {
+        sleep(PATIENCE / 600);
+        scene.look().unfinished == 0
+    });
+    assert!(is_given_back, "what is not there takes no room");
     let grown = Command::new("mount")
         .args(["-o", "remount,size=8m"])
         .arg(disk.path())
@@ -181,11 +188,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         .unwrap();
     assert!(grown.success());
     let verdict = scene.settled();
-    let log = daemon.log();
+    assert!(is_told(), "it is told: {}", daemon.log());
     assert!(daemon.terminate().success());
     scene.assert_clean("full disk", &verdict);
-    assert!(
-        log.contains("No space") || log.contains("full"),
-        "it is told: {log}"
-    );
 }

@@ -21,7 +21,7 @@ const DESCRIPTORS: u64 = 40;
 fn what_a_daemon_holds_does_not_grow_with_its_work() {
     let minutes = number("KETCH_LISTEN_SOAK", 0);
     let length = match minutes {
-        0 => Duration::from_secs(6),
+        0 => Duration::from_secs(3),
         minutes => Duration::from_secs(60 * minutes),
     };
     let mut scene = Scene::new();

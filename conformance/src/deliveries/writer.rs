@@ -98,7 +98,7 @@ pub struct WriterConfig {
     /// The listener's rule: a file that stands still for so long counts as complete. If the machine
     /// keeps the writer waiting for nearly as long in the middle of a file, the journal says so.
     pub settle: Duration,
-    /// Pause between two operations.
+    /// Time from one operation to the next, on average.
     pub pace: Duration,
     /// Whether names hold what names may hold on Unix.
     pub odd_names: bool,
@@ -205,18 +205,20 @@ impl Writer {
     /// # Errors
     /// If the disk does not take it.
     pub fn run(&mut self, mut allowed: impl FnMut() -> Option<u64>) -> io::Result<Written> {
+        let mut due = Instant::now();
         while self.written.created < self.config.files {
             match allowed() {
                 None => break,
                 Some(files) if self.written.created >= files => {
                     self.append_what_is_due()?;
                     std::thread::sleep(WAIT);
+                    due = Instant::now();
                 }
                 Some(_) => {
                     self.step()?;
-                    if !self.config.pace.is_zero() {
-                        std::thread::sleep(self.config.pace);
-                    }
+                    // One that was kept waiting makes up for it.
+                    due += self.config.pace;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 }
             }
         }
