@@ -101,6 +101,8 @@ pub(crate) struct Remains {
     pub(crate) arrived: usize,
     /// Temporary files in the sink.
     pub(crate) unfinished: usize,
+    /// How long they are together.
+    pub(crate) unfinished_bytes: u64,
 }
 
 pub(crate) fn seed() -> u64 {
@@ -285,6 +287,7 @@ exists = \"error\"
             backlog,
             arrived,
             unfinished: self.sink.unfinished(),
+            unfinished_bytes: self.sink.unfinished_bytes(),
         }
     }
 

@@ -175,10 +175,10 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         backlog > 0 && arrived > 0,
         "{backlog} wait, {arrived} arrived"
     );
-    // Each attempt takes room, and gives it back.
+    // Each attempt takes room, and gives it back: what waits for its name is empty.
     let is_given_back = (0..600).any(|_| {
         sleep(PATIENCE / 600);
-        scene.look().unfinished == 0
+        scene.look().unfinished_bytes == 0
     });
     assert!(is_given_back, "what is not there takes no room");
     let grown = Command::new("mount")

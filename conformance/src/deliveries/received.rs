@@ -32,6 +32,7 @@ pub struct Directory {
     seen: HashSet<PathBuf>,
     deliveries: Vec<Delivery>,
     unfinished: usize,
+    unfinished_bytes: u64,
     /// Directories, and when each had changed last before it was read.
     times: HashMap<PathBuf, SystemTime>,
 }
@@ -56,6 +57,7 @@ impl Directory {
             seen: HashSet::new(),
             deliveries: Vec::new(),
             unfinished: 0,
+            unfinished_bytes: 0,
             times: HashMap::new(),
         }
     }
@@ -68,6 +70,7 @@ impl Directory {
     pub fn look(&mut self) -> io::Result<&[Delivery]> {
         let mut dirs = vec![self.root.clone()];
         self.unfinished = 0;
+        self.unfinished_bytes = 0;
         while let Some(dir) = dirs.pop() {
             if !is_unfinished(&dir) {
                 self.times.insert(dir.clone(), changed(&dir)?);
@@ -79,6 +82,8 @@ impl Directory {
                     dirs.push(path);
                 } else if is_unfinished(&path) {
                     self.unfinished += 1;
+                    // It may have got its name by now.
+                    self.unfinished_bytes += entry.metadata().map_or(0, |file| file.len());
                 } else if !self.seen.contains(&path) {
                     let delivery = self.delivery(&path)?;
                     self.deliveries.push(delivery);
@@ -107,6 +112,12 @@ impl Directory {
     #[must_use]
     pub const fn unfinished(&self) -> usize {
         self.unfinished
+    }
+
+    /// How long they are together.
+    #[must_use]
+    pub const fn unfinished_bytes(&self) -> u64 {
+        self.unfinished_bytes
     }
 
     /// Reads everything once more, for the last verdict.
