@@ -1,7 +1,7 @@
 //! The way to the server breaks.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ketch_conformance::cutting_proxy::CuttingProxy;
 use ketch_conformance::random::Random;
@@ -10,6 +10,8 @@ use super::scene::{Load, Scene, seed};
 
 /// Time between two cuts, with few files: up to this.
 const PEACE: Duration = Duration::from_millis(900);
+/// Longest wait for a connection, with few files.
+const MOMENT_MAX: Duration = Duration::from_secs(4);
 /// How long the way swallows everything at most.
 const SILENCE_MAX_MS: u64 = 1500;
 
@@ -29,15 +31,11 @@ fn cut_or_silent_the_network_costs_nothing_but_time() {
     for n in 0..cuts {
         writing.allow(load.share(n));
         sleep(Duration::from_millis(random.below(peace)));
-        // Half of them when bytes move.
-        if random.chance(50) {
-            let carried = proxy.carried() + random.below(60_000);
-            for _ in 0..500 {
-                if proxy.carried() > carried {
-                    break;
-                }
-                sleep(Duration::from_millis(1));
-            }
+        // There is a connection, and something comes over it: how much, is chance.
+        let carried = proxy.carried() + random.below(20_000);
+        let since = Instant::now();
+        while proxy.carried() <= carried && since.elapsed() < load.stretched(MOMENT_MAX) {
+            sleep(Duration::from_millis(1));
         }
         if random.chance(30) {
             proxy.silence(true);

@@ -234,7 +234,7 @@ impl<'a> Build<'a> {
         );
         let sinks = self.sinks(key, table, of);
         for (n, sink) in sinks.iter().flatten().enumerate() {
-            if let Some(why) = sink.alone().filter(|_| shared) {
+            if let Some(why) = sink.alone().filter(|_| lease.is_some()) {
                 let key = format!("{}[{n}].exists", below(key, "sink"));
                 let what = format!("not where several processes may share the ledger: {why}");
                 self.hint(&key, what, "overwrite, unique, skip or error");
