@@ -123,11 +123,8 @@ impl Snapshot {
         directory: &RemotePath,
     ) -> impl Iterator<Item = (&RemotePath, &Node)> {
         let own = self.directories.get_key_value(directory);
+        // `a/`, behind which `a/b` and `a/b/c` stand together, and nothing else.
         let first = directory.join(b"");
-        let first = match directory.as_bytes().is_empty() {
-            true => RemotePath::from(""),
-            false => RemotePath::new([first.as_bytes(), b"/"].concat()),
-        };
         let last = after(&first);
         let last = match &last {
             Some(last) => Bound::Excluded(last),

@@ -828,3 +828,22 @@ fn what_is_missing_twice_is_gone_once() {
     watched.scan(&mut world, Want::All);
     assert_eq!(names(&watched.told), ["removed c"]);
 }
+
+#[test]
+fn what_lay_deep_below_a_directory_goes_with_it() {
+    let mut world = World::new();
+    let mut watched = Watched::new(DetectConfig {
+        missing_polls: 1,
+        ..news()
+    });
+    for directory in ["a", "a/b", "a/b/c", "ab"] {
+        world.put(directory, true, 0);
+        world.put(&format!("{directory}/file"), false, 7);
+    }
+    watched.settle(&mut world);
+    assert_eq!(watched.ledger.len(), 4);
+    world.remove("a");
+    watched.settle(&mut world);
+    assert_eq!(watched.ledger, world.files());
+    assert_eq!(watched.tree.known().len(), 2, "ab and the file in it");
+}
