@@ -182,14 +182,14 @@ struct Scan {
     /// Of a quiet scan: directories whose listing is cheaper than asking for the times of those in it.
     telling: HashSet<Vec<u8>>,
     missing: Vec<Missing>,
-    /// Some of them were asked for before anything was listed.
-    is_missing_asked: bool,
     /// Names that listings lacked, also those that `missing` has no room for.
     lacked: u64,
     /// How many of them were asked for, or need not be.
     confirmed: usize,
     created: BTreeMap<RemotePath, Facts>,
     suspects: Vec<(RemotePath, u32)>,
+    /// The source was lost in the middle of it.
+    is_cut: bool,
     report: ScanReport,
 }
 
@@ -245,9 +245,18 @@ impl Tree {
         if !self.changes.is_empty() {
             return false;
         }
+        // Who asks for all is to get what came to directories that were listed before, too.
+        if want == Want::All && self.scan.as_ref().is_some_and(|scan| scan.is_cut) {
+            self.scan = None;
+            self.is_sweep_due = true;
+        }
         if let Some(scan) = &mut self.scan {
             if scan.in_flight.is_empty() && scan.asked.is_empty() {
                 scan.wall = wall;
+                if std::mem::take(&mut scan.is_cut) {
+                    let kind = scan.report.kind;
+                    self.tell(Seen::PollStarted(kind));
+                }
                 return true;
             }
             // Its driver gave up in the middle: what was asked and not answered is asked anew.
@@ -273,11 +282,11 @@ impl Tree {
             planned: BTreeSet::new(),
             telling: HashSet::new(),
             missing: Vec::new(),
-            is_missing_asked: false,
             lacked: 0,
             confirmed: 0,
             created: BTreeMap::new(),
             suspects: Vec::new(),
+            is_cut: false,
             report: ScanReport {
                 kind,
                 ..ScanReport::default()
@@ -318,7 +327,6 @@ impl Tree {
                 Phase::List => {
                     if !scan.in_flight.is_empty() || scan.waiting.is_empty() {
                         scan.phase = Phase::Confirm;
-                        scan.tell_missing_once();
                         self.match_renames(scan);
                         self.guard(scan);
                         continue;
@@ -505,6 +513,9 @@ impl Tree {
                             directory: directory.clone(),
                         });
                     }
+                    if scan.report.lost.is_none() {
+                        self.is_back();
+                    }
                     self.on_complete(&mut scan, now, &waiting, &listing);
                     if scan.report.entries > self.config.entries_max {
                         let error = crate::listing::ListingTooLarge {
@@ -516,7 +527,10 @@ impl Tree {
                         self.raise(&mut scan, RemotePath::from(""), error.into());
                     }
                 }
-                Err(error) if error.is_lost() => self.lose(&mut scan, error),
+                Err(error) if error.is_lost() => {
+                    scan.waiting.push(waiting);
+                    self.lose(&mut scan, error);
+                }
                 Err(error) => self.on_unreadable(&mut scan, directory, error),
             }
         }
@@ -559,7 +573,20 @@ impl Tree {
         scan.report.lost = Some(error);
     }
 
+    /// A directory was listed, so the source is not lost any more.
+    fn is_back(&mut self) {
+        let root = RemotePath::from("");
+        if self.errors.get(&root).is_some_and(ListError::is_lost) {
+            self.errors.remove(&root);
+            self.tell(Seen::ErrorCeased { directory: root });
+        }
+    }
+
     /// The end of a scan, or of this part of it.
+    ///
+    /// One of everything that was cut off while it listed goes on there with the next
+    /// [`begin`](Self::begin): a connection that never lives for as long as a scan takes would let
+    /// nobody see the last directories otherwise.
     pub fn end(&mut self) -> ScanReport {
         let Some(mut scan) = self.scan.take() else {
             return ScanReport::default();
@@ -570,6 +597,17 @@ impl Tree {
             return report;
         }
         let kind = scan.report.kind;
+        if scan.report.lost.is_some() && scan.phase == Phase::List && kind == ScanKind::Full {
+            let report = scan.report.clone();
+            scan.waiting
+                .extend(std::mem::take(&mut scan.in_flight).into_values());
+            scan.report.lost = None;
+            scan.is_cut = true;
+            self.scan = Some(scan);
+            self.tell(Seen::PollEnded(report.clone()));
+            self.drain_settled();
+            return report;
+        }
         scan.report.complete = scan.report.lost.is_none();
         if scan.report.complete {
             self.created = std::mem::take(&mut scan.created);
@@ -692,15 +730,6 @@ impl Tree {
 }
 
 impl Scan {
-    /// What was asked for because a push named it may be missing in a listing, too.
-    fn tell_missing_once(&mut self) {
-        if self.is_missing_asked {
-            let mut seen = HashSet::new();
-            self.missing
-                .retain(|missing| seen.insert(missing.path.clone()));
-        }
-    }
-
     fn plan(&mut self, path: RemotePath, mtime: Option<u32>) {
         self.plan_at(path, mtime, None);
     }

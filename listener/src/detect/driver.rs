@@ -58,6 +58,8 @@ pub struct Detector {
     want: Want,
     /// Scans in a row that did not reach the source.
     failures: u32,
+    /// Directories that the last of them had listed.
+    lost_after: u64,
     /// Who hashes, and what changed lately.
     versions: Option<(Arc<dyn Source>, Recent)>,
     spread: RandomState,
@@ -78,6 +80,7 @@ impl Detector {
             due: interval.map(|_| Instant::now()),
             want: Want::Due,
             failures: 0,
+            lost_after: 0,
             versions: None,
             spread: RandomState::new(),
             scans: 0,
@@ -259,7 +262,13 @@ impl Detector {
     fn schedule(&mut self, begun: Instant, want: Want, report: &ScanReport) {
         let now = Instant::now();
         if report.lost.is_some() {
-            self.failures = self.failures.saturating_add(1);
+            // One that got further did reach it.
+            let got_further = report.directories > 0 && report.directories != self.lost_after;
+            self.lost_after = report.directories;
+            self.failures = match got_further {
+                true => 1,
+                false => self.failures.saturating_add(1),
+            };
             let base = self.handle.interval().unwrap_or(BACK_OFF);
             let longest = BACK_OFF_MAX.max(base);
             let wait = base.saturating_mul(1 << self.failures.min(16)).min(longest);

@@ -342,7 +342,6 @@ impl Tree {
                 if let Some(entry) = known
                     && scan.missing.len() < MISSING_MAX
                 {
-                    scan.is_missing_asked = true;
                     // A push is as good as the listings that would lack it; it is asked once more.
                     scan.missing.push(Missing {
                         path,

@@ -27,6 +27,8 @@ struct World {
     drops: Vec<bool>,
     asked: usize,
     unreadable: Vec<String>,
+    /// How much it answers until its connection is cut.
+    lives: Option<usize>,
     /// The times of its directories never move.
     is_lying: bool,
 }
@@ -129,7 +131,20 @@ impl World {
             .collect()
     }
 
+    /// Whether it still answers.
+    fn is_alive(&mut self) -> Result<(), ListError> {
+        match &mut self.lives {
+            Some(0) => Err(ListError::new(Kind::Network, io::Error::other("cut"))),
+            Some(lives) => {
+                *lives -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn list(&mut self, directory: &str) -> Result<Listing, ListError> {
+        self.is_alive()?;
         if self.unreadable.iter().any(|path| path == directory) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
         }
@@ -151,7 +166,8 @@ impl World {
         Ok(listing.finish())
     }
 
-    fn look(&self, path: &RemotePath) -> Result<Attrs, ListError> {
+    fn look(&mut self, path: &RemotePath) -> Result<Attrs, ListError> {
+        self.is_alive()?;
         let thing = self.things.get(path.to_str().unwrap());
         thing
             .map(attrs)
@@ -217,10 +233,10 @@ impl Watched {
             }
             let part = self.tree.end();
             if part.complete || part.lost.is_some() {
-                report = part;
+                report = part.clone();
             }
             self.record(world);
-            if !self.tree.is_under_way() {
+            if part.lost.is_some() || !self.tree.is_under_way() {
                 return report;
             }
         }
@@ -297,6 +313,8 @@ enum Op {
     Pass(u32),
     Drop(Vec<bool>),
     Unreadable(Option<String>),
+    /// Scans over connections that are cut after so many answers each.
+    Cut(Vec<usize>),
     Push(String, u8),
 }
 
@@ -315,6 +333,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0_u32..8).prop_map(Op::Pass),
         1 => vec(prop::bool::weighted(0.3), 0..7).prop_map(Op::Drop),
         1 => prop::option::of(path()).prop_map(Op::Unreadable),
+        2 => vec(0_usize..6, 1..4).prop_map(Op::Cut),
         2 => (path(), 0_u8..3).prop_map(|(path, kind)| Op::Push(path, kind)),
     ]
 }
@@ -331,6 +350,13 @@ fn run(watched: &mut Watched, world: &mut World, ops: &[Op]) {
             Op::Pass(seconds) => watched.pass(world, seconds),
             Op::Drop(drops) => world.drops = drops,
             Op::Unreadable(path) => world.unreadable = path.into_iter().collect(),
+            Op::Cut(lives) => {
+                for lives in lives {
+                    world.lives = Some(lives);
+                    watched.scan(world, Want::Due);
+                    world.lives = None;
+                }
+            }
             Op::Push(path, kind) => {
                 let path = RemotePath::from(path.as_str());
                 let event = match kind {
@@ -529,6 +555,29 @@ fn a_source_that_is_lost_says_nothing() {
     }
     watched.settle(&mut world);
     assert_eq!(names(&watched.told), ["present a"]);
+}
+
+#[test]
+fn a_scan_that_is_cut_off_again_and_again_gets_to_its_end() {
+    let mut world = World::new();
+    for directory in 0..9 {
+        world.put(&format!("d{directory}"), true, 0);
+        world.put(&format!("d{directory}/a"), false, 1);
+    }
+    let mut watched = Watched::new(news());
+    // The root and nine directories: three answers a connection.
+    world.lives = Some(3);
+    let mut cuts = 0;
+    while watched.scan(&mut world, Want::Due).lost.is_some() {
+        world.lives = Some(3);
+        cuts += 1;
+        assert!(cuts < 10, "it does not get on");
+    }
+    assert_eq!(cuts, 3);
+    assert_eq!(watched.tree.errors().count(), 0, "the source is back");
+    world.lives = None;
+    watched.settle(&mut world);
+    assert_eq!(watched.told.len(), 9);
 }
 
 #[test]
