@@ -17,6 +17,7 @@ pub(crate) mod record;
 pub(crate) const REASON_LEN_MAX: usize = 1_000;
 
 /// Why an item is set aside whose row cannot be read any more.
+#[cfg(feature = "postgres")]
 pub(crate) const UNREADABLE: &str = "its row in the ledger was damaged, so nobody knows whether it \
      was delivered; if it is replayed, what is there now is delivered";
 
@@ -94,6 +95,7 @@ impl Entry {
 
     /// What stands for a row whose bytes are damaged: a dead item of which no more is known than its
     /// path. It has no number of an item, as no row has that anybody can have heard of.
+    #[cfg(feature = "postgres")]
     pub(crate) fn unreadable(path: RemotePath) -> Self {
         let facts = Facts {
             kind: ketch_client::FileType::Unknown,
