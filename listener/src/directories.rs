@@ -226,8 +226,8 @@ impl Directories {
                 self.look(now, path);
             }
             PushEvent::Closed { path } => {
-                let known = self.split(&path).is_some();
-                if let Some(settle) = self.settle.as_mut().filter(|_| known) {
+                let is_listed = self.is_listed(&path);
+                if let Some(settle) = self.settle.as_mut().filter(|_| is_listed) {
                     settle.closed(now, &path);
                 }
                 self.look(now, path);
@@ -530,14 +530,21 @@ impl Directories {
             self.hurry(now, &RemotePath::from(""));
             return;
         };
-        if !self.watched.contains_key(&parent) {
-            return; // it is found when its directory is
+        if !self.is_listed(&path) {
+            return; // it is found when its directory is, or comes with the first listing of it
         }
         if self.looks.len() >= LOOKS_MAX {
             self.hurry(now, &parent);
         } else {
             self.looks.insert(path);
         }
+    }
+
+    /// Whether the directory of this path was listed.
+    fn is_listed(&self, path: &RemotePath) -> bool {
+        self.split(path)
+            .and_then(|(parent, _)| self.watched.get(&parent))
+            .is_some_and(|watched| watched.watcher.has_listed())
     }
 
     fn hurry(&mut self, now: Instant, path: &RemotePath) {
@@ -598,3 +605,6 @@ fn join(directory: &RemotePath, name: &[u8]) -> RemotePath {
         directory.join(name)
     }
 }
+
+#[cfg(test)]
+mod tests;
