@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use ketch_settings::Faults;
@@ -20,7 +21,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::config::{ListenerFile, Setup};
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::{Daemon, DaemonError, Reloaded};
 
 /// How long flows that stop are waited for beyond the time that the file gives them.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -62,9 +63,13 @@ pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
     }
     notify("READY=1");
     let mut reading: Option<Reading> = None;
+    // A reload may wait for a ledger that is away; whoever wants an end does not wait with it.
+    let mut reloading: Option<Reloading<'_>> = None;
     loop {
         tokio::select! {
-            Some(()) = reload.recv(), if reading.is_none() => reading = Some(begin(path)),
+            Some(()) = reload.recv(), if reading.is_none() && reloading.is_none() => {
+                reading = Some(begin(path));
+            }
             read = finished(&mut reading) => {
                 reading = None;
                 match read {
@@ -78,12 +83,15 @@ pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
                         if unchanged != Unchanged::of(&setup) {
                             say("`state`, `store` and `api` were changed: that counts from the next start");
                         }
-                        let done = daemon.reload(setup).await;
-                        let (started, stopped) = (done.started.len(), done.stopped.len());
-                        say(&format!("reloaded: {counted}; {started} started, {stopped} stopped"));
-                        tell_down(&done.down, &say);
+                        reloading = Some(Box::pin(daemon.reload(setup)));
                     }
                 }
+            }
+            done = reloaded(&mut reloading) => {
+                reloading = None;
+                let (started, stopped) = (done.started.len(), done.stopped.len());
+                say(&format!("reloaded: {counted}; {started} started, {stopped} stopped"));
+                tell_down(&done.down, &say);
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -91,8 +99,14 @@ pub async fn run(path: &Path, say: impl Fn(&str)) -> Result<(), ServiceError> {
     }
     notify("STOPPING=1");
     say("stopping");
+    let stopped = async {
+        if let Some(reloading) = reloading {
+            reloading.await;
+        }
+        daemon.stop().await;
+    };
     tokio::select! {
-        ended = timeout(drain + STOP_GRACE, daemon.stop()) => {
+        ended = timeout(drain + STOP_GRACE, stopped) => {
             if ended.is_err() {
                 say("stopped in the middle of what was under way: it goes on with the next start");
             }
@@ -120,6 +134,17 @@ async fn read(path: &Path) -> io::Result<Result<Setup, Faults>> {
 async fn finished(reading: &mut Option<Reading>) -> io::Result<Result<Setup, Faults>> {
     match reading {
         Some(reading) => Ok(reading.await?),
+        None => std::future::pending().await,
+    }
+}
+
+/// Flows that are being brought in line with a file.
+type Reloading<'a> = Pin<Box<dyn Future<Output = Reloaded> + Send + 'a>>;
+
+/// Waits for ever if nothing is reloaded.
+async fn reloaded(reloading: &mut Option<Reloading<'_>>) -> Reloaded {
+    match reloading {
+        Some(reloading) => reloading.await,
         None => std::future::pending().await,
     }
 }

@@ -112,6 +112,8 @@ pub struct Tree {
     /// Scans since everything was listed.
     quiet: u32,
     is_sweep_due: bool,
+    /// The scan under way may have passed by what changed since it began.
+    is_overtaken: bool,
     /// Scans in a row that lacked too much to be believed.
     guarded: u32,
     scan: Option<Scan>,
@@ -222,6 +224,7 @@ impl Tree {
             pushed: BTreeSet::new(),
             quiet: 0,
             is_sweep_due: true,
+            is_overtaken: false,
             guarded: 0,
             scan: None,
         }
@@ -302,6 +305,7 @@ impl Tree {
             ScanKind::Part => scan.phase = Phase::Looks,
         }
         self.scan = Some(scan);
+        self.is_overtaken = false;
         self.tell(Seen::PollStarted(kind));
         true
     }
@@ -615,7 +619,7 @@ impl Tree {
                 self.tidy();
                 // Without its root nothing was seen, and all of it has yet to be for the first time.
                 self.is_first &= self.errors.contains_key(&RemotePath::from(""));
-                self.is_sweep_due = false;
+                self.is_sweep_due = std::mem::take(&mut self.is_overtaken);
                 self.quiet = 0;
             }
         } else {
@@ -652,6 +656,7 @@ impl Tree {
                 self.pushed.insert(path);
             } else {
                 self.is_sweep_due = true;
+                self.is_overtaken = self.scan.is_some();
             }
         };
         match event {
@@ -673,7 +678,10 @@ impl Tree {
                 look(from);
                 look(to);
             }
-            PushEvent::Overflow | PushEvent::Back => self.is_sweep_due = true,
+            PushEvent::Overflow | PushEvent::Back => {
+                self.is_sweep_due = true;
+                self.is_overtaken = self.scan.is_some();
+            }
             PushEvent::Lost => {}
         }
     }

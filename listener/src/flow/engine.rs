@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::events::{FlowEventKind, reason};
 use super::hold::{Hold, Since};
@@ -25,6 +25,8 @@ use crate::store::{Claim, ClaimAsk, ClaimId, End, StoreError};
 /// How long until the ledger is asked again if there was nothing to claim: retries become due, and
 /// other processes record what is found.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a flow that stops gives claims back; what it does not, runs out by itself.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
 /// The longest time for which a destination may ask to be left alone.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(3600);
 
@@ -312,9 +314,13 @@ impl Engine {
             .map(|(_, begun)| begun.claim.id.clone())
             .collect();
         self.jobs.shutdown().await;
-        for claim in left {
-            let _ = self.shared.store.finish(&claim, End::Released).await;
-        }
+        // A ledger that is away lets them run out by themselves.
+        let released = async {
+            for claim in left {
+                let _ = self.shared.store.finish(&claim, End::Released).await;
+            }
+        };
+        let _ = timeout(RELEASE_MAX, released).await;
     }
 }
 

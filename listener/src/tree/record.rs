@@ -113,6 +113,7 @@ impl Tree {
         self.pushed.clear();
         self.scan = None;
         self.is_sweep_due = true;
+        self.is_overtaken = false;
     }
 
     /// Whether something has this path, as far as is known. What no rule speaks of is left alone:

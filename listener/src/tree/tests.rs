@@ -896,3 +896,29 @@ fn what_lay_deep_below_a_directory_goes_with_it() {
     assert_eq!(watched.ledger, world.files());
     assert_eq!(watched.tree.known().len(), 2, "ab and the file in it");
 }
+
+/// What changed behind a scan that goes on, while nobody could tell of it, is found by another.
+#[test]
+fn pushes_that_were_away_during_a_cut_scan_lead_to_another() {
+    let mut world = World::new();
+    for directory in ["a", "b", "c"] {
+        world.put(directory, true, 0);
+    }
+    let mut watched = Watched::new(news());
+    watched.scan(&mut world, Want::All);
+    // The root and one directory are listed, then the connection is cut.
+    world.lives = Some(2);
+    assert!(watched.scan(&mut world, Want::Due).lost.is_some());
+    world.lives = None;
+    for directory in ["a", "b", "c"] {
+        world.put(&format!("{directory}/new"), false, 1);
+    }
+    watched.tree.on_push(watched.now, PushEvent::Back);
+    assert!(watched.scan(&mut world, Want::Part).complete);
+    assert!(watched.tree.is_pushed(), "all is looked at once more");
+    watched.scan(&mut world, Want::Part);
+    assert!(!watched.tree.is_pushed());
+    watched.pass(&mut world, 6);
+    watched.scan(&mut world, Want::Part);
+    assert_eq!(watched.ledger, world.files());
+}
