@@ -666,3 +666,48 @@ async fn an_after_action_takes_what_was_delivered_and_nothing_that_looks_like_it
         );
     }
 }
+
+/// Every byte that the ledger and what is known take on the disk.
+fn written(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
+    let mut files = tree(bench.dir.path());
+    // `-shm` is memory that readers share.
+    files.retain(|name, _| {
+        (name.starts_with("ledger") && !name.ends_with("-shm")) || name.starts_with("snapshot")
+    });
+    files
+}
+
+#[tokio::test]
+async fn scans_without_a_change_write_nothing() {
+    let bench = Bench::new();
+    let flow = bench
+        .start(bench.settings(), vec![bench.directory("a", "{path}")])
+        .await;
+    for n in 0..20 {
+        bench.put(&format!("d{}/{n}", n % 4), b"x").await;
+    }
+    bench.idle().await;
+    let long = || tokio::time::Instant::now() + Duration::from_secs(120);
+    // The first scans remember what the ledger has, and that is saved soon after.
+    let mut before = BTreeMap::new();
+    bench
+        .until("what is known is saved", async || {
+            flow.scan_now(long()).await.expect("scanned");
+            bench.dir.path().join("snapshot").exists()
+        })
+        .await;
+    for round in 0..12 {
+        flow.scan_now(long()).await.expect("scanned");
+        let now = written(&bench);
+        assert!(now.len() >= 2, "{:?}", now.keys());
+        if round < 2 {
+            before = now;
+            // Beyond the pause after which it would be saved again.
+            tokio::time::sleep(Duration::from_millis(2_500)).await;
+        } else {
+            assert!(now == before, "scan {round} wrote something");
+        }
+    }
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 20);
+}
