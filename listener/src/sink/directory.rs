@@ -241,7 +241,7 @@ impl Inner {
 
     fn held_for(&self, item: &Item, name: &[u8]) -> Result<Vec<u8>, SinkError> {
         let (path, last) = split(name);
-        let dir = self.make_directories(path)?;
+        let (dir, _) = self.make_directories(path)?;
         let failed = self.failed("write into", path);
         // Nothing waits for a name that stays another's.
         if self.settings.exists == Exists::Skip && dir.look(last).map_err(&failed)? != Held::Nothing
@@ -304,12 +304,12 @@ impl Inner {
         // It comes from the ledger, which may have been moved or edited.
         name::check(name, Names::HERE).map_err(|fault| fault.of(name))?;
         let (path, last) = split(name);
-        let dir = self.make_directories(path)?;
+        let (dir, is_new) = self.make_directories(path)?;
         self.tidy(&dir);
         if self.settings.exists == Exists::Append {
             return self.append(&dir, last, job);
         }
-        let fate = self.fate(&dir, &job.placement);
+        let fate = self.fate(&dir, is_new, &job.placement);
         match fate.map_err(self.failed("look at", name))? {
             Fate::Waits(held) => return self.deliver_held(&dir, &held, job),
             Fate::Named if job.again => return dir.sync().map_err(self.failed("sync", path)),
@@ -387,23 +387,25 @@ impl Inner {
         }
     }
 
-    /// The directory `path` below the root; what of it is missing is made, and durable.
-    fn make_directories(&self, path: &[u8]) -> Result<Dir, SinkError> {
+    /// The directory `path` below the root; what of it is missing is made, and durable. Whether
+    /// anything was.
+    fn make_directories(&self, path: &[u8]) -> Result<(Dir, bool), SinkError> {
         let failed = self.failed("make", path);
         let root = self.root()?;
         match root.below(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other.map_err(failed),
+            other => return other.map(|dir| (dir, false)).map_err(failed),
         }
-        let mut dir = root;
+        let (mut dir, mut is_new) = (root, false);
         for component in path.split(|&byte| byte == b'/') {
             self.steps.pass().map_err(&failed)?;
             if dir.make(component).map_err(&failed)? {
                 dir.sync().map_err(&failed)?;
+                is_new = true;
             }
             dir = dir.child(component).map_err(&failed)?;
         }
-        Ok(dir)
+        Ok((dir, is_new))
     }
 
     /// Makes the unfinished file, whole and durable, under the name `part`. It is marked as in use as

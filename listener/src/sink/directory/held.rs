@@ -10,9 +10,9 @@
 //! it away since. It is empty or whole at any time, and the last rename has one winner, so two
 //! processes at the same item make one file of it.
 //!
-//! A missing file proves nothing in another directory (one that is not mounted, or was made anew) or
-//! after the machine went down, which may have undone its making: then the name is looked at, as it is
-//! where there was no note at all.
+//! A missing file proves nothing in another directory (one that is not mounted, or was made anew), where
+//! directories have no time of birth by which to tell that, or after the machine went down, which may
+//! have undone its making: then the name is looked at, as it is where there was no note at all.
 
 use std::fs::File;
 use std::io;
@@ -57,7 +57,8 @@ struct Note {
     digits: u64,
     /// Which start of the machine.
     boot: u64,
-    /// The directory, by device and number.
+    /// The directory, by device and by a hash of its number and birth; zeros where it has none. Older
+    /// notes have the number alone, which is never the same.
     directory: (u64, u64),
     /// Seconds since 1970.
     made: u64,
@@ -116,6 +117,21 @@ fn number(hashed: &[&[u8]]) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
+/// What tells a directory from every other, also from one that gets its number after it. None where
+/// nothing does.
+fn identity(dir: &Dir) -> io::Result<Option<(u64, u64)>> {
+    let Some((seconds, nanoseconds)) = dir.birth()? else {
+        return Ok(None);
+    };
+    let (device, inode) = dir.identity()?;
+    let born = number(&[
+        &inode.to_be_bytes(),
+        &seconds.to_be_bytes(),
+        &nanoseconds.to_be_bytes(),
+    ]);
+    Ok(Some((device, born)))
+}
+
 #[expect(clippy::disallowed_methods, reason = "files have times by this clock")]
 fn seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -133,7 +149,7 @@ impl Inner {
             // An attempt that the ledger never heard of has made the same.
             digits: number(&[uuid(item).as_bytes(), self.settings.name.as_bytes()]),
             boot: number(&[&boot]),
-            directory: dir.identity()?,
+            directory: identity(dir)?.unwrap_or_default(),
             made: seconds(),
         };
         match dir.create_new(&note.name()) {
@@ -142,8 +158,10 @@ impl Inner {
         }
     }
 
-    /// What became of an earlier delivery to `placement`, as far as there is proof.
-    pub(super) fn fate(&self, dir: &Dir, placement: &Placement) -> io::Result<Fate> {
+    /// What became of an earlier delivery to `placement`, as far as there is proof. `is_new`: the
+    /// directory was not there, so it is not the one that the note speaks of, though its number and,
+    /// within a tick of the clock, its birth may be the same.
+    pub(super) fn fate(&self, dir: &Dir, is_new: bool, placement: &Placement) -> io::Result<Fate> {
         let Some(note) = Note::read(&placement.note) else {
             return Ok(Fate::Unknown);
         };
@@ -153,8 +171,9 @@ impl Inner {
             super::Held::Other => return Ok(Fate::Unknown),
             super::Held::Nothing => {}
         }
-        let is_proof = sys::boot().is_some_and(|boot| number(&[&boot]) == note.boot)
-            && dir.identity()? == note.directory
+        let is_proof = !is_new
+            && sys::boot().is_some_and(|boot| number(&[&boot]) == note.boot)
+            && identity(dir)? == Some(note.directory)
             && seconds()
                 .checked_sub(note.made)
                 .is_some_and(|age| age < PROOF.as_secs());

@@ -123,6 +123,10 @@ impl Dir {
         Ok((0, hash))
     }
 
+    pub(super) fn birth(&self) -> io::Result<Option<(i64, u32)>> {
+        Ok(None)
+    }
+
     pub(super) fn is_one_file(&self, _: &[u8], _: &[u8]) -> io::Result<bool> {
         Ok(false)
     }

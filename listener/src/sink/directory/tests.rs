@@ -317,6 +317,59 @@ async fn a_missing_file_proves_nothing_in_another_directory() {
     );
 }
 
+/// Somebody removes the directory with what waits in it. Made anew, by us or by others, it often has the
+/// number of the old one, which proves nothing.
+#[tokio::test]
+async fn a_missing_file_proves_nothing_in_a_directory_made_anew() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for is_made_by_others in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = sink(dir.path(), Exists::Error);
+        let item = item(1, b"in/a.csv");
+        let placement = sink.place(&item, None).await.unwrap();
+        let below = dir.path().join("in");
+        std::fs::remove_dir_all(&below).unwrap();
+        if is_made_by_others {
+            // More than a tick of the clock by which directories are born.
+            std::thread::sleep(Duration::from_millis(50));
+            std::fs::create_dir(&below).unwrap();
+        }
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        assert_eq!(
+            names(dir.path()),
+            ["in/a.csv"],
+            "by others: {is_made_by_others}"
+        );
+    }
+}
+
+/// A note that knows the directory by its number alone proves that a file waits, and nothing else.
+#[tokio::test]
+async fn a_note_without_a_birth_proves_nothing_by_a_missing_file() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for waits in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = sink(dir.path(), Exists::Error);
+        let item = item(1, b"a.csv");
+        let mut placement = sink.place(&item, None).await.unwrap();
+        // After the format, the digits, the start of the machine and the device.
+        let number = dir.path().metadata().unwrap().ino();
+        placement.note[25..33].copy_from_slice(&number.to_be_bytes());
+        if !waits {
+            sink.forget(&placement).await.unwrap();
+        }
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        assert_eq!(names(dir.path()), ["a.csv"], "waits: {waits}");
+        assert_eq!(hidden(dir.path()), 0, "waits: {waits}");
+    }
+}
+
 #[tokio::test]
 async fn another_file_under_the_chosen_name_is_not_taken_for_ours() {
     let spool = tempfile::tempdir().unwrap();

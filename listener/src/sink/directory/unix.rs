@@ -180,6 +180,30 @@ impl Dir {
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    /// When it was made, where the file system keeps that: its number may be another's by then. None of
+    /// a directory that was removed.
+    pub(super) fn birth(&self) -> io::Result<Option<(i64, u32)>> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::StatxFlags;
+            let wanted = StatxFlags::BTIME | StatxFlags::NLINK;
+            match rustix::fs::statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted) {
+                Ok(stat) => {
+                    let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(wanted);
+                    let birth = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+                    // Some say that they keep it and have none.
+                    let is_birth = is_known && stat.stx_nlink > 0 && birth != (0, 0);
+                    Ok(is_birth.then_some(birth))
+                }
+                // An old kernel, or a filter that does not know the call.
+                Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(None)
+    }
+
     /// Whether both names are of one file.
     pub(super) fn is_one_file(&self, a: &[u8], b: &[u8]) -> io::Result<bool> {
         let identity = |name| match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
