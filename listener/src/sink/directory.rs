@@ -309,14 +309,31 @@ impl Inner {
         if self.settings.exists == Exists::Append {
             return self.append(&dir, last, job);
         }
-        let fate = self.fate(&dir, is_new, &job.placement);
-        match fate.map_err(self.failed("look at", name))? {
-            Fate::Waits(held) => return self.deliver_held(&dir, &held, job),
-            Fate::Named if job.again => return dir.sync().map_err(self.failed("sync", path)),
-            Fate::Named | Fate::Unknown => {}
+        let mut is_gone = false;
+        loop {
+            let fate = self.fate(&dir, is_new, &job.placement);
+            match fate.map_err(self.failed("look at", name))? {
+                Fate::Waits(held) => {
+                    if self.deliver_held(&dir, &held, job)? {
+                        return Ok(());
+                    }
+                    // Who lost its claim has no part in what became of it.
+                    job.fence.ask_blocking(&job.runtime)?;
+                    is_gone = true;
+                }
+                Fate::Named if job.again => return dir.sync().map_err(self.failed("sync", path)),
+                Fate::Named | Fate::Unknown => break,
+            }
         }
-        if job.again {
-            let found = self.find(&dir, last, job);
+        self.deliver_unheld(&dir, job, job.again || is_gone)
+    }
+
+    /// Delivers where nothing waits. `again`: an earlier attempt may have come to its end.
+    fn deliver_unheld(&self, dir: &Dir, job: &Job, again: bool) -> Result<(), SinkError> {
+        let name = job.placement.name.as_slice();
+        let (path, last) = split(name);
+        if again {
+            let found = self.find(dir, last, job);
             match found.map_err(self.failed("compare", name))? {
                 Found::Nothing => {}
                 // Its name may not have reached the disk yet.
@@ -326,7 +343,7 @@ impl Inner {
             }
         }
         // Nothing is copied for a name that is taken already.
-        if !job.again && self.settings.exists != Exists::Overwrite {
+        if !again && self.settings.exists != Exists::Overwrite {
             let held = dir.look(last).map_err(self.failed("look at", name))?;
             if held != Held::Nothing {
                 return self.taken(name);
@@ -334,16 +351,16 @@ impl Inner {
         }
         let part = part_name();
         let made = self
-            .make(&dir, &part, job)
+            .make(dir, &part, job)
             .map_err(self.failed("write", name));
         let passed = made.and_then(|file| {
             job.fence.pass_blocking(&job.runtime)?;
             Ok(file)
         });
-        let put = passed.and_then(|_file| match self.put(&dir, &part, last, name) {
+        let put = passed.and_then(|_file| match self.put(dir, &part, last, name) {
             // Whoever had this claim before may have been slow, not dead: then it is the same file.
             Err(SinkError::Taken { .. } | SinkError::Exists { .. })
-                if matches!(self.find(&dir, last, job), Ok(Found::Ours)) =>
+                if matches!(self.find(dir, last, job), Ok(Found::Ours)) =>
             {
                 Ok(())
             }

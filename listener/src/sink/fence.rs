@@ -66,9 +66,7 @@ impl Fence {
     /// # Errors
     /// [`SinkError::Fenced`]: the step must not be made.
     pub async fn pass(&self) -> Result<(), SinkError> {
-        if let Some(asked) = &self.asked {
-            asked.still_ours().await?;
-        }
+        self.ask().await?;
         let passed = self
             .state
             .compare_exchange(OPEN, PASSED, Ordering::AcqRel, Ordering::Acquire);
@@ -78,7 +76,29 @@ impl Fence {
         }
     }
 
-    /// The same where it may block; `runtime` is the one that the flow runs on.
+    /// Whether it would let pass, for what nobody sees but others rely on. Nothing has passed by that.
+    ///
+    /// # Errors
+    /// [`SinkError::Fenced`]: it would not.
+    pub async fn ask(&self) -> Result<(), SinkError> {
+        if let Some(asked) = &self.asked {
+            asked.still_ours().await?;
+        }
+        match self.state.load(Ordering::Acquire) {
+            CLOSED => Err(SinkError::lost()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same as [`Fence::ask`] where it may block; `runtime` is the one that the flow runs on.
+    ///
+    /// # Errors
+    /// [`SinkError::Fenced`].
+    pub fn ask_blocking(&self, runtime: &Handle) -> Result<(), SinkError> {
+        runtime.block_on(self.ask())
+    }
+
+    /// The same as [`Fence::pass`] where it may block; `runtime` is the one that the flow runs on.
     ///
     /// # Errors
     /// [`SinkError::Fenced`].
@@ -118,6 +138,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_closed_or_lost_does_not_pass() {
         let fence = Fence::asking(Arc::new(Says(true)));
+        fence.ask().await.expect("open");
+        assert!(fence.clone().close(), "who asks has not passed");
+        assert!(matches!(fence.ask().await, Err(SinkError::Fenced(_))));
+        let fence = Fence::asking(Arc::new(Says(true)));
         fence.pass().await.expect("open");
         assert!(!fence.close(), "something passed");
         fence.done();
@@ -125,6 +149,7 @@ mod tests {
         assert!(matches!(fence.pass().await, Err(SinkError::Fenced(_))));
         assert!(fence.close());
         let fence = Fence::asking(Arc::new(Says(false)));
+        assert!(matches!(fence.ask().await, Err(SinkError::Fenced(_))));
         assert!(matches!(fence.pass().await, Err(SinkError::Fenced(_))));
         assert!(fence.close(), "nothing passed");
     }

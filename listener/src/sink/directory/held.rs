@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   place:   .ketch-<digits>.held is made, empty ── the ledger notes it
-//!   deliver: .part, whole and durable ── rename over .held ── fence ── rename to the name
+//!   deliver: .part, whole and durable ── exchanged with .held ── fence ── rename to the name
 //! ```
 //!
 //! Once the ledger has noted it, the hidden file goes in one way only: by getting its name. So whoever
@@ -23,7 +23,7 @@ use ring::digest;
 use super::super::name::{Exists, OURS, split};
 use super::super::template::uuid;
 use super::sys::{self, Dir};
-use super::{Inner, Job, SinkError, is_copy, part_name};
+use super::{Found, Inner, Job, SinkError, is_copy, part_name};
 use crate::flow::item::Item;
 use crate::store::Placement;
 
@@ -180,28 +180,30 @@ impl Inner {
         Ok(if is_proof { Fate::Named } else { Fate::Unknown })
     }
 
-    /// Delivers by way of the file `held`, which was there a moment ago.
-    pub(super) fn deliver_held(&self, dir: &Dir, held: &[u8], job: &Job) -> Result<(), SinkError> {
+    /// Delivers by way of the file `held`, which was there a moment ago; whether it still was. If not,
+    /// nothing was done.
+    pub(super) fn deliver_held(
+        &self,
+        dir: &Dir,
+        held: &[u8],
+        job: &Job,
+    ) -> Result<bool, SinkError> {
         let name = job.placement.name.as_slice();
         let (path, last) = split(name);
-        if self.settings.exists != Exists::Overwrite && self.is_taken(dir, held, last, name)? {
-            return self.passed_over(dir, held, name);
-        }
-        if !self
-            .is_whole(dir, held, job)
-            .map_err(self.failed("compare", name))?
-        {
-            let part = part_name();
-            let made = self.make(dir, &part, job).and_then(|_file| {
-                self.steps.pass()?;
-                dir.rename(&part, held)
-            });
-            if let Err(error) = made {
-                if self.steps.pass().is_ok() {
-                    let _ = dir.remove(&part);
-                }
-                return Err(self.failed("write", name)(error));
+        let synced = || {
+            let synced = self.steps.pass().and_then(|()| dir.sync());
+            synced.map(|()| true).map_err(self.failed("sync", path))
+        };
+        if self.settings.exists != Exists::Overwrite {
+            match self.holder(dir, held, last, name)? {
+                Found::Nothing => {}
+                Found::Ours => return synced(),
+                Found::Another => return self.passed_over(dir, held, name),
             }
+        }
+        let is_whole = self.is_whole(dir, held, job);
+        if !is_whole.map_err(self.failed("compare", name))? && !self.fill(dir, held, job)? {
+            return Ok(false);
         }
         job.fence.pass_blocking(&job.runtime)?;
         let renamed = self.steps.pass().and_then(|()| {
@@ -216,42 +218,93 @@ impl Inner {
             // Whoever had this claim before was slow, not dead.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if self.is_taken(dir, held, last, name)? {
+                if self.holder(dir, held, last, name)? == Found::Another {
                     return self.passed_over(dir, held, name);
                 }
             }
             Err(error) => return Err(self.failed("name", name)(error)),
         }
-        self.steps
-            .pass()
-            .and_then(|()| dir.sync())
-            .map_err(self.failed("sync", path))
+        synced()
     }
 
-    /// Whether somebody else's file has the name. Where a rename is made of two steps, it may be the
-    /// one that waits, which then loses its other name.
-    fn is_taken(
+    /// Puts the content, whole and durable, where the empty file waits; whether it still did. One that has
+    /// got its name meanwhile is not made again: whoever comes next would deliver it once more.
+    fn fill(&self, dir: &Dir, held: &[u8], job: &Job) -> Result<bool, SinkError> {
+        let name = job.placement.name.as_slice();
+        let failed = self.failed("write", name);
+        let part = part_name();
+        let made = self
+            .make(dir, &part, job)
+            .and_then(|file| self.steps.pass().map(|()| file))
+            .map_err(&failed);
+        // As long as it is open, nobody takes it for a leftover.
+        let filled = made.and_then(|_file| match dir.exchange(&part, held) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.replace(dir, &part, held, job)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Both are gone where somebody removes the directory.
+                match dir.look(&part).map_err(&failed)? {
+                    super::Held::Nothing => Err(failed(error)),
+                    _ => Ok(false),
+                }
+            }
+            Err(error) => Err(failed(error)),
+        });
+        if self.steps.pass().is_ok() {
+            // What waited before, or what has no use; after a plain rename it is not there any more.
+            let _ = dir.remove(&part);
+        }
+        filled
+    }
+
+    /// The same for systems that cannot exchange two names, where the rename would make a file that has
+    /// gone anew. Who lost the claim does not get there, so only what happens between a look and the
+    /// rename after it stays unseen.
+    pub(super) fn replace(
         &self,
         dir: &Dir,
+        part: &[u8],
         held: &[u8],
-        last: &[u8],
-        name: &[u8],
+        job: &Job,
     ) -> Result<bool, SinkError> {
-        let failed = self.failed("look at", name);
-        if dir.look(last).map_err(&failed)? == super::Held::Nothing {
+        job.fence.ask_blocking(&job.runtime)?;
+        let failed = self.failed("write", &job.placement.name);
+        if dir.look(held).map_err(&failed)? == super::Held::Nothing {
             return Ok(false);
         }
-        if !dir.is_one_file(held, last).map_err(&failed)? {
-            return Ok(true);
-        }
-        self.steps.pass().map_err(&failed)?;
-        dir.remove(held).map_err(failed)?;
-        Ok(false)
+        dir.rename(part, held).map_err(failed)?;
+        Ok(true)
     }
 
-    /// The name is taken: where that is no failure, nothing waits any more.
-    fn passed_over(&self, dir: &Dir, held: &[u8], name: &[u8]) -> Result<(), SinkError> {
+    /// What has the name. It is the file that waits itself where a rename is made of two steps and the
+    /// second was not done: then the item is delivered, and the file loses its other name.
+    fn holder(&self, dir: &Dir, held: &[u8], last: &[u8], name: &[u8]) -> Result<Found, SinkError> {
+        let failed = self.failed("look at", name);
+        if dir.look(last).map_err(&failed)? == super::Held::Nothing {
+            return Ok(Found::Nothing);
+        }
+        if !dir.is_one_file(held, last).map_err(&failed)? {
+            return Ok(Found::Another);
+        }
+        self.unhold(dir, held, name)?;
+        Ok(Found::Ours)
+    }
+
+    /// The name is taken: where that is no failure, nothing waits any more. False if nothing did: then it
+    /// may have been taken by what waited.
+    fn passed_over(&self, dir: &Dir, held: &[u8], name: &[u8]) -> Result<bool, SinkError> {
+        if dir.look(held).map_err(self.failed("look at", name))? == super::Held::Nothing {
+            return Ok(false);
+        }
         self.taken(name)?;
+        self.unhold(dir, held, name)?;
+        Ok(true)
+    }
+
+    /// Removes the waiting file, if it is there.
+    fn unhold(&self, dir: &Dir, held: &[u8], name: &[u8]) -> Result<(), SinkError> {
         self.steps
             .pass()
             .and_then(|()| dir.remove(held))
@@ -271,7 +324,11 @@ impl Inner {
         if !is_long || !job.again || job.content.len == 0 {
             return Ok(false);
         }
-        is_copy(dir.open_file(held)?, &job.content, 0)
+        match dir.open_file(held) {
+            Ok(file) => is_copy(file, &job.content, 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the waiting file of an item that went another way.

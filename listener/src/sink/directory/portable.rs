@@ -98,6 +98,10 @@ impl Dir {
         self.remove(from)
     }
 
+    pub(super) fn exchange(&self, _: &[u8], _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(super) fn remove(&self, name: &[u8]) -> io::Result<()> {
         std::fs::remove_file(self.path.join(text(name)?))
     }

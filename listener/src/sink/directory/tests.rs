@@ -259,6 +259,168 @@ async fn who_was_held_up_puts_nothing_over_what_is_newer() {
     }
 }
 
+/// A rename made of two steps that was cut off between them: the file that waits has its name already.
+#[tokio::test]
+async fn what_has_its_name_and_waits_still_is_delivered() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for exists in [Exists::Error, Exists::Unique, Exists::Skip] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = sink(dir.path(), exists);
+        let item = item(1, b"a.csv");
+        let placement = sink.place(&item, None).await.unwrap();
+        let waiting = held_in(dir.path());
+        std::fs::write(&waiting, "one").unwrap();
+        std::fs::hard_link(&waiting, dir.path().join("a.csv")).unwrap();
+        let job = Job {
+            item,
+            placement,
+            content: content.clone(),
+            again: true,
+            fence: Fence::open(),
+            runtime: Handle::current(),
+        };
+        let held = waiting.file_name().unwrap().as_bytes().to_vec();
+        let done = sink.blocking(move |inner| inner.deliver_held(&inner.root()?, &held, &job));
+        assert!(done.await.unwrap(), "{exists:?}: it is done by that");
+        let wanted = [("a.csv".to_owned(), b"one".to_vec())];
+        assert_eq!(seen(dir.path()), wanted, "{exists:?}");
+        assert_eq!(hidden(dir.path()), 0, "{exists:?}");
+    }
+}
+
+/// The path of the one file that waits in `dir`.
+fn held_in(dir: &Path) -> PathBuf {
+    let mut paths = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .find(|path| path.as_os_str().as_bytes().ends_with(b".held"))
+        .unwrap()
+}
+
+/// One is held up while it copies; meanwhile another delivers and dies before it can say so, and a
+/// consumer takes the file. The slow one, which has lost its claim, makes nothing wait again, so the
+/// third delivers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_held_up_makes_nothing_wait_again() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for (_, exists) in Exists::ALL {
+        if exists == Exists::Append {
+            continue; // nothing waits
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let item = item(1, b"a.csv");
+        let slow = sink(dir.path(), exists);
+        let placement = slow.place(&item, None).await.unwrap();
+        // Its content comes when it is let go on.
+        let pipe = spool.path().join(format!("{exists:?}"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let slowly = Content {
+            path: pipe.clone(),
+            ..content.clone()
+        };
+        let fence = Fence::open();
+        let first = {
+            let (item, placement, fence) = (item.clone(), placement.clone(), fence.clone());
+            tokio::spawn(async move {
+                trial::put_fenced(&slow, &item, &placement, &slowly, false, &fence).await
+            })
+        };
+        // It opens once the other end is open.
+        let opened = tokio::task::spawn_blocking(|| File::options().write(true).open(pipe));
+        let mut pipe = opened.await.unwrap().unwrap();
+        let quick = sink(dir.path(), exists);
+        trial::put(&quick, &item, &placement, &content, true)
+            .await
+            .unwrap();
+        std::fs::remove_file(dir.path().join("a.csv")).unwrap();
+        assert!(fence.close());
+        io::Write::write_all(&mut pipe, b"one").unwrap();
+        drop(pipe);
+        let late = first.await.unwrap();
+        assert!(matches!(late, Err(SinkError::Fenced(_))), "{late:?}");
+        assert_eq!(hidden(dir.path()), 0, "{exists:?}");
+        let third = sink(dir.path(), exists);
+        trial::deliver_again(&third, &item, placement, &content)
+            .await
+            .unwrap();
+        assert_eq!(seen(dir.path()), [], "{exists:?}");
+    }
+}
+
+/// What waits is removed while the first attempt copies: nobody else had the claim, so it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_is_removed_by_a_stranger_and_the_file_comes() {
+    let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content = trial_content(spool.path(), b"one");
+    let (sink, item) = (sink(dir.path(), Exists::Error), item(1, b"a.csv"));
+    let placement = sink.place(&item, None).await.unwrap();
+    let job = Job {
+        item: item.clone(),
+        placement: placement.clone(),
+        content: content.clone(),
+        again: false,
+        fence: Fence::open(),
+        runtime: Handle::current(),
+    };
+    let waiting = held_in(dir.path());
+    let done = sink.blocking(move |inner| {
+        let (root, _) = inner.make_directories(b"")?;
+        let held = waiting.file_name().unwrap().as_bytes().to_vec();
+        std::fs::remove_file(&waiting).unwrap();
+        inner.deliver_held(&root, &held, &job)
+    });
+    assert!(!done.await.unwrap(), "nothing waited");
+    assert_eq!((seen(dir.path()).len(), hidden(dir.path())), (0, 0));
+    trial::put(&sink, &item, &placement, &content, false)
+        .await
+        .unwrap();
+    assert_eq!(names(dir.path()), ["a.csv"]);
+}
+
+/// Where two names cannot be exchanged, nothing that waited is made anew, and who lost its claim leaves
+/// alone what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_exchange_nothing_waits_again_either() {
+    let (dir, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (held, is_closed) in [(true, false), (true, true), (false, false), (false, true)] {
+        let job = Job {
+            item: item(1, b"a.csv"),
+            placement: Placement {
+                name: b"a.csv".to_vec(),
+                length: None,
+                note: Vec::new(),
+            },
+            content: trial_content(spool.path(), b"one"),
+            again: false,
+            fence: Fence::open(),
+            runtime: Handle::current(),
+        };
+        if is_closed {
+            assert!(job.fence.close());
+        }
+        let path = dir.path().join("waits");
+        let _ = std::fs::remove_file(&path);
+        if held {
+            std::fs::write(&path, "").unwrap();
+        }
+        std::fs::write(dir.path().join("part"), "one").unwrap();
+        let replaced = sink(dir.path(), Exists::Error)
+            .blocking(move |inner| inner.replace(&inner.root()?, b"part", b"waits", &job))
+            .await;
+        match replaced {
+            Ok(replaced) => assert!(!is_closed && replaced == held),
+            Err(error) => assert!(is_closed && matches!(error, SinkError::Fenced(_))),
+        }
+        let text = std::fs::read_to_string(path).ok();
+        let wanted = held.then_some(if is_closed { "" } else { "one" });
+        assert_eq!(text.as_deref(), wanted, "closed: {is_closed}");
+    }
+}
+
 /// Nothing becomes visible behind a closed fence, and the next attempt delivers once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_becomes_visible_behind_a_closed_fence() {
@@ -317,8 +479,8 @@ async fn a_missing_file_proves_nothing_in_another_directory() {
     );
 }
 
-/// Somebody removes the directory with what waits in it. Made anew, by us or by others, it often has the
-/// number of the old one, which proves nothing.
+/// Somebody removes the directory with what waits in it. Made anew, by us or by others, it may have the
+/// number of the old one (ext4 gives it again at once), which proves nothing.
 #[tokio::test]
 async fn a_missing_file_proves_nothing_in_a_directory_made_anew() {
     let spool = tempfile::tempdir().unwrap();
@@ -329,11 +491,21 @@ async fn a_missing_file_proves_nothing_in_a_directory_made_anew() {
         let item = item(1, b"in/a.csv");
         let placement = sink.place(&item, None).await.unwrap();
         let below = dir.path().join("in");
+        let old = below.metadata().unwrap().ino();
+        // More than a tick of the clock by which directories are born.
+        std::thread::sleep(Duration::from_millis(50));
         std::fs::remove_dir_all(&below).unwrap();
-        if is_made_by_others {
-            // More than a tick of the clock by which directories are born.
-            std::thread::sleep(Duration::from_millis(50));
+        for left in (0..500).rev() {
             std::fs::create_dir(&below).unwrap();
+            // Other tests make directories as well.
+            let is_same = below.metadata().unwrap().ino() == old;
+            if is_made_by_others && (is_same || left == 0) {
+                break;
+            }
+            std::fs::remove_dir(&below).unwrap();
+            if is_same {
+                break;
+            }
         }
         trial::deliver_again(&sink, &item, placement, &content)
             .await
@@ -344,6 +516,21 @@ async fn a_missing_file_proves_nothing_in_a_directory_made_anew() {
             "by others: {is_made_by_others}"
         );
     }
+}
+
+/// Who had to make the directory knows that nothing can have come of what waited in it.
+#[tokio::test]
+async fn a_missing_file_proves_nothing_to_who_made_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), Exists::Error);
+    let placement = sink.place(&item(1, b"in/a.csv"), None).await.unwrap();
+    let (below, is_new) = sink.inner.make_directories(b"in").unwrap();
+    assert!(!is_new);
+    sink.forget(&placement).await.unwrap();
+    let fate = |is_new| sink.inner.fate(&below, is_new, &placement).unwrap();
+    assert!(matches!(fate(false), Fate::Named));
+    assert!(matches!(fate(true), Fate::Unknown));
+    assert!(sink.inner.make_directories(b"in/b").unwrap().1);
 }
 
 /// A note that knows the directory by its number alone proves that a file waits, and nothing else.

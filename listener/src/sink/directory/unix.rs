@@ -146,6 +146,18 @@ impl Dir {
         self.remove(from)
     }
 
+    /// Gives each of two files the other's name: neither name is free at any time, and both are there
+    /// before. `Unsupported` where the system cannot do that.
+    pub(super) fn exchange(&self, a: &[u8], b: &[u8]) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        match rustix::fs::renameat_with(&self.fd, a, &self.fd, b, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            other => return Ok(other?),
+        }
+        let _ = (a, b);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a file.
     pub(super) fn remove(&self, name: &[u8]) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
