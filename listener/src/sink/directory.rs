@@ -432,9 +432,7 @@ impl Inner {
         let file = match self.share(dir, part, content)? {
             Some(file) => file,
             None => {
-                self.steps.pass()?;
-                let mut file = dir.create_new(part)?;
-                sys::lock_shared(&file);
+                let mut file = self.create_part(dir, part)?;
                 let mut from = File::open(&content.path)?;
                 self.steps.pass()?;
                 if !sys::clone_content(&from, &file) {
@@ -458,6 +456,19 @@ impl Inner {
         self.steps.pass()?;
         file.sync_all()?;
         Ok(file)
+    }
+
+    /// Makes an empty file that is marked as in use.
+    fn create_part(&self, dir: &Dir, part: &[u8]) -> io::Result<File> {
+        loop {
+            self.steps.pass()?;
+            let file = dir.create_new(part)?;
+            sys::lock_shared(&file);
+            // Who tidies up may have found it before it was marked, and has removed it then.
+            if dir.look(part)? != Held::Nothing {
+                return Ok(file);
+            }
+        }
     }
 
     /// Makes another name for the fetched file, if that is wanted and can be.
@@ -510,14 +521,17 @@ impl Inner {
             }
         }
         for name in dir.names_with(OURS).unwrap_or_default() {
-            let is_left = dir.open_file(&name).is_ok_and(|file| {
-                (is_part_name(&name) || held::is_forgotten(&name, &file))
-                    && sys::is_abandoned(&file)
-            });
+            let Ok(file) = dir.open_file(&name) else {
+                continue;
+            };
+            let is_left = (is_part_name(&name) || held::is_forgotten(&name, &file))
+                && sys::is_abandoned(&file);
             if is_left && self.steps.pass().is_ok() {
                 let removed = dir.remove(&name);
                 tracing::info!(name = shown(&name), ?removed, "an unfinished file was left");
             }
+            // Whoever made it just now waits for this to mark it, and sees that it has gone.
+            drop(file);
         }
     }
 }

@@ -704,6 +704,45 @@ async fn what_others_left_unfinished_goes_and_what_is_in_use_stays() {
     assert!(dir.path().join(".ketch-mine").exists());
 }
 
+/// Who tidies up finds a file between its making and its mark, and removes it: it is made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_before_it_is_marked_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sinks, stop) = (
+        [
+            sink(dir.path(), Exists::Error),
+            sink(dir.path(), Exists::Error),
+        ],
+        Arc::new(std::sync::atomic::AtomicBool::new(false)),
+    );
+    let [maker, tidier] = sinks;
+    let tidies = {
+        let stop = Arc::clone(&stop);
+        tidier.blocking(move |inner| {
+            let root = inner.root()?;
+            while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                inner.tidy.lock().unwrap().clear();
+                inner.tidy(&root);
+            }
+            Ok(())
+        })
+    };
+    let makes = maker.blocking(move |inner| {
+        let root = inner.root()?;
+        let lost = (0..2000).filter(|_| {
+            let part = part_name();
+            let made = inner.create_part(&root, &part);
+            made.is_err() || root.remove(&part).is_err()
+        });
+        let lost = lost.count();
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        Ok(lost)
+    });
+    let (tidied, lost) = tokio::join!(tidies, makes);
+    tidied.unwrap();
+    assert_eq!(lost.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_directory_that_is_not_there_is_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -249,10 +249,10 @@ pub(super) fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-/// Marks a file as in use, beside others who do.
+/// Marks a file as in use, beside others who do. Waits for who looks whether it is.
 pub(super) fn lock_shared(file: &File) {
     // Where locks are not possible, nothing is reaped either.
-    let _ = rustix::fs::flock(file, FlockOperation::NonBlockingLockShared);
+    while rustix::fs::flock(file, FlockOperation::LockShared) == Err(Errno::INTR) {}
 }
 
 /// Whether a file is ours and nobody uses it.
