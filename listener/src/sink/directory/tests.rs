@@ -323,24 +323,20 @@ async fn who_was_held_up_makes_nothing_wait_again() {
             ..content.clone()
         };
         let fence = Fence::open();
-        let first = {
-            let (item, placement, fence) = (item.clone(), placement.clone(), fence.clone());
-            tokio::spawn(async move {
-                trial::put_fenced(&slow, &item, &placement, &slowly, false, &fence).await
-            })
+        let first = trial::put_fenced(&slow, &item, &placement, &slowly, false, &fence);
+        let meanwhile = async {
+            // It opens once the other end is open.
+            let opened = tokio::task::spawn_blocking(|| File::options().write(true).open(pipe));
+            let mut pipe = opened.await.unwrap().unwrap();
+            let quick = sink(dir.path(), exists);
+            trial::put(&quick, &item, &placement, &content, true)
+                .await
+                .unwrap();
+            std::fs::remove_file(dir.path().join("a.csv")).unwrap();
+            assert!(fence.close());
+            io::Write::write_all(&mut pipe, b"one").unwrap();
         };
-        // It opens once the other end is open.
-        let opened = tokio::task::spawn_blocking(|| File::options().write(true).open(pipe));
-        let mut pipe = opened.await.unwrap().unwrap();
-        let quick = sink(dir.path(), exists);
-        trial::put(&quick, &item, &placement, &content, true)
-            .await
-            .unwrap();
-        std::fs::remove_file(dir.path().join("a.csv")).unwrap();
-        assert!(fence.close());
-        io::Write::write_all(&mut pipe, b"one").unwrap();
-        drop(pipe);
-        let late = first.await.unwrap();
+        let (late, ()) = tokio::join!(first, meanwhile);
         assert!(matches!(late, Err(SinkError::Fenced(_))), "{late:?}");
         assert_eq!(hidden(dir.path()), 0, "{exists:?}");
         let third = sink(dir.path(), exists);
