@@ -79,7 +79,8 @@ impl Wanted<'_> {
 }
 
 impl Notes {
-    /// Reads notes. Lines that are none are passed over: a cut one is all that a crash can leave.
+    /// Reads notes. Lines that are none are passed over: a cut one, at the end, is all that a crash or
+    /// a full disk can leave.
     pub(super) fn read(text: &[u8]) -> Self {
         let mut notes = Self {
             appends: Vec::new(),
@@ -113,6 +114,13 @@ impl Notes {
         if let Some(append) = self.appends.iter_mut().rev().find(|append| append.id == id) {
             append.end = end;
         }
+    }
+
+    /// How much of `text` is whole lines. What is behind them was cut short, and goes before the next
+    /// line is written: that one would become part of it, or would make it whole.
+    pub(super) fn whole(text: &[u8]) -> usize {
+        let end = text.iter().rposition(|&byte| byte == b'\n');
+        end.map_or(0, |end| end.saturating_add(1))
     }
 
     /// What is to be done, the target being `len` bytes long.
@@ -179,31 +187,46 @@ mod tests {
         notes: Vec<u8>,
     }
 
+    fn pass(steps: &mut u32) -> Option<()> {
+        *steps = steps.checked_sub(1)?;
+        Some(())
+    }
+
     impl Disk {
+        /// Adds a line, or the first `torn` bytes of it if no step is left.
+        fn note(&mut self, line: &str, steps: &mut u32, torn: usize) -> Option<()> {
+            self.notes.truncate(Notes::whole(&self.notes));
+            if pass(steps).is_none() {
+                let written = line.as_bytes().get(..torn).unwrap_or(line.as_bytes());
+                self.notes.extend(written);
+                return None;
+            }
+            self.notes.extend(line.bytes());
+            Some(())
+        }
+
         /// Appends as a sink does, until `steps` are used up; whether it came to an end.
-        fn append(&mut self, wanted: Wanted<'_>, content: &[u8], steps: &mut u32) -> Option<Step> {
-            let mut pass = || {
-                *steps = steps.checked_sub(1)?;
-                Some(())
-            };
+        fn append(
+            &mut self,
+            wanted: Wanted<'_>,
+            content: &[u8],
+            (steps, torn): (&mut u32, usize),
+        ) -> Option<Step> {
             loop {
                 let len = u64::try_from(self.target.len()).expect("small");
                 match Notes::read(&self.notes).decide(wanted, len) {
                     Step::Undo { len, line } => {
-                        pass()?;
+                        pass(steps)?;
                         self.target.truncate(usize::try_from(len).expect("small"));
-                        pass()?;
-                        self.notes.extend(line.bytes());
+                        self.note(&line, steps, torn)?;
                     }
                     Step::Append => {
-                        pass()?;
-                        self.notes.extend(wanted.begin().bytes());
+                        self.note(&wanted.begin(), steps, torn)?;
                         for byte in content {
-                            pass()?;
+                            pass(steps)?;
                             self.target.push(*byte);
                         }
-                        pass()?;
-                        self.notes.extend(wanted.done().bytes());
+                        self.note(&wanted.done(), steps, torn)?;
                     }
                     other => return Some(other),
                 }
@@ -212,18 +235,18 @@ mod tests {
     }
 
     proptest! {
-        /// Items with the same content, placed at any time, killed at any step, tried until done:
-        /// each is there once.
+        /// Items with the same content, placed at any time, killed at any step, also in the middle of
+        /// a line of the notes, tried until done: each is there once.
         #[test]
         fn each_item_is_appended_once(
-            kills in proptest::collection::vec((0usize..4, 0u32..8), 0..40),
+            kills in proptest::collection::vec((0usize..4, 0u32..8, 0usize..14), 0..40),
         ) {
             let mut disk = Disk::default();
             let ids = ["a", "b", "c", "d"];
             let mut placed: [Option<u64>; 4] = [None; 4];
             let mut done = [false; 4];
-            let rest = (0..4).cycle().take(40).map(|which| (which, u32::MAX));
-            for (which, mut steps) in kills.into_iter().chain(rest) {
+            let rest = (0..4).cycle().take(40).map(|which| (which, u32::MAX, 0));
+            for (which, mut steps, torn) in kills.into_iter().chain(rest) {
                 if done[which] {
                     continue;
                 }
@@ -231,7 +254,7 @@ mod tests {
                 let base = *placed[which]
                     .get_or_insert(u64::try_from(disk.target.len()).expect("small"));
                 let wanted = Wanted { id: ids[which], base, len: 2, again };
-                match disk.append(wanted, b"ok", &mut steps) {
+                match disk.append(wanted, b"ok", (&mut steps, torn)) {
                     Some(Step::Done) => done[which] = true,
                     Some(Step::Taken) => placed[which] = None,
                     Some(other) => prop_assert!(false, "{other:?}"),

@@ -774,3 +774,34 @@ impl Drop for TinyDisk {
             .status();
     }
 }
+
+/// A process ended in the middle of a line of the notes: the next append is noted all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_that_was_cut_short_spoils_no_other() {
+    use std::ffi::OsStr;
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one,two");
+    let id = uuid(&item(9, b"a.csv"));
+    for torn in [
+        "begin 0 5 01".to_owned(),
+        format!("begin 0 5 {id}"),
+        format!("begin 0 5 {id}\ndone {id}"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join(OsStr::from_bytes(&notes_name(b"a.csv"))),
+            &torn,
+        )
+        .unwrap();
+        let sink = sink(dir.path(), Exists::Append);
+        let item = item(1, b"a.csv");
+        let placement = sink.place(&item, None).await.unwrap();
+        for _ in 0..2 {
+            trial::put(&sink, &item, &placement, &content, true)
+                .await
+                .unwrap();
+        }
+        let wanted = [("a.csv".to_owned(), b"one,two".to_vec())];
+        assert_eq!(seen(dir.path()), wanted, "{torn}");
+    }
+}

@@ -97,12 +97,19 @@ impl SftpSink {
         }
     }
 
+    /// Adds a line. What a line before it left that was cut short goes first.
     async fn note(
         &self,
         notes: &ketch_client::File,
         text: &mut Vec<u8>,
         line: &str,
     ) -> Result<(), AppendFault> {
+        let whole = Notes::whole(text);
+        if whole < text.len() {
+            self.steps.pass()?;
+            notes.set_len(whole as u64).await?;
+            text.truncate(whole);
+        }
         self.steps.pass()?;
         notes.write_at(text.len() as u64, line.as_bytes()).await?;
         text.extend_from_slice(line.as_bytes());

@@ -9,6 +9,7 @@ use ketch_server::{Server, User, generate_host_key};
 use super::*;
 use crate::sink::append::PREFIX;
 use crate::sink::fence::Fence;
+use crate::sink::template::uuid;
 use crate::sink::trial::{self, item, trial_content};
 
 async fn connect(root: &Path) -> Session {
@@ -388,4 +389,42 @@ async fn evil_names_lead_nowhere() {
         2,
         "nothing beside"
     );
+}
+
+/// A full disk cut a line of the notes: the next append is noted all the same, and found again.
+#[tokio::test]
+async fn a_note_that_was_cut_short_spoils_no_other() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one,two");
+    let id = uuid(&item(9, b"a.csv"));
+    for torn in [
+        "begin 0 5 01".to_owned(),
+        format!("begin 0 5 {id}"),
+        format!("begin 0 5 {id}\ndone {id}"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("in")).unwrap();
+        let session = connect(root.path()).await;
+        let sink = sink(&session, Exists::Append).await;
+        let item = item(1, b"a.csv");
+        let placement = sink.place(&item, None).await.unwrap();
+        // The first one makes the notes, and the file, which is empty again.
+        trial::put(&sink, &item, &placement, &content, false)
+            .await
+            .unwrap();
+        let entries = std::fs::read_dir(root.path().join("in")).unwrap();
+        let notes = entries
+            .map(|entry| entry.unwrap())
+            .find(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+            .unwrap();
+        std::fs::write(notes.path(), &torn).unwrap();
+        std::fs::write(root.path().join("in/a.csv"), "").unwrap();
+        for _ in 0..2 {
+            trial::put(&sink, &item, &placement, &content, true)
+                .await
+                .unwrap();
+        }
+        let wanted = vec![("a.csv".to_owned(), "one,two".to_owned())];
+        assert_eq!(seen(&root.path().join("in")).0, wanted, "{torn}");
+    }
 }
