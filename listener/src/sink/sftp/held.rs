@@ -87,6 +87,18 @@ fn beside(name: &[u8], hidden: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Opens a file as `options` say and writes its first bytes.
+async fn written(
+    sftp: &Sftp,
+    path: &RemotePath,
+    options: OpenOptions,
+    bytes: [u8; 8],
+) -> Result<(), ketch_client::SftpError> {
+    let file = sftp.open(path, options).await?;
+    file.write_at(0, &bytes).await?;
+    file.close().await
+}
+
 impl SftpSink {
     /// Makes the file that waits, empty, and the note about it; an empty note where the server takes
     /// no such file.
@@ -141,29 +153,62 @@ impl SftpSink {
         if let Some(number) = self.numbers.lock().await.get(dir) {
             return Ok(*number);
         }
+        let mut number = self.number_of(sftp, name).await?;
+        if number == 0 {
+            self.number(sftp, name).await?;
+            // Another may have been quicker: what is there holds.
+            number = self.number_of(sftp, name).await?;
+        }
+        // That there is none is no fact to be kept: another may be making one now.
+        if number != 0 {
+            let mut numbers = self.numbers.lock().await;
+            if numbers.len() >= super::MADE_MAX {
+                numbers.clear();
+            }
+            numbers.insert(dir.to_vec(), number);
+        }
+        Ok(number)
+    }
+
+    /// Gives the directory of `name` a number, as far as the server lets it have one.
+    ///
+    /// The file is whole when it gets its name, so nobody reads half of it.
+    async fn number(&self, sftp: &Sftp, name: &[u8]) -> Result<(), SinkError> {
         let path = self.path(&beside(name, HERE));
-        let new = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), dir);
-        let options = OpenOptions::new().write().create_new();
-        let made = match sftp.open(&path, options).await {
-            Ok(file) => match file.write_at(0, &new.to_be_bytes()).await {
-                Ok(()) => file.close().await,
-                Err(error) => Err(error),
-            },
+        let random = || std::hash::RandomState::new();
+        let new = std::hash::BuildHasher::hash_one(&random(), name).max(1);
+        let bytes = new.to_be_bytes();
+        let chance = std::hash::BuildHasher::hash_one(&random(), HERE);
+        let part = self.path(&beside(
+            name,
+            format!(".ketch-{chance:016x}.here").as_bytes(),
+        ));
+        let failed = |error| failed(format!("cannot create {path}"), error);
+        self.pass()?;
+        let new_file = OpenOptions::new().write().create_new();
+        let named = match written(sftp, &part, new_file, bytes).await {
+            Ok(()) => {
+                self.pass()?;
+                sftp.rename(&part, &path).await
+            }
             Err(error) => Err(error),
         };
-        let number = match made {
-            Ok(()) => new,
-            Err(error) if error.is_transient() => {
-                return Err(failed(format!("cannot create {path}"), error));
+        match named {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_transient() => return Err(failed(error)),
+            Err(_) => {
+                let _ = sftp.remove_file(&part).await;
             }
-            Err(_) => self.number_of(sftp, name).await?,
-        };
-        let mut numbers = self.numbers.lock().await;
-        if numbers.len() >= super::MADE_MAX {
-            numbers.clear();
         }
-        numbers.insert(dir.to_vec(), number);
-        Ok(number)
+        // It has one, or one that was cut short: that is made whole where it is.
+        if self.number_of(sftp, name).await? != 0 {
+            return Ok(());
+        }
+        self.pass()?;
+        match written(sftp, &path, OpenOptions::new().write(), bytes).await {
+            Err(error) if error.is_transient() => Err(failed(error)),
+            _ => Ok(()),
+        }
     }
 
     /// What the directory's own file says now; 0 for nothing.

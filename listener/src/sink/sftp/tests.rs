@@ -428,3 +428,38 @@ async fn a_note_that_was_cut_short_spoils_no_other() {
         assert_eq!(seen(&root.path().join("in")).0, wanted, "{torn}");
     }
 }
+
+/// The file that tells a directory from others is made by one and read by another, and may be cut
+/// short by a crash: it is made whole, and never taken for none.
+#[tokio::test]
+async fn a_directory_that_has_half_a_number_gets_a_whole_one() {
+    let here = |root: &tempfile::TempDir| root.path().join("in/.ketch-here");
+    for half in [&b""[..], b"half"] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("in")).unwrap();
+        let session = connect(root.path()).await;
+        let (one, two) = (
+            sink(&session, Exists::Error).await,
+            sink(&session, Exists::Error).await,
+        );
+        std::fs::write(here(&root), half).unwrap();
+        let first = one.place(&item(1, b"a"), None).await.unwrap();
+        let number = std::fs::read(here(&root)).unwrap();
+        assert_eq!(number.len(), 8);
+        assert_eq!(first.note.get(9..), Some(&*number));
+        let second = two.place(&item(2, b"b"), None).await.unwrap();
+        assert_eq!(second.note.get(9..), Some(&*number));
+        // What is hidden there besides waits.
+        assert_eq!(seen(&root.path().join("in")), (Vec::new(), 2));
+    }
+    // No directory has none for good: where none could be made, the next item looks again.
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(here(&root)).unwrap();
+    let session = connect(root.path()).await;
+    let sink = sink(&session, Exists::Error).await;
+    let first = sink.place(&item(1, b"a"), None).await.unwrap();
+    assert_eq!(first.note.get(9..), Some(&[0; 8][..]));
+    std::fs::remove_dir(here(&root)).unwrap();
+    let second = sink.place(&item(2, b"b"), None).await.unwrap();
+    assert_ne!(second.note.get(9..), Some(&[0; 8][..]));
+}
