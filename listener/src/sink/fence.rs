@@ -147,7 +147,11 @@ mod tests {
         fence.done();
         assert!(fence.close(), "that is over");
         assert!(matches!(fence.pass().await, Err(SinkError::Fenced(_))));
+        assert!(matches!(fence.ask().await, Err(SinkError::Fenced(_))));
         assert!(fence.close());
+        let fence = Fence::asking(Arc::new(Says(true)));
+        fence.ask().await.expect("open");
+        assert!(fence.close(), "who asks has not passed");
         let fence = Fence::asking(Arc::new(Says(false)));
         assert!(matches!(fence.ask().await, Err(SinkError::Fenced(_))));
         assert!(matches!(fence.pass().await, Err(SinkError::Fenced(_))));

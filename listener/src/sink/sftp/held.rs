@@ -20,6 +20,7 @@ use ring::digest;
 use super::super::event::shown;
 use super::super::name::{Exists, split};
 use super::super::template::uuid;
+use super::replace::Halt;
 use super::{Found, SftpSink, failed};
 use crate::flow::item::Item;
 use crate::sink::{Content, Parcel, SinkError};
@@ -45,7 +46,7 @@ pub(super) enum Fate {
 
 /// What the ledger keeps of a waiting file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Note {
+pub(super) struct Note {
     /// The digits of its name.
     digits: u64,
     /// What its directory's own file says; 0 for nothing.
@@ -60,7 +61,7 @@ impl Note {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (&[FORMAT], fields) = bytes.split_first_chunk::<1>()? else {
             return None;
         };
@@ -76,6 +77,14 @@ impl Note {
     /// The file's name, in the directory of `name`.
     fn beside(self, name: &[u8]) -> Vec<u8> {
         beside(name, format!(".ketch-{:016x}.held", self.digits).as_bytes())
+    }
+
+    /// The name of what is put aside for it.
+    pub(super) fn aside(self, name: &[u8]) -> Vec<u8> {
+        beside(
+            name,
+            format!(".ketch-{:016x}.aside", self.digits).as_bytes(),
+        )
     }
 }
 
@@ -260,6 +269,8 @@ impl SftpSink {
             && len == content.len
             && self.compare(sftp, held, content).await? == Found::Ours;
         if !is_whole {
+            // Who was held up beyond its claim would make anew what has got its name meanwhile.
+            parcel.fence.ask().await?;
             self.pass()?;
             let options = PutOptions::new()
                 .durability(Durability::File)
@@ -275,12 +286,24 @@ impl SftpSink {
             self.pass()?;
             self.set_times(sftp, held, parcel.item).await?;
         }
-        parcel.fence.pass().await?;
+        if let Err(refused) = parcel.fence.pass().await {
+            // What has the name is this content already: the upload made a file anew that had got it.
+            // Where names are not replaced that file may be another's, and what waits is the proof.
+            if is_free && !is_whole && self.find(sftp, name, content).await? == Found::Ours {
+                self.pass()?;
+                let _ = sftp.remove_file(held).await;
+            }
+            return Err(refused);
+        }
         self.pass()?;
         let renamed = match is_free {
             true => match sftp.posix_rename(held, &path).await {
                 Err(error) if error.kind() == Kind::Unsupported => {
-                    self.replace(sftp, held, name).await
+                    match self.replace(sftp, held, parcel).await {
+                        Err(Halt::Sink(error)) => return Err(error),
+                        Err(Halt::Remote(error)) => Err(error),
+                        Ok(()) => Ok(()),
+                    }
                 }
                 other => other,
             },
@@ -295,25 +318,11 @@ impl SftpSink {
         // Version 3 has one status for everything: look what is so.
         match self.fate(sftp, parcel.placement).await? {
             // Whoever had this claim before was slow, not dead.
-            Fate::Named => Ok(()),
+            Fate::Named => self.settle(sftp, parcel, content).await,
             _ if !is_free && self.look(sftp, name).await?.is_some() => {
                 self.passed_over(sftp, held, name).await
             }
             _ => Err(failed(format!("cannot name {path}"), error)),
-        }
-    }
-
-    /// Gives the file its name on a server that cannot replace in one step.
-    async fn replace(
-        &self,
-        sftp: &Sftp,
-        held: &RemotePath,
-        name: &[u8],
-    ) -> Result<(), ketch_client::SftpError> {
-        let path = self.path(name);
-        match sftp.remove_file(&path).await {
-            Err(error) if error.kind() != Kind::NotFound => Err(error),
-            _ => sftp.rename(held, &path).await,
         }
     }
 
@@ -343,8 +352,14 @@ impl SftpSink {
         let Some(note) = Note::read(&placement.note) else {
             return Ok(());
         };
+        let sftp = self.sftp().await?;
+        if self.settings.exists == Exists::Overwrite
+            && let Fate::Waits(..) = self.fate(&sftp, placement).await?
+        {
+            self.bring_back(&sftp, placement).await?;
+        }
         let held = self.path(&note.beside(&placement.name));
-        match self.sftp().await?.remove_file(&held).await {
+        match sftp.remove_file(&held).await {
             Err(error) if error.kind() != Kind::NotFound => {
                 Err(failed(format!("cannot remove {held}"), error))
             }

@@ -1,10 +1,15 @@
 //! Another server, which is ours over a stream in memory.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use ketch_client::hostkey::HostKeys;
 use ketch_client::{Connect, Session};
-use ketch_server::{Server, User, generate_host_key};
+use ketch_server::{
+    Answer as Answered, Call, FileSystem, LocalDirectory, Server, Target, User, VPath, Work,
+    generate_host_key,
+};
 
 use super::*;
 use crate::sink::append::PREFIX;
@@ -13,9 +18,13 @@ use crate::sink::template::uuid;
 use crate::sink::trial::{self, item, trial_content};
 
 async fn connect(root: &Path) -> Session {
+    connect_as(User::new("ann", root)).await
+}
+
+async fn connect_as(user: User) -> Session {
     let server = Server::builder()
         .host_key(generate_host_key().unwrap())
-        .user(User::new("ann", root).password("correct horse"))
+        .user(user.password("correct horse"))
         .build()
         .unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
@@ -462,4 +471,281 @@ async fn a_directory_that_has_half_a_number_gets_a_whole_one() {
     std::fs::remove_dir(here(&root)).unwrap();
     let second = sink.place(&item(2, b"b"), None).await.unwrap();
     assert_ne!(second.note.get(9..), Some(&[0; 8][..]));
+}
+
+/// What a test does about a call, before it is done: an error is its answer.
+type Before = Arc<dyn Fn(&Call) -> std::io::Result<()> + Send + Sync>;
+
+/// A directory that cannot replace a file's waiting copy in one step.
+struct Plain {
+    files: Arc<LocalDirectory>,
+    before: Before,
+}
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Plain")
+    }
+}
+
+impl FileSystem for Plain {
+    fn call(self: Arc<Self>, call: Call) -> Work<Answered> {
+        if let Call::Rename {
+            to,
+            target: Target::MayExist,
+            ..
+        } = &call
+            && !to.to_string().ends_with(".held")
+        {
+            return Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) });
+        }
+        if let Err(error) = (self.before)(&call) {
+            return Box::pin(async { Err(error) });
+        }
+        Arc::clone(&self.files).call(call)
+    }
+}
+
+async fn plain(root: &Path, before: Before) -> Session {
+    let files = Arc::new(LocalDirectory::open(root).unwrap());
+    connect_as(User::with_file_system(
+        "ann",
+        Arc::new(Plain { files, before }),
+    ))
+    .await
+}
+
+/// Whether a call renames what ends so.
+fn renames(call: &Call, end: &str) -> bool {
+    matches!(call, Call::Rename { from, .. } if from.to_string().ends_with(end))
+}
+
+fn hidden_file(dir: &Path, end: &str) -> Option<std::path::PathBuf> {
+    let paths = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with(end))
+}
+
+/// Where nothing is replaced in one step, a process is killed at any step: what is there is the old
+/// version, or nothing for a moment, and then the new one; and a consumer gets that once.
+#[tokio::test]
+async fn without_a_rename_that_replaces_nothing_is_lost_at_any_step() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"new");
+    let mut points = 0;
+    for is_taken in [false, true] {
+        for again in [false, true] {
+            for step in 0.. {
+                let root = tempfile::tempdir().unwrap();
+                let dir = root.path().join("in");
+                std::fs::create_dir(&dir).unwrap();
+                std::fs::write(dir.join("a"), "old").unwrap();
+                let session = plain(root.path(), Arc::new(|_| Ok(()))).await;
+                let first = sink(&session, Exists::Overwrite).await;
+                let item = item(1, b"a");
+                let placement = first.place(&item, None).await.unwrap();
+                first.steps.kill_after(Some(step));
+                let killed = trial::put(&first, &item, &placement, &content, again).await;
+                let is_new = std::fs::read(dir.join("a")).is_ok_and(|text| text == b"new");
+                let took = is_taken && is_new;
+                if took {
+                    std::fs::remove_file(dir.join("a")).unwrap();
+                }
+                let second = sink(&session, Exists::Overwrite).await;
+                trial::deliver_again(&second, &item, placement, &content)
+                    .await
+                    .unwrap();
+                let wanted = match took {
+                    true => Vec::new(),
+                    false => vec![("a".to_owned(), "new".to_owned())],
+                };
+                let at = format!("taken: {is_taken}, again: {again}, step {step}");
+                assert_eq!(seen(&dir).0, wanted, "{at}");
+                if let Some(aside) = hidden_file(&dir, ".aside") {
+                    assert_eq!(aside.metadata().unwrap().len(), 0, "{at}");
+                }
+                if killed.is_ok() {
+                    break;
+                }
+                points += 1;
+            }
+        }
+    }
+    assert!(points >= 20, "{points} kill points");
+}
+
+/// A connection was lost, and the server did its last rename late: when who came next is about to put
+/// the old version aside, or has done so. Or it puts aside late what is delivered by then.
+#[tokio::test]
+async fn a_rename_that_is_done_late_takes_nothing_away() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"new");
+    for (late, is_killed) in [
+        (".held", false),
+        (".held", true),
+        ("/a", false),
+        ("", false),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("in");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("a"), "old").unwrap();
+        let (item, was) = (item(1, b"a"), AtomicU8::new(0));
+        let (there, over) = (dir.clone(), late.to_owned());
+        let before = Arc::new(move |call: &Call| {
+            // Before the old version is put aside, or before the second try at the name.
+            let is_it = match over.as_str() {
+                ".held" => {
+                    let is_removed = |path: &VPath| path.to_string().ends_with("/a");
+                    renames(call, "/a") || matches!(call, Call::Remove { path } if is_removed(path))
+                }
+                "/a" => renames(call, ".held"),
+                _ => false,
+            };
+            let count = u8::from(over == "/a") + 1;
+            if is_it && was.fetch_add(1, Ordering::AcqRel) + 1 == count {
+                let held = hidden_file(&there, ".held").expect("it waits");
+                std::fs::rename(held, there.join("a")).expect("renamed");
+            }
+            Ok(())
+        });
+        let session = plain(root.path(), before).await;
+        let sink = sink(&session, Exists::Overwrite).await;
+        let placement = sink.place(&item, None).await.unwrap();
+        if is_killed {
+            // Upload, name, time, rename, aside: ended before what was put aside is looked at.
+            for step in 0..12 {
+                sink.steps.kill_after(Some(step));
+                let _ = trial::put(&sink, &item, &placement, &content, true).await;
+            }
+            sink.steps.kill_after(None);
+        }
+        let put = trial::deliver_again(&sink, &item, placement.clone(), &content).await;
+        put.unwrap();
+        if late.is_empty() {
+            // With such a server a rename over something fails.
+            let aside = hidden_file(&dir, ".aside").expect("it is kept taken");
+            assert_eq!(aside.metadata().unwrap().len(), 0);
+        }
+        // The next attempt ends what this one left, if anything.
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        let wanted = vec![("a".to_owned(), "new".to_owned())];
+        assert_eq!(seen(&dir).0, wanted, "late: {late}, killed: {is_killed}");
+    }
+}
+
+/// What cannot get its name leaves the old version where it was; and one that is given up, too.
+#[tokio::test]
+async fn what_cannot_be_replaced_stays() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"new");
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("in");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("a"), "old").unwrap();
+    let refusing = Arc::new(|call: &Call| match renames(call, ".held") {
+        true => Err(std::io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
+    });
+    let session = plain(root.path(), refusing).await;
+    let sink = sink(&session, Exists::Overwrite).await;
+    let item = item(1, b"a");
+    let placement = sink.place(&item, None).await.unwrap();
+    let old = vec![("a".to_owned(), "old".to_owned())];
+    for again in [false, true] {
+        let put = trial::put(&sink, &item, &placement, &content, again).await;
+        assert!(put.is_err());
+        assert_eq!(seen(&dir).0, old);
+    }
+    // A process that ended in between left it aside.
+    let held = hidden_file(&dir, ".held").unwrap();
+    std::fs::rename(dir.join("a"), held.with_extension("aside")).unwrap();
+    sink.forget(&placement).await.unwrap();
+    assert_eq!(seen(&dir), (old, 0));
+}
+
+/// Who was held up before it uploads, and finds its claim gone, leaves no file that would wait for a
+/// name that it has had.
+#[tokio::test]
+async fn who_was_held_up_makes_no_waiting_file_anew() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    for exists in [Exists::Error, Exists::Unique, Exists::Skip] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("in");
+        std::fs::create_dir(&dir).unwrap();
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let (there, now) = (dir.clone(), Arc::clone(&is_slow));
+        // Once it knows that its file waits, another delivers that, and a consumer takes it away.
+        let before = Arc::new(move |call: &Call| {
+            if matches!(call, Call::Metadata { path, .. } if path.to_string().ends_with("/a"))
+                && now.swap(false, Ordering::AcqRel)
+            {
+                let held = hidden_file(&there, ".held").expect("it waits");
+                std::fs::remove_file(held).expect("it was there");
+            }
+            Ok(())
+        });
+        let session = plain(root.path(), before).await;
+        let sink = sink(&session, exists).await;
+        let item = item(1, b"a");
+        let placement = sink.place(&item, None).await.unwrap();
+        is_slow.store(true, Ordering::Release);
+        let fence = Fence::open();
+        assert!(fence.close());
+        let put = trial::put_fenced(&sink, &item, &placement, &content, false, &fence).await;
+        assert!(matches!(put, Err(SinkError::Fenced(_))), "{put:?}");
+        assert!(!is_slow.load(Ordering::Acquire), "it was in time");
+        // The other ended before it could tell the ledger: nothing comes twice all the same.
+        trial::deliver_again(&sink, &item, placement, &content)
+            .await
+            .unwrap();
+        assert_eq!(seen(&dir), (Vec::new(), 0), "{exists:?}");
+    }
+}
+
+/// The same in the middle of an upload that replaces: the file that it made anew goes again.
+#[tokio::test]
+async fn what_was_made_anew_beside_its_own_copy_goes_again() {
+    let (root, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content = trial_content(spool.path(), b"one");
+    let dir = root.path().join("in");
+    std::fs::create_dir(&dir).unwrap();
+    let session = connect(root.path()).await;
+    let sink = sink(&session, Exists::Overwrite).await;
+    let item = item(1, b"a");
+    let placement = sink.place(&item, None).await.unwrap();
+    let asked = AtomicU8::new(0);
+    let there = dir.clone();
+    let fence = Fence::asking(Arc::new(Asked(move || {
+        match asked.fetch_add(1, Ordering::AcqRel) {
+            0 => {
+                let held = hidden_file(&there, ".held").expect("it waits");
+                std::fs::remove_file(held).expect("it was there");
+                std::fs::write(there.join("a"), "one").expect("written");
+                Ok(())
+            }
+            _ => Err(SinkError::lost()),
+        }
+    })));
+    let put = trial::put_fenced(&sink, &item, &placement, &content, false, &fence).await;
+    assert!(matches!(put, Err(SinkError::Fenced(_))), "{put:?}");
+    let wanted = vec![("a".to_owned(), "one".to_owned())];
+    assert_eq!(seen(&dir), (wanted, 0));
+}
+
+/// A ledger that says what a test wants it to.
+struct Asked<F>(F);
+
+impl<F: Fn() -> Result<(), SinkError> + Send + Sync + 'static> crate::sink::fence::StillOurs
+    for Asked<F>
+{
+    fn still_ours(&self) -> Answer<'_, ()> {
+        Box::pin(async { (self.0)() })
+    }
 }
