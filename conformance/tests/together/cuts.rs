@@ -404,7 +404,7 @@ async fn with_a_second_chance_every_file_arrives_whole_and_once() {
         for seed in 0..cuts() {
             let mut random = Random::new(seed);
             // The first connection gets through the login; the next ones may not even get so far.
-            let first = BEGINNING + random.below(total);
+            let first = 2 * BEGINNING + random.below(total);
             let next = random.below(total);
             let last = random.below(BEGINNING);
             scene.proxy.plan([first, next, last]);
