@@ -50,7 +50,8 @@ pub(crate) enum Step {
     Starved,
     /// Nothing can be asked until an answer comes.
     Wait,
-    /// Everything up to the end, which lies at `size`, has come.
+    /// Everything that was dealt has come, and the end of the file lies at `size`. There may be ranges
+    /// before it that others gave back: [`Download::deal`] another, if there is one.
     Done {
         /// Bytes of the whole file.
         size: u64,
@@ -124,7 +125,7 @@ impl Download {
         self.chunk.allow(max);
     }
 
-    /// Adds a range to read. Only after [`Step::Starved`].
+    /// Adds a range to read. Only after [`Step::Starved`] or [`Step::Done`].
     pub(crate) const fn deal(&mut self, range: Span) {
         self.range = range;
     }
@@ -146,7 +147,8 @@ impl Download {
         if let Some(finished) = self.finished() {
             return finished.map(|size| Step::Done { size });
         }
-        if matches!(self.size, Size::Met(_)) {
+        // Ranges come in any order once one was given back: there may be some before the end.
+        if matches!(self.size, Size::Met(_)) && self.range.len == 0 {
             return Ok(Step::Wait);
         }
         if self.size == Size::Unknown && self.in_flight >= self.ahead_max {
@@ -204,7 +206,7 @@ impl Download {
         match self.size {
             // All of the announced bytes, and not the one behind them: the end.
             Size::Expected(size) if span.offset == size => {
-                self.size = Size::Met(size);
+                self.meet(size);
                 return Ok(());
             }
             Size::Met(end) if span.offset >= end => return Ok(()),
@@ -283,23 +285,29 @@ impl Download {
             {
                 return Err(ReadFault::Truncated { got: end, expected });
             }
-            Size::Met(_) | Size::Expected(_) | Size::Unknown => self.size = Size::Met(end),
+            Size::Met(_) | Size::Expected(_) | Size::Unknown => self.meet(end),
         }
-        self.retry.retain(|ask| ask.span.offset < end);
-        self.range.len = 0;
         Ok(())
+    }
+
+    /// The file ends at `end`: what lies behind it is not asked for, what lies before it is.
+    fn meet(&mut self, end: u64) {
+        self.size = Size::Met(end);
+        self.retry.retain(|ask| ask.span.offset < end);
+        let before = end.saturating_sub(self.range.offset);
+        self.range.len = u32::try_from(before)
+            .unwrap_or(u32::MAX)
+            .min(self.range.len);
     }
 
     /// The size, or what is wrong with the file, once nothing more is to come.
     pub(crate) const fn finished(&self) -> Option<Result<u64, ReadFault>> {
         match self.size {
-            Size::Met(end) if self.in_flight == 0 && self.retry.is_empty() => {
-                Some(if self.highest > end {
-                    Err(ReadFault::Shrank { end })
-                } else {
-                    Ok(end)
-                })
-            }
+            Size::Met(end) if self.is_quiet() => Some(if self.highest > end {
+                Err(ReadFault::Shrank { end })
+            } else {
+                Ok(end)
+            }),
             Size::Met(_) | Size::Unknown | Size::Expected(_) => None,
         }
     }

@@ -244,3 +244,60 @@ fn the_answer_to_the_probe_does_not_hide_that_a_file_is_short() {
         Err(ReadFault::Truncated { got: 1032, .. })
     ));
 }
+
+/// Another connection left off anywhere: the end may be met before what lies in front of it was dealt,
+/// and while that is being asked for.
+#[test]
+fn what_was_given_back_is_read_in_any_order_of_its_ranges() {
+    const SIZE: u64 = 12_000;
+    let span = |offset: u64, end: u64| Span {
+        offset,
+        len: u32::try_from(end - offset).unwrap(),
+    };
+    let cuts: [&[u64]; 3] = [
+        &[0, 5_000, SIZE + 1],
+        &[0, 4_100, 9_000, SIZE + 1],
+        &[0, 5_000, SIZE, SIZE + 1],
+    ];
+    for (cut, seed) in cuts
+        .iter()
+        .flat_map(|cut| (1..200).map(move |seed| (cut, seed)))
+    {
+        let mut rng = Rng(seed);
+        let mut ranges: Vec<_> = cut.windows(2).map(|pair| span(pair[0], pair[1])).collect();
+        let mut download = Download::new(Some(SIZE), Chunk::new(1024));
+        let mut seen = vec![0_u8; 12_000];
+        let mut open: Vec<Ask> = Vec::new();
+        loop {
+            let wanted = 1 + usize::try_from(rng.below(4)).unwrap();
+            while open.len() < wanted {
+                match download.poll().unwrap() {
+                    Step::Request(ask) => open.push(ask),
+                    Step::Starved | Step::Done { .. } if !ranges.is_empty() => {
+                        let next = usize::try_from(rng.below(ranges.len() as u64)).unwrap();
+                        download.deal(ranges.swap_remove(next));
+                    }
+                    Step::Starved | Step::Wait | Step::Done { .. } => break,
+                }
+            }
+            if open.is_empty() {
+                break;
+            }
+            let ask = open.swap_remove(usize::try_from(rng.below(open.len() as u64)).unwrap());
+            let at = usize::try_from(ask.span.offset).unwrap();
+            let len = (seen.len() - at).min(ask.span.len as usize);
+            seen[at..at + len].iter_mut().for_each(|times| *times += 1);
+            if len == 0 {
+                download.on_eof(ask).unwrap();
+            } else {
+                download.on_data(ask, u32::try_from(len).unwrap()).unwrap();
+            }
+        }
+        assert!(
+            ranges.is_empty() && download.is_quiet(),
+            "{cut:?}, seed {seed}"
+        );
+        assert_eq!(download.finished(), Some(Ok(SIZE)), "{cut:?}, seed {seed}");
+        assert!(seen.iter().all(|&times| times == 1), "{cut:?}, seed {seed}");
+    }
+}

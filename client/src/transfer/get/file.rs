@@ -396,13 +396,13 @@ impl GetFile {
                     self.asked = self.asked.saturating_add(u64::from(ask.span.len));
                     return Ok(true);
                 }
-                Ok(Step::Starved) => {
+                Ok(Step::Starved | Step::Done { .. }) => {
                     let Some(range) = self.hold.deal() else {
                         return Ok(false);
                     };
                     download.deal(range);
                 }
-                Ok(Step::Wait | Step::Done { .. }) => return Ok(false),
+                Ok(Step::Wait) => return Ok(false),
                 Err(fault) => return Err(self.misread(fault)),
             }
         }
