@@ -62,8 +62,8 @@ impl Channels {
                     state.open.push(sftp.clone());
                     Some(sftp)
                 }
-                Err(error) => {
-                    tracing::debug!(%error, channels = state.open.len() + 1, "no more channels");
+                // Those that there are do as well.
+                Err(_) => {
                     state.is_refused = true;
                     None
                 }
