@@ -275,6 +275,16 @@ impl Sftp {
         self.done(Operation::Rename, &from, &request).await
     }
 
+    /// Whether the server can replace what has a new name in the same instant:
+    /// [`posix_rename`](Self::posix_rename) is there (`posix-rename@openssh.com`).
+    ///
+    /// # Errors
+    /// See [`Sftp`], if the channel ended before the server had said what it has.
+    pub async fn has_posix_rename(&self) -> Result<bool, SftpError> {
+        let extensions = &self.server().await?.extensions;
+        Ok(extensions.contains(ExtensionName::PosixRename))
+    }
+
     /// Renames, and replaces what has the new name in the same instant
     /// (`posix-rename@openssh.com`).
     ///

@@ -6,7 +6,6 @@
 
 mod appending;
 mod held;
-mod replace;
 #[cfg(all(test, unix))]
 mod tests;
 
@@ -197,7 +196,7 @@ impl SftpSink {
                     .deliver_held(&sftp, (&held, len), &parcel, content)
                     .await;
             }
-            Fate::Named if parcel.again => return self.settle(&sftp, &parcel, content).await,
+            Fate::Named if parcel.again => return Ok(()),
             Fate::Named | Fate::Unknown => {}
         }
         let path = self.path(name);

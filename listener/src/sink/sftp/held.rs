@@ -10,7 +10,8 @@
 //! gone it has got its name, also if a consumer has taken that away since; unless the directory is
 //! another one, which a file with a random number in it tells, one in each directory. Where the server
 //! takes no such files the name itself is looked at, and a file there with the same content counts as
-//! ours.
+//! ours. So it is on servers without `posix-rename@openssh.com`: an upload over the waiting file takes it
+//! away for a moment there, so that its absence would prove nothing.
 
 use ketch_client::{
     Durability, Failure as _, Kind, OpenOptions, Overwrite, PutOptions, RemotePath, Sftp,
@@ -20,7 +21,6 @@ use ring::digest;
 use super::super::event::shown;
 use super::super::name::{Exists, split};
 use super::super::template::uuid;
-use super::replace::Halt;
 use super::{Found, SftpSink, failed};
 use crate::flow::item::Item;
 use crate::sink::{Content, Parcel, SinkError};
@@ -78,14 +78,6 @@ impl Note {
     fn beside(self, name: &[u8]) -> Vec<u8> {
         beside(name, format!(".ketch-{:016x}.held", self.digits).as_bytes())
     }
-
-    /// The name of what is put aside for it.
-    pub(super) fn aside(self, name: &[u8]) -> Vec<u8> {
-        beside(
-            name,
-            format!(".ketch-{:016x}.aside", self.digits).as_bytes(),
-        )
-    }
 }
 
 /// `hidden` in the directory of `name`.
@@ -113,6 +105,9 @@ impl SftpSink {
     /// no such file.
     pub(super) async fn hold(&self, item: &Item, name: &[u8]) -> Result<Vec<u8>, SinkError> {
         let sftp = self.sftp().await?;
+        if !self.replaces(&sftp).await? {
+            return Ok(Vec::new());
+        }
         // Nothing waits for a name that stays another's, and what takes a file's place is to be seen by
         // nobody who did not see that.
         let taken = match self.settings.exists {
@@ -234,6 +229,12 @@ impl SftpSink {
         }
     }
 
+    /// Whether a file is replaced in one step.
+    async fn replaces(&self, sftp: &Sftp) -> Result<bool, SinkError> {
+        let replaces = sftp.has_posix_rename().await;
+        replaces.map_err(|error| failed("cannot ask what the server has".to_owned(), error))
+    }
+
     /// What became of an earlier delivery to `placement`, as far as there is proof.
     pub(super) async fn fate(&self, sftp: &Sftp, placement: &Placement) -> Result<Fate, SinkError> {
         let Some(note) = Note::read(&placement.note) else {
@@ -246,8 +247,10 @@ impl SftpSink {
                 false => Fate::Unknown,
             });
         }
-        let is_same =
-            note.directory != 0 && self.number_of(sftp, &placement.name).await? == note.directory;
+        // The server may be another one since.
+        let is_same = note.directory != 0
+            && self.replaces(sftp).await?
+            && self.number_of(sftp, &placement.name).await? == note.directory;
         Ok(if is_same { Fate::Named } else { Fate::Unknown })
     }
 
@@ -297,16 +300,7 @@ impl SftpSink {
         }
         self.pass()?;
         let renamed = match is_free {
-            true => match sftp.posix_rename(held, &path).await {
-                Err(error) if error.kind() == Kind::Unsupported => {
-                    match self.replace(sftp, held, parcel).await {
-                        Err(Halt::Sink(error)) => return Err(error),
-                        Err(Halt::Remote(error)) => Err(error),
-                        Ok(()) => Ok(()),
-                    }
-                }
-                other => other,
-            },
+            true => sftp.posix_rename(held, &path).await,
             false => sftp.rename(held, &path).await,
         };
         let Err(error) = renamed else {
@@ -318,7 +312,7 @@ impl SftpSink {
         // Version 3 has one status for everything: look what is so.
         match self.fate(sftp, parcel.placement).await? {
             // Whoever had this claim before was slow, not dead.
-            Fate::Named => self.settle(sftp, parcel, content).await,
+            Fate::Named => Ok(()),
             _ if !is_free && self.look(sftp, name).await?.is_some() => {
                 self.passed_over(sftp, held, name).await
             }
@@ -353,11 +347,6 @@ impl SftpSink {
             return Ok(());
         };
         let sftp = self.sftp().await?;
-        if self.settings.exists == Exists::Overwrite
-            && let Fate::Waits(..) = self.fate(&sftp, placement).await?
-        {
-            self.bring_back(&sftp, placement).await?;
-        }
         let held = self.path(&note.beside(&placement.name));
         match sftp.remove_file(&held).await {
             Err(error) if error.kind() != Kind::NotFound => {

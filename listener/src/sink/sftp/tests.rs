@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use ketch_client::hostkey::HostKeys;
 use ketch_client::{Connect, Session};
 use ketch_server::{
-    Answer as Answered, Call, FileSystem, LocalDirectory, Server, Target, User, VPath, Work,
-    generate_host_key,
+    Answer as Answered, Call, FileSystem, LocalDirectory, Server, User, Work, generate_host_key,
 };
 
 use super::*;
@@ -476,29 +475,20 @@ async fn a_directory_that_has_half_a_number_gets_a_whole_one() {
 /// What a test does about a call, before it is done: an error is its answer.
 type Before = Arc<dyn Fn(&Call) -> std::io::Result<()> + Send + Sync>;
 
-/// A directory that cannot replace a file's waiting copy in one step.
-struct Plain {
+/// A directory where something happens before a call.
+struct Watched {
     files: Arc<LocalDirectory>,
     before: Before,
 }
 
-impl std::fmt::Debug for Plain {
+impl std::fmt::Debug for Watched {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Plain")
+        f.write_str("Watched")
     }
 }
 
-impl FileSystem for Plain {
+impl FileSystem for Watched {
     fn call(self: Arc<Self>, call: Call) -> Work<Answered> {
-        if let Call::Rename {
-            to,
-            target: Target::MayExist,
-            ..
-        } = &call
-            && !to.to_string().ends_with(".held")
-        {
-            return Box::pin(async { Err(std::io::ErrorKind::Unsupported.into()) });
-        }
         if let Err(error) = (self.before)(&call) {
             return Box::pin(async { Err(error) });
         }
@@ -506,18 +496,13 @@ impl FileSystem for Plain {
     }
 }
 
-async fn plain(root: &Path, before: Before) -> Session {
+async fn watched(root: &Path, before: Before) -> Session {
     let files = Arc::new(LocalDirectory::open(root).unwrap());
     connect_as(User::with_file_system(
         "ann",
-        Arc::new(Plain { files, before }),
+        Arc::new(Watched { files, before }),
     ))
     .await
-}
-
-/// Whether a call renames what ends so.
-fn renames(call: &Call, end: &str) -> bool {
-    matches!(call, Call::Rename { from, .. } if from.to_string().ends_with(end))
 }
 
 fn hidden_file(dir: &Path, end: &str) -> Option<std::path::PathBuf> {
@@ -529,144 +514,73 @@ fn hidden_file(dir: &Path, end: &str) -> Option<std::path::PathBuf> {
         .find(|path| path.to_string_lossy().ends_with(end))
 }
 
-/// Where nothing is replaced in one step, a process is killed at any step: what is there is the old
-/// version, or nothing for a moment, and then the new one; and a consumer gets that once.
+/// Where nothing is replaced in one step, nothing waits; a process that is killed at any step leaves the
+/// old version, nothing for a moment, or the new one, and the next attempt the new one.
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn without_a_rename_that_replaces_nothing_is_lost_at_any_step() {
+async fn without_a_rename_that_replaces_nothing_waits_and_nothing_is_lost() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use ketch_client::identity::Identity;
+    use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer, SftpProgram};
+
     let spool = tempfile::tempdir().unwrap();
+    let program = spool.path().join("sftp-server");
+    let script = "#!/bin/sh\nexec /usr/lib/openssh/sftp-server -P posix-rename \"$@\"\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = OpenSshServer::start(OpenSshConfig {
+        sftp: SftpProgram::At(program),
+        ..OpenSshConfig::default()
+    })
+    .unwrap();
+    let connect = Connect::to("127.0.0.1")
+        .port(server.port())
+        .user(server.user())
+        .identity(Identity::from_file(server.identity().private()).unwrap())
+        .host_keys(HostKeys::files([server.known_hosts()]));
+    let session = connect.connect().await.unwrap();
+    let sftp = session.sftp().await.unwrap();
+    assert!(!sftp.has_posix_rename().await.unwrap());
     let content = trial_content(spool.path(), b"new");
     let mut points = 0;
-    for is_taken in [false, true] {
-        for again in [false, true] {
-            for step in 0.. {
-                let root = tempfile::tempdir().unwrap();
-                let dir = root.path().join("in");
-                std::fs::create_dir(&dir).unwrap();
-                std::fs::write(dir.join("a"), "old").unwrap();
-                let session = plain(root.path(), Arc::new(|_| Ok(()))).await;
-                let first = sink(&session, Exists::Overwrite).await;
-                let item = item(1, b"a");
-                let placement = first.place(&item, None).await.unwrap();
-                first.steps.kill_after(Some(step));
-                let killed = trial::put(&first, &item, &placement, &content, again).await;
-                let is_new = std::fs::read(dir.join("a")).is_ok_and(|text| text == b"new");
-                let took = is_taken && is_new;
-                if took {
-                    std::fs::remove_file(dir.join("a")).unwrap();
-                }
-                let second = sink(&session, Exists::Overwrite).await;
-                trial::deliver_again(&second, &item, placement, &content)
-                    .await
-                    .unwrap();
-                let wanted = match took {
-                    true => Vec::new(),
-                    false => vec![("a".to_owned(), "new".to_owned())],
-                };
-                let at = format!("taken: {is_taken}, again: {again}, step {step}");
-                assert_eq!(seen(&dir).0, wanted, "{at}");
-                if let Some(aside) = hidden_file(&dir, ".aside") {
-                    assert_eq!(aside.metadata().unwrap().len(), 0, "{at}");
-                }
-                if killed.is_ok() {
-                    break;
-                }
-                points += 1;
-            }
-        }
-    }
-    assert!(points >= 20, "{points} kill points");
-}
-
-/// A connection was lost, and the server did its last rename late: when who came next is about to put
-/// the old version aside, or has done so. Or it puts aside late what is delivered by then.
-#[tokio::test]
-async fn a_rename_that_is_done_late_takes_nothing_away() {
-    let spool = tempfile::tempdir().unwrap();
-    let content = trial_content(spool.path(), b"new");
-    for (late, is_killed) in [
-        (".held", false),
-        (".held", true),
-        ("/a", false),
-        ("", false),
+    for exists in [
+        Exists::Overwrite,
+        Exists::Error,
+        Exists::Unique,
+        Exists::Skip,
     ] {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("in");
-        std::fs::create_dir(&dir).unwrap();
-        std::fs::write(dir.join("a"), "old").unwrap();
-        let (item, was) = (item(1, b"a"), AtomicU8::new(0));
-        let (there, over) = (dir.clone(), late.to_owned());
-        let before = Arc::new(move |call: &Call| {
-            // Before the old version is put aside, or before the second try at the name.
-            let is_it = match over.as_str() {
-                ".held" => {
-                    let is_removed = |path: &VPath| path.to_string().ends_with("/a");
-                    renames(call, "/a") || matches!(call, Call::Remove { path } if is_removed(path))
-                }
-                "/a" => renames(call, ".held"),
-                _ => false,
+        for step in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path();
+            if exists == Exists::Overwrite {
+                std::fs::write(dir.join("a"), "old").unwrap();
+            }
+            let sink = || {
+                let settings = SftpSinkSettings {
+                    exists,
+                    ..SftpSinkSettings::new("bank")
+                };
+                let root = RemotePath::from(dir.to_str().unwrap());
+                SftpSink::new(settings, Remote::over(sftp.clone(), root))
             };
-            let count = u8::from(over == "/a") + 1;
-            if is_it && was.fetch_add(1, Ordering::AcqRel) + 1 == count {
-                let held = hidden_file(&there, ".held").expect("it waits");
-                std::fs::rename(held, there.join("a")).expect("renamed");
+            let (first, item) = (sink(), item(1, b"a"));
+            let placement = first.place(&item, None).await.unwrap();
+            assert!(placement.note.is_empty(), "its absence would prove nothing");
+            first.steps.kill_after(Some(step));
+            let killed = trial::put(&first, &item, &placement, &content, false).await;
+            trial::deliver_again(&sink(), &item, placement, &content)
+                .await
+                .unwrap();
+            let wanted = (vec![("a".to_owned(), "new".to_owned())], 0);
+            assert_eq!(seen(dir), wanted, "{exists:?}, step {step}");
+            if killed.is_ok() {
+                break;
             }
-            Ok(())
-        });
-        let session = plain(root.path(), before).await;
-        let sink = sink(&session, Exists::Overwrite).await;
-        let placement = sink.place(&item, None).await.unwrap();
-        if is_killed {
-            // Upload, name, time, rename, aside: ended before what was put aside is looked at.
-            for step in 0..12 {
-                sink.steps.kill_after(Some(step));
-                let _ = trial::put(&sink, &item, &placement, &content, true).await;
-            }
-            sink.steps.kill_after(None);
+            points += 1;
         }
-        let put = trial::deliver_again(&sink, &item, placement.clone(), &content).await;
-        put.unwrap();
-        if late.is_empty() {
-            // With such a server a rename over something fails.
-            let aside = hidden_file(&dir, ".aside").expect("it is kept taken");
-            assert_eq!(aside.metadata().unwrap().len(), 0);
-        }
-        // The next attempt ends what this one left, if anything.
-        trial::deliver_again(&sink, &item, placement, &content)
-            .await
-            .unwrap();
-        let wanted = vec![("a".to_owned(), "new".to_owned())];
-        assert_eq!(seen(&dir).0, wanted, "late: {late}, killed: {is_killed}");
     }
-}
-
-/// What cannot get its name leaves the old version where it was; and one that is given up, too.
-#[tokio::test]
-async fn what_cannot_be_replaced_stays() {
-    let spool = tempfile::tempdir().unwrap();
-    let content = trial_content(spool.path(), b"new");
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("in");
-    std::fs::create_dir(&dir).unwrap();
-    std::fs::write(dir.join("a"), "old").unwrap();
-    let refusing = Arc::new(|call: &Call| match renames(call, ".held") {
-        true => Err(std::io::ErrorKind::PermissionDenied.into()),
-        false => Ok(()),
-    });
-    let session = plain(root.path(), refusing).await;
-    let sink = sink(&session, Exists::Overwrite).await;
-    let item = item(1, b"a");
-    let placement = sink.place(&item, None).await.unwrap();
-    let old = vec![("a".to_owned(), "old".to_owned())];
-    for again in [false, true] {
-        let put = trial::put(&sink, &item, &placement, &content, again).await;
-        assert!(put.is_err());
-        assert_eq!(seen(&dir).0, old);
-    }
-    // A process that ended in between left it aside.
-    let held = hidden_file(&dir, ".held").unwrap();
-    std::fs::rename(dir.join("a"), held.with_extension("aside")).unwrap();
-    sink.forget(&placement).await.unwrap();
-    assert_eq!(seen(&dir), (old, 0));
+    assert!(points >= 8, "{points} kill points");
 }
 
 /// Who was held up before it uploads, and finds its claim gone, leaves no file that would wait for a
@@ -691,7 +605,7 @@ async fn who_was_held_up_makes_no_waiting_file_anew() {
             }
             Ok(())
         });
-        let session = plain(root.path(), before).await;
+        let session = watched(root.path(), before).await;
         let sink = sink(&session, exists).await;
         let item = item(1, b"a");
         let placement = sink.place(&item, None).await.unwrap();
