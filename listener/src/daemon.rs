@@ -359,17 +359,23 @@ impl Living {
     }
 }
 
-/// Opens a ledger, for a daemon or for whoever looks into it.
+/// Opens a ledger, for a daemon or for whoever looks into it; one in a file is made if it is not there,
+/// with its directory.
 ///
 /// # Errors
-/// [`DaemonError::Store`]; [`DaemonError::Absent`] for one that is not built in.
+/// [`DaemonError::State`]; [`DaemonError::Store`]; [`DaemonError::Absent`] for one that is not built in.
 #[cfg_attr(
     not(feature = "postgres"),
     expect(clippy::unused_async, reason = "a database is connected to")
 )]
 pub async fn open_ledger(ledger: &Ledger) -> Result<Arc<dyn Store>, DaemonError> {
     match ledger {
-        Ledger::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path)?)),
+        Ledger::Sqlite(path) => {
+            if let Some(directory) = path.parent() {
+                make_directory(directory)?;
+            }
+            Ok(Arc::new(SqliteStore::open(path)?))
+        }
         #[cfg(feature = "postgres")]
         Ledger::Postgres { connect } => {
             let settings = PostgresStoreSettings {

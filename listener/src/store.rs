@@ -102,8 +102,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Gives a lease back, if `owner` has it.
     fn release<'a>(&'a self, name: &'a str, owner: &'a str) -> Answer<'a, ()>;
 
-    /// Rows that [`Store::claim`] found damaged since this was asked last, and set aside: they are
-    /// among the dead, and are not claimed until somebody replays them. For telling it.
+    /// Rows that [`Store::claim`] or [`Store::record`] found damaged since this was asked last, and set
+    /// aside: they are among the dead, unless their file is gone, and are not claimed until somebody
+    /// replays them. For telling it.
     fn set_aside(&self, flow: &FlowName) -> Vec<Row> {
         let _ = flow;
         Vec::new()

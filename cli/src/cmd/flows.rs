@@ -17,7 +17,6 @@ use ketch_settings::Faults;
 use tokio::task::spawn_blocking;
 
 use crate::args::{ListenArgs, ListenCommand};
-use crate::exit::sentence;
 use crate::failed::Failed;
 use crate::log;
 use crate::output::{Lines, escaped};
@@ -122,5 +121,5 @@ fn named(file: &ListenerFile, asked: &[String]) -> Result<Vec<String>, Failed> {
 
 /// As a failure, an error of the listener.
 fn failed(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Failed {
-    Failed::set_up(format!("{what}: {}", sentence(&error)), error)
+    Failed::set_up(what, error)
 }

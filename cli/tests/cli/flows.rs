@@ -15,14 +15,14 @@ use crate::scene::failure;
 const TOKEN: &str = "a-token-of-this-test";
 
 /// A listener's file with one flow from `in` to `out`, and the listener if it was started.
-struct Listener {
+pub(crate) struct Listener {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
 }
 
 impl Listener {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["in", "out"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -38,11 +38,11 @@ impl Listener {
         listener
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path("listener.toml")
     }
 
@@ -66,16 +66,21 @@ impl Listener {
         fs::set_permissions(self.config(), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Starts it; what it says is to be read.
+    pub(crate) fn spawn(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_ketch"))
+            .args(["listen", "--config"])
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     /// Starts it on a port that is free, and waits until it says that it is there.
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         for _ in 0..10 {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_ketch"))
-                .args(["listen", "--config"])
-                .arg(self.config())
-                .stdin(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
+            let mut child = self.spawn();
             let mut said = BufReader::new(child.stderr.take().unwrap());
             let mut all = String::new();
             while said.read_line(&mut all).unwrap() > 0 {
@@ -100,14 +105,14 @@ impl Listener {
     }
 
     /// Asks it to end, and waits until it has.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
         let asked = Command::new("kill").arg(child.id().to_string()).status();
         assert!(asked.unwrap().success());
         assert!(child.wait().unwrap().success());
     }
 
-    fn ketch(&self, args: &[&str]) -> Output {
+    pub(crate) fn ketch(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ketch"));
         command.arg("listen").arg(args[0]);
         command.arg("--config").arg(self.config()).args(&args[1..]);
@@ -115,14 +120,14 @@ impl Listener {
     }
 
     /// What a command says that must go well.
-    fn says(&self, args: &[&str]) -> String {
+    pub(crate) fn says(&self, args: &[&str]) -> String {
         let output = self.ketch(args);
         assert!(output.status.success(), "{args:?}: {output:?}");
         assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn fails(&self, args: &[&str], code: i32) -> String {
+    pub(crate) fn fails(&self, args: &[&str], code: i32) -> String {
         failure(&self.ketch(args), code)
     }
 }
@@ -241,11 +246,16 @@ fn without_a_listener_that_runs_it_is_said_what_to_do() {
             "{command}: {told}"
         );
     }
-    for command in ["inspect", "compact"] {
-        let told = listener.fails(&[command], 3);
+    let text = listener.path("text");
+    for command in [
+        &["inspect"][..],
+        &["compact"],
+        &["export", "--to", text.to_str().unwrap()],
+    ] {
+        let told = listener.fails(command, 3);
         assert!(
             told.contains("ledger") && told.contains("has not run yet"),
-            "{command}: {told}"
+            "{command:?}: {told}"
         );
     }
     assert!(!listener.path("state").exists(), "a look makes no ledger");

@@ -15,8 +15,8 @@
 //! | `sequences`, `acts` | numbers of items, and of after-actions; a number that is never used is left out |
 //!
 //! That rows are whole is checked at every read. One that is damaged is set aside when it would be
-//! claimed: it is told once, stands among the dead, and what is at its path is delivered again only
-//! if somebody asks for that. That none is missing is the database's business (its data checksums).
+//! claimed, or when a scan finds something at its path: it is told once, stands among the dead, and
+//! what is at its path is delivered again only if somebody asks for that. That none is missing is the database's business (its data checksums).
 //!
 //! To another machine connections are encrypted and its certificate is checked ([`crate::database`]).
 

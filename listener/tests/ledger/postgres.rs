@@ -8,7 +8,7 @@ use ketch_listener::flow::item::Change;
 use ketch_listener::sink::Sink as _;
 use ketch_listener::sink::postgres::{Postgres as Sink, PostgresSettings};
 use ketch_listener::store::postgres::{PostgresStore, PostgresStoreSettings};
-use ketch_listener::store::{End, Order, State, Store, StoreError};
+use ketch_listener::store::{End, Order, Row, State, Store, StoreError};
 use tokio_postgres::NoTls;
 
 use super::peers::postgres::Postgres;
@@ -106,6 +106,8 @@ async fn a_damaged_row_is_set_aside_and_holds_nobody_up() {
         damage(&client, "a").await;
         let again = store.record(&flow, recorded).await.expect("recorded");
         assert_eq!(again.items, 0);
+        // That is told as well, and what was told before is not.
+        assert_eq!(names(&store.set_aside(&flow)), ["a"]);
         let again = store.record(&flow, recorded).await.expect("recorded");
         assert_eq!(again.items, 0);
         let dead = store.rows(&flow, Some(State::Dead), None, 10).await;
@@ -131,6 +133,46 @@ async fn a_damaged_row_is_set_aside_and_holds_nobody_up() {
             .await
             .expect("deleted");
     }
+}
+
+fn names(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| row.item.path.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_row_that_a_scan_meets_is_told_once_where_it_stands() {
+    let server = Postgres::start();
+    let store = connect(&server).await;
+    let client = client(&server).await;
+    let flow = contract::flow("f");
+    let changes = ["kept", "moved", "gone", "whole"].map(|name| contract::present(name, 1));
+    let recorded = contract::record(0, &changes);
+    store.record(&flow, recorded).await.expect("recorded");
+    for name in ["kept", "moved", "gone"] {
+        damage(&client, name).await;
+    }
+    let scanned = [
+        contract::present("kept", 1),
+        contract::present("whole", 1),
+        Change::Renamed {
+            from: "moved".into(),
+            to: "there".into(),
+            facts: contract::facts(1),
+        },
+        contract::removed("gone"),
+    ];
+    for told in [&["gone", "kept", "there"][..], &[]] {
+        let again = store.record(&flow, contract::record(0, &scanned)).await;
+        assert_eq!(again.expect("recorded").items, 0);
+        let mut aside = names(&store.set_aside(&flow));
+        aside.sort();
+        assert_eq!(aside, told);
+    }
+    let dead = store.rows(&flow, Some(State::Dead), None, 10).await;
+    assert_eq!(names(&dead.expect("rows")), ["kept", "there"]);
+    let claims = contract::claim(&store, &flow, Order::Any, contract::LONG).await;
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].id.path.to_string(), "whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]

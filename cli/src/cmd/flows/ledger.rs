@@ -56,6 +56,7 @@ pub(super) async fn compact(path: &Path) -> Result<(), Failed> {
 pub(super) async fn export(flows: &FlowsArg, to: PathBuf) -> Result<(), Failed> {
     let file = read(&flows.file.config)?;
     let names = names(named(&file, &flows.flows)?)?;
+    is_there(&flows.file.config)?;
     let store = open(&flows.file.config).await?;
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty());
     let part = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))

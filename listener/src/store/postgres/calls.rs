@@ -73,7 +73,7 @@ impl Shared {
         }
         paths.sort_unstable();
         paths.dedup();
-        let before = self.lock(&t, flow, &paths).await?;
+        let (before, damaged) = self.lock_and_look(&t, flow, &paths).await?;
         let now = self.now(&t).await?;
         // Once to count how many numbers it takes, once with them.
         let mut count = 0_u64;
@@ -89,12 +89,18 @@ impl Shared {
                 numbers.next().unwrap_or_default()
             });
         }
+        let aside = damaged
+            .into_iter()
+            .filter(|path| after.get(path) != before.get(path))
+            .map(|path| stands(path, &after, record.changes))
+            .collect();
         let changed = after
             .into_iter()
             .filter(|(path, row)| before.get(path) != Some(row))
             .collect();
         self.write(&t, flow, changed).await?;
         commit(t).await?;
+        self.tell_aside(flow, aside);
         Ok(recorded)
     }
 
@@ -366,6 +372,18 @@ impl Shared {
         }
         commit(t).await
     }
+}
+
+/// Where the damaged row of `path` stands among the dead after all changes: a rename has taken it along.
+fn stands(path: Vec<u8>, after: &Locked, changes: &[Change]) -> Vec<u8> {
+    if after.get(&path).is_some_and(Option::is_some) {
+        return path;
+    }
+    let renamed = changes.iter().find_map(|change| match change {
+        Change::Renamed { from, to, .. } if from.as_bytes() == path => Some(to.as_bytes().to_vec()),
+        _ => None,
+    });
+    renamed.unwrap_or(path)
 }
 
 /// Runs the machine over all changes.

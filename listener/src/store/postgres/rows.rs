@@ -158,17 +158,33 @@ impl Shared {
         flow: &FlowName,
         paths: &[Vec<u8>],
     ) -> Result<Locked, StoreError> {
+        let (locked, _) = self.lock_and_look(t, flow, paths).await?;
+        Ok(locked)
+    }
+
+    /// The same, and the paths of rows that are damaged and were not set aside before.
+    pub(super) async fn lock_and_look(
+        &self,
+        t: &Transaction<'_>,
+        flow: &FlowName,
+        paths: &[Vec<u8>],
+    ) -> Result<(Locked, Vec<Vec<u8>>), StoreError> {
         let sql = "SELECT $columns FROM @.entries WHERE flow = $1 AND path = ANY($2) \
              ORDER BY path FOR UPDATE";
         let rows = self
             .query(t, sql, &[&flow.as_str(), &paths], "lock rows")
             .await?;
         let mut locked: Locked = paths.iter().map(|path| (path.clone(), None)).collect();
+        let mut damaged = Vec::new();
         for row in &rows {
             let entry = Self::readable(flow, row);
-            locked.insert(entry.path.as_bytes().to_vec(), Some(entry));
+            let path = entry.path.as_bytes().to_vec();
+            if entry.is_unreadable() && row.get::<_, i16>(1) != ASIDE {
+                damaged.push(path.clone());
+            }
+            locked.insert(path, Some(entry));
         }
-        Ok(locked)
+        Ok((locked, damaged))
     }
 
     pub(super) async fn query(
