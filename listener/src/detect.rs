@@ -13,6 +13,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -179,6 +180,7 @@ pub struct ScanReport {
 pub struct Handle {
     now: Arc<tokio::sync::Notify>,
     interval: Arc<Mutex<Option<Duration>>>,
+    begun: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -186,7 +188,20 @@ impl Handle {
         Self {
             now: Arc::default(),
             interval: Arc::new(Mutex::new(interval)),
+            begun: Arc::default(),
         }
+    }
+
+    /// The number of the scan that began last; 0 if none did. One that stopped half way and goes on
+    /// keeps its number, so what is asked for now is answered by the end of a scan with a greater one.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// To be said before anything is looked at.
+    fn begins(&self, scan: u64) {
+        self.begun.store(scan, Ordering::SeqCst);
     }
 
     /// A scan of everything starts as soon as the one under way, if any, is over.

@@ -142,14 +142,14 @@ impl Flow {
             engine.await;
             drop(kept);
         };
-        let (counted, scans) = watch::channel(detection::Scans::default());
+        let (scanned, ends) = watch::channel(0);
         let handle = detector.handle();
-        let detection = detection::run(Arc::clone(&shared), detector, first_done, counted, stopped);
+        let detection = detection::run(Arc::clone(&shared), detector, first_done, scanned, stopped);
         let tasks = vec![
             tokio::spawn(watched(Arc::clone(&shared), "engine", engine)),
             tokio::spawn(watched(Arc::clone(&shared), "detection", detection)),
         ];
-        Ok(FlowHandle::new(shared, handle, scans, stop, tasks))
+        Ok(FlowHandle::new(shared, handle, ends, stop, tasks))
     }
 }
 

@@ -117,6 +117,8 @@ pub struct Tree {
     /// Scans in a row that lacked too much to be believed.
     guarded: u32,
     scan: Option<Scan>,
+    /// How many scans began, whatever became of them.
+    begun: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +229,7 @@ impl Tree {
             is_overtaken: false,
             guarded: 0,
             scan: None,
+            begun: 0,
         }
     }
 
@@ -305,6 +308,7 @@ impl Tree {
             ScanKind::Part => scan.phase = Phase::Looks,
         }
         self.scan = Some(scan);
+        self.begun += 1;
         self.is_overtaken = false;
         self.tell(Seen::PollStarted(kind));
         true
@@ -696,6 +700,12 @@ impl Tree {
     #[must_use]
     pub const fn is_under_way(&self) -> bool {
         self.scan.is_some()
+    }
+
+    /// How many scans began. One that stopped half way and goes on is the same scan.
+    #[must_use]
+    pub const fn begun(&self) -> u64 {
+        self.begun
     }
 
     /// When a file may have settled.

@@ -6,16 +6,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 
 use ketch_client::{Attrs, Kind, RemotePath};
-use ketch_listener::detect::{self, DetectConfig, ListError, Lister, Plan};
+use ketch_listener::detect::{self, DetectConfig, First, ListError, Lister, Plan};
 use ketch_listener::flow::Flow;
 use ketch_listener::flow::events::{Events, FlowEventKind};
 use ketch_listener::flow::handle::FlowHandle;
 use ketch_listener::flow::item::{Change, FlowName, Item};
 use ketch_listener::flow::settings::{After, FlowSettings};
+use ketch_listener::listing::Listing;
 use ketch_listener::local::Local;
+use ketch_listener::settle::SettleConfig;
 use ketch_listener::sink::directory::{DirectorySettings, DirectorySink};
 use ketch_listener::sink::name::Exists;
 use ketch_listener::sink::template::Template;
@@ -23,6 +26,7 @@ use ketch_listener::sink::{Answer, Parcel, Sink, SinkError, Takes};
 use ketch_listener::source::Source;
 use ketch_listener::store::sqlite::SqliteStore;
 use ketch_listener::store::{Placement, Record, State, Store};
+use tokio::sync::Semaphore;
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -516,6 +520,113 @@ async fn half_a_flow_is_told() {
         })
         .await;
     flow.stop().await;
+}
+
+/// Lists one directory after another, and each only when it may.
+#[derive(Debug)]
+struct Gated {
+    local: Local,
+    listed: Mutex<Vec<RemotePath>>,
+    allowed: Semaphore,
+}
+
+/// A plan of one directory.
+struct One<'a> {
+    directory: Option<RemotePath>,
+    plan: &'a mut dyn Plan,
+}
+
+impl Plan for One<'_> {
+    fn next(&mut self) -> Option<RemotePath> {
+        self.directory.take()
+    }
+
+    fn listed(&mut self, directory: RemotePath, result: Result<Listing, ListError>) {
+        self.plan.listed(directory, result);
+    }
+}
+
+impl Lister for Gated {
+    fn list<'a>(&'a self, plan: &'a mut dyn Plan) -> detect::Answer<'a, ()> {
+        Box::pin(async move {
+            while let Some(directory) = plan.next() {
+                self.allowed.acquire().await.expect("open").forget();
+                let mut one = One {
+                    directory: Some(directory.clone()),
+                    plan: &mut *plan,
+                };
+                self.local.list(&mut one).await;
+                self.listed.lock().expect("not poisoned").push(directory);
+            }
+        })
+    }
+
+    fn look<'a>(
+        &'a self,
+        paths: &'a [RemotePath],
+    ) -> detect::Answer<'a, Vec<Result<Attrs, ListError>>> {
+        Lister::look(&self.local, paths)
+    }
+}
+
+/// A scan that stops half way to have recorded what it found is the same scan when it goes on: who asks
+/// meanwhile is answered by the next one.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "somebody else asks, too")]
+async fn who_asks_during_a_long_scan_is_answered_by_one_that_began_after() {
+    let bench = Bench::new();
+    let root = bench.dir.path().join("in");
+    for n in 0..60 {
+        let dir = root.join(format!("d{}", n / 10));
+        std::fs::create_dir_all(&dir).expect("made");
+        std::fs::write(dir.join(n.to_string()), b"x").expect("written");
+    }
+    let lister = Arc::new(Gated {
+        local: Local::new(&root),
+        listed: Mutex::default(),
+        allowed: Semaphore::new(4),
+    });
+    let flow = Flow {
+        settings: bench.settings(),
+        detect: DetectConfig {
+            interval: None,
+            first: First::News,
+            settle: SettleConfig::immediately(),
+            changes_max: 1,
+            ..DetectConfig::default()
+        },
+        lister: Arc::clone(&lister) as Arc<dyn Lister>,
+        pushes: None,
+        source: Arc::new(Local::new(&root)),
+        sinks: vec![bench.directory("a", "{path}")],
+        store: Arc::clone(&bench.store),
+        events: bench.events.clone(),
+    };
+    let flow = flow.start().await.expect("a flow");
+    let long = tokio::time::Instant::now() + Duration::from_secs(120);
+    let first = flow.clone();
+    let first = tokio::spawn(async move { first.scan_now(long).await });
+    bench
+        .until("three of six directories are listed", async || {
+            lister.listed.lock().expect("not poisoned").len() == 4
+        })
+        .await;
+    let passed = lister.listed.lock().expect("not poisoned")[1].clone();
+    let late = passed.join("late");
+    std::fs::write(root.join(late.to_string()), b"late").expect("written");
+    let mut second = Box::pin(flow.scan_now(long));
+    let asked = std::future::poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx))).await;
+    assert!(asked.is_pending());
+    lister.allowed.add_permits(1_000);
+    second.await.expect("scanned");
+    assert!(
+        bench.state(&late.to_string()).await.is_some(),
+        "it came before that was asked"
+    );
+    first.await.expect("no fault").expect("scanned");
+    bench.idle().await;
+    flow.stop().await;
+    assert_eq!(tree(&bench.dir.path().join("a")).len(), 61);
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use super::daemon::Daemon;
 use super::scene::{Load, SETTLE, Scene, Writing};
 
 const LOOK: Duration = Duration::from_millis(2);
+/// So many kills meet something, wherever they fall.
+const MANY: u64 = 5;
 /// Longest wait for the moment to come, with few files.
 const MOMENT_MAX: Duration = Duration::from_secs(4);
 /// How long a life takes on average, with few files.
@@ -59,9 +61,12 @@ impl Interrupted {
         remains.arrived
     }
 
-    /// Asserts that the kills came in the middle of something.
+    /// Asserts that the kills came in the middle of something. Of a few of them that cannot be asked.
     pub(crate) fn assert_in_the_middle(&self) {
         println!("{self:?}");
+        if self.kills < MANY {
+            return;
+        }
         let at_work = self.while_fetching + self.while_delivering + self.after_an_arrival;
         assert!(
             self.with_a_backlog * 3 >= self.kills && at_work > 0,

@@ -20,9 +20,11 @@
 
 mod after;
 mod alike;
+mod bucket;
 mod chaos;
 mod daemon;
 mod damage;
+mod elsewhere;
 mod flaps;
 mod network;
 #[path = "../../../listener/tests/peers/mod.rs"]

@@ -16,6 +16,7 @@ use ketch_conformance::deliveries::{Judge, Verdict, Writer, WriterConfig, Writte
 use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
 use tempfile::TempDir;
 
+use super::bucket::Bucket;
 use super::daemon::Daemon;
 
 /// The rule that all scenes have: a file that stands still for so long is complete.
@@ -140,6 +141,8 @@ pub(crate) struct Scene {
     pub(crate) rules: Rules,
     /// Where the listener connects to.
     pub(crate) addr: SocketAddr,
+    /// What goes into the directory of the sink by way of a bucket.
+    pub(crate) bucket: Option<Bucket>,
     sink: Directory,
     judge: Option<Judge>,
 }
@@ -167,6 +170,7 @@ impl Scene {
             server,
             rules,
             addr,
+            bucket: None,
             sink,
             judge: None,
         };
@@ -236,6 +240,14 @@ exists = \"error\"
         )
     }
 
+    /// The same on the server.
+    pub(crate) fn sftp_sink(&self) -> String {
+        self.directory_sink().replace(
+            "kind = \"directory\"",
+            "kind = \"sftp\"\nsource = \"there\"",
+        )
+    }
+
     /// Starts the daemon.
     pub(crate) fn daemon(&self) -> Daemon {
         self.daemon_with("state")
@@ -280,6 +292,9 @@ exists = \"error\"
             }
             None => self.judge(),
         };
+        if let Some(bucket) = &mut self.bucket {
+            bucket.copy();
+        }
         let deliveries = self.sink.look().unwrap();
         let (backlog, arrived) = (judge.missing(deliveries), deliveries.len());
         self.judge = Some(judge);
@@ -293,7 +308,10 @@ exists = \"error\"
 
     /// Whether a name came or went in the sink since the last look.
     pub(crate) fn is_touched(&self) -> bool {
-        self.sink.is_touched().unwrap()
+        match &self.bucket {
+            Some(bucket) => bucket.is_touched(),
+            None => self.sink.is_touched().unwrap(),
+        }
     }
 
     /// Files that are being fetched, or were when a daemon was killed.
@@ -327,6 +345,9 @@ exists = \"error\"
         let (mut arrived, mut since) = (0, Instant::now());
         loop {
             let began = Instant::now();
+            if let Some(bucket) = &mut self.bucket {
+                bucket.copy();
+            }
             let deliveries = self.sink.look().unwrap();
             if deliveries.len() > arrived {
                 (arrived, since) = (deliveries.len(), Instant::now());
@@ -338,6 +359,9 @@ exists = \"error\"
             sleep(LOOK.max(began.elapsed() * 3));
         }
         sleep(load.stretched(CALM));
+        if let Some(bucket) = &mut self.bucket {
+            bucket.copy_again();
+        }
         judge.verdict(self.sink.whole_again().unwrap())
     }
 

@@ -205,8 +205,13 @@ impl Detector {
             .map_or(0, |since| since.as_secs());
         let want = std::mem::replace(&mut self.want, Want::Due);
         if !self.tree.begin(want, wall, forget) {
+            // What was asked for is not forgotten over what waits.
+            if want == Want::All {
+                self.handle.apply_now();
+            }
             return ScanReport::default();
         }
+        self.handle.begins(self.tree.begun());
         loop {
             match self.tree.poll_step(Instant::now()) {
                 Step::Look(paths) => {

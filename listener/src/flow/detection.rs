@@ -38,19 +38,12 @@ pub(crate) const FIRST_DONE: &str = "first-scan";
 /// ledger is known, whatever the flow's settings say.
 pub(crate) const FIRST_BASELINE: &str = "baseline";
 
-/// Scans of everything that began and ended, with all they found recorded.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Scans {
-    pub begun: u64,
-    pub ended: u64,
-}
-
 /// Detects until `stop` says so.
 pub(super) async fn run(
     shared: Arc<Shared>,
     detector: Detector,
     first_done: bool,
-    scans: watch::Sender<Scans>,
+    scanned: watch::Sender<u64>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut detection = Detection {
@@ -58,7 +51,7 @@ pub(super) async fn run(
         shared,
         detector,
         first_done,
-        scans,
+        scanned,
         since: 0,
         newest: 0,
         forgotten: HashSet::new(),
@@ -83,7 +76,8 @@ struct Detection {
     detector: Detector,
     lease: String,
     first_done: bool,
-    scans: watch::Sender<Scans>,
+    /// The number of the last scan of everything that came to its end, with all it found recorded.
+    scanned: watch::Sender<u64>,
     /// The scan up to which what is remembered is on disk: what was taken away since is forgotten
     /// again after a restart.
     since: u64,
@@ -174,7 +168,6 @@ impl Detection {
         let named: HashSet<RemotePath> = forget.into_iter().collect();
         let forget: Vec<RemotePath> = named.difference(&self.forgotten).cloned().collect();
         self.forgotten = named;
-        self.scans.send_modify(|scans| scans.begun += 1);
         let report = self.look(&forget).await;
         let items = self.record(scan).await?;
         self.told(&report, items);
@@ -190,7 +183,7 @@ impl Detection {
                 self.reconcile(scan).await?;
                 self.reconciled = true;
             }
-            self.scans.send_modify(|scans| scans.ended = scans.begun);
+            self.scanned.send_replace(self.detector.handle().begun());
         }
         if !self.unsaved {
             self.since = self.newest;

@@ -10,7 +10,6 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::detection::Scans;
 use super::events::{Events, FlowEventKind};
 use super::item::FlowName;
 pub use super::shared::{Counters, SinkCounters};
@@ -39,7 +38,8 @@ pub struct FlowHandle {
 struct Inner {
     shared: Arc<Shared>,
     detect: detect::Handle,
-    scans: watch::Receiver<Scans>,
+    /// The number of the last scan of everything that is over, with all it found in the ledger.
+    scanned: watch::Receiver<u64>,
     /// The flow's tasks keep another one, so that it goes on without handles.
     stop: Arc<watch::Sender<bool>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -110,7 +110,7 @@ impl FlowHandle {
     pub(super) fn new(
         shared: Arc<Shared>,
         detect: detect::Handle,
-        scans: watch::Receiver<Scans>,
+        scanned: watch::Receiver<u64>,
         stop: Arc<watch::Sender<bool>>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
@@ -119,7 +119,7 @@ impl FlowHandle {
             inner: Arc::new(Inner {
                 shared,
                 detect,
-                scans,
+                scanned,
                 stop,
                 tasks,
             }),
@@ -272,12 +272,12 @@ impl FlowHandle {
     /// # Errors
     /// [`FlowError::NotScanned`] if that did not come about before `until`.
     pub async fn scan_now(&self, until: Instant) -> Result<(), FlowError> {
-        let mut scans = self.inner.scans.clone();
+        let mut scanned = self.inner.scanned.clone();
         // The one under way, if any, may have passed by what is new.
-        let enough = scans.borrow().begun + 1;
+        let passed_by = self.inner.detect.begun();
         self.inner.detect.apply_now();
-        let scanned = scans.wait_for(|scans| scans.ended >= enough);
-        match timeout_at(until, scanned).await {
+        let is_over = scanned.wait_for(|scan| *scan > passed_by);
+        match timeout_at(until, is_over).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(FlowError::Stopped),
             Err(_) => Err(FlowError::NotScanned),

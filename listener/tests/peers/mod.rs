@@ -5,6 +5,7 @@
 
 pub(crate) mod nats;
 pub(crate) mod postgres;
+pub(crate) mod s3;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
