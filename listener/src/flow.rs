@@ -48,6 +48,7 @@ pub(crate) use handle::PAUSED;
 use handle::{FlowError, FlowHandle};
 use settings::FlowSettings;
 use shared::{Ends, Shared};
+use spool::Spool;
 
 /// Everything that a flow is made of; [`Flow::start`] begins.
 pub struct Flow {
@@ -115,7 +116,7 @@ impl Flow {
         }
         let chance = RandomState::new().hash_one(std::process::id());
         let owner = format!("{}-{chance:016x}", std::process::id());
-        let spool = self.settings.spool.clone();
+        let spool = opened(&self.settings).await?;
         let mut settings = self.settings;
         settings.by_content |= versions == Versions::Hash;
         let ends = Ends {
@@ -124,11 +125,7 @@ impl Flow {
             store: self.store,
             events: self.events,
         };
-        let shared =
-            Shared::new(settings, ends, &spool, owner).map_err(|source| FlowError::Spool {
-                path: spool,
-                source,
-            })?;
+        let shared = Shared::new(settings, ends, spool, owner);
         shared
             .paused
             .store(paused, std::sync::atomic::Ordering::Relaxed);
@@ -151,6 +148,17 @@ impl Flow {
         ];
         Ok(FlowHandle::new(shared, handle, ends, stop, tasks))
     }
+}
+
+/// Opens the spool where that may block.
+async fn opened(settings: &FlowSettings) -> Result<Spool, FlowError> {
+    let (spool, beside) = (settings.spool.clone(), settings.beside.clone());
+    let opened = tokio::task::spawn_blocking(move || Spool::open(spool, beside)).await;
+    let opened = opened.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    opened.map_err(|source| FlowError::Spool {
+        path: settings.spool.clone(),
+        source,
+    })
 }
 
 /// The first sink that bears no other process beside it, and why.

@@ -24,6 +24,9 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use crate::snapshot::Facts;
 
+/// How names begin that this program gives to what is unfinished, on its way out, or a note of its own.
+pub(crate) const OURS: &[u8] = b".ketch-";
+
 /// Levels below the root that are looked at, at most.
 pub const DEPTH_MAX: u32 = 64;
 
@@ -181,10 +184,12 @@ impl Select {
         self.inner.settings.depth_max
     }
 
-    /// Whether the directory `path` is looked into.
+    /// Whether the directory `path` is looked into. Directories of ours are not: what is in them is
+    /// not whole yet.
     #[must_use]
     pub fn enters(&self, path: &RemotePath) -> bool {
-        !matches(self.inner.exclude.as_ref(), path)
+        let is_ours = path.file_name().is_some_and(|name| name.starts_with(OURS));
+        !is_ours && !matches(self.inner.exclude.as_ref(), path)
     }
 
     /// Whether the directories above `path`, and its depth, let it be seen at all.
@@ -537,6 +542,7 @@ mod tests {
         assert!(!select.enters(&"a/old".into()));
         assert!(!select.reaches(&"a/old/b/c".into()));
         assert!(select.reaches(&"a/new/b/c".into()));
+        assert!(!select.reaches(&"a/.ketch-spool/.ketch-1/c".into()), "ours");
         assert!(!select.names(&"a/b.tmp".into()));
     }
 

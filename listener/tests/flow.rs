@@ -23,7 +23,8 @@ use ketch_listener::sink::directory::{DirectorySettings, DirectorySink};
 use ketch_listener::sink::name::Exists;
 use ketch_listener::sink::template::Template;
 use ketch_listener::sink::{Answer, Parcel, Sink, SinkError, Takes};
-use ketch_listener::source::Source;
+use ketch_listener::snapshot::Facts;
+use ketch_listener::source::{self, Source};
 use ketch_listener::store::sqlite::SqliteStore;
 use ketch_listener::store::{Placement, Record, State, Store};
 use tokio::sync::Semaphore;
@@ -267,6 +268,120 @@ async fn each_version_arrives_once_in_every_sink() {
     );
     assert_eq!(tree(&bench.dir.path().join("spool")), BTreeMap::new());
     assert_eq!(bench.state("2.csv").await, Some(State::Done));
+}
+
+/// A source that notes which file each fetch made, and where.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Noting {
+    local: Local,
+    made: Mutex<Vec<(std::path::PathBuf, u64)>>,
+}
+
+#[cfg(target_os = "linux")]
+impl Source for Noting {
+    fn look<'a>(&'a self, path: &'a RemotePath) -> source::Answer<'a, Facts> {
+        Source::look(&self.local, path)
+    }
+
+    fn fetch<'a>(
+        &'a self,
+        path: &'a RemotePath,
+        expected: Facts,
+        to: &'a Path,
+    ) -> source::Answer<'a, ()> {
+        Box::pin(async move {
+            use std::os::unix::fs::MetadataExt as _;
+            self.local.fetch(path, expected, to).await?;
+            let inode = std::fs::metadata(to).expect("it was made").ino();
+            let place = std::fs::canonicalize(to.parent().expect("a directory"));
+            let mut made = self.made.lock().expect("not poisoned");
+            made.push((place.expect("it is there"), inode));
+            Ok(())
+        })
+    }
+
+    fn sha256<'a>(&'a self, path: &'a RemotePath) -> source::Answer<'a, [u8; 32]> {
+        self.local.sha256(path)
+    }
+
+    fn remove<'a>(&'a self, path: &'a RemotePath) -> source::Answer<'a, ()> {
+        self.local.remove(path)
+    }
+
+    fn rename<'a>(
+        &'a self,
+        from: &'a RemotePath,
+        to: &'a RemotePath,
+        replace: bool,
+    ) -> source::Answer<'a, ()> {
+        self.local.rename(from, to, replace)
+    }
+
+    fn check(&self) -> source::Answer<'_, ()> {
+        Source::check(&self.local)
+    }
+}
+
+/// What is fetched beside its destination is the delivered file: its bytes are written once. A place
+/// that a dead process left is emptied.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_is_fetched_is_what_is_delivered() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new();
+    let sink = bench.dir.path().join("out");
+    let left = sink.join(".ketch-spool/.ketch-0123456789abcdef");
+    std::fs::create_dir_all(&left).expect("made");
+    for dir in [left.parent().expect("a directory"), &left] {
+        let alone = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(dir, alone).expect("set");
+    }
+    std::fs::write(left.join("1.ketch-spool"), b"of a dead process").expect("written");
+    let mut settings = bench.settings();
+    settings.beside = Some(sink.clone());
+    let source = Arc::new(Noting {
+        local: Local::new(&bench.dir.path().join("in")),
+        made: Mutex::default(),
+    });
+    let flow = Flow {
+        settings,
+        detect: DetectConfig {
+            interval: None,
+            ..DetectConfig::default()
+        },
+        lister: Arc::new(source.local.clone()),
+        pushes: None,
+        source: Arc::clone(&source) as Arc<dyn Source>,
+        sinks: vec![Arc::new(DirectorySink::new(DirectorySettings {
+            share: true,
+            ..DirectorySettings::new("out", &sink)
+        }))],
+        store: Arc::clone(&bench.store),
+        events: bench.events.clone(),
+    };
+    let flow = flow.start().await.expect("a flow");
+    assert!(!left.join("1.ketch-spool").exists(), "it is swept away");
+    for n in 0..3 {
+        bench.put(&format!("d/{n}.csv"), b"content").await;
+        bench.idle().await;
+    }
+    // Somebody removes the place: another one is made.
+    std::fs::remove_dir_all(sink.join(".ketch-spool")).expect("removed");
+    bench.put("d/3.csv", b"content").await;
+    bench.idle().await;
+    flow.stop().await;
+    drop(flow);
+    let made = source.made.lock().expect("not poisoned").clone();
+    for (n, (place, inode)) in made.iter().enumerate() {
+        assert!(place.starts_with(sink.join(".ketch-spool")), "{place:?}");
+        let delivered = std::fs::metadata(sink.join(format!("d/{n}.csv"))).expect("delivered");
+        assert_eq!(delivered.ino(), *inode, "a copy");
+    }
+    assert_eq!(made.len(), 4);
+    let left: Vec<_> = tree(&sink).into_keys().collect();
+    assert_eq!(left, ["d/0.csv", "d/1.csv", "d/2.csv", "d/3.csv"]);
+    assert!(!sink.join(".ketch-spool").exists(), "it goes with the flow");
 }
 
 #[tokio::test]

@@ -316,7 +316,7 @@ exists = \"error\"
 
     /// Files that are being fetched, or were when a daemon was killed.
     pub(crate) fn spooled(&self) -> BTreeSet<PathBuf> {
-        let mut dirs = vec![self.path("state/spool")];
+        let mut dirs = vec![self.path("state/spool"), self.path("sink/.ketch-spool")];
         let mut files = BTreeSet::new();
         while let Some(dir) = dirs.pop() {
             // What is fetched comes and goes.

@@ -75,7 +75,14 @@ impl Directory {
             if !is_unfinished(&dir) {
                 self.times.insert(dir.clone(), changed(&dir)?);
             }
-            for entry in fs::read_dir(&dir)? {
+            let entries = match fs::read_dir(&dir) {
+                // What is fetched has a place that comes and goes.
+                Err(error) if is_unfinished(&dir) && error.kind() == io::ErrorKind::NotFound => {
+                    continue;
+                }
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 let path = entry.path();
                 if entry.file_type()?.is_dir() {

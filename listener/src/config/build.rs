@@ -10,7 +10,7 @@ use ketch_client::{Pattern, RemotePath};
 use ketch_settings::{Fault, Faults, Period, Places, Secret, below, nearest};
 use zeroize::Zeroizing;
 
-use super::into::Ends;
+use super::into::{Ends, only_reader};
 use super::tables::{
     ActionName, AfterTable, ApiTable, DirectoryTimesName, FileTable, FirstName, FlowTable,
     IdentityName, OrderName, PushName, SettleRule, SettleTable, SourceTable, VersionsName,
@@ -307,6 +307,9 @@ impl<'a> Build<'a> {
         let spool = spool.join(name.as_str());
         let snapshot = state.join("snapshots").join(format!("{name}.snapshot"));
         let mut settings = FlowSettings::new(name, spool, snapshot);
+        if table.spool.is_none() {
+            settings.beside = only_reader(&table.sink).map(|path| self.places.resolve(path));
+        }
         settings.concurrency = table.concurrency.unwrap_or(settings.concurrency);
         settings.in_flight_bytes = table
             .in_flight

@@ -73,7 +73,7 @@ impl Build<'_> {
                 settings.exists = exists.map_or(settings.exists, Into::into);
                 settings.times = times.unwrap_or(settings.times);
                 // Nobody else reads the fetched file: it may become the delivered one.
-                settings.share = flow.sink.iter().filter(|sink| sink.reads()).count() == 1;
+                settings.share = only_reader(&flow.sink).is_some();
                 Some(Arc::new(DirectorySink::new(settings)))
             }
             SinkTable::Sftp {
@@ -438,6 +438,15 @@ impl SinkTable {
             self,
             Self::Directory { .. } | Self::Sftp { .. } | Self::Object { .. } | Self::Command { .. }
         )
+    }
+}
+
+/// The directory of a sink that alone reads what is fetched.
+pub(super) fn only_reader(sinks: &[SinkTable]) -> Option<&Path> {
+    let mut readers = sinks.iter().filter(|sink| sink.reads());
+    match (readers.next(), readers.next()) {
+        (Some(SinkTable::Directory { path, .. }), None) => Some(path),
+        _ => None,
     }
 }
 

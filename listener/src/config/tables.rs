@@ -275,8 +275,8 @@ pub(super) struct FlowTable {
     /// Where a file is renamed to before it is fetched, below the source's directory: of several
     /// readers only one succeeds. Default: it is not.
     pub(super) pre_move: Option<NameTemplate>,
-    /// Directory for files on their way. On the file system of the first `directory` sink no file is
-    /// written twice. Default: in `state`.
+    /// Directory for files on their way. Default: where a `directory` sink is the only one that reads
+    /// files, a hidden place in its directory, so that no file is written twice; else in `state`.
     pub(super) spool: Option<PathBuf>,
     /// What becomes of a file that all sinks have.
     #[serde(default)]

@@ -84,6 +84,11 @@ fn the_least_file_has_a_source_a_flow_and_a_sink() {
     let [flow] = &setup.flows[..] else { panic!() };
     assert_eq!(flow.settings.name.as_str(), "orders");
     assert!(flow.settings.spool.ends_with("state/spool/orders"));
+    let beside = flow.settings.beside.as_ref();
+    assert!(
+        beside.is_some_and(|sink| sink.ends_with("out")),
+        "{beside:?}"
+    );
     assert_eq!(flow.detect.select.depth_max(), 1);
     assert_eq!(flow.sinks[0].name(), "disk");
     assert!(flow.push);

@@ -58,9 +58,13 @@ pub struct FlowSettings {
     pub after: After,
     /// Where a file is renamed to that was given up. Default: it stays.
     pub failed: Option<Template>,
-    /// Directory for content on its way. On the file system of the first directory sink nothing is
-    /// copied there.
+    /// Directory for content on its way. On the file system of a directory sink that shares what was
+    /// fetched nothing is copied.
     pub spool: PathBuf,
+    /// The directory of such a sink: content lies in a hidden place in it on its way, and in `spool`
+    /// only where that cannot be had. On Linux, and not on file systems that machines share.
+    /// Default: none.
+    pub beside: Option<PathBuf>,
     /// The file that keeps what is known between runs, beside the ledger.
     pub snapshot: PathBuf,
     /// How long items under way may take to end when the flow stops. Default: [`DRAIN`].
@@ -108,6 +112,7 @@ impl FlowSettings {
             after: After::Keep,
             failed: None,
             spool,
+            beside: None,
             snapshot,
             drain: DRAIN,
             shared: false,

@@ -1,6 +1,5 @@
 //! What the parts of a running flow share: its settings, its ends, and the counters.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -87,12 +86,7 @@ pub(super) struct Ends {
 }
 
 impl Shared {
-    pub(super) fn new(
-        settings: FlowSettings,
-        ends: Ends,
-        spool: &Path,
-        owner: String,
-    ) -> std::io::Result<Self> {
+    pub(super) fn new(settings: FlowSettings, ends: Ends, spool: Spool, owner: String) -> Self {
         let units = settings.in_flight_bytes.div_ceil(ROOM_UNIT).max(1);
         let room_units = u32::try_from(units).unwrap_or(u32::MAX).min(1 << 28);
         let Ends {
@@ -101,8 +95,8 @@ impl Shared {
             store,
             events,
         } = ends;
-        Ok(Self {
-            spool: Spool::open(spool.to_owned())?,
+        Self {
+            spool,
             pace: Mutex::new(Pace::new(settings.rate)),
             room: Arc::new(Semaphore::new(room_units as usize)),
             room_units,
@@ -118,7 +112,7 @@ impl Shared {
             work: Notify::new(),
             fault: watch::Sender::new(None),
             raised: Mutex::default(),
-        })
+        }
     }
 
     /// The counters of the sink called `name`.

@@ -1,8 +1,12 @@
-//! Where content lies between its source and its sinks: a directory of the flow's own.
+//! Where content lies between its source and its sinks: a directory of the flow's own, or a hidden place
+//! in the directory that it is delivered into ([`beside`]), where that can be had.
 //!
 //! A file in it has the name of its claim. Nothing in it outlives the process: what an earlier one
 //! left is swept away when the flow starts, and fetched again. Processes that share a ledger have a
 //! directory each.
+
+#[cfg(target_os = "linux")]
+mod beside;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,16 +21,21 @@ const HASHED_LEN: usize = 256 * 1024;
 /// What all names in a spool end with: nothing else is swept away.
 const SUFFIX: &str = ".ketch-spool";
 
-/// The directory.
+/// The directory, and the place that is better.
 #[derive(Debug)]
 pub(super) struct Spool {
     directory: PathBuf,
+    #[cfg(target_os = "linux")]
+    beside: Option<beside::Beside>,
 }
 
 /// A file in it, which goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Spooled {
     path: PathBuf,
+    /// It is there as long as there are files in it.
+    #[cfg(target_os = "linux")]
+    _place: Option<std::sync::Arc<beside::Place>>,
 }
 
 impl Drop for Spooled {
@@ -39,6 +48,14 @@ impl Drop for Spooled {
 impl Spooled {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same for messages.
+    pub(super) fn shown(&self) -> PathBuf {
+        #[cfg(target_os = "linux")]
+        return beside::shown(&self.path);
+        #[cfg(not(target_os = "linux"))]
+        self.path.clone()
     }
 
     /// Its length and SHA-256, computed on a thread that may block.
@@ -71,8 +88,9 @@ fn hash(path: PathBuf) -> io::Result<Content> {
 }
 
 impl Spool {
-    /// Makes the directory, for its owner alone, and sweeps what an earlier process left in it.
-    pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
+    /// Makes the directory, for its owner alone, and sweeps what an earlier process left in it and in
+    /// places of `beside`. It may block.
+    pub(super) fn open(directory: PathBuf, beside: Option<PathBuf>) -> io::Result<Self> {
         let mut make = std::fs::DirBuilder::new();
         make.recursive(true);
         #[cfg(unix)]
@@ -85,15 +103,48 @@ impl Spool {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { directory })
+        #[cfg(not(target_os = "linux"))]
+        drop(beside);
+        let spool = Self {
+            directory,
+            #[cfg(target_os = "linux")]
+            beside: beside.map(beside::Beside::new),
+        };
+        #[cfg(target_os = "linux")]
+        spool.place();
+        Ok(spool)
     }
 
-    /// The file for a claim; nothing is there yet.
+    /// The file for a claim; nothing is there yet. It may block.
     pub(super) fn file(&self, claim: &ClaimId) -> Spooled {
         let name = format!("{:016x}-{}{SUFFIX}", claim.sequence, claim.number);
-        let path = self.directory.join(name);
+        #[cfg(target_os = "linux")]
+        let place = self.place();
+        #[cfg(target_os = "linux")]
+        let directory = place
+            .as_ref()
+            .map_or(&*self.directory, |place| place.path());
+        #[cfg(not(target_os = "linux"))]
+        let directory = &*self.directory;
+        let path = directory.join(name);
         let _ = std::fs::remove_file(&path);
-        Spooled { path }
+        Spooled {
+            path,
+            #[cfg(target_os = "linux")]
+            _place: place,
+        }
+    }
+
+    /// The place in the directory that it is delivered into. Where there is none for now, what is
+    /// fetched is copied once more: that is no failure.
+    #[cfg(target_os = "linux")]
+    fn place(&self) -> Option<std::sync::Arc<beside::Place>> {
+        let place = self.beside.as_ref()?.place();
+        place
+            .inspect_err(
+                |error| tracing::debug!(%error, "nothing is fetched beside its destination"),
+            )
+            .ok()
     }
 }
 
@@ -105,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_goes_with_its_guard_and_leftovers_at_the_start() {
         let dir = tempfile::tempdir().expect("a directory");
-        let spool = Spool::open(dir.path().join("a/b")).expect("made");
+        let spool = Spool::open(dir.path().join("a/b"), None).expect("made");
         let claim = ClaimId {
             flow: FlowName::new("in").expect("a name"),
             path: "x".into(),
@@ -123,7 +174,7 @@ mod tests {
 
         std::fs::write(&path, b"left").expect("written");
         std::fs::write(dir.path().join("a/b/other"), b"not ours").expect("written");
-        Spool::open(dir.path().join("a/b")).expect("swept");
+        Spool::open(dir.path().join("a/b"), None).expect("swept");
         assert!(!path.exists());
         assert!(dir.path().join("a/b/other").exists());
     }

@@ -214,13 +214,23 @@ async fn fetch(
     let _room = shared.room(size).await;
     shared.paced(size).await;
     let spooled = shared.spool.file(&claim.id);
-    shared
-        .source
-        .fetch(&path, item.facts, spooled.path())
-        .await?;
+    let fetched = shared.source.fetch(&path, item.facts, spooled.path()).await;
+    fetched.map_err(|error| match error.kind() {
+        // Nobody else has to have any for a download.
+        Kind::NoSpace => Ended::Outage {
+            what: "spool".to_owned(),
+            reason: format!(
+                "no space for {}: {}",
+                spooled.shown().display(),
+                reason(&error)
+            ),
+            after: None,
+        },
+        _ => error.into(),
+    })?;
     let content = spooled.content().await.map_err(|error| Ended::Outage {
         what: "spool".to_owned(),
-        reason: format!("cannot read {}: {error}", spooled.path().display()),
+        reason: format!("cannot read {}: {error}", spooled.shown().display()),
         after: None,
     })?;
     let differs = item.sha256.is_some_and(|sum| sum != content.sha256);

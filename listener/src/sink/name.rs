@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::SinkError;
 use super::event::shown;
+pub(crate) use crate::select::OURS;
 
 /// Longest component, in bytes: what nearly every file system allows.
 pub const COMPONENT_LEN_MAX: usize = 255;
@@ -16,8 +17,6 @@ pub const NAME_LEN_MAX: usize = 4096;
 pub const DEPTH_MAX: usize = 64;
 /// Numbers that are tried for a name that is free.
 pub const NUMBERS_MAX: u32 = 10_000;
-/// How names of ours begin that nobody else is to see: unfinished files, notes about appending.
-pub(crate) const OURS: &[u8] = b".ketch-";
 
 /// What happens when a name is taken.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

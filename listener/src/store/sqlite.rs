@@ -44,7 +44,7 @@ use writer::{Job, job};
 mod check;
 mod gate;
 mod open;
-mod place;
+pub(crate) mod place;
 mod repair;
 mod table;
 mod wal;

@@ -39,7 +39,10 @@ fn elsewhere(kind: i128) -> Option<&'static str> {
 
 /// Refuses a directory on such a file system.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
-    match kind(path).and_then(elsewhere) {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match kind(directory.unwrap_or(Path::new("."))).and_then(elsewhere) {
         Some(kind) => Err(StoreError::Elsewhere {
             path: path.display().to_string(),
             kind,
@@ -48,13 +51,16 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The number of the file system that `path` is to be on; `None` if nobody can say.
+/// Whether a directory is on such a file system.
 #[cfg(target_os = "linux")]
-fn kind(path: &Path) -> Option<i128> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let found = rustix::fs::statfs(directory.unwrap_or(Path::new("."))).ok()?;
+pub(crate) fn is_elsewhere(directory: &Path) -> bool {
+    kind(directory).and_then(elsewhere).is_some()
+}
+
+/// The number of the file system that a directory is on; `None` if nobody can say.
+#[cfg(target_os = "linux")]
+fn kind(directory: &Path) -> Option<i128> {
+    let found = rustix::fs::statfs(directory).ok()?;
     Some(i128::from(found.f_type))
 }
 
