@@ -68,8 +68,15 @@ pub trait Sink: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The item was given up for another version: what a delivery to `placement` left half done may
-    /// go. What it does not remove may stay.
+    /// Whether a delivery to `placement`, which has not become visible, left something there that
+    /// [`Sink::forget`] removes.
+    fn waits<'a>(&'a self, placement: &'a Placement) -> Answer<'a, bool> {
+        let _ = placement;
+        Box::pin(async { Ok(false) })
+    }
+
+    /// The item was given up, for another version or for good: what a delivery to `placement` left
+    /// half done may go. What it does not remove may stay.
     fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
         let _ = placement;
         Box::pin(async { Ok(()) })

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use ketch_listener::sink::{Answer, Parcel, Sink, SinkError, Takes};
 use ketch_listener::snapshot::Facts;
 use ketch_listener::source::{self, Source};
 use ketch_listener::store::sqlite::SqliteStore;
-use ketch_listener::store::{Placement, Record, State, Store};
+use ketch_listener::store::{ClaimAsk, Order, Placement, Record, Row, State, Store};
 use tokio::sync::Semaphore;
 
 struct Bench {
@@ -97,17 +98,22 @@ impl Bench {
         let path = RemotePath::from(path);
         let local = Local::new(&self.dir.path().join("in"));
         let facts = Source::look(&local, &path).await.expect("it is there");
+        self.record(Change::Present {
+            path,
+            facts,
+            sha256: None,
+        })
+        .await;
+    }
+
+    async fn record(&self, change: Change) {
         let scan = self
             .store
             .begin_scan(&self.flow, 0)
             .await
             .expect("a scan")
             .scan;
-        let changes = [Change::Present {
-            path,
-            facts,
-            sha256: None,
-        }];
+        let changes = [change];
         let record = Record {
             scan,
             lease: None,
@@ -423,8 +429,19 @@ async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
     bench.put("1.csv", b"one").await;
     // As if killed right after the rename.
     let root = bench.dir.path().join("in");
+    let ask = ClaimAsk {
+        owner: "dead",
+        lease: Duration::ZERO,
+        order: Order::Any,
+        max: 1,
+    };
+    let claims = bench.store.claim(&bench.flow, ask).await.expect("claimed");
+    assert_eq!(claims.len(), 1);
     std::fs::create_dir(root.join("work")).expect("made");
     std::fs::rename(root.join("1.csv"), root.join("work/1.csv")).expect("renamed");
+    // Another consumer has the same place, and was quicker.
+    bench.put("3.csv", b"three").await;
+    std::fs::rename(root.join("3.csv"), root.join("work/3.csv")).expect("renamed");
     let flow = bench
         .start(settings, vec![bench.directory("a", "{path}")])
         .await;
@@ -432,7 +449,7 @@ async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
     bench.idle().await;
     flow.stop().await;
     let names: Vec<_> = tree(&root).into_keys().collect();
-    assert_eq!(names, ["done/1.csv", "done/2.csv"]);
+    assert_eq!(names, ["done/1.csv", "done/2.csv", "work/3.csv"]);
     assert_eq!(tree(&bench.dir.path().join("a")).len(), 2);
 }
 
@@ -501,6 +518,145 @@ async fn failures_are_retried_and_poison_dies_alone_until_it_is_replayed() {
             .count(),
         2
     );
+}
+
+/// A directory in which nothing becomes visible for now.
+#[derive(Debug)]
+struct Stuck {
+    inner: Arc<dyn Sink>,
+    is_stuck: AtomicBool,
+}
+
+impl Sink for Stuck {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn takes(&self) -> Takes {
+        self.inner.takes()
+    }
+
+    fn place<'a>(
+        &'a self,
+        item: &'a Item,
+        refused: Option<&'a Placement>,
+    ) -> Answer<'a, Placement> {
+        self.inner.place(item, refused)
+    }
+
+    fn deliver<'a>(&'a self, parcel: Parcel<'a>) -> Answer<'a, ()> {
+        if !self.is_stuck.load(Ordering::SeqCst) {
+            return self.inner.deliver(parcel);
+        }
+        Box::pin(async {
+            Err(SinkError::Failed {
+                what: "it is stuck".to_owned(),
+                kind: Kind::Local,
+                source: "told so".into(),
+            })
+        })
+    }
+
+    fn waits<'a>(&'a self, placement: &'a Placement) -> Answer<'a, bool> {
+        self.inner.waits(placement)
+    }
+
+    fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
+        self.inner.forget(placement)
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.inner.check()
+    }
+}
+
+/// The hidden file that waits for an item goes with it: when another version takes its place, when its
+/// file goes, and when it is given up, after which it may be asked for once more.
+#[tokio::test]
+async fn what_waits_goes_with_its_item() {
+    let bench = Bench::new();
+    let stuck = Arc::new(Stuck {
+        inner: bench.directory("a", "{path}"),
+        is_stuck: AtomicBool::new(true),
+    });
+    let out = bench.dir.path().join("a");
+    let waiting = || {
+        tree(&out)
+            .into_keys()
+            .filter(|name| name.contains(".held"))
+            .count()
+    };
+    let mut settings = bench.settings();
+    // What failed stays pending: only what is recorded behind it brings it up again.
+    settings.retry_first = Duration::from_secs(3600);
+    settings.retry_max = Duration::from_secs(3600);
+    settings.attempts = 1_000;
+    let flow = bench
+        .start(settings.clone(), vec![Arc::clone(&stuck) as Arc<dyn Sink>])
+        .await;
+    for name in ["replaced", "removed", "stays"] {
+        bench.put(name, b"one").await;
+    }
+    let paths = ["replaced", "removed", "stays"].map(RemotePath::from);
+    bench
+        .until("each waits, and has failed", async || {
+            let rows = bench.store.lookup(&bench.flow, &paths).await.expect("rows");
+            let failed = |row: Option<Row>| row.is_some_and(|row| row.attempts > 0);
+            rows.into_iter().all(failed) && waiting() == 3
+        })
+        .await;
+    stuck.is_stuck.store(false, Ordering::SeqCst);
+    let root = bench.dir.path().join("in");
+    std::fs::remove_file(root.join("removed")).expect("removed");
+    bench
+        .record(Change::Removed {
+            path: "removed".into(),
+        })
+        .await;
+    bench.put("replaced", b"longer").await;
+    bench
+        .until("one waits, and the newer version is there", async || {
+            waiting() == 1
+                && tree(&out)
+                    .get("replaced")
+                    .is_some_and(|file| file == b"longer")
+        })
+        .await;
+    assert_eq!(bench.state("removed").await, None);
+    flow.stop().await;
+    drop(flow);
+
+    // Given up: nothing waits any more, and who asks gets it.
+    stuck.is_stuck.store(true, Ordering::SeqCst);
+    settings.attempts = 1;
+    let flow = bench
+        .start(settings, vec![Arc::clone(&stuck) as Arc<dyn Sink>])
+        .await;
+    bench.put("given up", b"one").await;
+    bench
+        .until("it is given up", async || {
+            bench.state("given up").await == Some(State::Dead)
+        })
+        .await;
+    assert_eq!(waiting(), 1, "that of the one that stays");
+    stuck.is_stuck.store(false, Ordering::SeqCst);
+    assert_eq!(
+        flow.replay(Some(&"given up".into()))
+            .await
+            .expect("replayed"),
+        1
+    );
+    bench
+        .until("it is there", async || {
+            bench.state("given up").await == Some(State::Done)
+        })
+        .await;
+    flow.stop().await;
+    assert_eq!(
+        tree(&out).get("given up").map(Vec::as_slice),
+        Some(&b"one"[..])
+    );
+    assert_eq!(waiting(), 1);
 }
 
 #[tokio::test]

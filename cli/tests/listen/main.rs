@@ -30,6 +30,7 @@ mod network;
 #[path = "../../../listener/tests/peers/mod.rs"]
 mod peers;
 mod plain;
+mod pre_move;
 mod renamed;
 mod replicas;
 mod scene;

@@ -18,7 +18,7 @@ use super::events::{FlowEventKind, reason};
 use super::hold::{Hold, Since};
 use super::item::Item;
 use super::shared::{Shared, now};
-use super::work::{Ended, outage_pause, put_aside, work};
+use super::work::{Ended, let_go, outage_pause, put_aside, work};
 use crate::sink::fence::{Fence, StillOurs};
 use crate::store::{Claim, ClaimAsk, ClaimId, End, StoreError};
 
@@ -335,9 +335,17 @@ impl Drop for Working<'_> {
 
 /// Works on one claim and tells the ledger how it ended; answers what fails for everybody, and why.
 async fn one(shared: &Shared, mut claim: Claim, fence: &Fence, chance: u64) -> Option<Outage> {
-    let ended = work(shared, &mut claim, fence).await;
+    let mut ended = work(shared, &mut claim, fence).await;
     let attempt = claim.attempts.saturating_add(1);
     let settings = &shared.settings;
+    let is_over = match &ended {
+        Ended::Superseded | Ended::Gone => true,
+        Ended::Failed { permanent, .. } => *permanent || attempt >= settings.attempts.max(1),
+        _ => false,
+    };
+    if is_over && let Err(not_now) = let_go(shared, &mut claim).await {
+        ended = not_now;
+    }
     let mut outage = None;
     let mut told = None;
     let pause = super::retry::pause(attempt, settings.retry_first, settings.retry_max, chance);
@@ -394,9 +402,6 @@ async fn one(shared: &Shared, mut claim: Claim, fence: &Fence, chance: u64) -> O
             }),
         };
     }
-    if matches!(end, End::Superseded) {
-        forget(shared, &claim).await;
-    }
     let counter = match &ended {
         Ended::Done { .. } => Some(&shared.counters.delivered),
         Ended::Superseded | Ended::Gone => Some(&shared.counters.superseded),
@@ -447,18 +452,6 @@ impl<'a> Failing<'a> {
             false => &counters.failed,
         };
         counter.fetch_add(1, Relaxed);
-    }
-}
-
-/// An item that another version takes the place of: sinks need not keep what they had of it.
-async fn forget(shared: &Shared, claim: &Claim) {
-    for delivery in claim.deliveries.iter().filter(|delivery| !delivery.done) {
-        let sink = shared.sinks.iter().find(|s| s.name() == delivery.sink);
-        if let Some(sink) = sink
-            && let Err(error) = sink.forget(&delivery.placement).await
-        {
-            tracing::warn!(sink = sink.name(), %error, "something is left of another version");
-        }
     }
 }
 

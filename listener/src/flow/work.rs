@@ -26,7 +26,7 @@ use crate::sink::name::{NUMBERS_MAX, NameFault, Names};
 use crate::sink::template::Template;
 use crate::sink::{Content, Parcel, Sink, SinkError};
 use crate::source::SourceError;
-use crate::store::{Claim, Delivery, Placement, StoreError};
+use crate::store::{Claim, ClaimId, Delivery, Placement, StoreError};
 
 /// How work on a claim ended, for the engine to tell the ledger.
 #[derive(Debug)]
@@ -172,13 +172,18 @@ fn held_at(shared: &Shared, item: &Item) -> Result<RemotePath, Ended> {
 }
 
 /// Takes the file for ourselves, by a rename that one of several consumers can do. An earlier
-/// attempt may have done it.
-async fn pre_move(shared: &Shared, item: &Item, to: &RemotePath) -> Result<(), Ended> {
+/// attempt may have done it; without one, what has the new name is another consumer's.
+async fn pre_move(
+    shared: &Shared,
+    claim: &ClaimId,
+    item: &Item,
+    to: &RemotePath,
+) -> Result<(), Ended> {
     let Err(error) = shared.source.rename(&item.path, to, false).await else {
         return Ok(());
     };
     match error {
-        SourceError::Gone { .. } => {
+        SourceError::Gone { .. } if claim.number > 1 => {
             let facts = shared.source.look(to).await?;
             if facts == item.facts {
                 Ok(())
@@ -208,7 +213,7 @@ async fn fetch(
     }
     let path = held_at(shared, item)?;
     if path != item.path {
-        pre_move(shared, item, &path).await?;
+        pre_move(shared, &claim.id, item, &path).await?;
     }
     let size = item.facts.size.unwrap_or(0);
     let _room = shared.room(size).await;
@@ -257,6 +262,9 @@ async fn deliver(
     if recorded.is_some_and(|delivery| delivery.done) {
         return Ok(());
     }
+    // What was let go is placed anew.
+    let is_let_go = |delivery: &&Delivery| delivery.placement == Placement::default();
+    let recorded = recorded.filter(|delivery| !(sink.takes().content && is_let_go(delivery)));
     let mut again = recorded.is_some();
     let mut placement = match recorded {
         Some(delivery) => delivery.placement.clone(),
@@ -307,6 +315,46 @@ async fn deliver(
         reason: format!("{}: no name is free", sink.name()),
         permanent: false,
     })
+}
+
+/// The item will not be delivered, or not before somebody asks for it: what waits for it at sinks goes.
+/// To be done while the claim holds.
+///
+/// The ledger forgets where it was to go first: behind a note in it, a file that does not wait any more
+/// would prove that the item was delivered. So a crash in between leaves a hidden file, and no more.
+pub(super) async fn let_go(shared: &Shared, claim: &mut Claim) -> Result<(), Ended> {
+    let waiting = |delivery: &&mut Delivery| !delivery.done && !delivery.placement.note.is_empty();
+    for delivery in claim.deliveries.iter_mut().filter(waiting) {
+        let sink = shared
+            .sinks
+            .iter()
+            .find(|sink| sink.name() == delivery.sink);
+        let Some(sink) = sink.map(|sink| &**sink) else {
+            continue;
+        };
+        let stays = |error: SinkError| match Ended::of_sink(sink, error) {
+            // Nobody removes what is not allowed to be removed by asking again.
+            Ended::Failed { reason, .. } => {
+                tracing::warn!(sink = sink.name(), %reason, "something is left that waited");
+                Ok(())
+            }
+            ended => Err(ended),
+        };
+        match sink.waits(&delivery.placement).await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                stays(error)?;
+                continue;
+            }
+        }
+        let nowhere = Placement::default();
+        let store = &shared.store;
+        store.placed(&claim.id, sink.name(), &nowhere).await?;
+        let placement = std::mem::replace(&mut delivery.placement, nowhere);
+        sink.forget(&placement).await.or_else(stays)?;
+    }
+    Ok(())
 }
 
 /// Has the sink choose, and the ledger know it.

@@ -197,6 +197,11 @@ impl Sink for DirectorySink {
         })
     }
 
+    fn waits<'a>(&'a self, placement: &'a Placement) -> Answer<'a, bool> {
+        let placement = placement.clone();
+        Box::pin(self.blocking(move |inner| inner.waits(&placement)))
+    }
+
     fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
         let placement = placement.clone();
         Box::pin(self.blocking(move |inner| inner.let_go(&placement)))

@@ -396,6 +396,10 @@ impl Sink for SftpSink {
             .then_some("a server has no locks, so two processes would append to one file at a time")
     }
 
+    fn waits<'a>(&'a self, placement: &'a Placement) -> Answer<'a, bool> {
+        Box::pin(self.is_waiting(placement))
+    }
+
     fn forget<'a>(&'a self, placement: &'a Placement) -> Answer<'a, ()> {
         Box::pin(self.let_go(placement))
     }

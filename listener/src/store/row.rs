@@ -187,6 +187,21 @@ impl Entry {
         matches!(self.state, State::Claimed | State::Committed)
     }
 
+    /// Whether it must not be replaced by a newer version before a worker has looked at it: one is
+    /// between two steps with it, or an attempt that failed left something at a sink that only this
+    /// row knows of.
+    fn is_under_way(&self) -> bool {
+        let has_left = |delivery: &Delivery| !delivery.done && !delivery.placement.note.is_empty();
+        self.is_held() || self.state == State::Pending && self.deliveries.iter().any(has_left)
+    }
+
+    /// Something newer waits behind it now: a worker is to look at it at once.
+    fn hasten(&mut self, now: u64) {
+        if self.state == State::Pending {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// The directory that the path is in, for claims in order: what stands before the last slash.
     pub(crate) fn directory(&self) -> &[u8] {
         directory(self.path.as_bytes())

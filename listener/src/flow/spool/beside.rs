@@ -308,7 +308,11 @@ mod tests {
         let next = Beside::new(dir.path().to_owned());
         let place = next.place().expect("a place");
         assert!(!left.exists());
-        assert_eq!(shown(place.path()), left.parent().expect("a place"));
+        assert_eq!(
+            shown(&place.path().join("x.ketch-spool")),
+            left,
+            "taken over"
+        );
         assert!(second.path().join("x.ketch-spool").exists(), "another's");
         std::fs::remove_file(second.path().join("x.ketch-spool")).expect("removed");
         drop((next, place, two, second));

@@ -331,6 +331,23 @@ impl Inner {
         }
     }
 
+    /// Whether a file waits for a delivery to `placement`.
+    pub(super) fn waits(&self, placement: &Placement) -> Result<bool, SinkError> {
+        let Some(note) = Note::read(&placement.note) else {
+            return Ok(false);
+        };
+        let (path, _) = split(&placement.name);
+        let held = self
+            .root()?
+            .below(path)
+            .and_then(|dir| dir.look(&note.name()));
+        match held {
+            Ok(held) => Ok(matches!(held, super::Held::File { .. })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failed("look at", &placement.name)(error)),
+        }
+    }
+
     /// Removes the waiting file of an item that went another way.
     pub(super) fn let_go(&self, placement: &Placement) -> Result<(), SinkError> {
         let Some(note) = Note::read(&placement.note) else {

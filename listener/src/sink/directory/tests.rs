@@ -459,7 +459,9 @@ async fn a_missing_file_proves_nothing_in_another_directory() {
     let (item, content) = (item(1, b"in/a.csv"), trial_content(spool.path(), b"one"));
     let placement = sink.place(&item, None).await.unwrap();
     assert_eq!(hidden(&dir.path().join("in")), 1);
+    assert!(sink.waits(&placement).await.unwrap());
     sink.forget(&placement).await.unwrap();
+    assert!(!sink.waits(&placement).await.unwrap());
     sink.forget(&placement).await.unwrap();
     assert_eq!(hidden(&dir.path().join("in")), 0);
 

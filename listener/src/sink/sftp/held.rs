@@ -341,6 +341,16 @@ impl SftpSink {
         }
     }
 
+    /// Whether a file waits for a delivery to `placement`.
+    pub(super) async fn is_waiting(&self, placement: &Placement) -> Result<bool, SinkError> {
+        let Some(note) = Note::read(&placement.note) else {
+            return Ok(false);
+        };
+        let sftp = self.sftp().await?;
+        let held = self.look(&sftp, &note.beside(&placement.name)).await?;
+        Ok(held.is_some_and(|attrs| super::is_plain(&attrs)))
+    }
+
     /// Removes the waiting file of an item that went another way.
     pub(super) async fn let_go(&self, placement: &Placement) -> Result<(), SinkError> {
         let Some(note) = Note::read(&placement.note) else {

@@ -199,6 +199,33 @@ async fn a_consumer_that_is_quicker_than_a_crash_gets_a_file_once() {
     assert!(taken_early > 0, "no crash was after a rename");
 }
 
+/// What waits for an item that went another way goes when the sink is told; what was delivered does not
+/// wait, wherever it is by now.
+#[tokio::test]
+async fn what_waits_goes_when_it_is_given_up() {
+    let spool = tempfile::tempdir().unwrap();
+    let content = trial_content(spool.path(), b"one");
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("in")).unwrap();
+    let session = connect(root.path()).await;
+    let sink = sink(&session, Exists::Error).await;
+    let item = item(1, b"x/a.csv");
+    let placement = sink.place(&item, None).await.unwrap();
+    let dir = root.path().join("in/x");
+    assert!(sink.waits(&placement).await.unwrap());
+    assert_eq!(seen(&dir).1, 1);
+    sink.forget(&placement).await.unwrap();
+    assert!(!sink.waits(&placement).await.unwrap());
+    sink.forget(&placement).await.unwrap();
+    assert_eq!(seen(&dir).1, 0);
+    let placement = sink.place(&item, None).await.unwrap();
+    trial::put(&sink, &item, &placement, &content, false)
+        .await
+        .unwrap();
+    std::fs::remove_file(dir.join("a.csv")).unwrap();
+    assert!(!sink.waits(&placement).await.unwrap());
+}
+
 /// Several processes would append over each other.
 #[tokio::test]
 async fn appending_bears_no_other_process() {

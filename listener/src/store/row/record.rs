@@ -145,13 +145,14 @@ impl Ground<'_> {
                 Step::put(row)
             }));
         }
-        if row.is_held() {
+        if row.is_under_way() {
             let mut row = row.clone();
             row.next = Some(Next {
                 facts: Some(facts),
                 sha256,
                 told: false,
             });
+            row.hasten(self.now);
             return Verdict::news(row);
         }
         Verdict::news(self.pending(path, row.kind_of_next(), facts, sha256))
@@ -182,9 +183,11 @@ impl Ground<'_> {
         else {
             return Verdict::quiet(Step::Keep);
         };
-        if row.is_held() {
+        if row.is_under_way() {
+            let mut row = row.clone().gone_meanwhile(self.removals);
+            row.hasten(self.now);
             return Verdict {
-                step: Step::put(row.clone().gone_meanwhile(self.removals)),
+                step: Step::put(row),
                 news: self.removals,
             };
         }
@@ -205,7 +208,7 @@ impl Ground<'_> {
         recorded: &mut Recorded,
     ) -> (Verdict, Step) {
         if let Some(row) = from_row.filter(|row| row.is_unreadable())
-            && !to_row.is_some_and(Entry::is_held)
+            && !to_row.is_some_and(Entry::is_under_way)
         {
             let aside = self.seen_again(row, to, facts, None);
             return (Verdict::quiet(Step::put(aside)), Step::Delete);
@@ -215,7 +218,7 @@ impl Ground<'_> {
                 && row.newest() == Some(facts)
                 && row.next.is_none()
                 && row.state != State::Claimed
-                && !to_row.is_some_and(Entry::is_held)
+                && !to_row.is_some_and(Entry::is_under_way)
         });
         let Some(row) = same else {
             // Somebody works on it under its old name, or it is another file.
