@@ -78,6 +78,13 @@ impl Process {
         self.stat().is_some_and(|stat| stat.state == 'Z')
     }
 
+    /// Whether it has ended, whether or not its parent asked how.
+    #[must_use]
+    pub fn has_ended(self) -> bool {
+        self.stat()
+            .is_none_or(|stat| matches!(stat.state, 'Z' | 'X'))
+    }
+
     /// Processor time, user and system, of itself and of the children it has waited for, in the
     /// kernel's steps of 10 ms; `None` when there is no such process any more.
     #[must_use]
@@ -100,6 +107,23 @@ impl Process {
             .find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
         Some(kib * 1024)
+    }
+
+    /// Whether it listens on a TCP port of IPv4 itself: that somebody does says nothing, where ports
+    /// are handed out to whoever asks.
+    #[must_use]
+    pub fn listens_on(self, port: u16) -> bool {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let sockets: Vec<String> = table
+            .lines()
+            .filter_map(|line| listening(line, port))
+            .map(|inode| format!("socket:[{inode}]"))
+            .collect();
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid));
+        files.into_iter().flatten().flatten().any(|file| {
+            fs::read_link(file.path())
+                .is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == &**socket))
+        })
     }
 
     /// Stops it, as ctrl-Z does, until [`Process::resume`].
@@ -186,6 +210,16 @@ impl Stat {
     }
 }
 
+/// The inode of the socket of a line of `/proc/net/tcp` (proc_net(5)), if it listens on that port.
+fn listening(line: &str, port: u16) -> Option<&str> {
+    /// `TCP_LISTEN`.
+    const LISTEN: &str = "0A";
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (_, of_local) = fields.get(1)?.rsplit_once(':')?;
+    let is_it = *fields.get(3)? == LISTEN && u16::from_str_radix(of_local, 16) == Ok(port);
+    fields.get(9).copied().filter(|_| is_it)
+}
+
 fn every_process() -> impl Iterator<Item = Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
@@ -239,13 +273,26 @@ mod tests {
         child.wait().unwrap();
         for each in family {
             // Who lost the parent is somebody else's to wait for; a zombie does nothing more.
-            while each
-                .stat()
-                .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
-            {
+            while !each.has_ended() {
                 std::thread::yield_now();
             }
         }
+    }
+
+    #[test]
+    fn who_listens_is_known() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(Process::current().listens_on(port));
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(!Process::from_id(other.id()).listens_on(port));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let line = "  1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     \
+                    0        0 4711 1 0000000000000000 100 0 0 10 0";
+        assert_eq!(listening(line, 8080), Some("4711"));
+        assert_eq!(listening(line, 8081), None);
+        assert_eq!(listening(&line.replace(" 0A ", " 01 "), 8080), None);
     }
 
     #[test]

@@ -99,16 +99,20 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_ended_with_what_it_started() {
-        let error = run(
-            sh("echo here; sleep 600 & wait"),
-            Duration::from_millis(300),
-        )
-        .unwrap_err();
-        // Returning at all shows that the sleep is gone: it held the pipe.
-        let PeerError::TimedOut { said, .. } = error else {
-            panic!("{error}")
-        };
-        assert_eq!(said, "here\n");
+        // On a busy machine it may not have begun before it is ended.
+        for millis in [300, 6_000, 60_000] {
+            let command = sh("echo here; sleep 600 & wait");
+            let error = run(command, Duration::from_millis(millis)).unwrap_err();
+            // Returning at all shows that the sleep is gone: it held the pipe.
+            let PeerError::TimedOut { said, .. } = error else {
+                panic!("{error}")
+            };
+            if said == "here\n" {
+                return;
+            }
+            assert_eq!(said, "");
+        }
+        panic!("it said nothing within a minute");
     }
 
     #[test]

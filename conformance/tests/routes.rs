@@ -1,7 +1,7 @@
 //! Every way to a server, through real proxies and real servers: tinyproxy, microsocks, the SOCKS of
 //! `ssh -D`, netcat, and sshd behind sshd.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,10 +11,12 @@ use ketch_client::identity::Identity;
 use ketch_client::route::{Endpoint, ProxyCommand, ProxyCredentials, Route};
 use ketch_client::{Connect, ConnectError, Failure as _, Kind, PublicKey, Session};
 use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
+use ketch_conformance::process::Process;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// How long a proxy may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 fn server() -> OpenSshServer {
     OpenSshServer::start(OpenSshConfig::default()).unwrap()
@@ -27,6 +29,15 @@ fn to(server: &OpenSshServer) -> Connect {
         .user(server.user())
         .identity(Identity::from_file(server.identity().private()).unwrap())
         .host_keys(HostKeys::files([server.known_hosts()]))
+}
+
+/// A port of which connections are refused as long as the socket is there: it is taken, and nobody
+/// listens.
+fn nobodys_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 /// Does something with the session that needs all of the way.
@@ -75,7 +86,8 @@ impl Proxy {
             };
             let mut waited = Duration::ZERO;
             while waited < START_LIMIT && proxy.child.try_wait().unwrap().is_none() {
-                if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                // Another test's program may have taken the port in between.
+                if Process::from_id(proxy.child.id()).listens_on(port) {
                     return proxy;
                 }
                 std::thread::sleep(Duration::from_millis(5));
@@ -219,10 +231,7 @@ async fn every_version_of_socks_leads_through_openssh() {
             .identity(Identity::from_file(server.identity().private()).unwrap())
             .host_keys(keys);
         use_it(named.route(route.clone()).connect().await.unwrap()).await;
-        // Where nobody listens.
-        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
+        let (nobody, port) = nobodys_port();
         let error = to(&server)
             .port(port)
             .route(route)
@@ -230,6 +239,7 @@ async fn every_version_of_socks_leads_through_openssh() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
+        drop(nobody);
     }
 }
 
@@ -335,15 +345,25 @@ async fn one_and_two_servers_lead_to_a_third() {
 
     // The hops' connections end with the one through them.
     let session = two.connect().await.unwrap();
-    assert_eq!(first.process().children().len(), 1);
+    // Those of before may still be about to end.
+    connections_are(1, &[&first, &second]).await;
     session.disconnect().await;
     drop(session);
-    let ended = async {
-        while !first.process().children().is_empty() || !second.process().children().is_empty() {
+    connections_are(0, &[&first, &second]).await;
+}
+
+/// Waits until each of the servers has so many connections.
+async fn connections_are(count: usize, servers: &[&OpenSshServer]) {
+    let are = async {
+        while servers
+            .iter()
+            .any(|server| server.process().children().len() != count)
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(START_LIMIT, ended).await.unwrap();
+    let in_time = tokio::time::timeout(START_LIMIT, are).await;
+    in_time.unwrap_or_else(|_| panic!("there are never {count} connections"));
 }
 
 #[tokio::test]
@@ -398,12 +418,8 @@ async fn a_hop_that_does_not_lead_on_is_named() {
         "{error}"
     );
 
-    let (first, probe) = (
-        server(),
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
-    );
-    let port = probe.local_addr().unwrap().port();
-    drop(probe);
+    let first = server();
+    let (_nobody, port) = nobodys_port();
     let gone = to(&last).port(port).route(Route::Jump(vec![to(&first)]));
     let error = gone.connect().await.unwrap_err();
     assert_eq!(

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use ketch_conformance::openssh::{KeyPair, OpenSshConfig, OpenSshServer};
+use ketch_conformance::process::Process;
 use tempfile::TempDir;
 
 use crate::scene::failure;
@@ -164,73 +165,87 @@ fn an_sshd_with_another_key_is_refused() {
 
 #[test]
 fn an_sftp_program_that_dies_costs_no_file() {
-    const LEN: u64 = 1 << 30;
-    let sshd = Sshd::start();
-    let large = File::create(sshd.path("large")).unwrap();
-    large.set_len(LEN).unwrap();
-    fs::create_dir(sshd.path("here")).unwrap();
-    let args = ["get", &sshd.remote("large"), &sshd.path("here")];
-    let mut get = sshd.command(&args, sshd.server.identity().private());
-    let mut get = get.stderr(Stdio::piped()).spawn().unwrap();
+    // Who looks too late on a busy machine looks again at a longer file; they are made of holes.
+    for len in [1 << 30, 4 << 30, 32 << 30] {
+        let sshd = Sshd::start();
+        let large = File::create(sshd.path("large")).unwrap();
+        large.set_len(len).unwrap();
+        fs::create_dir(sshd.path("here")).unwrap();
+        let args = ["get", &sshd.remote("large"), &sshd.path("here")];
+        let mut get = sshd.with_key(&args);
+        let mut get = get.stderr(Stdio::piped()).spawn().unwrap();
+        begun(&mut get, &sshd);
+        let process = Process::from_id(get.id());
+        process.suspend();
+        let is_at_work = !Path::new(&sshd.path("here/large")).exists();
+        if is_at_work {
+            sshd.server.kill_sftp();
+        }
+        process.resume();
+        let output = get.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let names: Vec<_> = fs::read_dir(sshd.path("here")).unwrap().collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(fs::metadata(sshd.path("here/large")).unwrap().len(), len);
+        if is_at_work {
+            return;
+        }
+    }
+    panic!("it was never seen at work");
+}
+
+/// Waits until a download into `here` has made its file, or has ended; whether it has not ended.
+fn begun(get: &mut Child, sshd: &Sshd) -> bool {
     while fs::read_dir(sshd.path("here")).unwrap().next().is_none() {
+        if get.try_wait().unwrap().is_some() {
+            return false;
+        }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert!(get.try_wait().unwrap().is_none(), "it is still at work");
-    sshd.server.kill_sftp();
-    let output = get.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let names: Vec<_> = fs::read_dir(sshd.path("here")).unwrap().collect();
-    assert_eq!(names.len(), 1);
-    assert_eq!(fs::metadata(sshd.path("here/large")).unwrap().len(), LEN);
+    true
+}
+
+/// An sshd with an endless file, and a download of it that has begun, unless that ended before.
+fn endless_download(more: &[&str]) -> Option<(Sshd, Child)> {
+    let sshd = Sshd::start();
+    let large = File::create(sshd.path("large")).unwrap();
+    large.set_len(64 << 30).unwrap();
+    fs::create_dir(sshd.path("here")).unwrap();
+    let args = ["get", &sshd.remote("large"), &sshd.path("here")];
+    let mut get = sshd.with_key(&[&args[..], more].concat());
+    let get = get.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut get = get.spawn().unwrap();
+    begun(&mut get, &sshd).then_some((sshd, get))
 }
 
 #[test]
-fn an_sshd_that_dies_or_stalls_ends_the_transfer() {
-    for (stalls, code) in [(true, 11), (false, 10)] {
-        let mut sshd = Sshd::start();
-        File::create(sshd.path("large"))
-            .unwrap()
-            .set_len(64 << 30)
-            .unwrap();
-        fs::create_dir(sshd.path("here")).unwrap();
-        let args = [
-            "get",
-            "--timeout",
-            "2s",
-            &sshd.remote("large"),
-            &sshd.path("here"),
-        ];
-        let mut get = sshd.command(&args, sshd.server.identity().private());
-        let get = get
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        while fs::read_dir(sshd.path("here")).unwrap().next().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        let output = if stalls {
-            // Wherever else it goes on, nothing is answered.
-            let ended = std::sync::atomic::AtomicBool::new(false);
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    while !ended.load(std::sync::atomic::Ordering::SeqCst) {
-                        sshd.server.suspend_sftp();
-                        std::thread::sleep(std::time::Duration::from_millis(5));
-                    }
-                });
-                let output = get.wait_with_output().unwrap();
-                ended.store(true, std::sync::atomic::Ordering::SeqCst);
-                output
-            })
-        } else {
-            sshd.server.kill();
-            get.wait_with_output().unwrap()
-        };
-        if stalls {
-            sshd.server.resume_sftp();
-        }
-        failure(&output, code);
-        assert!(!Path::new(&sshd.path("here/large")).exists());
-    }
+fn an_sshd_that_dies_ends_the_transfer() {
+    let (mut sshd, get) = endless_download(&[]).expect("it begins");
+    sshd.server.kill();
+    failure(&get.wait_with_output().unwrap(), 10);
+    assert!(!Path::new(&sshd.path("here/large")).exists());
+}
+
+#[test]
+fn an_sshd_that_stalls_ends_the_transfer() {
+    // A busy machine may stall for long before sshd is made to.
+    let timeouts = ["2s", "15s", "60s"];
+    let begin = |time: &&str| endless_download(&["--timeout", time]);
+    let (sshd, get) = timeouts.iter().find_map(begin).expect("it begins");
+    // Wherever else it goes on, nothing is answered.
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                sshd.server.suspend_sftp();
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let output = get.wait_with_output().unwrap();
+        ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        output
+    });
+    sshd.server.resume_sftp();
+    failure(&output, 11);
+    assert!(!Path::new(&sshd.path("here/large")).exists());
 }

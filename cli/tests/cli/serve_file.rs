@@ -148,7 +148,7 @@ impl Place {
             "-o",
             "StrictHostKeyChecking=accept-new",
             "-o",
-            "ConnectTimeout=20",
+            "ConnectTimeout=60",
         ])
         .arg("-o")
         .arg(format!(
@@ -213,7 +213,7 @@ impl Place {
 
 /// Waits until something is there.
 pub(crate) fn eventually<T>(mut is_there: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
+    for _ in 0..1200 {
         if let Some(it) = is_there() {
             return it;
         }

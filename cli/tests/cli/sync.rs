@@ -13,6 +13,7 @@ use ketch_conformance::openssh::{OpenSshConfig, OpenSshServer};
 use tempfile::TempDir;
 
 use crate::scene::Scene;
+use crate::serve_file::eventually;
 
 /// How often a run is killed, unless `KETCH_SYNC_KILLS` says otherwise.
 const KILLS: u32 = 10;
@@ -186,11 +187,12 @@ fn a_sync_that_is_killed_again_and_again_converges_and_leaves_nothing() {
     for is_down in [true, false] {
         let mirror = Mirror::new();
         let to = mirror.dir.path().join("to");
-        let mut parts = 0;
+        let (mut parts, mut served) = (0, Vec::new());
         for n in 0..kills.div_ceil(2) {
             let chance = random.hash_one((is_down, n));
             let mut child = mirror.command(is_down).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(chance % LIFE_MS));
+            served.extend(mirror.server.process().descendants());
             child.kill().unwrap();
             child.wait().unwrap();
             let there = mirror.check_what_is_there();
@@ -207,8 +209,12 @@ fn a_sync_that_is_killed_again_and_again_converges_and_leaves_nothing() {
                 fs::write(to.join(format!("extra{n}")), "").unwrap();
             }
         }
-        // sshd's process for a killed client may still be at its last request.
-        std::thread::sleep(Duration::from_millis(200));
+        // sshd's processes for a killed client may still be at their last request, and one that
+        // serves SFTP may have lost its parent by then.
+        eventually(|| {
+            let is_idle = mirror.server.process().descendants().is_empty();
+            (is_idle && served.iter().all(|each| each.has_ended())).then_some(())
+        });
         let output = mirror.command(is_down).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(mirror.check_what_is_there(), FILES);

@@ -19,6 +19,10 @@ const KILLS: u32 = 50;
 /// The longest time that an upload is given before the server is killed, in milliseconds: about what
 /// a whole one takes.
 const LIFE_MS: u64 = 400;
+/// Each so many-th upload is killed in the middle for certain.
+const SLOW: u32 = 10;
+/// How fast such a one is at most, in kbit/s: a minute is not enough for it.
+const SLOW_KBITS: &str = "1000";
 const LEN: u64 = 24 << 20;
 
 /// A server with one user, whose uploads are atomic, and the user's key.
@@ -40,10 +44,10 @@ fn place(root: &Path, durability: &str) -> Place {
     place
 }
 
-fn sftp(place: &Place, server: &Running) -> Command {
+fn sftp(place: &Place, server: &Running, more: &[&str]) -> Command {
     let identity = format!("IdentityFile={}", place.path("id").display());
     let options = ["-o", &identity, "-o", "BatchMode=yes"];
-    place.sftp(server, "anna", &options)
+    place.sftp(server, "anna", &[&options[..], more].concat())
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -53,6 +57,11 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Whether a file is being uploaded, or a server that was doing it is gone.
+fn is_in_the_middle(root: &Path) -> bool {
+    names(root).iter().any(|name| name.starts_with(".ketch-"))
 }
 
 #[test]
@@ -68,14 +77,21 @@ fn a_server_that_is_killed_in_the_middle_leaves_no_half_file_and_nothing_after_i
         // Half of them replace a file.
         let old = (n % 2 == 0).then(|| random_file(&root.join("file"), 1000).unwrap());
         let mut server = place.serve();
-        let mut upload = sftp(&place, &server).spawn().unwrap();
+        let is_slow = n % SLOW >= SLOW - 2;
+        let speed = ["-l", SLOW_KBITS];
+        let options: &[&str] = if is_slow { &speed } else { &[] };
+        let mut upload = sftp(&place, &server, options).spawn().unwrap();
         upload
             .stdin
             .take()
             .unwrap()
             .write_all(b"put file\n")
             .unwrap();
-        std::thread::sleep(Duration::from_millis(random.hash_one(n) % LIFE_MS));
+        if is_slow {
+            eventually(|| is_in_the_middle(root).then_some(()));
+        } else {
+            std::thread::sleep(Duration::from_millis(random.hash_one(n) % LIFE_MS));
+        }
         server.child.kill().unwrap();
         server.child.wait().unwrap();
         upload.wait().unwrap();
@@ -87,7 +103,11 @@ fn a_server_that_is_killed_in_the_middle_leaves_no_half_file_and_nothing_after_i
             "killed for the {n}th time"
         );
         whole += u32::from(is_there == Some(new));
-        hidden += u32::from(names(root).iter().any(|name| name.starts_with(".ketch-")));
+        assert!(
+            !is_slow || is_in_the_middle(root),
+            "killed for the {n}th time"
+        );
+        hidden += u32::from(is_in_the_middle(root));
 
         let _restarted = place.serve();
         let visible = if is_there.is_some() {

@@ -30,7 +30,7 @@ const TIMEOUT: i32 = 11;
 const PEER: i32 = 12;
 
 /// What a command may take at most: far longer than any deadline that is set here.
-const LIMIT: Duration = Duration::from_secs(50);
+const LIMIT: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(5);
 
 const MIB: u64 = 1024 * 1024;

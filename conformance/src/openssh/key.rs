@@ -26,7 +26,7 @@ impl KeyPair {
             .arg(passphrase.unwrap_or_default())
             .arg("-f")
             .arg(private);
-        program::run_well(keygen, Duration::from_secs(30))?;
+        program::run_well(keygen, Duration::from_secs(60))?;
         let public = private.with_added_extension("pub");
         let reading = PeerError::io(format!("reading {}", public.display()));
         let line = fs::read_to_string(&public).map_err(reading)?;

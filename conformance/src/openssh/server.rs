@@ -16,7 +16,7 @@ use crate::{PeerError, program};
 /// How often a start is tried again because somebody took the port in between.
 const STARTS_MAX: u32 = 5;
 /// How long sshd may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What a server is to be like; the default is a plain one.
@@ -398,7 +398,7 @@ fn make_privilege_separation_directory() -> Result<(), PeerError> {
 fn login_name() -> Result<String, PeerError> {
     let mut id = Command::new(program::find("id")?);
     id.arg("-un");
-    let output = program::run_well(id, Duration::from_secs(10))?;
+    let output = program::run_well(id, START_LIMIT)?;
     Ok(String::from_utf8_lossy(&output.stdout)
         .trim_end()
         .to_owned())

@@ -238,10 +238,12 @@ pub(crate) async fn with_client(
                     let failed = outcome.is_err();
                     connected = Some(outcome);
                     if failed && served.is_none() {
-                        let moment = std::time::Duration::from_secs(2);
+                        // If it never came, this comes in its place and says nothing.
+                        drop(tokio::net::TcpStream::connect(("127.0.0.1", ours.port)).await);
+                        let moment = std::time::Duration::from_secs(60);
                         let after = tokio::time::timeout(moment, &mut serve).await;
                         served = Some(after.unwrap_or_else(|_| {
-                            (ours::Outcome::default(), Err("it never came".to_owned()))
+                            (ours::Outcome::default(), Err(ours::NOT_ENDED.to_owned()))
                         }));
                     }
                 }

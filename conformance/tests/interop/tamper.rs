@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// So long he listens for the first packets under new keys before he lets the other side go on.
+/// So long he waits for the first packet under new keys, on a busy machine too.
+const FIRST: Duration = Duration::from_secs(60);
+/// So long nothing may come after it before he lets the other side go on.
 const QUIET: Duration = Duration::from_millis(300);
 const NEWKEYS: u8 = 21;
 /// Longest clear packet that he reads.
@@ -129,10 +131,12 @@ async fn relay_all(
     }
     let mut piece = vec![0; 65_536];
     if plan.cut {
-        while let Ok(read) = timeout(QUIET, from.read(&mut piece)).await {
+        let mut patience = FIRST;
+        while let Ok(read) = timeout(patience, from.read(&mut piece)).await {
             if read? == 0 {
                 break;
             }
+            patience = QUIET;
         }
         is_cut.send_replace(true);
     } else {
