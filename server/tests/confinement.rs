@@ -22,6 +22,40 @@ use tempfile::TempDir;
 
 const CANARY: &[u8] = b"canary: nobody may read this";
 
+/// Who resolves paths.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// `openat2`.
+    Kernel,
+    /// One component after the other, as where that is missing.
+    Steps,
+}
+
+/// Every test is run in both ways.
+macro_rules! in_both_ways {
+    ($($name:ident $($wait:ident)?),* $(,)?) => {
+        mod by_the_kernel {
+            $(#[tokio::test] async fn $name() { super::$name(super::Way::Kernel)$(.$wait)? })*
+        }
+        mod by_steps {
+            $(#[tokio::test] async fn $name() { super::$name(super::Way::Steps)$(.$wait)? })*
+        }
+    };
+}
+
+in_both_ways! {
+    no_path_leads_out_by_any_call,
+    long_and_odd_names_lead_nobody_out,
+    links_that_stay_beneath_are_followed,
+    outside_names_are_answered_alike_whether_or_not_they_exist,
+    what_is_no_plain_file_is_not_opened_and_blocks_nobody,
+    bits_that_nobody_may_set_are_masked,
+    times_of_a_link_are_its_own,
+    rename_never_replaces_unless_it_may,
+    a_large_directory_comes_in_batches_with_each_name_once await,
+    a_race_between_directory_and_link_leads_nobody_out,
+}
+
 /// A root with canaries around it.
 struct Jail {
     dir: TempDir,
@@ -29,7 +63,7 @@ struct Jail {
 }
 
 impl Jail {
-    fn new() -> Self {
+    fn new(way: Way) -> Self {
         let dir = TempDir::new().unwrap();
         let base = dir.path();
         for made in ["root/in/deep", "root-sibling", "outside/dir"] {
@@ -64,6 +98,10 @@ impl Jail {
         link(Path::new("in/file"), "good-file");
         link(Path::new("../file"), "in/good-up");
         let files = LocalDirectory::open(&root).unwrap();
+        let files = match way {
+            Way::Kernel => files,
+            Way::Steps => files.resolved_by_steps(),
+        };
         Self { dir, files }
     }
 
@@ -248,8 +286,7 @@ fn use_up(answer: Answer) -> Vec<u8> {
     }
 }
 
-#[test]
-fn no_path_leads_out_by_any_call() {
+fn no_path_leads_out_by_any_call(way: Way) {
     let nasty = [
         "..",
         "../outside/canary",
@@ -292,7 +329,7 @@ fn no_path_leads_out_by_any_call() {
         "relative-dir/..",
         "up/..",
     ];
-    let mut jail = Jail::new();
+    let mut jail = Jail::new(way);
     for named in nasty {
         for call in every_call(&path(named.as_bytes())) {
             let before = jail.outside();
@@ -306,15 +343,14 @@ fn no_path_leads_out_by_any_call() {
             assert_eq!(jail.outside(), before, "{named}: {call:?}");
             if is_changed {
                 // What was done may have removed a link that the next call is to try.
-                jail = Jail::new();
+                jail = Jail::new(way);
             }
         }
     }
 }
 
 /// Names that something on the way could read as another: the longest, and odd bytes.
-#[test]
-fn long_and_odd_names_lead_nobody_out() {
+fn long_and_odd_names_lead_nobody_out(way: Way) {
     let long = [&b"l".repeat(255)[..], b"/../../outside/canary"].concat();
     let up = b"in/../".repeat(600);
     let up = [&up[..], b"../outside/canary"].concat();
@@ -334,7 +370,7 @@ fn long_and_odd_names_lead_nobody_out() {
         b"relative-dir//./canary",
         b"./relative-dir/.//canary",
     ];
-    let mut jail = Jail::new();
+    let mut jail = Jail::new(way);
     for named in odd {
         for call in every_call(&path(named)) {
             let before = jail.outside();
@@ -343,7 +379,7 @@ fn long_and_odd_names_lead_nobody_out() {
                 let is_canary = seen.windows(6).any(|part| part == b"canary");
                 assert!(!is_canary, "{call:?} told {}", seen.escape_ascii());
                 assert_eq!(jail.outside(), before, "{call:?}");
-                jail = Jail::new();
+                jail = Jail::new(way);
             } else {
                 assert_eq!(jail.outside(), before, "{call:?}");
             }
@@ -356,9 +392,8 @@ fn long_and_odd_names_lead_nobody_out() {
     }
 }
 
-#[test]
-fn links_that_stay_beneath_are_followed() {
-    let jail = Jail::new();
+fn links_that_stay_beneath_are_followed(way: Way) {
+    let jail = Jail::new(way);
     for named in [
         "good-file",
         "good-dir/file",
@@ -380,9 +415,8 @@ fn links_that_stay_beneath_are_followed() {
     assert!(!jail.root().join("in/to-be").exists());
 }
 
-#[test]
-fn outside_names_are_answered_alike_whether_or_not_they_exist() {
-    let jail = Jail::new();
+fn outside_names_are_answered_alike_whether_or_not_they_exist(way: Way) {
+    let jail = Jail::new(way);
     for (there, not_there) in [
         ("relative-dir/canary", "relative-dir/none"),
         ("absolute-file", "dangling"),
@@ -406,9 +440,8 @@ fn outside_names_are_answered_alike_whether_or_not_they_exist() {
     }
 }
 
-#[test]
-fn what_is_no_plain_file_is_not_opened_and_blocks_nobody() {
-    let jail = Jail::new();
+fn what_is_no_plain_file_is_not_opened_and_blocks_nobody(way: Way) {
+    let jail = Jail::new(way);
     rustix::fs::mknodat(
         CWD,
         jail.root().join("fifo"),
@@ -430,9 +463,8 @@ fn what_is_no_plain_file_is_not_opened_and_blocks_nobody() {
     }
 }
 
-#[test]
-fn bits_that_nobody_may_set_are_masked() {
-    let jail = Jail::new();
+fn bits_that_nobody_may_set_are_masked(way: Way) {
+    let jail = Jail::new(way);
     let mode = |named: &str| {
         fs::metadata(jail.root().join(named))
             .unwrap()
@@ -478,9 +510,8 @@ fn bits_that_nobody_may_set_are_masked() {
     assert_eq!(mode("file"), 0o640);
 }
 
-#[test]
-fn times_of_a_link_are_its_own() {
-    let jail = Jail::new();
+fn times_of_a_link_are_its_own(way: Way) {
+    let jail = Jail::new(way);
     let mut change = Change::default();
     change.times = Some((11, 22));
     for (links, named) in [(Links::Stay, "relative-file"), (Links::Follow, "good-file")] {
@@ -506,9 +537,8 @@ fn times_of_a_link_are_its_own() {
     );
 }
 
-#[test]
-fn rename_never_replaces_unless_it_may() {
-    let jail = Jail::new();
+fn rename_never_replaces_unless_it_may(way: Way) {
+    let jail = Jail::new(way);
     let rename = |from: &str, to: &str, target| {
         let call = Call::Rename {
             from: path(from.as_bytes()),
@@ -537,9 +567,8 @@ fn rename_never_replaces_unless_it_may() {
     assert_eq!(rename("/", "x", replace), Err(ErrorKind::PermissionDenied));
 }
 
-#[tokio::test]
-async fn a_large_directory_comes_in_batches_with_each_name_once() {
-    let jail = Jail::new();
+async fn a_large_directory_comes_in_batches_with_each_name_once(way: Way) {
+    let jail = Jail::new(way);
     let many = jail.root().join("many");
     fs::create_dir(&many).unwrap();
     for n in 0..1000 {
@@ -578,10 +607,9 @@ async fn a_large_directory_comes_in_batches_with_each_name_once() {
 
 /// One thread swaps a directory with a link that leads out, all the time; others do everything
 /// that follows or makes names through it.
-#[test]
-fn a_race_between_directory_and_link_leads_nobody_out() {
+fn a_race_between_directory_and_link_leads_nobody_out(way: Way) {
     const ROUNDS: usize = 800;
-    let jail = Jail::new();
+    let jail = Jail::new(way);
     let root = jail.root();
     fs::create_dir(root.join("swap")).unwrap();
     fs::create_dir(root.join("swap/dir")).unwrap();

@@ -91,7 +91,15 @@ pub(super) fn change_at(
         }
     }
     if let Some(times) = change.times {
-        rustix::fs::utimensat(&fd, "", &timestamps(times), AtFlags::EMPTY_PATH)?;
+        let times = timestamps(times);
+        match rustix::fs::utimensat(&fd, "", &times, AtFlags::EMPTY_PATH) {
+            // Before Linux 5.8 that flag is unknown here; the entry in /proc leads to the same file.
+            Err(rustix::io::Errno::INVAL) => {
+                let entry = format!("/proc/self/fd/{}", fd.as_raw_fd());
+                rustix::fs::utimensat(rustix::fs::CWD, entry, &times, AtFlags::empty())?;
+            }
+            result => result?,
+        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::room;
+use super::{by_steps, room};
 use crate::path::VPath;
 
 /// How often a look-up is done again that the kernel gave up because a directory on the way was
@@ -18,24 +18,32 @@ const LOOKUPS_MAX: usize = 32;
 pub(super) struct Root {
     fd: OwnedFd,
     resolve: ResolveFlags,
+    /// The kernel does not resolve beneath a directory, so that it is done here.
+    by_steps: bool,
 }
 
 impl Root {
     /// Opens `path`, which belongs to this program's user and may lead through links.
     pub(super) fn open(path: &std::path::Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = Self {
+        let mut root = Self {
             fd: rustix::fs::open(path, flags, Mode::empty())?,
             resolve: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+            by_steps: false,
         };
         match root.lookup(b".", flags, Mode::empty()) {
-            Ok(_) => Ok(root),
-            Err(Errno::NOSYS) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the kernel has no openat2 (Linux 5.6), without which a root cannot be confined",
-            )),
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            // Before Linux 5.6, or a filter of system calls that does not know it: those of before
+            // say "not permitted", which this call says of no directory.
+            Err(Errno::NOSYS | Errno::PERM) => root.by_steps = true,
+            Err(error) => return Err(error.into()),
         }
+        Ok(root)
+    }
+
+    /// Resolves as where the kernel has no means for it.
+    pub(super) const fn resolve_by_steps(&mut self) {
+        self.by_steps = true;
     }
 
     /// Follows no link from now on.
@@ -111,7 +119,13 @@ impl Root {
     ) -> Result<OwnedFd, Errno> {
         let mut last = Errno::AGAIN;
         for _ in 0..LOOKUPS_MAX {
-            match rustix::fs::openat2(&self.fd, path, flags, mode, resolve) {
+            let result = if self.by_steps {
+                let follows_links = !resolve.contains(ResolveFlags::NO_SYMLINKS);
+                by_steps::lookup(self.fd.as_fd(), path, flags, mode, follows_links)
+            } else {
+                rustix::fs::openat2(&self.fd, path, flags, mode, resolve)
+            };
+            match result {
                 Err(again @ (Errno::AGAIN | Errno::INTR)) => last = again,
                 result => return result,
             }

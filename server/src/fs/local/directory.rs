@@ -33,7 +33,7 @@ impl LocalDirectory {
     /// Opens `path`, which must be a directory. It stays open: renaming it later does not matter.
     ///
     /// # Errors
-    /// What opening says, and `Unsupported` where the kernel cannot confine a path.
+    /// What opening says.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self {
             root: Root::open(path)?,
@@ -46,6 +46,15 @@ impl LocalDirectory {
     #[must_use]
     pub fn without_links(mut self) -> Self {
         self.root.refuse_links();
+        self
+    }
+
+    /// The same, in which paths are resolved by this program, a component at a time, as if the
+    /// kernel could not confine them (`openat2`, Linux 5.6). Where it cannot, that is done without
+    /// being asked for. It confines as well, and costs a system call for each component.
+    #[must_use]
+    pub const fn resolved_by_steps(mut self) -> Self {
+        self.root.resolve_by_steps();
         self
     }
 
