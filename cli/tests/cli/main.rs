@@ -1,6 +1,8 @@
 //! The `ketch` program, run as its users run it, against a `ketch serve` of its own.
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
+mod clock;
 mod commands;
 #[cfg(target_os = "linux")]
 mod config;
