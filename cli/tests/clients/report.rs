@@ -12,6 +12,16 @@ use crate::{Client, Outcome};
 /// Set to anything, writes the document instead of comparing it.
 const SWITCH: &str = "KETCH_WRITE_DOCS";
 
+/// Why one that many use is not compared.
+const FILEZILLA: &str = "
+## FileZilla
+
+Its engine is not among them. `fzsftp` takes commands on standard input, but passes the bytes of files
+through memory that it shares with FileZilla itself, which has a window. By hand, without transfers,
+that of 3.63 logs in to `ketch serve`, lists, makes, renames and removes files and directories, and sets
+permissions and times.
+";
+
 pub(crate) fn document(
     clients: &[&Client],
     outcomes: &[[Outcome; 3]],
@@ -65,6 +75,7 @@ leads to a reason below; any other difference fails the test.
         let names: Vec<_> = reason.kinds.iter().map(|kind| kind.name()).collect();
         let _ = writeln!(text, "{}. {}: {}", at + 1, names.join(" and "), reason.why);
     }
+    text.push_str(FILEZILLA);
     text
 }
 
