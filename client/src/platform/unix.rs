@@ -301,6 +301,52 @@ impl Dir {
 
     /// What is in the directory, `.` and `..` left out.
     pub(crate) fn list(&self) -> io::Result<Vec<LocalEntry>> {
+        let mut entries = match self.list_here()? {
+            Some(entries) => entries,
+            None => self.list_by_path()?,
+        };
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Lists by the descriptor that is open, so that each look is at one name and not at a whole
+    /// path. The standard library takes no descriptor, but Linux has paths for them: `None` where
+    /// these are not there.
+    #[cfg(target_os = "linux")]
+    fn list_here(&self) -> io::Result<Option<Vec<LocalEntry>>> {
+        use std::os::fd::AsRawFd as _;
+        let own = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let Ok(found) = std::fs::read_dir(own) else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for entry in found {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(metadata) => entries.push(LocalEntry {
+                    name: entry.file_name(),
+                    metadata,
+                    link: None,
+                }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // gone meanwhile
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(entries))
+    }
+
+    /// Other systems have no such paths that could be relied on.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "Linux has more to do"
+    )]
+    fn list_here(&self) -> io::Result<Option<Vec<LocalEntry>>> {
+        Ok(None)
+    }
+
+    fn list_by_path(&self) -> io::Result<Vec<LocalEntry>> {
         let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
             let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
@@ -319,7 +365,6 @@ impl Dir {
                 Err(error) => return Err(error),
             }
         }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
