@@ -43,6 +43,9 @@ pub(crate) enum Quirk {
     GoneAfterClose,
     /// Writes to one file from several channels are taken: known for a few servers only.
     Stripes,
+    /// A `WRITE` of which not all was written is refused: a small file needs no look at its size.
+    /// Known for a few servers only.
+    SureWrites,
 }
 
 /// One habit of some servers.
@@ -192,6 +195,12 @@ pub(crate) const TABLE: &[Row] = &[
         who: "servers of plain file systems: seen to take them",
         evidence: "pwrite(2) in OpenSSH's sftp-server.c and in ours, pr_fsio_pwrite in mod_sftp",
     },
+    Row {
+        quirk: Quirk::SureWrites,
+        marks: &["OpenSSH_", "ketch"],
+        who: "OpenSSH and ours: OK says that every byte of a WRITE was taken",
+        evidence: "process_write in OpenSSH's sftp-server.c: `ret == len`, else FAILURE",
+    },
 ];
 
 /// Bytes of data in a `WRITE` that every server takes (draft-ietf-secsh-filexfer-02 §3).
@@ -329,7 +338,7 @@ mod tests {
     fn the_usual_server_has_no_habits_and_an_unknown_one_none_that_help() {
         let openssh = Quirks::of("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u9");
         let mut plain = Quirks::default();
-        plain.named |= Quirks::bit(Quirk::Stripes);
+        plain.named |= Quirks::bit(Quirk::Stripes) | Quirks::bit(Quirk::SureWrites);
         assert_eq!(openssh, plain);
         assert!(openssh.may_stripe_writes());
         assert_eq!(openssh.symlink_order(), SymlinkOrder::OpenSsh);

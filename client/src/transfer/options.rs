@@ -96,7 +96,8 @@ impl Preserve {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Verify {
     /// That it has as many bytes as the source. The default: SSH lets no byte be changed on the
-    /// way.
+    /// way. A small file is not asked about where the server is known to refuse every write of which
+    /// it did not take all (OpenSSH's and ours).
     #[default]
     Size,
     /// That it has the same bytes, by their SHA-256: the server's own (`check-file-handle`) where

@@ -144,6 +144,34 @@ fn a_server_that_moves_a_file_on_as_soon_as_it_is_closed_is_believed() {
 }
 
 #[test]
+fn a_server_whose_writes_are_sure_is_not_asked_about_small_files() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), content(4096)).unwrap();
+    fs::write(dir.path().join("b"), content(300_000)).unwrap();
+    for (identification, small, large) in [
+        ("SSH-2.0-OpenSSH_9.2", 0, 1),
+        ("SSH-2.0-ketch_0.1", 0, 1),
+        ("SSH-2.0-mod_sftp", 1, 1),
+        ("SSH-2.0-unheard-of", 1, 1),
+    ] {
+        for (name, asked) in [("a", small), ("b", large)] {
+            let mut sim = sim_of(identification, Habits::default());
+            let sftp = sim.sftp.clone();
+            let path = format!("/{name}");
+            let put = sftp.put(dir.path().join(name), path.as_str(), PutOptions::new());
+            sim.run(put).unwrap();
+            assert_eq!(
+                sim.server.asked(PacketType::FSTAT),
+                asked,
+                "{identification}"
+            );
+            let whole = fs::read(dir.path().join(name)).unwrap();
+            assert!(sim.server.data(&path) == Some(&whole[..]));
+        }
+    }
+}
+
+#[test]
 fn a_server_without_lstat_is_asked_for_what_links_lead_to() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a"), content(70_000)).unwrap();
