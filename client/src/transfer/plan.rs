@@ -16,6 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use ketch_protocol::RemotePath;
@@ -148,8 +149,8 @@ struct State<W: Work> {
     waker: Option<Waker>,
     /// Whether a lost connection can be made anew.
     has_second_chance: bool,
-    /// Who opens channels knows that many files wait.
-    are_many_told: bool,
+    /// The round trip time with which who opens channels was told that many files wait.
+    many_told: Option<Duration>,
     /// Whether another channel can be opened in place of one that stalled.
     has_other_channels: bool,
     /// Channels that stalled when no other was there, and what was moved when the last one did.
@@ -196,7 +197,7 @@ impl<W: Work> Plan<W> {
                 finished: false,
                 waker: None,
                 has_second_chance: false,
-                are_many_told: false,
+                many_told: None,
                 has_other_channels: false,
                 stalls: 0,
                 moved_at_stall: 0,

@@ -1,7 +1,7 @@
 //! One plan on several channels, of which some are lost: every file whole, once, and no trace of
 //! anything else.
 
-use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc, time::Duration};
 
 use ketch_protocol::{
     Attrs, ExtensionName, FileType, NameEntry, Names, PacketType, RemotePath, Request, Response,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Control, Failure, Filter, GetOptions, Kind, Progress, PutOptions, Report, TransferError,
     requests::Settings,
-    transfer::{get, outcome::Outcome, plan::Work, put, trial::Order},
+    transfer::{crew::MANY_FILES, get, outcome::Outcome, plan::Work, put, trial::Order},
 };
 
 /// Channels to one server: they have their requests of their own, and its files in common.
@@ -421,7 +421,7 @@ fn a_transfer_whose_connection_is_being_made_anew_is_cancelled_at_once() {
 fn stall(team: &mut Team) {
     team.settle();
     for sim in &mut team.sims {
-        sim.pass_time(std::time::Duration::from_secs(61));
+        sim.pass_time(Duration::from_secs(61));
     }
 }
 
@@ -680,6 +680,27 @@ fn leave_early<W: Work>(team: &mut Team, outcome: &mut Outcome<W>, turns: usize)
     );
     assert_eq!(team.handles(), 0);
     report
+}
+
+/// The first request of an upload leaves with the login, so its answer is late on any path.
+#[test]
+fn a_first_answer_that_was_late_hides_no_short_path() {
+    let team = Team::new(Habits::default(), 1);
+    let items = (0..MANY_FILES).map(|n| {
+        let path = format!("/t/{n}");
+        (path.clone().into(), path.as_str().into())
+    });
+    let shared = team.sims[0].sftp.shared();
+    let outcome = put::start_all(shared, items, PutOptions::new());
+    let late = Duration::from_millis(20); // a long path, to all appearances
+    let tell = |rtt| {
+        outcome.plan().on_many_files(Some(rtt));
+        outcome.plan().facts().rtt
+    };
+    assert_eq!(tell(late), Some(late));
+    assert_eq!(tell(late / 2), Some(late), "as long as it was");
+    assert_eq!(tell(late / 50), Some(late / 50));
+    assert_eq!(tell(late / 100), Some(late / 50), "that is known");
 }
 
 #[test]

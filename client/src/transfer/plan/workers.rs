@@ -20,6 +20,7 @@ use crate::{
         control::Priority,
         crew::MANY_FILES,
         error::TransferError,
+        pace::FAR,
         trial::{Order, Seen},
     },
 };
@@ -232,13 +233,14 @@ impl<W: Work> Plan<W> {
         state.wake_crew();
     }
 
-    /// A worker whose path is so long tells of it when many files wait: once.
+    /// A worker whose path is so long tells of it when many files wait: once, and again where what
+    /// looked like a long path was a first answer that had to wait for the login.
     pub(crate) fn on_many_files(&self, rtt: Option<Duration>) {
         let mut state = self.lock();
-        if let (Some(rtt), false) = (rtt, state.are_many_told)
-            && state.files.len() >= MANY_FILES
-        {
-            state.are_many_told = true;
+        let Some(rtt) = rtt else { return };
+        let is_news = state.many_told.is_none_or(|told| told >= FAR && rtt < FAR);
+        if is_news && state.files.len() >= MANY_FILES {
+            state.many_told = Some(rtt);
             drop(state);
             self.on_round_trip(rtt, true);
         }
