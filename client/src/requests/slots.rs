@@ -119,9 +119,86 @@ impl<T> Slots<T> {
     }
 }
 
+/// Some of the slots, by index: which of many things are to be looked at, without a walk over all.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    words: Vec<u64>,
+}
+
+impl Marks {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self { words: Vec::new() }
+    }
+
+    /// Marks the slot of this key.
+    pub(crate) fn set(&mut self, key: Key) {
+        let index = (key & INDEX_MASK) as usize;
+        let word = index / WORD_BITS;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        if let Some(word) = self.words.get_mut(word) {
+            *word |= 1 << (index % WORD_BITS);
+        }
+    }
+
+    /// The slot `index` is marked no more.
+    pub(crate) fn clear(&mut self, index: usize) {
+        if let Some(word) = self.words.get_mut(index / WORD_BITS) {
+            *word &= !(1 << (index % WORD_BITS));
+        }
+    }
+
+    /// The first slot that is marked, from `index` on.
+    pub(crate) fn next(&self, index: usize) -> Option<usize> {
+        let first = index / WORD_BITS;
+        let mut above = u64::MAX << (index % WORD_BITS);
+        for (at, word) in self.words.iter().enumerate().skip(first) {
+            let word = word & std::mem::replace(&mut above, u64::MAX);
+            if word != 0 {
+                return Some(at * WORD_BITS + word.trailing_zeros() as usize);
+            }
+        }
+        None
+    }
+
+    /// How many are marked.
+    pub(crate) fn count(&self) -> usize {
+        self.words
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
+    }
+}
+
+const WORD_BITS: usize = u64::BITS as usize;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_found_in_order() {
+        let mut marks = Marks::new();
+        assert_eq!(
+            (marks.next(0), marks.next(500), marks.count()),
+            (None, None, 0)
+        );
+        let at = [0_usize, 5, 63, 64, 130, 8191];
+        for index in at {
+            marks.set(u32::try_from(index).unwrap() | 7 << INDEX_BITS);
+        }
+        assert_eq!(marks.count(), at.len());
+        let all = std::iter::successors(marks.next(0), |index| marks.next(index + 1));
+        assert_eq!(all.collect::<Vec<_>>(), at);
+        for index in at {
+            marks.clear(index);
+            assert_ne!(marks.next(index), Some(index));
+        }
+        marks.clear(100_000);
+        assert_eq!(marks.next(0), None);
+    }
 
     #[test]
     fn a_key_of_an_earlier_generation_finds_nothing() {

@@ -43,7 +43,7 @@ use crate::{
     requests::{
         calls::{Ended, Shared, Submission},
         job::{Answer, Cx, Job, Progress},
-        slots::{Key, Slots},
+        slots::{Key, Marks, Slots},
         table::{Expect, Step, What},
     },
     sftp::Sftp,
@@ -52,6 +52,8 @@ use crate::{
 /// Files under way at a time on a short path, and on a long one.
 const FILES_MAX: usize = 128;
 const FILES_MAX_FAR: usize = 1024;
+/// So many of them are begun together, or an eighth of all: there is a look at all each time.
+const LOT_MIN: usize = 8;
 /// Round trips of a small file on a long path, in one of which its bytes are sent: a look at the
 /// name, open, write and close, rename.
 const STAGES_FAR: u64 = 4;
@@ -106,6 +108,8 @@ impl Work for Up {
             meter: options.limit.as_ref().map(Meter::new),
             limited_until: None,
             items: Slots::new(),
+            moving: Marks::new(),
+            sending: Marks::new(),
             files: 0,
             handles: 0,
             dirs: 0,
@@ -131,9 +135,14 @@ pub(crate) struct Put {
     /// When the limit admits more.
     limited_until: Option<Instant>,
     items: Slots<Item>,
+    /// Those that may go on: something happened to them, or they found no room. All others wait for
+    /// an answer or a thread.
+    moving: Marks,
+    /// Files that may have data to send.
+    sending: Marks,
     /// Files and directories under way.
     files: usize,
-    /// Files that are open on the server, or asked to be.
+    /// Files that are open on the server, or asked to be: counted where there may be too many.
     handles: usize,
     dirs: usize,
     /// The slot whose turn it is to send.
@@ -178,6 +187,9 @@ impl Put {
         let stages = if far { STAGES_FAR } else { 1 };
         let budget = cx.core.turn.share_of(cx.core.up.budget()) as u64;
         let budget = budget.saturating_mul(stages);
+        if self.files + LOT_MIN.min(files_max / 8) >= files_max && self.files > 0 {
+            return;
+        }
         let left = self.files().map(|file| file.left_to_send());
         // Sizes are the other side's: together they need not fit into a number.
         let mut backlog = left.fold(0, u64::saturating_add);
@@ -196,10 +208,19 @@ impl Put {
                 Some(Taken::Joint(_)) | None => return,
             };
             backlog = backlog.saturating_add(file.left_to_send());
-            if self.items.insert(Item::File(Box::new(file))).is_some() {
+            if self.insert(Item::File(Box::new(file))) {
                 self.files += 1;
             }
         }
+    }
+
+    /// Adds something that goes on at once.
+    fn insert(&mut self, item: Item) -> bool {
+        let key = self.items.insert(item);
+        key.is_some_and(|key| {
+            self.moving.set(key);
+            true
+        })
     }
 
     fn files(&self) -> impl Iterator<Item = &PutFile> {
@@ -211,11 +232,18 @@ impl Put {
         })
     }
 
-    /// Moves every file and directory on as far as it goes.
+    /// Moves every file and directory on that may go on, as far as it goes.
     fn advance(&mut self, cx: &mut Cx<'_>) {
-        self.handles = self.files().filter(|file| file.has_handle()).count();
-        for index in 0..self.items.span() {
-            let Some(key) = self.items.key_at(index) else {
+        // Fewer files than may be open need not be counted.
+        self.handles = match self.files < cx.core.open_max(FILES_MAX_FAR) {
+            true => 0,
+            false => self.files().filter(|file| file.has_handle()).count(),
+        };
+        let mut index = 0;
+        while let Some(at) = self.moving.next(index) {
+            index = at + 1;
+            self.moving.clear(at);
+            let Some(key) = self.items.key_at(at) else {
                 continue;
             };
             match self.items.get_mut(key) {
@@ -224,22 +252,37 @@ impl Put {
                 Some(Item::Dir(_)) => self.advance_dir(key, cx),
                 Some(Item::Ending(_) | Item::Doubt(_) | Item::Removing(_)) | None => {}
             }
+            let (is_waiting, is_writing) = match self.items.get_mut(key) {
+                Some(Item::File(file)) => (file.is_waiting(), file.is_writing()),
+                Some(Item::Link(_) | Item::Dir(_)) => (false, false),
+                Some(Item::Ending(_) | Item::Doubt(_) | Item::Removing(_)) | None => (true, false),
+            };
+            if !is_waiting {
+                self.moving.set(key);
+            }
+            if is_writing {
+                self.sending.set(key);
+            }
         }
     }
 
-    fn is_small(&mut self, key: Key) -> bool {
-        matches!(self.items.get_mut(key), Some(Item::File(file)) if file.is_small())
+    /// Whether it may have data to send; and whether all of it is one message or two.
+    fn writes(&mut self, key: Key) -> Option<bool> {
+        match self.items.get_mut(key) {
+            Some(Item::File(file)) if file.is_writing() => Some(file.is_small()),
+            _ => None,
+        }
     }
 
     /// Sends data, file by file in turn, as long as budget and room last.
     fn write(&mut self, cx: &mut Cx<'_>) {
         self.limited_until = None;
-        let span = self.items.span();
-        let mut idle = 0; // slots in a row that had nothing to send
-        while idle < span {
-            let index = self.turn % span;
+        let mut idle = 0; // files in a row that had nothing to send
+        let next = |marks: &Marks, turn| marks.next(turn).or_else(|| marks.next(0));
+        while let Some(index) = next(&self.sending, self.turn) {
             let mut sent = 0;
-            if let Some(key) = self.items.key_at(index) {
+            let key = self.items.key_at(index);
+            if let Some((key, is_small)) = key.and_then(|key| Some((key, self.writes(key)?))) {
                 while sent < WRITES_IN_A_ROW {
                     if cx.core.turn.is_over() || !self.is_admitted(cx) {
                         return;
@@ -248,11 +291,12 @@ impl Put {
                         cx.core.up.on_limited();
                         return;
                     }
-                    if cx.core.up.in_flight() >= SMALL_IN_FLIGHT_MAX && self.is_small(key) {
+                    if cx.core.up.in_flight() >= SMALL_IN_FLIGHT_MAX && is_small {
                         break;
                     }
                     let before = cx.core.turn.sent();
                     let sending = self.write_once(key, cx);
+                    self.moving.set(key);
                     if let Some(meter) = &self.meter {
                         meter.on_sent((cx.core.turn.sent() - before) as u64, cx.link.now());
                     }
@@ -263,9 +307,15 @@ impl Put {
                         Sending::NoRoom => return,
                     }
                 }
+            } else {
+                self.sending.clear(index);
+                continue;
             }
-            idle = if sent == 0 { idle + 1 } else { 0 };
             self.turn = index + 1;
+            idle = if sent == 0 { idle + 1 } else { 0 };
+            if idle > 0 && idle >= self.sending.count() {
+                return;
+            }
         }
     }
 
@@ -401,6 +451,7 @@ impl Put {
 
 impl Job for Put {
     fn on_answer(&mut self, item: Key, what: What, answer: Answer<'_>, cx: &mut Cx<'_>) {
+        self.moving.set(item);
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_answer(item, what, answer, cx),
             Some(Item::Link(_)) => self.on_link_answer(item, what, answer, cx),
@@ -424,11 +475,13 @@ impl Job for Put {
         cx: &mut Cx<'_>,
     ) {
         // An upload asks for data only to compare it.
+        self.moving.set(item);
         self.on_probe_run(item, offset, run, cx);
     }
 
     fn on_disk(&mut self, item: Key, done: Done, cx: &mut Cx<'_>) {
         self.at_disk = self.at_disk.saturating_sub(1);
+        self.moving.set(item);
         match self.items.get_mut(item) {
             Some(Item::File(_)) => self.on_file_done(item, done, cx),
             Some(Item::Dir(_)) => self.on_dir_done(item, done, cx),

@@ -118,7 +118,7 @@ impl Put {
                 depth,
                 state,
             };
-            if self.items.insert(Item::Dir(Box::new(dir))).is_some() {
+            if self.insert(Item::Dir(Box::new(dir))) {
                 self.dirs += 1;
             }
         }

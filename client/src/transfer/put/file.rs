@@ -271,6 +271,33 @@ impl PutFile {
         self.announced().is_some_and(|size| size <= SIZE_GUESS)
     }
 
+    /// Whether data flows.
+    pub(super) fn is_writing(&self) -> bool {
+        self.state == State::Writing
+    }
+
+    /// Whether it goes on only after an answer, work on a thread, or the data that it sends itself.
+    /// Who is not sure says no, and is asked in every turn.
+    pub(super) fn is_waiting(&self) -> bool {
+        let is_alone = matches!(self.hold, Hold::Alone(_));
+        match self.state {
+            State::Opening
+            | State::Looking
+            | State::Asked
+            | State::PurgingAsked
+            | State::FindingAsked
+            | State::FindingNameAsked
+            | State::Renaming
+            | State::ClearingAsked
+            | State::RenamingAgain
+            | State::CheckingAsked { .. } => true,
+            // Of what several hands do, others decide, too.
+            State::Writing => is_alone,
+            State::Settling => is_alone && self.waiting > 0,
+            _ => false,
+        }
+    }
+
     /// Whether its last step may be done without anybody knowing.
     pub(super) const fn is_renaming(&self) -> bool {
         matches!(

@@ -111,7 +111,7 @@ impl Put {
     /// Begins a link.
     pub(super) fn begin_link(&mut self, task: LinkTask) {
         let link = Item::Link(Box::new(PutLink::new(task)));
-        if self.items.insert(link).is_some() {
+        if self.insert(link) {
             self.files += 1;
         }
     }
