@@ -210,6 +210,10 @@ pub enum Order {
     Name,
     /// The same by time of last change, then by name.
     Time,
+    /// As [`Order::Name`], from the last name to the first.
+    NameDown,
+    /// As [`Order::Time`], from the newest to the oldest.
+    TimeDown,
 }
 
 /// The right to work on one item, until it runs out.

@@ -73,7 +73,7 @@ async fn a_damaged_row_is_set_aside_and_holds_nobody_up() {
     let server = Postgres::start();
     let store = connect(&server).await;
     let client = client(&server).await;
-    for order in [Order::Any, Order::Name, Order::Time] {
+    for order in [Order::Any, Order::Name, Order::TimeDown] {
         let flow = contract::flow(&format!("{order:?}").to_lowercase());
         let changes: Vec<Change> = ["a", "b", "c", "e/d"]
             .into_iter()

@@ -46,8 +46,14 @@ impl World {
     pub(crate) fn new(flow: FlowName, seed: u64) -> Self {
         let mut dice = Dice(seed);
         let removals = dice.roll(2) == 0;
-        let order =
-            [Order::Any, Order::Name, Order::Time][usize::try_from(dice.roll(3)).unwrap_or(0)];
+        let orders = [
+            Order::Any,
+            Order::Name,
+            Order::Time,
+            Order::NameDown,
+            Order::TimeDown,
+        ];
+        let order = orders[usize::try_from(dice.roll(5)).unwrap_or(0)];
         Self {
             flow,
             dice,

@@ -112,10 +112,13 @@ impl Shared {
         let max = i64::try_from(ask.max.min(BATCH_MAX)).unwrap_or(0);
         let mut connection = self.connection().await?;
         let t = start(&mut connection).await?;
-        let index = match ask.order {
-            Order::Any => "",
-            Order::Name => "path",
-            Order::Time => "changed, path",
+        let (order, beyond) = match ask.order {
+            Order::Any => ("", ""),
+            Order::Name => ("directory, path", ">"),
+            Order::Time => ("directory, changed, path", ">"),
+            // The same indexes from their end.
+            Order::NameDown => ("directory DESC, path DESC", "<"),
+            Order::TimeDown => ("directory DESC, changed DESC, path DESC", "<"),
         };
         let now = self.now(&t).await?;
         let rows = if ask.order == Order::Any {
@@ -131,10 +134,10 @@ impl Shared {
             // The first of each directory, by one step in the index each.
             let head = "SELECT r.directory, r.path, r.due FROM @.entries r \
                  WHERE r.flow = $1 AND r.due IS NOT NULL";
-            let order = format!("ORDER BY directory, {index} LIMIT 1");
+            let order = format!("ORDER BY {order} LIMIT 1");
             let sql = format!(
                 "WITH RECURSIVE heads AS (({head} {order}) UNION ALL SELECT n.* FROM heads h, \
-                 LATERAL ({head} AND r.directory > h.directory {order}) n) \
+                 LATERAL ({head} AND r.directory {beyond} h.directory {order}) n) \
                  SELECT path FROM heads WHERE due <= $2 LIMIT $3"
             );
             let heads = self

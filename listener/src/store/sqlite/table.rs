@@ -54,6 +54,18 @@ const FIRST_TIME: &str = "SELECT directory, path, due FROM entries INDEXED BY by
 const NEXT_TIME: &str = "SELECT directory, path, due FROM entries INDEXED BY by_time \
      WHERE flow = ?1 AND due IS NOT NULL AND directory > ?2 \
      ORDER BY directory, changed, path LIMIT 1";
+const FIRST_NAME_DOWN: &str = "SELECT directory, path, due FROM entries INDEXED BY by_name \
+     WHERE flow = ?1 AND due IS NOT NULL AND directory >= ?2 \
+     ORDER BY directory DESC, path DESC LIMIT 1";
+const NEXT_NAME_DOWN: &str = "SELECT directory, path, due FROM entries INDEXED BY by_name \
+     WHERE flow = ?1 AND due IS NOT NULL AND directory < ?2 \
+     ORDER BY directory DESC, path DESC LIMIT 1";
+const FIRST_TIME_DOWN: &str = "SELECT directory, path, due FROM entries INDEXED BY by_time \
+     WHERE flow = ?1 AND due IS NOT NULL AND directory >= ?2 \
+     ORDER BY directory DESC, changed DESC, path DESC LIMIT 1";
+const NEXT_TIME_DOWN: &str = "SELECT directory, path, due FROM entries INDEXED BY by_time \
+     WHERE flow = ?1 AND due IS NOT NULL AND directory < ?2 \
+     ORDER BY directory DESC, changed DESC, path DESC LIMIT 1";
 const NOTE: &str = "SELECT body FROM notes WHERE flow = ?1 AND name = ?2";
 const PUT_NOTE: &str = "INSERT INTO notes (flow, name, body) VALUES (?1, ?2, ?3) \
      ON CONFLICT (flow, name) DO UPDATE SET body = ?3";
@@ -438,6 +450,9 @@ impl<'c> Table<'c> {
             }
             Order::Name => (FIRST_NAME, NEXT_NAME),
             Order::Time => (FIRST_TIME, NEXT_TIME),
+            // The same indexes from their end.
+            Order::NameDown => (FIRST_NAME_DOWN, NEXT_NAME_DOWN),
+            Order::TimeDown => (FIRST_TIME_DOWN, NEXT_TIME_DOWN),
         };
         self.ordered(order)?;
         // The first of each directory stands for it: what is behind waits for it.
@@ -466,8 +481,8 @@ impl<'c> Table<'c> {
     fn ordered(&self, order: Order) -> Result<(), StoreError> {
         let (name, sql) = match order {
             Order::Any => return Ok(()),
-            Order::Name => ("by_name", BY_NAME),
-            Order::Time => ("by_time", BY_TIME),
+            Order::Name | Order::NameDown => ("by_name", BY_NAME),
+            Order::Time | Order::TimeDown => ("by_time", BY_TIME),
         };
         let there = self
             .connection
