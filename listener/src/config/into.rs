@@ -269,11 +269,13 @@ impl Build<'_> {
 
     #[cfg(feature = "webhook")]
     fn webhook(&mut self, key: &str, name: String, flow: &FlowTable, table: &SinkTable) -> Made {
+        use super::sinks::ModeName;
         use crate::sink::event::default_source;
-        use crate::sink::webhook::{Webhook, WebhookSecret, WebhookSettings};
+        use crate::sink::webhook::{Mode, Webhook, WebhookSecret, WebhookSettings};
 
         let SinkTable::Webhook {
             url,
+            mode,
             secret,
             previous_secret,
             headers,
@@ -287,6 +289,10 @@ impl Build<'_> {
             return None;
         };
         let mut settings = WebhookSettings::new(&name, url);
+        settings.mode = match mode {
+            None | Some(ModeName::Structured) => Mode::Structured,
+            Some(ModeName::Binary) => Mode::Binary,
+        };
         for (key, secret) in [
             (below(key, "secret"), secret),
             (below(key, "previous_secret"), previous_secret),
@@ -326,7 +332,7 @@ impl Build<'_> {
     #[cfg(feature = "nats")]
     fn nats(&mut self, key: &str, name: String, flow: &FlowTable, table: &SinkTable) -> Made {
         use crate::sink::event::default_source;
-        use crate::sink::nats::{Nats, NatsLogin, NatsSettings, SubjectTemplate};
+        use crate::sink::nats::{Nats, NatsLogin, NatsSettings, OwnCertificate, SubjectTemplate};
 
         let SinkTable::Nats {
             servers,
@@ -339,6 +345,7 @@ impl Build<'_> {
             key: own_key,
             ca,
             tls,
+            tls_first,
             timeout,
             ..
         } = table
@@ -359,28 +366,33 @@ impl Build<'_> {
         let path = |path: &Option<std::path::PathBuf>| {
             path.as_ref().map(|path| self.places().resolve(path))
         };
-        let (certificate, own_key) = (path(certificate), path(own_key));
         settings.ca = path(ca);
-        settings.login = match (user, password, token, certificate, own_key) {
-            (None, None, None, None, None) => NatsLogin::Nobody,
-            (Some(user), Some(password), None, None, None) => NatsLogin::Password {
+        settings.certificate = match (path(certificate), path(own_key)) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(OwnCertificate { certificate, key }),
+            _ => {
+                self.fault(key, "`certificate` and `key` belong together");
+                return None;
+            }
+        };
+        settings.login = match (user, password, token) {
+            (None, None, None) => NatsLogin::Nobody,
+            (Some(user), Some(password), None) => NatsLogin::Password {
                 user: user.clone(),
                 password: password.to_string(),
             },
-            (None, None, Some(token), None, None) => NatsLogin::Token(token.to_string()),
-            (None, None, None, Some(certificate), Some(key)) => {
-                NatsLogin::Certificate { certificate, key }
-            }
+            (None, None, Some(token)) => NatsLogin::Token(token.to_string()),
             _ => {
                 self.hint(
                     key,
                     "it is not clear how to log in",
-                    "`user` and `password`, or `token`, or `certificate` and `key`",
+                    "`user` and `password`, or `token`",
                 );
                 return None;
             }
         };
         settings.tls = tls.unwrap_or(settings.tls);
+        settings.tls_first = *tls_first;
         settings.timeout = time(*timeout, settings.timeout);
         let made = Nats::new(settings, default_source(flow.name.0.as_str()));
         let told = made.map_err(|error| self.fault(key, chain(&error)));

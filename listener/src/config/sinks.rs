@@ -100,6 +100,9 @@ pub(super) enum SinkTable {
         name: Name,
         /// Where to: `https`, or `http` to this machine.
         url: String,
+        /// Whether the body is the whole event (`structured`), or its data with the attributes in headers
+        /// `ce-id`, `ce-type` and so on (`binary`). Default: `structured`.
+        mode: Option<ModeName>,
         /// What events are signed with, as Standard Webhooks has it: 24 bytes at least. Default: they
         /// are not signed.
         secret: Option<Secret>,
@@ -137,7 +140,7 @@ pub(super) enum SinkTable {
         password: Option<Secret>,
         /// A token instead. Default: none.
         token: Option<Secret>,
-        /// File of a certificate of our own (PEM), with `key`. Default: none.
+        /// File of a certificate of our own (PEM), with `key`; also beside another login. Default: none.
         certificate: Option<PathBuf>,
         /// File of its key (PEM).
         key: Option<PathBuf>,
@@ -145,6 +148,9 @@ pub(super) enum SinkTable {
         ca: Option<PathBuf>,
         /// Whether the connection has to be encrypted. Default: if a server's URL begins with `tls`.
         tls: Option<bool>,
+        /// Whether TLS begins before the server says anything (`handshake_first` there). Default: false.
+        #[serde(default)]
+        tls_first: bool,
         /// For a connection and for an answer. Default: 10 s.
         timeout: Option<Period>,
     },
@@ -167,6 +173,16 @@ pub(super) enum SinkTable {
         #[serde(default)]
         danger_plain: bool,
     },
+}
+
+/// What is in the body of a webhook's request.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ModeName {
+    /// All of an event.
+    Structured,
+    /// Its data.
+    Binary,
 }
 
 /// How files are called at their destination.

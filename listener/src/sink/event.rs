@@ -73,6 +73,28 @@ pub fn encode(source: &str, parcel: &Parcel<'_>) -> Vec<u8> {
 /// The event about `item`, as JSON on one line. `earlier` says where its content lies already.
 #[must_use]
 pub fn encode_item(source: &str, item: &Item, earlier: &[Delivery]) -> Vec<u8> {
+    // Structs of text and numbers; there is nothing that JSON could not say.
+    serde_json::to_vec(&event_of(source, item, earlier)).unwrap_or_default()
+}
+
+/// The event about a parcel in two parts, for protocols with headers of their own (CloudEvents' binary
+/// mode): its attributes without `datacontenttype`, and its data as JSON.
+#[must_use]
+pub fn encode_apart(source: &str, parcel: &Parcel<'_>) -> (Vec<(&'static str, String)>, Vec<u8>) {
+    let event = event_of(source, parcel.item, parcel.earlier);
+    let data = serde_json::to_vec(&event.data).unwrap_or_default();
+    let attributes = vec![
+        ("specversion", event.specversion.to_owned()),
+        ("id", event.id),
+        ("source", event.source.to_owned()),
+        ("type", event.kind),
+        ("subject", event.subject),
+        ("time", event.time),
+    ];
+    (attributes, data)
+}
+
+fn event_of<'a>(source: &'a str, item: &'a Item, earlier: &'a [Delivery]) -> CloudEvent<'a> {
     let Item {
         flow,
         sequence,
@@ -82,7 +104,7 @@ pub fn encode_item(source: &str, item: &Item, earlier: &[Delivery]) -> Vec<u8> {
         sha256,
         recorded,
     } = item;
-    let event = CloudEvent {
+    CloudEvent {
         specversion: SPEC_VERSION,
         id: item.id(),
         source,
@@ -110,9 +132,7 @@ pub fn encode_item(source: &str, item: &Item, earlier: &[Delivery]) -> Vec<u8> {
                 })
                 .collect(),
         },
-    };
-    // Structs of text and numbers; there is nothing that JSON could not say.
-    serde_json::to_vec(&event).unwrap_or_default()
+    }
 }
 
 /// The event's `type`: `ketch.file.created`, `ketch.directory.removed` and so on.

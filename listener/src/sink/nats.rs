@@ -46,10 +46,14 @@ pub struct NatsSettings {
     pub stream: String,
     /// As whom. Default: nobody.
     pub login: NatsLogin,
+    /// What is shown where the server asks for a certificate. Default: nothing.
+    pub certificate: Option<OwnCertificate>,
     /// A file of PEM certificates that are trusted besides the system's.
     pub ca: Option<PathBuf>,
     /// Whether the connection has to be encrypted. Default: if a server's URL begins with `tls`.
     pub tls: bool,
+    /// Whether TLS begins before the server says anything, as its `handshake_first` asks for. Default: no.
+    pub tls_first: bool,
     /// For a connection, and for the stream's answer. Default: 10 s.
     pub timeout: Duration,
     /// Which events it takes. Default: all that the flow has.
@@ -66,8 +70,10 @@ impl NatsSettings {
             subject: SubjectTemplate::default(),
             stream: stream.to_owned(),
             login: NatsLogin::Nobody,
+            certificate: None,
             ca: None,
             tls: server.starts_with("tls:"),
+            tls_first: false,
             timeout: Duration::from_secs(10),
             takes: Takes::EVENTS,
         }
@@ -99,13 +105,15 @@ pub enum NatsLogin {
     },
     /// By a token.
     Token(String),
-    /// By a certificate of our own.
-    Certificate {
-        /// PEM file with the certificate.
-        certificate: PathBuf,
-        /// PEM file with its key.
-        key: PathBuf,
-    },
+}
+
+/// A certificate of our own.
+#[derive(Clone, Debug)]
+pub struct OwnCertificate {
+    /// PEM file with the certificate.
+    pub certificate: PathBuf,
+    /// PEM file with its key.
+    pub key: PathBuf,
 }
 
 impl std::fmt::Debug for NatsLogin {
@@ -114,7 +122,6 @@ impl std::fmt::Debug for NatsLogin {
             Self::Nobody => "Nobody",
             Self::Password { .. } => "Password(…)",
             Self::Token(_) => "Token(…)",
-            Self::Certificate { .. } => "Certificate(…)",
         })
     }
 }
@@ -191,27 +198,42 @@ impl Nats {
                 options.user_and_password(user.clone(), password.clone())
             }
             NatsLogin::Token(token) => options.token(token.clone()),
-            NatsLogin::Certificate { certificate, key } => {
-                options.add_client_certificate(certificate.clone(), key.clone())
-            }
         };
+        if let Some(OwnCertificate { certificate, key }) = &settings.certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        if settings.tls_first {
+            options = options.tls_first();
+        }
         if let Some(ca) = &settings.ca {
             options = options.add_root_certificates(ca.clone());
         }
         let client = options.connect(self.servers.as_slice()).await;
-        let client = client.map_err(|error| SinkError::Failed {
-            what: format!("cannot connect to NATS for the stream {}", settings.stream),
-            kind: match error.kind() {
+        let client = client.map_err(|error| {
+            let kind = match error.kind() {
                 async_nats::ConnectErrorKind::Authentication
                 | async_nats::ConnectErrorKind::AuthorizationViolation => Kind::Auth,
                 async_nats::ConnectErrorKind::TimedOut => Kind::Timeout,
                 async_nats::ConnectErrorKind::Tls => Kind::HostKey,
                 async_nats::ConnectErrorKind::ServerParse => Kind::Local,
                 _ => Kind::Network,
-            },
-            source: Box::new(error),
+            };
+            self.unreachable(kind, Box::new(error))
         })?;
         Ok(context(client, settings.timeout))
+    }
+
+    fn unreachable(
+        &self,
+        kind: Kind,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> SinkError {
+        let stream = &self.settings.stream;
+        SinkError::Failed {
+            what: format!("cannot connect to NATS for the stream {stream}"),
+            kind,
+            source,
+        }
     }
 
     async fn publish(&self, parcel: Parcel<'_>) -> Result<(), SinkError> {

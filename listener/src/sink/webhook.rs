@@ -1,7 +1,8 @@
 //! Events to a URL: CloudEvents over HTTP, signed, one request for each item.
 //!
-//! The body is the event of [`event`] in CloudEvents' structured mode
-//! (HTTP protocol binding 1.0.2 §3.2). [`signature`] signs it as the Standard Webhooks specification
+//! The body is the event of [`event`] in CloudEvents' structured mode (HTTP protocol binding 1.0.2 §3.2),
+//! or its data alone with the attributes in `ce-` headers ([`Mode::Binary`], §3.1). [`signature`] signs the
+//! body as the Standard Webhooks specification
 //! has it, and `Idempotency-Key` carries the event's id, which is the same in every attempt: a
 //! receiver that keeps ids sees every event once.
 //!
@@ -15,7 +16,7 @@
 //! | any other 5xx | may be about this event alone, and is tried again as often as the flow says |
 //! | 3xx, any other 4xx | the same; redirects are not followed, as what is signed is for one receiver |
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -42,6 +43,17 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Connections that are kept for the next event.
 const IDLE_MAX: usize = 4;
 
+/// What of an event is in the body of a request.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mode {
+    /// All of it: `application/cloudevents+json`.
+    #[default]
+    Structured,
+    /// Its data, with the attributes in headers: `ce-id`, `ce-type` and so on. Signatures do not cover
+    /// those, but for the id.
+    Binary,
+}
+
 /// Where events go, and how.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
@@ -49,6 +61,8 @@ pub struct WebhookSettings {
     pub name: String,
     /// Where to. `https`, or `http` to an address of this machine.
     pub url: String,
+    /// What the body is. Default: the whole event.
+    pub mode: Mode,
     /// Who signs: the first is used first, and receivers take any of them, so that a secret can be
     /// changed without a gap. None: events are not signed.
     pub secrets: Vec<WebhookSecret>,
@@ -74,6 +88,7 @@ impl WebhookSettings {
         Self {
             name: name.to_owned(),
             url: url.to_owned(),
+            mode: Mode::default(),
             secrets: Vec::new(),
             headers: Vec::new(),
             ca: None,
@@ -122,6 +137,7 @@ pub struct Webhook {
     name: String,
     url: Url,
     origin: String,
+    mode: Mode,
     secrets: Vec<WebhookSecret>,
     client: Client,
     takes: Takes,
@@ -173,6 +189,7 @@ impl Webhook {
             name: settings.name,
             origin: url.origin().ascii_serialization(),
             url,
+            mode: settings.mode,
             secrets: settings.secrets,
             client: builder.build().map_err(WebhookError::Tls)?,
             takes: settings.takes,
@@ -182,12 +199,24 @@ impl Webhook {
 
     async fn send(&self, parcel: Parcel<'_>) -> Result<(), SinkError> {
         let id = parcel.item.id();
-        let body = event::encode(&self.source, &parcel);
         let mut request = self
             .client
             .post(self.url.clone())
-            .header("content-type", event::CONTENT_TYPE)
             .header("idempotency-key", &id);
+        let body = match self.mode {
+            Mode::Structured => {
+                request = request.header("content-type", event::CONTENT_TYPE);
+                event::encode(&self.source, &parcel)
+            }
+            Mode::Binary => {
+                request = request.header("content-type", "application/json");
+                let (attributes, data) = event::encode_apart(&self.source, &parcel);
+                for (name, value) in attributes {
+                    request = request.header(format!("ce-{name}"), in_header(&value));
+                }
+                data
+            }
+        };
         if !self.secrets.is_empty() {
             let now = unix_now().as_secs();
             request = request
@@ -268,6 +297,20 @@ impl Sink for Webhook {
             answer.map(drop).map_err(|error| self.unreachable(error))
         })
     }
+}
+
+/// An attribute as a header's value: what is not printable ASCII, and spaces, quotes and the percent sign,
+/// are the bytes of their UTF-8 as `%XX` (HTTP protocol binding 1.0.2 §3.1.3.2).
+fn in_header(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'%') {
+            value.push(char::from(byte));
+        } else {
+            let _ = write!(value, "%{byte:02X}");
+        }
+    }
+    value
 }
 
 /// What an answer means.

@@ -5,14 +5,21 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use ketch_client::Kind;
 use ketch_listener::sink::Sink as _;
-use ketch_listener::sink::nats::{Nats, NatsSettings, SubjectTemplate};
+use ketch_listener::sink::nats::{Nats, NatsLogin, NatsSettings, SubjectTemplate};
 
 use super::{deliver, item, peers};
 
 const STREAM: &str = "FILES";
 
 async fn stream_of(peer: &peers::nats::Nats) -> stream::Stream {
-    let client = async_nats::connect(peer.url()).await.expect("a connection");
+    stream_by(peer, async_nats::ConnectOptions::new()).await
+}
+
+async fn stream_by(
+    peer: &peers::nats::Nats,
+    options: async_nats::ConnectOptions,
+) -> stream::Stream {
+    let client = options.connect(peer.url()).await.expect("a connection");
     let config = stream::Config {
         name: STREAM.to_owned(),
         subjects: vec!["ketch.>".to_owned()],
@@ -63,6 +70,30 @@ async fn an_event_is_stored_once_under_its_id() {
     );
     let event: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
     assert_eq!(event["data"]["path"], "in/a.csv");
+}
+
+#[tokio::test]
+async fn whoever_is_not_let_in_is_told_so() {
+    let peer = peers::nats::Nats::with("authorization { user: ann, password: good }");
+    let options = async_nats::ConnectOptions::with_user_and_password("ann".into(), "good".into());
+    let stream = stream_by(&peer, options).await;
+    let mut settings = NatsSettings::new("nats", &peer.url(), STREAM);
+    settings.timeout = Duration::from_secs(10);
+    for (password, is_right) in [("bad", false), ("good", true)] {
+        settings.login = NatsLogin::Password {
+            user: "ann".to_owned(),
+            password: password.to_owned(),
+        };
+        assert!(!format!("{settings:?}").contains(password));
+        let sink = Nats::new(settings.clone(), "/ketch/orders".to_owned()).expect("a sink");
+        let checked = sink.check().await.map_err(|error| error.kind());
+        assert_eq!(checked, is_right.then_some(()).ok_or(Kind::Auth));
+        if is_right {
+            deliver(&sink, &item(7, b"in/a.csv")).await.expect("stored");
+        }
+    }
+    let stored = stream.get_info().await.expect("an answer").state.messages;
+    assert_eq!(stored, 1);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use ketch_client::Kind;
-use ketch_listener::sink::webhook::{Webhook, WebhookSecret, WebhookSettings};
+use ketch_listener::sink::webhook::{Mode, Webhook, WebhookSecret, WebhookSettings};
 use ketch_listener::sink::{Sink as _, SinkError};
 use tempfile::TempDir;
 
@@ -246,4 +246,41 @@ async fn tls_needs_a_certificate_that_is_trusted() {
 
     settings.ca = Some(dir.path().join("nothing.pem"));
     assert!(Webhook::new(settings, "/x".to_owned()).is_err());
+}
+
+#[tokio::test]
+async fn in_binary_mode_the_attributes_are_headers_and_the_data_is_signed() {
+    let mut receiver = Receiver::start(&[]);
+    let mut settings = settings(&format!("http://127.0.0.1:{}/in", receiver.port));
+    settings.mode = Mode::Binary;
+    let hook = hook(settings);
+    receiver.plan(&serde_json::json!({"status": 204}));
+    deliver(&hook, &item(7, "in/ä b.csv".as_bytes()))
+        .await
+        .expect("taken");
+    let request = receiver.request();
+    assert_eq!(request["signed"], true);
+    let headers = &request["headers"];
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "orders-0000000000000007"),
+        ("webhook-id", "orders-0000000000000007"),
+        ("ce-source", "/ketch/orders"),
+        ("ce-type", "ketch.file.created"),
+        ("ce-subject", "in/%C3%A4%20b.csv"),
+    ] {
+        assert_eq!(headers[name], value, "{headers}");
+    }
+    assert!(
+        headers["ce-time"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z'))
+    );
+    let body = request["body"].as_str().expect("a text");
+    let data: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(
+        (&data["path"], data.get("specversion")),
+        (&serde_json::json!("in/ä b.csv"), None)
+    );
 }

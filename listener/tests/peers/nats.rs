@@ -11,6 +11,8 @@ use super::{find, tied, wait_for};
 #[derive(Debug)]
 pub(crate) struct Nats {
     dir: TempDir,
+    /// What else its configuration says.
+    more: String,
     port: u16,
     server: Option<Child>,
 }
@@ -18,12 +20,18 @@ pub(crate) struct Nats {
 impl Nats {
     /// A new one, running.
     pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// A new one, running, whose configuration says `more`.
+    pub(crate) fn with(more: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("nats")
             .tempdir()
             .expect("a directory");
         let mut nats = Self {
             dir,
+            more: more.to_owned(),
             port: 0,
             server: None,
         };
@@ -53,7 +61,7 @@ impl Nats {
         let config = self.dir.path().join("nats.conf");
         // What is acknowledged has to survive kill -9; the system's own crash is not part of it.
         let text = format!(
-            "host: 127.0.0.1\nport: {}\njetstream {{ store_dir: {:?} }}\nports_file_dir: {:?}\n",
+            "host: 127.0.0.1\nport: {}\njetstream {{ store_dir: {:?} }}\nports_file_dir: {:?}\n{}\n",
             if self.port == 0 {
                 "-1".to_owned()
             } else {
@@ -61,6 +69,7 @@ impl Nats {
             },
             self.dir.path().join("store"),
             ports,
+            self.more,
         );
         fs::write(&config, text).expect("a configuration");
         let log = fs::File::create(self.dir.path().join("log")).expect("a log");
@@ -77,7 +86,7 @@ impl Nats {
             let file = fs::read_dir(&ports).ok()?.flatten().next()?;
             let text = fs::read_to_string(file.path()).ok()?;
             // {"nats":["nats://127.0.0.1:39173"]}
-            let port = text.split("nats://127.0.0.1:").nth(1)?;
+            let port = text.split("://127.0.0.1:").nth(1)?;
             port.split(|c: char| !c.is_ascii_digit())
                 .next()?
                 .parse()

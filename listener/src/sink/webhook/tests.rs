@@ -73,3 +73,12 @@ fn a_refusal_is_one_line() {
     assert_eq!(printable(b" no\nway\x1b[31m "), "\"no\\nway\\u{1b}[31m\"");
     assert_eq!(printable(b"\n"), "");
 }
+
+#[test]
+fn an_attribute_in_a_header_is_printable_ascii() {
+    assert_eq!(in_header("in/a.csv"), "in/a.csv");
+    assert_eq!(
+        in_header("100% \"ä€\"\n"),
+        "100%25%20%22%C3%A4%E2%82%AC%22%0A"
+    );
+}
