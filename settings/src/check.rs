@@ -307,17 +307,18 @@ impl Walk<'_> {
 
     fn bounds(&mut self, number: u64, schema: &Value, names: [&str; 2], key: &str, line: usize) {
         let [least, most] = names.map(|name| schema.get(name).and_then(Value::as_u64));
-        let of = if names.contains(&"minItems") {
-            "entries"
-        } else {
-            "as a value"
+        let is_list = names.contains(&"minItems");
+        let told = |bound: u64, what: &str| match (is_list, bound) {
+            (true, 1) => format!("one entry is the {what}"),
+            (true, bound) => format!("{bound} entries are the {what}"),
+            (false, bound) => format!("{bound} is the {what}"),
         };
         match (least, most) {
             (Some(least), _) if number < least => {
-                self.fault(line, key, format!("{least} {of} is the least"), None);
+                self.fault(line, key, told(least, "least"), None);
             }
             (_, Some(most)) if number > most => {
-                self.fault(line, key, format!("{most} {of} is the most"), None);
+                self.fault(line, key, told(most, "most"), None);
             }
             _ => {}
         }

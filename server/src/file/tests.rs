@@ -138,7 +138,7 @@ fn every_fault_is_told_with_its_line_its_key_and_a_hint() {
         "line 3: algorithms: \"modren\" is none of modern, compat, pq-only; do you mean modern?",
         "line 4: banner: this is a whole number, and a text in quotes is wanted",
         "line 6: timeouts.handshake: this is no time, such as \"90s\", \"15min\" or \"1h 30min\"",
-        "line 8: limits.connections: 1 as a value is the least",
+        "line 8: limits.connections: 1 is the least",
         "line 9: limits.half_open: this is no whole number from 0 on",
         "line 10: organisation.acme.endpoint.orders.root: this key is missing",
         &format!(

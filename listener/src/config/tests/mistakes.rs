@@ -31,7 +31,7 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
         (faults("state = \"s\n"), "line 1: invalid basic string"),
         (
             faults("state = \"s\"\nsource = []\nflow = []\n"),
-            "line 2: source: 1 entries is the least",
+            "line 2: source: one entry is the least",
         ),
         (
             of_source("url = \"sftp://ann:secret@host/in\"\nagent = \"env\""),
@@ -114,12 +114,48 @@ fn each_mistake_is_told_with_its_line_and_what_to_do() {
             "line 8: flow[0].recursive: this is a text, and true or false is wanted",
         ),
         (
+            of_flow("schedule = \"0 6 * *\""),
+            "line 8: flow[0].schedule: an expression has five fields (minute, hour, day, month, day of the week), and this has 4",
+        ),
+        (
+            of_flow("schedule = \"0 0 6 * * *\""),
+            "line 8: flow[0].schedule: an expression has five fields, and this has six; leave out that of the seconds",
+        ),
+        (
+            of_flow("schedule = \"0 25 * * *\""),
+            "line 8: flow[0].schedule: the hour cannot be \"25\": it goes from 0 to 23",
+        ),
+        (
+            of_flow("interval = \"5s\"\nschedule = \"@daily\""),
+            "line 8: flow[0].interval: the schedule says when it is looked; leave one of the two out",
+        ),
+        (
+            of_flow("schedule = \"@daily\"\ntime_zone = \"Europe/Berlni\""),
+            "line 9: flow[0].time_zone: there is no time zone \"Europe/Berlni\"; do you mean Europe/Berlin?",
+        ),
+        (
+            of_flow("time_zone = \"Europe/Berlin\""),
+            "line 8: flow[0].time_zone: there is no schedule; schedule = ",
+        ),
+        (
+            of_flow("catch_up = false"),
+            "line 8: flow[0].catch_up: there is no schedule; schedule = ",
+        ),
+        (
+            of_flow("recursive = true\nmin_depth = 3\ndepth = 2"),
+            "line 9: flow[0].min_depth: it is more than `depth`",
+        ),
+        (
+            of_flow("min_depth = 2"),
+            "line 8: flow[0].min_depth: directories are not looked into; recursive = true",
+        ),
+        (
             of_flow("recursive = true\ndepth = 65"),
-            "line 9: flow[0].depth: 64 as a value is the most",
+            "line 9: flow[0].depth: 64 is the most",
         ),
         (
             of_flow("attempts = 0"),
-            "line 8: flow[0].attempts: 1 as a value is the least",
+            "line 8: flow[0].attempts: 1 is the least",
         ),
         (
             of_flow("include = \"*.csv\""),
