@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use ketch_client::RemotePath;
 
+use crate::detect::Pace;
 use crate::flow::events::Events;
 use crate::store::{Counts, Row, State};
 
@@ -87,11 +88,27 @@ pub trait FlowControl: fmt::Debug + Send + Sync + 'static {
     /// The names of its sinks.
     fn sinks(&self) -> Vec<String>;
 
-    /// How often the source is looked at; `None` if only when asked or pushed.
-    fn interval(&self) -> Option<Duration>;
+    /// When the source is looked at.
+    fn pace(&self) -> Pace;
 
-    /// Changes that, until the daemon starts anew.
-    fn set_interval(&self, interval: Option<Duration>);
+    /// Changes that, until the daemon starts anew. [`Pace::Scheduled`] is asked for only where
+    /// there is a schedule.
+    fn set_pace(&self, pace: Pace);
+
+    /// Its schedule, for people, whether or not it holds now.
+    fn schedule(&self) -> Option<String> {
+        None
+    }
+
+    /// When the schedule is due next, in seconds since 1970, if it holds now.
+    fn next_look(&self) -> Option<u64> {
+        None
+    }
+
+    /// Files that were seen and have yet to settle.
+    fn settling(&self) -> u64 {
+        0
+    }
 
     /// Whether it is paused.
     fn is_paused(&self) -> bool;

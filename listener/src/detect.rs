@@ -13,7 +13,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ pub use over_sftp::SftpLister;
 pub use versions::{FILES_MAX, WINDOW};
 
 use crate::listing::{Listing, ListingTooLarge};
+use crate::schedule::Schedule;
 use crate::select::Select;
 use crate::settle::SettleConfig;
 use crate::snapshot::Facts;
@@ -125,7 +126,7 @@ impl From<std::io::Error> for ListError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Wake {
-    /// The interval is over.
+    /// The interval is over, or the schedule is due.
     Due,
     /// The source said that something changed.
     Push,
@@ -175,20 +176,45 @@ pub struct ScanReport {
     pub lost: Option<ListError>,
 }
 
+/// When a source is looked at, beside when it is asked for or told of.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Pace {
+    /// Never.
+    #[default]
+    Asked,
+    /// So long after the last time.
+    Every(Duration),
+    /// At the times of [`DetectConfig::schedule`]; never, if there is none.
+    Scheduled,
+}
+
+impl From<Option<Duration>> for Pace {
+    fn from(interval: Option<Duration>) -> Self {
+        interval.map_or(Self::Asked, Self::Every)
+    }
+}
+
 /// Steers a [`crate::detect`] loop from elsewhere.
 #[derive(Clone, Debug)]
 pub struct Handle {
     now: Arc<tokio::sync::Notify>,
-    interval: Arc<Mutex<Option<Duration>>>,
     begun: Arc<AtomicU64>,
+    pace: Arc<Mutex<Pace>>,
+    /// When the schedule is due next, in seconds since 1970.
+    next: Arc<Mutex<Option<u64>>>,
+    settling: Arc<AtomicUsize>,
+    schedule: Option<Schedule>,
 }
 
 impl Handle {
-    fn new(interval: Option<Duration>) -> Self {
+    fn new(config: &DetectConfig) -> Self {
         Self {
             now: Arc::default(),
-            interval: Arc::new(Mutex::new(interval)),
             begun: Arc::default(),
+            pace: Arc::new(Mutex::new(config.pace())),
+            next: Arc::default(),
+            settling: Arc::default(),
+            schedule: config.schedule.clone(),
         }
     }
 
@@ -209,16 +235,48 @@ impl Handle {
         self.now.notify_one();
     }
 
-    /// Another [`DetectConfig::interval`], from the next scan on, which begins now.
-    pub fn set_interval(&self, interval: Option<Duration>) {
-        *self.interval.lock().unwrap_or_else(PoisonError::into_inner) = interval;
+    /// Another pace, from the next scan on, which begins now.
+    pub fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
         self.now.notify_one();
     }
 
-    /// The interval that holds now.
+    /// The pace that holds now.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The interval that holds now, if it is one.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        *self.interval.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.pace() {
+            Pace::Every(interval) => Some(interval),
+            Pace::Asked | Pace::Scheduled => None,
+        }
+    }
+
+    /// The schedule that there is, whether or not it holds now.
+    #[must_use]
+    pub const fn schedule(&self) -> Option<&Schedule> {
+        self.schedule.as_ref()
+    }
+
+    /// When the schedule is due next, in seconds since 1970, if it holds now.
+    #[must_use]
+    pub fn next(&self) -> Option<u64> {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.filter(|_| self.pace() == Pace::Scheduled)
+    }
+
+    /// Files that were seen and have yet to settle, as of the last scan.
+    #[must_use]
+    pub fn settling(&self) -> usize {
+        self.settling.load(Ordering::Relaxed)
+    }
+
+    fn set_next(&self, next: Option<u64>) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }
 
@@ -228,6 +286,11 @@ pub struct DetectConfig {
     /// From the start of one scan to the start of the next, less up to a fifth at random. `None`:
     /// only when asked ([`Handle::apply_now`]) or pushed. Default: 5 s.
     pub interval: Option<Duration>,
+    /// Times of day, instead of the interval. Default: none.
+    pub schedule: Option<Schedule>,
+    /// Whether a time of the schedule that came while nobody watched is made up for at the start, and
+    /// a source that nobody has ever looked at is looked at then. Default: yes.
+    pub catch_up: bool,
     /// What the first scan of all finds. For a flow whose ledger has had a complete first scan, this
     /// must be [`First::News`], snapshot or not. Default: [`First::Baseline`].
     pub first: First,
@@ -262,6 +325,8 @@ impl Default for DetectConfig {
     fn default() -> Self {
         Self {
             interval: Some(Duration::from_secs(5)),
+            schedule: None,
+            catch_up: true,
             first: First::Baseline,
             missing_polls: 2,
             guard: Guard::default(),
@@ -274,6 +339,17 @@ impl Default for DetectConfig {
             changes_max: 50_000,
             entries_max: 20_000_000,
             events: false,
+        }
+    }
+}
+
+impl DetectConfig {
+    /// When the source is looked at.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        match self.schedule {
+            Some(_) => Pace::Scheduled,
+            None => self.interval.into(),
         }
     }
 }

@@ -107,9 +107,16 @@ impl Flow {
         }
         let snapshot = known(&self.settings, &*self.store);
         let versions = config.versions;
+        let is_scheduled = config.schedule.is_some();
         let mut detector = Detector::new(self.lister, config, snapshot);
         if versions == Versions::Hash {
             detector.hash_with(Arc::clone(&self.source));
+        }
+        if is_scheduled {
+            let looked = self.store.value(&name, detection::LOOKED).await?;
+            if let Some(looked) = looked.and_then(|looked| looked.parse().ok()) {
+                detector.looked_before(looked);
+            }
         }
         if let Some(pushes) = self.pushes {
             detector.listen(pushes);

@@ -65,6 +65,8 @@ pub mod push;
 pub mod remote;
 mod remote_watcher;
 #[cfg(feature = "flows")]
+pub mod schedule;
+#[cfg(feature = "flows")]
 pub mod select;
 #[cfg(all(unix, feature = "daemon"))]
 pub mod service;

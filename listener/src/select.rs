@@ -57,6 +57,8 @@ pub struct SelectSettings {
     /// Levels below the root: 1 for the root's own entries. Default: [`DEPTH_MAX`], which is also the
     /// most.
     pub depth_max: u32,
+    /// Level from which on files count. Directories above it are looked into, and told of. Default: 1.
+    pub depth_min: u32,
     /// A file must match one of these. Default: none, which means that all do.
     pub include: Vec<Rule>,
     /// What matches one of these is left out; a directory with everything below it. Default: none.
@@ -78,6 +80,7 @@ impl Default for SelectSettings {
     fn default() -> Self {
         Self {
             depth_max: DEPTH_MAX,
+            depth_min: 1,
             include: Vec::new(),
             exclude: Vec::new(),
             size_min: 0,
@@ -212,7 +215,12 @@ impl Select {
     #[must_use]
     pub fn names(&self, path: &RemotePath) -> bool {
         let include = self.inner.include.as_ref();
-        (include.is_none() || matches(include, path)) && self.enters(path)
+        let is_deep = || {
+            let least = usize::try_from(self.inner.settings.depth_min).unwrap_or(usize::MAX);
+            let mut slashes = path.as_bytes().iter().filter(|byte| **byte == b'/');
+            least <= 1 || slashes.nth(least - 2).is_some()
+        };
+        (include.is_none() || matches(include, path)) && is_deep() && self.enters(path)
     }
 
     /// Whether something that is no directory is selected. `wall` is this machine's time, in seconds
@@ -544,6 +552,20 @@ mod tests {
         assert!(select.reaches(&"a/new/b/c".into()));
         assert!(!select.reaches(&"a/.ketch-spool/.ketch-1/c".into()), "ours");
         assert!(!select.names(&"a/b.tmp".into()));
+    }
+
+    #[test]
+    fn files_above_the_least_depth_do_not_count_and_directories_are_entered() {
+        let select = Select::new(SelectSettings {
+            depth_min: 2,
+            depth_max: 3,
+            ..SelectSettings::default()
+        })
+        .unwrap();
+        let counts = ["a", "in/a", "in/b/a"].map(|path| select.names(&path.into()));
+        assert_eq!(counts, [false, true, true]);
+        assert!(select.enters(&"in".into()) && select.reaches(&"in/b/a".into()));
+        assert!(!select.reaches(&"in/b/c/a".into()));
     }
 
     #[test]

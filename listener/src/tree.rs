@@ -725,6 +725,18 @@ impl Tree {
         &self.known
     }
 
+    /// How the source is watched.
+    #[must_use]
+    pub const fn config(&self) -> &DetectConfig {
+        &self.config
+    }
+
+    /// How many files have yet to settle.
+    #[must_use]
+    pub fn settling(&self) -> usize {
+        self.settle.len()
+    }
+
     /// When removals are held back.
     #[must_use]
     pub const fn guarded_by(&self) -> Guard {

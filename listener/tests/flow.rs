@@ -19,6 +19,7 @@ use ketch_listener::flow::item::{Change, FlowName, Item};
 use ketch_listener::flow::settings::{After, FlowSettings};
 use ketch_listener::listing::Listing;
 use ketch_listener::local::Local;
+use ketch_listener::schedule::Schedule;
 use ketch_listener::settle::SettleConfig;
 use ketch_listener::sink::directory::{DirectorySettings, DirectorySink};
 use ketch_listener::sink::name::Exists;
@@ -68,11 +69,20 @@ impl Bench {
     }
 
     async fn start(&self, settings: FlowSettings, sinks: Vec<Arc<dyn Sink>>) -> FlowHandle {
-        let local = Local::new(&self.dir.path().join("in"));
         let detect = DetectConfig {
             interval: None,
             ..DetectConfig::default()
         };
+        self.start_with(settings, detect, sinks).await
+    }
+
+    async fn start_with(
+        &self,
+        settings: FlowSettings,
+        detect: DetectConfig,
+        sinks: Vec<Arc<dyn Sink>>,
+    ) -> FlowHandle {
+        let local = Local::new(&self.dir.path().join("in"));
         let flow = Flow {
             settings,
             detect,
@@ -181,6 +191,83 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     files
+}
+
+#[tokio::test]
+async fn a_time_of_the_schedule_that_nobody_was_there_for_is_made_up_for_once() {
+    let bench = Bench::new();
+    let start = async |catch_up: bool| {
+        let detect = DetectConfig {
+            schedule: Some(Schedule::new("@yearly", Some("Europe/Berlin")).expect("a schedule")),
+            catch_up,
+            first: First::News,
+            settle: SettleConfig::immediately(),
+            ..DetectConfig::default()
+        };
+        let sinks = vec![bench.directory("out", "{path}")];
+        bench.start_with(bench.settings(), detect, sinks).await
+    };
+    let put = |name: &str| std::fs::write(bench.dir.path().join("in").join(name), name);
+    let arrived = |name: &str| bench.dir.path().join("out").join(name).exists();
+    let looked = async || {
+        bench
+            .store
+            .value(&bench.flow, "looked")
+            .await
+            .expect("read")
+    };
+
+    // Nobody has ever looked.
+    put("first").expect("written");
+    let flow = start(true).await;
+    bench
+        .until("the first look", async || arrived("first"))
+        .await;
+    bench
+        .until("it is noted", async || looked().await.is_some())
+        .await;
+    flow.stop().await;
+
+    // This year was looked at: it is waited for the next one, and looked at when asked.
+    put("second").expect("written");
+    let noted: u64 = looked().await.expect("a value").parse().expect("seconds");
+    let flow = start(true).await;
+    bench
+        .until("it waits", async || flow.next_look().is_some())
+        .await;
+    let next = flow.next_look().expect("it waits");
+    assert!(
+        next > noted && next <= noted + 366 * 24 * 3600,
+        "{noted} {next}"
+    );
+    assert!(!arrived("second"));
+    flow.scan_now(tokio::time::Instant::now() + Duration::from_secs(60))
+        .await
+        .expect("looked at");
+    bench
+        .until("the look that was asked for", async || arrived("second"))
+        .await;
+    assert!(flow.next_look().is_some_and(|at| at >= next));
+    flow.stop().await;
+
+    // A year passed meanwhile.
+    put("third").expect("written");
+    bench
+        .store
+        .set_value(&bench.flow, "looked", Some("86400"))
+        .await
+        .expect("written");
+    let flow = start(false).await;
+    bench
+        .until("it waits", async || flow.next_look().is_some())
+        .await;
+    assert!(!arrived("third"), "it is not to be made up for");
+    flow.stop().await;
+    let flow = start(true).await;
+    bench
+        .until("the look that was missed", async || arrived("third"))
+        .await;
+    flow.stop().await;
 }
 
 /// A sink that fails as it is told to.

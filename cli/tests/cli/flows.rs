@@ -287,7 +287,7 @@ fn a_listener_that_runs_answers_each_command() {
     listener.start();
     let status = listener.says(&["status"]);
     assert!(
-        status.starts_with("orders from here, every manual, 0 known, "),
+        status.starts_with("orders from here, when asked, 0 known, "),
         "{status}"
     );
     let json: Value = serde_json::from_str(&listener.says(&["status", "--json"])).unwrap();

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::types::{Applied, FailedFile, FetchRequest, Fetched, Time};
 use super::{Answer, FlowControl, Refusal, SinkTotals, Totals};
+use crate::detect::Pace;
 use crate::flow::handle::{FAULT, FlowError, FlowHandle, Query};
 use crate::store::{Counts, Row, State};
 
@@ -54,12 +55,24 @@ impl FlowControl for Running {
             .collect()
     }
 
-    fn interval(&self) -> Option<Duration> {
-        self.handle.interval()
+    fn pace(&self) -> Pace {
+        self.handle.pace()
     }
 
-    fn set_interval(&self, interval: Option<Duration>) {
-        self.handle.set_interval(interval);
+    fn set_pace(&self, pace: Pace) {
+        self.handle.set_pace(pace);
+    }
+
+    fn schedule(&self) -> Option<String> {
+        self.handle.schedule().map(ToString::to_string)
+    }
+
+    fn next_look(&self) -> Option<u64> {
+        self.handle.next_look()
+    }
+
+    fn settling(&self) -> u64 {
+        u64::try_from(self.handle.settling()).unwrap_or(u64::MAX)
     }
 
     fn is_paused(&self) -> bool {
@@ -144,6 +157,7 @@ impl FlowControl for Running {
                 left: left.unwrap_or(counts.pending + counts.claimed),
                 delivered: after.delivered.saturating_sub(before.delivered),
                 dead: after.dead.saturating_sub(before.dead),
+                settling: self.settling(),
             })
         })
     }

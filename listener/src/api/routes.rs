@@ -25,9 +25,10 @@ use super::stream::{Position, stream};
 use super::token::{ApiToken, Scope, scope_of};
 use super::types::{
     FetchRequest, FileInfo, FilePage, FlowInfo, FlowList, Health, Interval, IntervalChange,
-    ReplayRequest, Replayed, Validation,
+    ReplayRequest, Replayed, Time, Validation,
 };
 use super::{FlowControl, Flows, PAGE_MAX, Refusal, WAIT, WAIT_MAX, metrics, openapi};
+use crate::detect::Pace;
 use crate::store;
 
 /// Bytes of a request's body.
@@ -200,10 +201,16 @@ async fn info(flow: &dyn FlowControl) -> FlowInfo {
         name: flow.name().to_owned(),
         source: flow.source().to_owned(),
         sinks: flow.sinks(),
-        interval: Interval(flow.interval()),
+        interval: Interval(flow.pace()),
+        schedule: flow.schedule(),
+        next_look: flow.next_look().and_then(|at| {
+            let at = jiff::Timestamp::from_second(i64::try_from(at).ok()?);
+            at.ok().map(Time)
+        }),
         paused: flow.is_paused(),
         raised: flow.raised(),
         down: flow.down(),
+        settling: flow.settling(),
         restarts: flow.restarts(),
         oldest_pending_s: flow
             .oldest_pending()
@@ -311,9 +318,13 @@ async fn interval(
 ) -> Answered<Json<FlowInfo>> {
     let flow = shared.flow(path)?;
     let IntervalChange {
-        interval: Interval(interval),
+        interval: Interval(pace),
     } = json(&body)?;
-    flow.set_interval(interval);
+    if pace == Pace::Scheduled && flow.schedule().is_none() {
+        let why = "the flow has no schedule; its configuration may give it one";
+        return Err(Refusal::Bad(why.to_owned()).into());
+    }
+    flow.set_pace(pace);
     Ok(Json(info(&*flow).await))
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::api::types::{FailedFile, PathText};
+use crate::detect::Pace;
 use crate::flow::events::{FlowEventKind, RECENT_MAX};
 use crate::flow::item::{FlowName, Item, ItemKind};
 use crate::snapshot::Facts;
@@ -28,7 +29,7 @@ struct Daemon {
 
 #[derive(Debug)]
 struct Fake {
-    interval: Mutex<Option<Duration>>,
+    pace: Mutex<Pace>,
     paused: AtomicBool,
     asked: Mutex<Vec<FetchRequest>>,
     replayed: AtomicU64,
@@ -42,7 +43,7 @@ struct Fake {
 impl Default for Fake {
     fn default() -> Self {
         Self {
-            interval: Mutex::default(),
+            pace: Mutex::default(),
             paused: AtomicBool::default(),
             asked: Mutex::default(),
             replayed: AtomicU64::default(),
@@ -141,12 +142,20 @@ impl FlowControl for Fake {
         vec!["disk".to_owned()]
     }
 
-    fn interval(&self) -> Option<Duration> {
-        *self.interval.lock().expect("whole")
+    fn pace(&self) -> Pace {
+        *self.pace.lock().expect("whole")
     }
 
-    fn set_interval(&self, interval: Option<Duration>) {
-        *self.interval.lock().expect("whole") = interval;
+    fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().expect("whole") = pace;
+    }
+
+    fn schedule(&self) -> Option<String> {
+        (!self.slow.load(Relaxed)).then(|| "0 6 * * * Europe/Berlin".to_owned())
+    }
+
+    fn next_look(&self) -> Option<u64> {
+        (self.pace() == Pace::Scheduled).then_some(1_795_000_000)
     }
 
     fn is_paused(&self) -> bool {
@@ -211,6 +220,7 @@ impl FlowControl for Fake {
                 left: u64::from(wait.is_none()),
                 delivered: wait.map_or(0, |wait| wait.as_secs()),
                 dead: 0,
+                settling: 0,
             })
         })
     }
@@ -436,7 +446,8 @@ async fn a_flow_is_shown_and_steered() {
     assert_eq!(status, 200);
     let expected = json!({
         "name": "orders", "source": "bank", "sinks": ["disk"], "interval": "manual", "paused": false,
-        "oldest_pending_s": 90, "restarts": 3,
+        "schedule": "0 6 * * * Europe/Berlin",
+        "oldest_pending_s": 90, "restarts": 3, "settling": 0,
                 "raised": ["sink disk"],
         "files": {"known": 0, "pending": 1, "claimed": 0, "done": 1, "dead": 2},
     });
@@ -449,12 +460,19 @@ async fn a_flow_is_shown_and_steered() {
     let (status, flow) = interval("90s").await;
     assert_eq!((status, &flow["interval"]), (200, &json!("1m 30s")));
     assert_eq!(
-        *served.daemon.flow.interval.lock().expect("whole"),
-        Some(Duration::from_secs(90))
+        *served.daemon.flow.pace.lock().expect("whole"),
+        Pace::Every(Duration::from_secs(90))
     );
     let (status, flow) = interval(flow["interval"].as_str().expect("text")).await;
     assert_eq!((status, &flow["interval"]), (200, &json!("1m 30s")));
     assert_eq!(interval("N/A").await.1["interval"], "manual");
+    let (status, flow) = interval("schedule").await;
+    assert_eq!((status, &flow["interval"]), (200, &json!("schedule")));
+    assert_eq!(flow["next_look"], "2026-11-18T11:06:40Z");
+    served.daemon.flow.slow.store(true, Relaxed);
+    let (status, problem) = interval("schedule").await;
+    assert_eq!(status, 422, "there is none: {problem}");
+    served.daemon.flow.slow.store(false, Relaxed);
     for bad in ["", "5", "-5s", "1ms", "99999h", "5 sausages"] {
         let (status, problem) = interval(bad).await;
         assert_eq!(status, 400, "{bad}: {problem}");

@@ -7,6 +7,7 @@ use ketch_client::RemotePath;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::detect::Pace;
 use crate::flow::events::{FlowEvent, FlowEventKind};
 use crate::sink::event;
 use crate::store::{Counts, Row};
@@ -25,8 +26,14 @@ pub struct FlowInfo {
     pub source: String,
     /// The names of its sinks.
     pub sinks: Vec<String>,
-    /// How often the source is looked at.
+    /// When the source is looked at.
     pub interval: Interval,
+    /// Its schedule, with the time zone, if it has one: it holds while `interval` is `schedule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// When the schedule is due next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_look: Option<Time>,
     /// Whether it is paused.
     pub paused: bool,
     /// What cannot be reached, read or written now: `source`, `ledger`, `sink …`, `directory …`; `flow`
@@ -36,6 +43,9 @@ pub struct FlowInfo {
     /// second to five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down: Option<String>,
+    /// Files that were seen and have yet to settle.
+    #[serde(default)]
+    pub settling: u64,
     /// How often it was started anew by itself since the daemon started.
     #[serde(default)]
     pub restarts: u64,
@@ -83,9 +93,9 @@ pub struct FlowList {
 }
 
 /// How often a source is looked at: a time such as `5s`, `1min`, `2h`, or `manual` for only when it
-/// is asked for or pushed.
+/// is asked for or pushed, or `schedule` for the flow's schedule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Interval(pub Option<Duration>);
+pub struct Interval(pub Pace);
 
 impl JsonSchema for Interval {
     fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -95,17 +105,21 @@ impl JsonSchema for Interval {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "A time such as `5s`, `1min`, `2h`, or `manual` for only when it is asked for or pushed.",
-            "examples": ["5s", "1min", "manual"],
+            "description": "A time such as `5s`, `1min`, `2h`, or `manual` for only when it is asked for or pushed, or `schedule` for the flow's schedule.",
+            "examples": ["5s", "1min", "manual", "schedule"],
         })
     }
 }
 
 impl Serialize for Interval {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.0.map(SignedDuration::try_from) {
-            Some(Ok(every)) => to.collect_str(&format_args!("{every:#}")),
-            _ => to.serialize_str("manual"),
+        match self.0 {
+            Pace::Every(every) => match SignedDuration::try_from(every) {
+                Ok(every) => to.collect_str(&format_args!("{every:#}")),
+                Err(_) => to.serialize_str("manual"),
+            },
+            Pace::Scheduled => to.serialize_str("schedule"),
+            Pace::Asked => to.serialize_str("manual"),
         }
     }
 }
@@ -114,15 +128,19 @@ impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
         let text = String::deserialize(from)?;
-        if matches!(text.as_str(), "manual" | "N/A") {
-            return Ok(Self(None));
+        match text.as_str() {
+            "manual" | "N/A" => return Ok(Self(Pace::Asked)),
+            "schedule" => return Ok(Self(Pace::Scheduled)),
+            _ => {}
         }
         let every = text.parse::<SignedDuration>().ok();
         let every = every.and_then(|every| Duration::try_from(every).ok());
         match every {
-            Some(every) if (INTERVAL_MIN..=INTERVAL_MAX).contains(&every) => Ok(Self(Some(every))),
+            Some(every) if (INTERVAL_MIN..=INTERVAL_MAX).contains(&every) => {
+                Ok(Self(Pace::Every(every)))
+            }
             _ => Err(D::Error::custom(
-                "an interval is a time from 100ms to 30 days, such as 5s or 1min, or manual",
+                "an interval is a time from 100ms to 30 days, such as 5s or 1min, or manual, or schedule",
             )),
         }
     }
@@ -297,6 +315,9 @@ pub struct Applied {
     pub delivered: u64,
     /// Items that were given up meanwhile.
     pub dead: u64,
+    /// Files that were seen and have yet to settle: they come by themselves when they have.
+    #[serde(default)]
+    pub settling: u64,
 }
 
 /// Which given-up files are tried again.

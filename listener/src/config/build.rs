@@ -19,6 +19,7 @@ use super::words::NameTemplate;
 use super::{Api, FlowSetup, Ledger, ListenerFile, Setup, SourceSetup, loops};
 use crate::detect::{DetectConfig, DirectoryTimes, First, Versions};
 use crate::flow::settings::{After, DRAIN, FlowSettings, LEASE};
+use crate::schedule::Schedule;
 use crate::select::{DEPTH_MAX, Rule as Pick, Select, SelectSettings};
 use crate::settle::{Rule, SettleConfig};
 use crate::store::Order;
@@ -248,7 +249,11 @@ impl<'a> Build<'a> {
             source: source.name.clone(),
             origin: source.origin.at(&path),
             path,
-            push: table.push == PushName::Auto,
+            push: match table.push {
+                Some(push) => push == PushName::Auto,
+                // Otherwise files would come before their time.
+                None => table.schedule.is_none(),
+            },
             sinks: sinks?,
             revision: self.revision.finish(),
         })
@@ -337,6 +342,8 @@ impl<'a> Build<'a> {
             OrderName::Any => Order::Any,
             OrderName::Name => Order::Name,
             OrderName::Time => Order::Time,
+            OrderName::NameDescending => Order::NameDown,
+            OrderName::TimeDescending => Order::TimeDown,
         };
         settings.removals = table.removals;
         settings.directories = table.directories;
@@ -398,6 +405,8 @@ impl<'a> Build<'a> {
         if let Some(interval) = table.interval {
             detect.interval = interval.0;
         }
+        let schedule = self.schedule(key, table);
+        detect.catch_up = table.catch_up.unwrap_or(detect.catch_up);
         detect.missing_polls = table.missing_polls.unwrap_or(detect.missing_polls);
         let guard = &mut detect.guard;
         guard.polls = table.removals_guard.unwrap_or(guard.polls);
@@ -405,13 +414,51 @@ impl<'a> Build<'a> {
         detect.sweep_every = table.sweep_every.unwrap_or(detect.sweep_every);
         detect.select = select?;
         detect.settle = settle?;
+        detect.schedule = schedule?;
         Some(detect)
+    }
+
+    /// At which times of day the source is looked at, if it is so; `None` if that is wrong.
+    fn schedule(&mut self, key: &str, table: &FlowTable) -> Option<Option<Schedule>> {
+        let Some(text) = &table.schedule else {
+            for (name, is_said) in [
+                ("time_zone", table.time_zone.is_some()),
+                ("catch_up", table.catch_up.is_some()),
+            ] {
+                if is_said {
+                    let hint = "schedule = \"0 6 * * Mon-Fri\"";
+                    self.hint(&below(key, name), "there is no schedule", hint);
+                }
+            }
+            return Some(None);
+        };
+        if table.interval.is_some() {
+            self.hint(
+                &below(key, "interval"),
+                "the schedule says when it is looked",
+                "leave one of the two out",
+            );
+        }
+        match Schedule::new(&text.0, table.time_zone.as_deref()) {
+            Ok(schedule) => Some(Some(schedule)),
+            Err(error) => {
+                let zone = table.time_zone.as_deref().unwrap_or_default();
+                let known: Vec<String> = jiff::tz::db()
+                    .available()
+                    .map(|name| name.to_string())
+                    .collect();
+                let near = nearest(zone, known.iter().map(String::as_str));
+                let hint = near.unwrap_or_else(|| "a name such as `Europe/Berlin`".to_owned());
+                self.hint(&below(key, "time_zone"), error.to_string(), hint);
+                None
+            }
+        }
     }
 
     fn select(&mut self, key: &str, table: &FlowTable) -> Option<Select> {
         let depth_max = match (table.recursive, table.depth) {
             (false, None) => 1,
-            (true, depth) => depth.map_or(DEPTH_MAX, |depth| DEPTH_MAX.min(u32::from(depth) + 1)),
+            (true, depth) => depth.map_or(DEPTH_MAX, u32::from),
             (false, Some(_)) => {
                 self.hint(
                     &below(key, "depth"),
@@ -421,8 +468,19 @@ impl<'a> Build<'a> {
                 1
             }
         };
+        if table
+            .min_depth
+            .is_some_and(|least| u32::from(least) > depth_max)
+        {
+            let key = below(key, "min_depth");
+            match table.recursive {
+                true => self.fault(&key, "it is more than `depth`"),
+                false => self.hint(&key, "directories are not looked into", "recursive = true"),
+            }
+        }
         let mut settings = SelectSettings {
             depth_max,
+            depth_min: table.min_depth.map_or(1, u32::from),
             ..SelectSettings::default()
         };
         settings.include = picks(&table.include, &table.include_regex, &table.include_ant);

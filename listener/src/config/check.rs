@@ -1,8 +1,10 @@
 //! Whether what a file names can be reached: sources, sinks and the ledger, all of them.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_client::hostkey::HostKeyError;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -58,7 +60,7 @@ impl Setup {
                 let checked = timeout(CHECK_TIMEOUT, source.check()).await;
                 (
                     n,
-                    checked.map(|result| result.map_err(|error| chain(&error))),
+                    checked.map(|result| result.map_err(|error| told(&error))),
                 )
             });
         }
@@ -71,7 +73,7 @@ impl Setup {
                     let checked = timeout(CHECK_TIMEOUT, sink.check()).await;
                     (
                         n,
-                        checked.map(|result| result.map_err(|error| chain(&error))),
+                        checked.map(|result| result.map_err(|error| told(&error))),
                     )
                 });
             }
@@ -95,4 +97,20 @@ impl Setup {
         }
         done
     }
+}
+
+/// Why it cannot be used, and how the file says what is missing.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = chain(error);
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let is_new = |error: &(dyn Error + 'static)| {
+        let error = error.downcast_ref::<HostKeyError>();
+        matches!(error, Some(HostKeyError::Unknown { .. }))
+    };
+    if causes.into_iter().any(is_new) {
+        text.push_str(
+            " (in this file by `host_key`, or `accept_new_host = true` with `known_hosts`)",
+        );
+    }
+    text
 }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::sinks::SinkTable;
 use super::words::{
-    AntPattern, DoneFile, GlobPattern, HostKeyLine, Interval, Name, NameTemplate, ProxyUrl,
-    RegexPattern, Server, SourceUrl,
+    AntPattern, CronText, DoneFile, GlobPattern, HostKeyLine, Interval, Name, NameTemplate,
+    ProxyUrl, RegexPattern, Server, SourceUrl,
 };
 
 /// A listener: where its ledger is, the sources that it watches, and the flows from them.
@@ -172,12 +172,24 @@ pub(super) struct FlowTable {
     /// Time from one look at the source to the next, or `manual`: only when it is asked for.
     /// Default: 5 s.
     pub(super) interval: Option<Interval>,
+    /// Times of day at which the source is looked at, instead of `interval`, as a cron expression: minute,
+    /// hour, day of the month (`L` is the last), month, day of the week. Also `@hourly`, `@daily`,
+    /// `@weekly`, `@monthly`, `@yearly`. Default: none.
+    pub(super) schedule: Option<CronText>,
+    /// The time zone of `schedule`: `Europe/Berlin`, or `system` for that of this machine. Default: UTC.
+    pub(super) time_zone: Option<String>,
+    /// Whether a time of `schedule` at which the listener did not run is made up for when it starts; a
+    /// new flow looks at its source then, too. Default: true.
+    pub(super) catch_up: Option<bool>,
     /// Whether directories are looked into. Default: false.
     #[serde(default)]
     pub(super) recursive: bool,
     /// How many levels deep, with `recursive`: 1 is the directory itself. Default: 64, which is the most.
     #[schemars(range(min = 1, max = 64))]
     pub(super) depth: Option<u16>,
+    /// From which level on files count, with `recursive`: 2 for none of the directory itself. Default: 1.
+    #[schemars(range(min = 1, max = 64))]
+    pub(super) min_depth: Option<u16>,
     /// Patterns of files to take: `*.csv` at any depth, with a `/` in it from the source's directory.
     /// Default: all.
     #[serde(default)]
@@ -249,9 +261,8 @@ pub(super) struct FlowTable {
     #[schemars(range(min = 1, max = 100))]
     pub(super) removals_guard_percent: Option<u8>,
     /// Whether the source is asked to say at once what changes, where it can (`ketch serve`, and
-    /// directories here). Looks go on as a net. Default: `auto`.
-    #[serde(default)]
-    pub(super) push: PushName,
+    /// directories here). Looks go on as a net. Default: `auto`, and `never` with `schedule`.
+    pub(super) push: Option<PushName>,
     /// Whether it is told that files are gone. Default: false.
     #[serde(default)]
     pub(super) removals: bool,
@@ -347,6 +358,10 @@ pub(super) enum OrderName {
     Name,
     /// Of each directory one at a time, by time of last change, then by name.
     Time,
+    /// As `name`, from the last one to the first.
+    NameDescending,
+    /// As `time`, the newest first.
+    TimeDescending,
 }
 
 /// What a renamed file is.
@@ -384,11 +399,10 @@ pub(super) enum DirectoryTimesName {
 }
 
 /// Whether the source is asked to say at once what changes.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum PushName {
     /// Where it can.
-    #[default]
     Auto,
     /// It is only looked at.
     Never,

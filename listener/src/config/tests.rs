@@ -94,6 +94,21 @@ fn the_least_file_has_a_source_a_flow_and_a_sink() {
     assert!(flow.push);
 }
 
+#[test]
+fn a_schedule_takes_the_place_of_the_interval_and_of_pushes() {
+    use crate::detect::Pace;
+
+    let text = local("schedule = \"0 6 * * Mon-Fri\"\ntime_zone = \"Europe/Berlin\"");
+    let flow = &setup_of(&text).flows[0];
+    assert_eq!(flow.detect.pace(), Pace::Scheduled);
+    let schedule = flow.detect.schedule.as_ref().unwrap();
+    assert_eq!(schedule.to_string(), "0 6 * * Mon-Fri Europe/Berlin");
+    assert!(flow.detect.catch_up && !flow.push);
+    let text = local("schedule = \"@daily\"\ncatch_up = false\npush = \"auto\"");
+    let flow = &setup_of(&text).flows[0];
+    assert!(!flow.detect.catch_up && flow.push);
+}
+
 #[cfg(feature = "postgres")]
 #[test]
 fn listeners_that_share_a_ledger_have_a_lease() {
@@ -133,6 +148,8 @@ fn what_is_said_of_a_flow_reaches_its_parts() {
     assert_eq!(flow.detect.settle.rule, Rule::Immediately);
     let settings = &flow.settings;
     assert_eq!(settings.order, Order::Time);
+    let down = setup_of(&local("order = \"time-descending\""));
+    assert_eq!(down.flows[0].settings.order, Order::TimeDown);
     assert_eq!((settings.concurrency, settings.attempts), (3, 2));
     assert_eq!(settings.in_flight_bytes, 1 << 20);
     assert_eq!(settings.rate, Some(10 << 20));
@@ -140,7 +157,7 @@ fn what_is_said_of_a_flow_reaches_its_parts() {
     assert!(settings.renames && settings.removals && !flow.push);
     assert!(matches!(&settings.after, After::Move(to) if to.as_str() == "archive/{name}"));
     let select = &flow.detect.select;
-    assert_eq!(select.depth_max(), 3);
+    assert_eq!(select.depth_max(), 2);
     assert!(select.names(&"a/b.csv".into()));
     assert!(
         !select.enters(&"archive".into()),

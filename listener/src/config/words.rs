@@ -8,6 +8,7 @@ use ketch_client::{Destination, PublicKey, route};
 use ketch_settings::{Address, Period, Size, Word, WordKind, word};
 
 use crate::flow::item::FlowName;
+use crate::schedule::Schedule;
 use crate::select::{Rule, Select, SelectError, SelectSettings};
 use crate::settle::Marker;
 use crate::sink::template::Template;
@@ -19,6 +20,7 @@ pub(super) const WORDS: &[WordKind] = &[
     WordKind::of::<Size>(),
     WordKind::of::<Name>(),
     WordKind::of::<Interval>(),
+    WordKind::of::<CronText>(),
     WordKind::of::<SourceUrl>(),
     WordKind::of::<HostKeyLine>(),
     WordKind::of::<ProxyUrl>(),
@@ -64,6 +66,23 @@ impl Word for Interval {
                 Err("this is no time, such as \"5s\" or \"15min\", and not manual".to_owned())
             }
         }
+    }
+}
+
+/// Times of day.
+#[derive(Clone, Debug)]
+pub(super) struct CronText(pub(super) String);
+word!(CronText);
+
+impl Word for CronText {
+    const FORMAT: &'static str = "cron";
+    const SHOWN: &'static str = "`\"0 6 * * Mon-Fri\"`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let schedule = Schedule::new(text, None);
+        schedule
+            .map(|_| Self(text.to_owned()))
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -11,6 +11,7 @@ use super::keeper::{Down, FLOW};
 use crate::api::types::{Applied, FetchRequest, Fetched};
 use crate::api::{Answer, FlowControl, Refusal, SinkTotals, Totals};
 use crate::config::FlowSetup;
+use crate::detect::Pace;
 use crate::flow::events::reason;
 use crate::flow::handle::{PAUSED, since};
 use crate::flow::item::FlowName;
@@ -50,12 +51,17 @@ impl FlowControl for Waiting {
         sinks.map(|sink| sink.name().to_owned()).collect()
     }
 
-    fn interval(&self) -> Option<Duration> {
-        self.down.wishes.interval()
+    fn pace(&self) -> Pace {
+        self.down.wishes.pace()
     }
 
-    fn set_interval(&self, interval: Option<Duration>) {
-        self.down.wishes.set_interval(interval);
+    fn set_pace(&self, pace: Pace) {
+        self.down.wishes.set_pace(pace);
+    }
+
+    fn schedule(&self) -> Option<String> {
+        let schedule = self.setup.detect.schedule.as_ref();
+        schedule.map(ToString::to_string)
     }
 
     fn is_paused(&self) -> bool {

@@ -13,14 +13,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
 use super::revival::Revival;
 use super::{Inner, Living};
 use crate::config::{FlowSetup, Origin};
-use crate::detect::{Lister, SftpLister};
+use crate::detect::{Lister, Pace, SftpLister};
 use crate::flow::Flow;
 use crate::flow::events::{FlowEventKind, reason};
 use crate::flow::handle::{FAULT, FlowError, FlowHandle, PAUSED};
@@ -62,16 +61,16 @@ pub(super) struct Down {
 #[derive(Debug)]
 pub(super) struct Wishes {
     pub(super) paused: AtomicBool,
-    pub(super) interval: Mutex<Option<Duration>>,
+    pub(super) pace: Mutex<Pace>,
 }
 
 impl Wishes {
-    pub(super) fn interval(&self) -> Option<Duration> {
-        *self.interval.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_interval(&self, interval: Option<Duration>) {
-        *self.interval.lock().unwrap_or_else(PoisonError::into_inner) = interval;
+    pub(super) fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 }
 
@@ -88,7 +87,7 @@ impl Kept {
                 let paused = inner.store.value(name, PAUSED).await;
                 let wishes = Wishes {
                     paused: AtomicBool::new(matches!(paused, Ok(Some(_)))),
-                    interval: Mutex::new(setup.detect.interval),
+                    pace: Mutex::new(setup.detect.pace()),
                 };
                 Standing::Down(Down {
                     reason,
@@ -156,6 +155,13 @@ async fn keep(inner: Weak<Inner>, setup: Arc<FlowSetup>, mut standing: Standing)
     }
 }
 
+/// A flow that was started anew is looked at as it was before. Nothing is looked at for that alone.
+fn go_on_at(handle: &FlowHandle, pace: Pace) {
+    if handle.pace() != pace {
+        handle.set_pace(pace);
+    }
+}
+
 impl Inner {
     /// Starts a flow anew; `None` if it is another's by now.
     async fn again(&self, setup: &Arc<FlowSetup>, was: &Standing) -> Option<Standing> {
@@ -175,12 +181,12 @@ impl Inner {
         let begun = self.begin(setup, &source).await;
         let standing = match (begun, was) {
             (Ok(handle), Standing::Up(was)) => {
-                handle.set_interval(was.interval());
+                go_on_at(&handle, was.pace());
                 self.cease(name, was.raised());
                 Standing::Up(handle)
             }
             (Ok(handle), Standing::Down(down)) => {
-                handle.set_interval(down.wishes.interval());
+                go_on_at(&handle, down.wishes.pace());
                 self.cease(name, vec![FLOW.to_owned()]);
                 Standing::Up(handle)
             }
@@ -190,7 +196,7 @@ impl Inner {
                 self.raise(name, reason.clone());
                 let wishes = Wishes {
                     paused: AtomicBool::new(was.is_paused()),
-                    interval: Mutex::new(was.interval()),
+                    pace: Mutex::new(was.pace()),
                 };
                 Standing::Down(Down {
                     reason,

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::ListenerFile;
+#[cfg(feature = "api")]
+use crate::detect::Pace;
 use crate::flow::events::FlowEventKind;
 use crate::flow::item::FlowName;
 use crate::store::{
@@ -93,7 +95,7 @@ async fn a_flow_that_cannot_be_started_is_started_when_it_can_and_keeps_no_other
         late.set_paused(true).await.expect("the ledger takes it");
         assert!(late.is_paused());
         late.set_paused(false).await.expect("the ledger takes it");
-        late.set_interval(Some(Duration::from_millis(123)));
+        late.set_pace(Pace::Every(Duration::from_millis(123)));
         assert!(late.apply(None).await.is_err());
         assert_eq!(late.counts().await.expect("counts").done, 0);
         let unready = daemon.inner.ready().await.expect_err("not ready");
@@ -109,7 +111,7 @@ async fn a_flow_that_cannot_be_started_is_started_when_it_can_and_keeps_no_other
         let late = daemon.inner.flow("late").expect("it is shown");
         assert!(late.restarts() >= 1);
         assert_eq!(late.down(), None);
-        assert_eq!(late.interval(), Some(Duration::from_millis(123)));
+        assert_eq!(late.pace(), Pace::Every(Duration::from_millis(123)));
         daemon.inner.ready().await.expect("ready");
     }
     daemon.stop().await;

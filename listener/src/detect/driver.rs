@@ -5,6 +5,7 @@ use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use ketch_client::{Kind, RemotePath};
@@ -12,12 +13,13 @@ use tokio::task::JoinSet;
 
 use super::versions::Recent;
 use super::{
-    DetectConfig, Guard, Handle, LOOKS_MAX, ListError, Lister, Plan, ScanKind, ScanReport, Seen,
-    Wake,
+    DetectConfig, Guard, Handle, LOOKS_MAX, ListError, Lister, Pace, Plan, ScanKind, ScanReport,
+    Seen, Wake,
 };
 use crate::flow::item::Change;
 use crate::listing::Listing;
 use crate::push::{PushEvent, Pushes};
+use crate::schedule::{Clockwork, Turn};
 use crate::source::Source;
 use crate::tree::{Snapshot, SnapshotError, Step, Tree, Want};
 
@@ -55,6 +57,8 @@ pub struct Detector {
     tree: Tree,
     handle: Handle,
     due: Option<Instant>,
+    /// Where there is a schedule.
+    clockwork: Option<Clockwork>,
     want: Want,
     /// Scans in a row that did not reach the source.
     failures: u32,
@@ -71,13 +75,17 @@ impl Detector {
     /// is known is learnt from the first scan, and the ledger says what of it is news.
     #[must_use]
     pub fn new(lister: Arc<dyn Lister>, config: DetectConfig, snapshot: Option<Snapshot>) -> Self {
-        let interval = config.interval;
+        let handle = Handle::new(&config);
+        let schedule = config.schedule.clone();
+        let clockwork =
+            schedule.map(|schedule| Clockwork::new(schedule, seconds(), None, config.catch_up));
         Self {
             lister,
             pushes: None,
             tree: Tree::new(config, snapshot),
-            handle: Handle::new(interval),
-            due: interval.map(|_| Instant::now()),
+            due: handle.interval().map(|_| Instant::now()),
+            clockwork,
+            handle,
             want: Want::Due,
             failures: 0,
             lost_after: 0,
@@ -96,6 +104,28 @@ impl Detector {
     /// Also takes what the source tells by itself.
     pub fn listen(&mut self, pushes: Pushes) {
         self.pushes = Some(pushes);
+    }
+
+    /// All of the source was looked at `looked` seconds after 1970, before this process: what its
+    /// schedule named since is made up for, if it is to be.
+    pub fn looked_before(&mut self, looked: u64) {
+        let config = self.tree.config();
+        if let Some(schedule) = config.schedule.clone() {
+            let catch_up = config.catch_up;
+            self.clockwork = Some(Clockwork::new(schedule, seconds(), Some(looked), catch_up));
+        }
+    }
+
+    /// When all of the source was looked at last, in seconds since 1970, where there is a schedule.
+    #[must_use]
+    pub fn looked(&self) -> Option<u64> {
+        self.clockwork.as_ref().and_then(Clockwork::looked)
+    }
+
+    /// How many files have yet to settle.
+    #[must_use]
+    pub fn settling(&self) -> usize {
+        self.tree.settling()
     }
 
     /// Tells versions apart by content as well, which `source` hashes
@@ -177,11 +207,15 @@ impl Detector {
             }
             let settle = self.tree.poll_timeout().filter(|_| reached);
             let (due, pushes, handle) = (self.due, &mut self.pushes, &self.handle);
+            let is_scheduled = handle.pace() == Pace::Scheduled;
+            let clockwork = self.clockwork.as_mut().filter(|_| is_scheduled);
+            handle.set_next(clockwork.as_ref().and_then(|clockwork| clockwork.due()));
             let event = tokio::select! {
                 biased;
                 () = handle.now.notified() => return (Wake::Asked, Want::All),
                 event = next_push(pushes) => event,
                 () = at(due) => return (Wake::Due, Want::Due),
+                () = scheduled(clockwork) => return (Wake::Due, Want::Due),
                 () = at(settle) => return (Wake::Settle, Want::Part),
             };
             match event {
@@ -200,9 +234,7 @@ impl Detector {
     /// If the future is dropped, the scan goes on with the next call.
     pub async fn scan(&mut self, forget: &[RemotePath]) -> ScanReport {
         let begun = Instant::now();
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let wall = seconds();
         let want = std::mem::replace(&mut self.want, Want::Due);
         if !self.tree.begin(want, wall, forget) {
             // What was asked for is not forgotten over what waits.
@@ -212,6 +244,11 @@ impl Detector {
             return ScanReport::default();
         }
         self.handle.begins(self.tree.begun());
+        if want != Want::Part
+            && let Some(clockwork) = &mut self.clockwork
+        {
+            clockwork.looked_at(wall);
+        }
         loop {
             match self.tree.poll_step(Instant::now()) {
                 Step::Look(paths) => {
@@ -230,6 +267,7 @@ impl Detector {
             self.hash().await;
         }
         report.took = begun.elapsed();
+        self.handle.settling.store(self.tree.settling(), Relaxed);
         self.schedule(begun, want, &report);
         report
     }
@@ -350,6 +388,25 @@ async fn next_push(pushes: &mut Option<Pushes>) -> Option<PushEvent> {
         Some(pushes) => pushes.next().await,
         None => pending().await,
     }
+}
+
+/// Waits until the schedule is due; the clock is looked at again and again meanwhile.
+async fn scheduled(clockwork: Option<&mut Clockwork>) {
+    let Some(clockwork) = clockwork else {
+        return pending().await;
+    };
+    while let Turn::Wait(wait) = clockwork.poll(since_1970()) {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn since_1970() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+fn seconds() -> u64 {
+    since_1970().as_secs()
 }
 
 async fn at(time: Option<Instant>) {

@@ -30,6 +30,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 const SAVE_SHARE: u32 = 20;
 /// How often it is looked whether a paused flow goes on, or another process gave the lease back.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The key of the value that says when all of the source was looked at last, in seconds since 1970, where
+/// there is a schedule.
+pub(super) const LOOKED: &str = "looked";
 /// What is raised when nearly all that is known is missing at once.
 const EMPTIED: &str = "source suddenly empty";
 /// The key of the value that says that the first scan of a flow is over.
@@ -62,6 +65,8 @@ pub(super) async fn run(
         failures: 0,
         reconciled: false,
         doubted: 0,
+        looked: None,
+        looked_noted: None,
     };
     let stopped = async move { while !*stop.borrow() && stop.changed().await.is_ok() {} };
     tokio::select! {
@@ -94,6 +99,11 @@ struct Detection {
     reconciled: bool,
     /// How often comparing them lacked too much to be believed.
     doubted: u32,
+    /// The last look at everything that came to its end, where there is a schedule: in seconds since
+    /// 1970.
+    looked: Option<u64>,
+    /// The last one that the ledger has of this process.
+    looked_noted: Option<u64>,
 }
 
 impl Detection {
@@ -185,11 +195,29 @@ impl Detection {
             }
             self.scanned.send_replace(self.detector.handle().begun());
         }
+        if report.complete && report.kind != ScanKind::Part {
+            self.looked = self.detector.looked();
+        }
+        self.note_look().await?;
         if !self.unsaved {
             self.since = self.newest;
         } else if self.saved.elapsed() >= self.save_after {
             self.save();
         }
+        Ok(())
+    }
+
+    /// Where there is a schedule, the ledger keeps when all was looked at last: what comes while nobody
+    /// watches can be made up for. A look is over when all that it found has settled.
+    async fn note_look(&mut self) -> Result<(), StoreError> {
+        if self.looked == self.looked_noted || self.detector.settling() > 0 {
+            return Ok(());
+        }
+        let flow = &self.shared.settings.name;
+        let text = self.looked.map(|looked| looked.to_string());
+        let store = &self.shared.store;
+        store.set_value(flow, LOOKED, text.as_deref()).await?;
+        self.looked_noted = self.looked;
         Ok(())
     }
 

@@ -15,6 +15,8 @@ use super::item::FlowName;
 pub use super::shared::{Counters, SinkCounters};
 use super::shared::{Shared, millis};
 use crate::detect;
+use crate::detect::Pace;
+use crate::schedule::Schedule;
 use crate::source::SourceError;
 use crate::store::{BATCH_MAX, Counts, Row, State, StoreError};
 
@@ -145,10 +147,22 @@ impl FlowHandle {
         names.zip(&shared.sink_counters)
     }
 
-    /// How often the source is looked at; `None` if only when asked, or pushed.
+    /// When the source is looked at.
     #[must_use]
-    pub fn interval(&self) -> Option<Duration> {
-        self.inner.detect.interval()
+    pub fn pace(&self) -> Pace {
+        self.inner.detect.pace()
+    }
+
+    /// Its schedule, whether or not it holds now.
+    #[must_use]
+    pub fn schedule(&self) -> Option<&Schedule> {
+        self.inner.detect.schedule()
+    }
+
+    /// When the schedule is due next, in seconds since 1970, if it holds now.
+    #[must_use]
+    pub fn next_look(&self) -> Option<u64> {
+        self.inner.detect.next()
     }
 
     /// Where it tells what happens.
@@ -254,9 +268,15 @@ impl FlowHandle {
         Ok(shared.store.set_value(self.name(), PAUSED, None).await?)
     }
 
-    /// How often the source is looked at from now on; `None`: only when asked, or pushed.
-    pub fn set_interval(&self, interval: Option<Duration>) {
-        self.inner.detect.set_interval(interval);
+    /// Files that were seen and have yet to settle, as of the last look.
+    #[must_use]
+    pub fn settling(&self) -> usize {
+        self.inner.detect.settling()
+    }
+
+    /// When the source is looked at from now on, which begins with a look.
+    pub fn set_pace(&self, pace: Pace) {
+        self.inner.detect.set_pace(pace);
     }
 
     /// Whether the source can be reached and listed.

@@ -38,11 +38,11 @@ pub(super) async fn status(path: &Path, as_json: bool) -> Result<(), Failed> {
     }
     for flow in array(&answer, "flows") {
         let mut line = format!("{} from {}", text(flow, "name"), text(flow, "source"));
-        let interval = flow
-            .get("interval")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let _ = write!(line, ", every {}", escaped(interval.as_bytes()));
+        let _ = match &*text(flow, "interval") {
+            "schedule" => write!(line, ", at {}", text(flow, "schedule")),
+            "manual" => write!(line, ", when asked"),
+            every => write!(line, ", every {every}"),
+        };
         if flow.get("paused") == Some(&Value::Bool(true)) {
             line.push_str(", paused");
         }
@@ -54,6 +54,9 @@ pub(super) async fn status(path: &Path, as_json: bool) -> Result<(), Failed> {
                 }
             }
             None => line.push_str(", the ledger cannot be asked"),
+        }
+        if let Some(settling @ 1..) = flow.get("settling").and_then(Value::as_u64) {
+            let _ = write!(line, ", {settling} settling");
         }
         out.line(&line)?;
         let down = text(flow, "down");
@@ -86,7 +89,13 @@ pub(super) async fn each(flows: &FlowsArg, what: &str) -> Result<(), Failed> {
                     .get("left")
                     .and_then(Value::as_u64)
                     .unwrap_or_default();
-                out.line(&format!("{flow}: {delivered} delivered, {left} left"))?;
+                let mut line = format!("{flow}: {delivered} delivered, {left} left");
+                let settling = answer.get("settling").and_then(Value::as_u64);
+                if let Some(settling @ 1..) = settling {
+                    // They come by themselves; who asked would wonder where they are.
+                    let _ = write!(line, ", {settling} wait until they have settled");
+                }
+                out.line(&line)?;
             }
             None => out.line(&format!("{flow}: {what}"))?,
         }

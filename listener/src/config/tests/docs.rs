@@ -73,3 +73,37 @@ fn the_other_examples_are_right() {
         ]
     );
 }
+
+/// Whether the schema has a key, which may stand in any of several tables.
+fn has_key(schema: &serde_json::Value, at: &serde_json::Value, key: &[&str]) -> bool {
+    let Some((first, rest)) = key.split_first() else {
+        return true;
+    };
+    if let Some(name) = at["$ref"].as_str() {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        return has_key(schema, &schema["$defs"][name], key);
+    }
+    let of = ["oneOf", "anyOf"].map(|of| at[of].as_array().cloned().unwrap_or_default());
+    let mut others = of.into_iter().flatten();
+    let below = &at["properties"][*first];
+    below.is_object() && has_key(schema, below, rest)
+        || at["items"].is_object() && has_key(schema, &at["items"], key)
+        || others.any(|other| has_key(schema, &other, key))
+}
+
+#[test]
+fn every_key_that_other_systems_options_lead_to_is_there() {
+    let schema: serde_json::Value = serde_json::from_str(&ListenerFile::schema()).unwrap();
+    let text = fs::read_to_string(format!("{DOCS}/coming-from.md")).unwrap();
+    let mut keys = 0;
+    for key in text.split('`').skip(1).step_by(2) {
+        let parts: Vec<&str> = key.split('.').collect();
+        if !matches!(parts[0], "source" | "flow" | "store" | "api") || parts.len() < 2 {
+            continue;
+        }
+        assert!(has_key(&schema, &schema, &parts), "there is no key {key}");
+        keys += 1;
+    }
+    assert!(keys > 150, "{keys} keys were found");
+    assert!(!has_key(&schema, &schema, &["flow", "sink", "intervall"]));
+}
