@@ -102,15 +102,12 @@ impl Setup {
 /// Why it cannot be used, and how the file says what is missing.
 fn told(error: &(dyn Error + 'static)) -> String {
     let mut text = chain(error);
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let is_new = |error: &(dyn Error + 'static)| {
-        let error = error.downcast_ref::<HostKeyError>();
-        matches!(error, Some(HostKeyError::Unknown { .. }))
-    };
-    if causes.into_iter().any(is_new) {
-        text.push_str(
-            " (in this file by `host_key`, or `accept_new_host = true` with `known_hosts`)",
-        );
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(HostKeyError::Unknown { .. }) = error.downcast_ref() {
+            text.push_str(" (in this file: `host_key`, or `accept_new_host` with `known_hosts`)");
+        }
+        cause = error.source();
     }
     text
 }

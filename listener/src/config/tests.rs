@@ -206,7 +206,7 @@ fn every_fault_of_the_text_is_told_with_its_line_its_key_and_a_hint() {
         "line 8: source[0].password.fil: there is no such key; do you mean file?",
         "line 12: flow[0].interval: this is no time, such as \"5s\" or \"15min\", and not manual",
         "line 13: flow[0].frist: there is no such key; do you mean first?",
-        "line 14: flow[0].order: \"size\" is none of any, name, time; do you mean time?",
+        "line 14: flow[0].order: \"size\" is none of any, name, time, name-descending, time-descending; do you mean time?",
         "line 15: flow[0].include_regex[0]: this is no pattern: unclosed group",
         "line 16: flow[0].settle.done_file: a done file's name holds {name} or {stem} once",
         "line 17: flow[0].after.action: \"mve\" is none of keep, delete, move, rename; do you mean move?",
