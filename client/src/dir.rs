@@ -16,7 +16,7 @@ use ketch_protocol::{
 
 use crate::{
     requests::{
-        calls::{Call, Hold, OwnedNames, Reply, Sending, Submission, Unanswered},
+        calls::{Asked, Hold, OwnedNames, Reply, Submission, Unanswered},
         table::Expect,
     },
     sftp::{Operation, Sftp, SftpError},
@@ -179,8 +179,7 @@ struct Reading {
     handle: Vec<u8>,
     /// Bytes that came and were not looked at.
     hold: Arc<Hold>,
-    sending: Sending,
-    pending: VecDeque<Call>,
+    pending: VecDeque<Asked>,
     /// Requests to have under way.
     depth: usize,
     /// How many were under way when some were sent last.
@@ -273,11 +272,9 @@ impl ReadDir {
                         } else {
                             READDIRS_MIN_FAR
                         };
-                        let hold = Arc::default();
                         self.state = State::Reading(Reading {
                             handle,
-                            sending: Sending::within(&hold),
-                            hold,
+                            hold: Arc::default(),
                             pending: VecDeque::new(),
                             depth,
                             sent: 0,
@@ -357,6 +354,12 @@ impl Reading {
         if sftp.shared().is_near() {
             self.depth = self.depth.min(READDIRS_MAX_NEAR);
         }
+        // At most one waits for its turn, the last one.
+        if let Some(last) = self.pending.back_mut()
+            && last.poll_turn(cx).is_pending()
+        {
+            return;
+        }
         // Not one for each answer: fewer writes and wake-ups, and none for a directory that is over.
         if self.sent <= READDIRS_HALVED && self.pending.len() > self.sent / 2 {
             return;
@@ -365,14 +368,16 @@ impl Reading {
         let depth = self.depth.min(fitting.max(READDIRS_MIN));
         while self.pending.len() < depth {
             let handle = &self.handle;
-            let sent = sftp.shared().poll_call(&mut self.sending, cx, || {
-                let mut packet = Vec::new();
-                Request::Readdir(Readdir { handle }).encode_packet(0, &mut packet);
-                (packet, Expect::Name, ANSWER_LEN)
-            });
-            let Poll::Ready(call) = sent else { return };
-            self.pending.push_back(call);
+            let mut packet = Vec::new();
+            Request::Readdir(Readdir { handle }).encode_packet(0, &mut packet);
+            let shared = sftp.shared();
+            let mut asked = shared.ask(packet, Expect::Name, ANSWER_LEN, Some(&self.hold));
+            let turn = asked.poll_turn(cx);
+            self.pending.push_back(asked);
             self.sent = self.pending.len();
+            if turn.is_pending() {
+                return;
+            }
         }
     }
 }

@@ -6,8 +6,7 @@ use std::{collections::VecDeque, fmt, future::poll_fn};
 
 use bytes::{Bytes, BytesMut};
 use ketch_protocol::{
-    Attrs, Close, Fsetstat, Fstat, OpenFlags, Read, RemotePath, Request, StatVfs, StatusCode,
-    Write,
+    Attrs, Fsetstat, Fstat, OpenFlags, Read, RemotePath, Request, StatVfs, StatusCode, Write,
     limits::{DATA_LEN_MAX, DATA_LEN_PORTABLE},
 };
 
@@ -356,19 +355,7 @@ impl File {
     /// # Errors
     /// See [`Sftp`].
     pub async fn close(mut self) -> Result<(), SftpError> {
-        poll_fn(|cx| self.poll_written(cx)).await?;
-        if self.handle.is_empty() {
-            return Ok(()); // by a shutdown
-        }
-        let mut packet = Vec::new();
-        let handle = &self.handle;
-        Request::Close(Close { handle }).encode_packet(0, &mut packet);
-        let len = packet.len();
-        let call = self.sftp.shared().call(packet, Expect::Status, len).await;
-        // It is queued now, and will be sent: dropping the file must not do it once more, when the
-        // handle may be another file's.
-        self.handle.clear();
-        self.take_closed(call.await)
+        poll_fn(|cx| self.poll_close(cx)).await
     }
 }
 

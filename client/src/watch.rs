@@ -19,7 +19,7 @@ use ketch_protocol::{
 
 use crate::{
     requests::{
-        calls::{Call, Reply, Sending, Submission},
+        calls::{Asked, Reply, Submission},
         table::Expect,
     },
     sftp::{Operation, Sftp, SftpError},
@@ -195,7 +195,6 @@ impl Sftp {
             path,
             handle,
             wait: u32::try_from(options.wait.as_millis()).unwrap_or(u32::MAX),
-            sending: Sending::default(),
             call: None,
             ready: VecDeque::new(),
             is_over: false,
@@ -213,9 +212,8 @@ pub struct Watch {
     handle: Vec<u8>,
     /// In milliseconds.
     wait: u32,
-    sending: Sending,
     /// The request that the server leaves unanswered until something happens.
-    call: Option<Call>,
+    call: Option<Asked>,
     ready: VecDeque<WatchEvent>,
     is_over: bool,
 }
@@ -243,19 +241,16 @@ impl Watch {
             if self.is_over {
                 return Poll::Ready(None);
             }
-            let Some(call) = &mut self.call else {
+            let call = self.call.get_or_insert_with(|| {
                 let read = WatchRead {
                     handle: &self.handle,
                     wait: self.wait,
                 };
-                let call = self.sftp.shared().poll_call(&mut self.sending, cx, || {
-                    let mut packet = Vec::new();
-                    Request::Extended(Extension::WatchRead(read)).encode_packet(0, &mut packet);
-                    (packet, Expect::Extended, ANSWER_LEN)
-                });
-                self.call = Some(ready!(call));
-                continue;
-            };
+                let mut packet = Vec::new();
+                Request::Extended(Extension::WatchRead(read)).encode_packet(0, &mut packet);
+                let shared = self.sftp.shared();
+                shared.ask(packet, Expect::Extended, ANSWER_LEN, None)
+            });
             let answer = ready!(Pin::new(call).poll(cx));
             self.call = None;
             let operation = Operation::Watch;

@@ -6,6 +6,9 @@
 //! and does not wait for its answer until [`WRITE_BEHIND_MAX`] bytes are under way. What goes wrong
 //! with a write is said by a later write, or by `flush` and `shutdown` at the latest.
 //!
+//! Each request is an [`Asked`] of its own from when it is made, kept beside what it is for: one
+//! that still waits for its turn among the calls when the stream goes on elsewhere goes with that.
+//!
 //! A read waits for the writes before it, and a write that does not continue the one before waits
 //! for that: servers may work on the requests of one file at the same time, so order is made here.
 
@@ -13,7 +16,6 @@ use std::{
     collections::VecDeque,
     io::{self, SeekFrom},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -24,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 use super::File;
 use crate::{
     requests::{
-        calls::{Call, Reply, Sending},
+        calls::{Asked, Reply},
         table::Expect,
     },
     sftp::{Operation, SftpError},
@@ -51,8 +53,7 @@ pub(super) struct Stream {
     ahead: Ahead,
     behind: Behind,
     seek: Option<Seek>,
-    closing: Option<Call>,
-    sending: Sending,
+    closing: Option<Asked>,
 }
 
 /// What is read ahead.
@@ -71,8 +72,7 @@ struct Ahead {
 struct Piece {
     offset: u64,
     len: usize,
-    /// Nothing where it is still to be sent.
-    call: Option<Call>,
+    asked: Asked,
 }
 
 /// What is written behind.
@@ -82,8 +82,8 @@ struct Behind {
     gathered: Vec<u8>,
     /// Where they belong.
     offset: u64,
-    /// Writes under way, with their lengths.
-    pending: VecDeque<(usize, Call)>,
+    /// Writes under way, with their lengths; at most the last one waits for its turn.
+    pending: VecDeque<(usize, Asked)>,
     in_flight: usize,
     /// What went wrong; the file is not what was written from then on.
     failed: Option<SftpError>,
@@ -92,7 +92,15 @@ struct Behind {
 /// A seek that is under way.
 enum Seek {
     /// From the end: its place is asked for.
-    End { delta: i64, asked: Option<Call> },
+    End { delta: i64, asked: Option<Asked> },
+}
+
+impl Stream {
+    /// The file is used: nobody waits for a seek or a close that was begun before. They must not be
+    /// done later, in the middle of something else.
+    fn go_on(&mut self) {
+        (self.seek, self.closing) = (None, None);
+    }
 }
 
 impl Behind {
@@ -108,6 +116,17 @@ impl Behind {
 impl Ahead {
     fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// Waits until all pieces had their turn: the last one may wait for it, and the rest of a short
+    /// answer.
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let turns = self.pieces.iter_mut();
+        let turns = turns.map(|piece| piece.asked.poll_turn(cx));
+        if turns.filter(Poll::is_pending).count() > 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// Goes on elsewhere: keeps what is of use there.
@@ -140,67 +159,47 @@ impl File {
         Ok(())
     }
 
+    fn ask_piece(&self, offset: u64, len: usize) -> Piece {
+        let wanted = u32::try_from(len).unwrap_or(u32::MAX);
+        let mut packet = Vec::new();
+        let request = Read {
+            handle: &self.handle,
+            offset,
+            len: wanted,
+        };
+        Request::Read(request).encode_packet(0, &mut packet);
+        let shared = self.sftp.shared();
+        let asked = shared.ask(packet, Expect::Data(wanted), len, None);
+        Piece { offset, len, asked }
+    }
+
     /// Asks for what the window admits; `wanted` is what the reader has room for.
     fn poll_ask_ahead(&mut self, wanted: usize, cx: &mut Context<'_>) {
         let piece_len = self.stream_piece_len();
-        let shared = Arc::clone(self.sftp.shared());
-        let Stream {
-            position,
-            ahead,
-            sending,
-            ..
-        } = &mut self.stream;
+        let ahead = &mut self.stream.ahead;
         if ahead.window == 0 {
             ahead.window = wanted.clamp(FIRST_READ_LEN, READ_AHEAD_MAX_NEAR);
         }
         loop {
-            let (index, offset, len) =
-                match ahead.pieces.iter().position(|piece| piece.call.is_none()) {
-                    Some(index) => {
-                        let Some(piece) = ahead.pieces.get(index) else {
-                            return;
-                        };
-                        (Some(index), piece.offset, piece.len)
-                    }
-                    None if ahead.asked < ahead.window => {
-                        let end =
-                            ahead.pieces.back().map_or(
-                                position.saturating_add(ahead.ready.len() as u64),
-                                |piece| piece.offset.saturating_add(piece.len as u64),
-                            );
-                        let len = piece_len.min(ahead.window - ahead.asked);
-                        // Nothing can be there.
-                        if end.checked_add(len as u64).is_none() && !ahead.pieces.is_empty() {
-                            return;
-                        }
-                        (None, end, len)
-                    }
-                    None => return,
-                };
-            let handle = &self.handle;
-            let sent = shared.poll_call(sending, cx, || {
-                let len = u32::try_from(len).unwrap_or(u32::MAX);
-                let mut packet = Vec::new();
-                let request = Read {
-                    handle,
-                    offset,
-                    len,
-                };
-                Request::Read(request).encode_packet(0, &mut packet);
-                (packet, Expect::Data(len), len as usize)
-            });
-            let Poll::Ready(call) = sent else { return };
-            match index.and_then(|index| ahead.pieces.get_mut(index)) {
-                Some(piece) => piece.call = Some(call),
-                None => {
-                    ahead.asked += len;
-                    ahead.pieces.push_back(Piece {
-                        offset,
-                        len,
-                        call: Some(call),
-                    });
-                }
+            let ahead = &mut self.stream.ahead;
+            if ahead.poll_turns(cx).is_pending() || ahead.asked >= ahead.window {
+                return;
             }
+            let position = self.stream.position;
+            let end = ahead
+                .pieces
+                .back()
+                .map_or(position.saturating_add(ahead.ready.len() as u64), |piece| {
+                    piece.offset.saturating_add(piece.len as u64)
+                });
+            let len = piece_len.min(ahead.window - ahead.asked);
+            // Nothing can be there.
+            if end.checked_add(len as u64).is_none() && !ahead.pieces.is_empty() {
+                return;
+            }
+            let piece = self.ask_piece(end, len);
+            self.stream.ahead.asked += len;
+            self.stream.ahead.pieces.push_back(piece);
         }
     }
 
@@ -210,6 +209,7 @@ impl File {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.closed()?;
+        self.stream.go_on();
         if !self.stream.behind.is_idle() {
             ready!(self.poll_written(cx))?;
         }
@@ -227,16 +227,11 @@ impl File {
                 stream.position = stream.position.saturating_add(len as u64);
                 return Poll::Ready(Ok(()));
             }
-            let Some(Piece {
-                call: Some(call),
-                len,
-                offset,
-            }) = ahead.pieces.front_mut()
-            else {
-                return Poll::Pending; // it waits for its turn among the calls
+            let Some(piece) = ahead.pieces.front_mut() else {
+                return Poll::Ready(Ok(())); // nothing can be there
             };
-            let answer = ready!(Pin::new(call).poll(cx));
-            let (asked, offset) = (*len, *offset);
+            let answer = ready!(Pin::new(&mut piece.asked).poll(cx));
+            let (asked, offset) = (piece.len, piece.offset);
             ahead.pieces.pop_front();
             ahead.asked = ahead.asked.saturating_sub(asked);
             let data = match self.take_data(answer, asked) {
@@ -246,35 +241,34 @@ impl File {
                     return Poll::Ready(Err(error.into()));
                 }
             };
-            let is_near = self.is_near();
-            let ahead = &mut self.stream.ahead;
             if data.is_empty() {
                 // What was asked behind the end is answered to nobody; a file that has grown is
                 // read on by the next call.
-                ahead.forget();
+                self.stream.ahead.forget();
                 return Poll::Ready(Ok(()));
             }
             if let Some(missing) = asked.checked_sub(data.len()).filter(|&n| n > 0) {
                 // A short answer: its rest comes before what stands behind it.
-                ahead.asked += missing;
-                ahead.pieces.push_front(Piece {
-                    offset: offset.saturating_add(data.len() as u64),
-                    len: missing,
-                    call: None,
-                });
+                let offset = offset.saturating_add(data.len() as u64);
+                let rest = self.ask_piece(offset, missing);
+                self.stream.ahead.asked += missing;
+                self.stream.ahead.pieces.push_front(rest);
             }
-            let max = if is_near {
+            let max = if self.is_near() {
                 READ_AHEAD_MAX_NEAR
             } else {
                 READ_AHEAD_MAX
             };
+            let ahead = &mut self.stream.ahead;
             ahead.window = ahead.window.saturating_mul(2).min(max);
             ahead.ready = data;
         }
     }
 
-    /// Sends what was gathered, once there is room for it.
+    /// Makes a request of what was gathered, once there is room for it: from then on it is
+    /// [`Behind::pending`], and what is written next is gathered anew.
     fn poll_send_gathered(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SftpError>> {
+        ready!(self.poll_last_turn(cx));
         let max = if self.is_near() {
             WRITE_BEHIND_MAX_NEAR
         } else {
@@ -283,40 +277,44 @@ impl File {
         while self.stream.behind.in_flight >= max {
             ready!(self.poll_oldest_write(cx))?;
         }
-        let shared = Arc::clone(self.sftp.shared());
-        let Stream {
-            behind, sending, ..
-        } = &mut self.stream;
-        let handle = &self.handle;
-        let call = ready!(shared.poll_call(sending, cx, || {
-            let mut packet = Vec::with_capacity(
-                Write::header_len(handle.len()).saturating_add(behind.gathered.len()),
-            );
-            let request = Write {
-                handle,
-                offset: behind.offset,
-                data: &behind.gathered,
-            };
-            Request::Write(request).encode_packet(0, &mut packet);
-            let len = packet.len();
-            (packet, Expect::Status, len)
-        }));
+        let behind = &mut self.stream.behind;
         let len = behind.gathered.len();
-        behind.pending.push_back((len, call));
-        behind.in_flight += len;
-        behind.offset = behind.offset.saturating_add(len as u64);
+        let handle = &self.handle;
+        let mut packet = Vec::with_capacity(Write::header_len(handle.len()).saturating_add(len));
+        let request = Write {
+            handle,
+            offset: behind.offset,
+            data: &behind.gathered,
+        };
+        Request::Write(request).encode_packet(0, &mut packet);
         behind.gathered.clear();
+        behind.offset = behind.offset.saturating_add(len as u64);
+        behind.in_flight += len;
+        let packet_len = packet.len();
+        let shared = self.sftp.shared();
+        let asked = shared.ask(packet, Expect::Status, packet_len, None);
+        behind.pending.push_back((len, asked));
+        // It leaves at once if it can; if not, the next call sees to it.
+        let _ = self.poll_last_turn(cx);
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the last write had its turn among the calls.
+    fn poll_last_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.stream.behind.pending.back_mut() {
+            Some((_, asked)) => asked.poll_turn(cx),
+            None => Poll::Ready(()),
+        }
     }
 
     /// Waits for the answer to the oldest write.
     fn poll_oldest_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SftpError>> {
         let behind = &mut self.stream.behind;
-        let Some((len, call)) = behind.pending.front_mut() else {
+        let Some((len, asked)) = behind.pending.front_mut() else {
             behind.in_flight = 0;
             return Poll::Ready(Ok(()));
         };
-        let answer = ready!(Pin::new(call).poll(cx));
+        let answer = ready!(Pin::new(asked).poll(cx));
         behind.in_flight = behind.in_flight.saturating_sub(*len);
         behind.pending.pop_front();
         if let Err(error) = self.take_written(answer) {
@@ -331,6 +329,7 @@ impl File {
         if !self.stream.behind.gathered.is_empty() {
             ready!(self.poll_send_gathered(cx))?;
         }
+        ready!(self.poll_last_turn(cx));
         while !self.stream.behind.pending.is_empty() {
             ready!(self.poll_oldest_write(cx))?;
         }
@@ -345,6 +344,7 @@ impl File {
         }
         let piece_len = self.stream_piece_len();
         let stream = &mut self.stream;
+        stream.go_on();
         // What was read ahead is not what stands there afterwards.
         stream.ahead.forget();
         let behind = &stream.behind;
@@ -367,64 +367,56 @@ impl File {
             .extend_from_slice(data.get(..len).unwrap_or_default());
         *position = position.saturating_add(len as u64);
         if behind.gathered.len() == piece_len {
-            // It leaves at once if it can; if not, the next call sends it.
+            // If there is no room for it yet, the next call makes a request of it.
             let _ = self.poll_send_gathered(cx)?;
         }
         Poll::Ready(Ok(len))
     }
 
     /// Writes all, closes the handle, and waits for the server to say how that went.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.stream.closing.is_none() {
-            if self.handle.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SftpError>> {
+        if !self.handle.is_empty() {
+            self.stream.ahead.forget();
             ready!(self.poll_written(cx))?;
-            let shared = Arc::clone(self.sftp.shared());
-            let handle = &self.handle;
-            let call = ready!(shared.poll_call(&mut self.stream.sending, cx, || {
+            let closing = self.stream.closing.get_or_insert_with(|| {
                 let mut packet = Vec::new();
+                let handle = &self.handle;
                 Request::Close(Close { handle }).encode_packet(0, &mut packet);
                 let len = packet.len();
-                (packet, Expect::Status, len)
-            }));
-            // It is queued, and will be sent: nobody may use or close the handle once more.
+                self.sftp.shared().ask(packet, Expect::Status, len, None)
+            });
+            ready!(closing.poll_turn(cx));
+            // It is queued, and will be sent: nobody may use or close the handle once more, when it
+            // may be another file's.
             self.handle.clear();
-            self.stream.ahead.forget();
-            self.stream.closing = Some(call);
         }
-        let Some(call) = &mut self.stream.closing else {
+        let Some(closing) = &mut self.stream.closing else {
             return Poll::Ready(Ok(()));
         };
-        let answer = ready!(Pin::new(call).poll(cx));
+        let answer = ready!(Pin::new(closing).poll(cx));
         self.stream.closing = None;
-        Poll::Ready(self.take_closed(answer).map_err(io::Error::from))
+        Poll::Ready(self.take_closed(answer))
     }
 
     fn poll_seek(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        let Some(Seek::End { .. }) = self.stream.seek else {
+        if self.stream.seek.is_none() {
             return Poll::Ready(Ok(self.stream.position));
-        };
+        }
         if !self.stream.behind.is_idle() {
             ready!(self.poll_written(cx))?;
         }
-        let shared = Arc::clone(self.sftp.shared());
-        let handle = &self.handle;
-        let Stream { seek, sending, .. } = &mut self.stream;
-        let Some(Seek::End { delta, asked }) = seek else {
+        // What is read ahead may be of use there, too.
+        let _ = self.stream.ahead.poll_turns(cx);
+        let Some(Seek::End { delta, asked }) = &mut self.stream.seek else {
             return Poll::Ready(Ok(self.stream.position));
         };
-        if asked.is_none() {
-            *asked = Some(ready!(shared.poll_call(sending, cx, || {
-                let mut packet = Vec::new();
-                Request::Fstat(Fstat { handle }).encode_packet(0, &mut packet);
-                (packet, Expect::Attrs, 0)
-            })));
-        }
-        let Some(call) = asked else {
-            return Poll::Pending;
-        };
-        let answer = ready!(Pin::new(call).poll(cx));
+        let asked = asked.get_or_insert_with(|| {
+            let mut packet = Vec::new();
+            let handle = &self.handle;
+            Request::Fstat(Fstat { handle }).encode_packet(0, &mut packet);
+            self.sftp.shared().ask(packet, Expect::Attrs, 0, None)
+        });
+        let answer = ready!(Pin::new(asked).poll(cx));
         let delta = *delta;
         self.stream.seek = None;
         let size = match answer {
@@ -516,7 +508,7 @@ impl AsyncWrite for File {
 
     /// Flushes and closes the file.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_close(cx)
+        self.get_mut().poll_close(cx).map_err(io::Error::from)
     }
 }
 
@@ -524,7 +516,7 @@ impl AsyncSeek for File {
     fn start_seek(self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
         let file = self.get_mut();
         file.closed()?;
-        file.stream.seek = None;
+        file.stream.go_on();
         match to {
             SeekFrom::Start(to) => file.jump(to),
             SeekFrom::Current(delta) => {

@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -311,27 +311,17 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::call`], for those who poll: `make` gives the packet, what its answer may be, and
-    /// how many bytes they hold. While it waits, `sending` keeps its place.
-    pub(crate) fn poll_call(
+    /// As [`Shared::call`], for those who poll: nothing is done before the first poll.
+    pub(crate) fn ask(
         self: &Arc<Self>,
-        sending: &mut Sending,
-        cx: &mut Context<'_>,
-        make: impl FnOnce() -> (Vec<u8>, Expect, usize),
-    ) -> Poll<Call> {
-        let hold = &sending.hold;
-        let waiting = sending.waiting.get_or_insert_with(|| {
-            let (packet, expect, bytes) = make();
-            let (shared, hold) = (Arc::clone(self), hold.clone());
-            Box::pin(async move { Queued(shared.call_within(packet, expect, bytes, hold).await) })
-        });
-        match waiting.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Queued(call)) => {
-                sending.waiting = None;
-                Poll::Ready(call)
-            }
-        }
+        packet: Vec<u8>,
+        expect: Expect,
+        bytes: usize,
+        hold: Option<&Arc<Hold>>,
+    ) -> Asked {
+        let (shared, hold) = (Arc::clone(self), hold.cloned());
+        let turn = async move { Queued(shared.call_within(packet, expect, bytes, hold).await) };
+        Asked(Stage::Waiting(Box::pin(turn)))
     }
 
     /// Queues something to do, and wakes the driving task if it does not know yet.
@@ -491,25 +481,48 @@ impl CallSlot {
     }
 }
 
-/// A request that waits for its turn among the calls.
-#[derive(Default)]
-pub(crate) struct Sending {
-    waiting: Option<Pin<Box<dyn Future<Output = Queued> + Send + Sync>>>,
-    hold: Option<Arc<Hold>>,
-}
+/// One request, from when it was made: it waits for its turn among the calls, then for its answer,
+/// which is what the future gives.
+///
+/// Whoever wants another request makes another one of these. Dropped before its turn, it is never
+/// sent. As long as it is kept, it is to be polled until it had its turn: its place among the calls
+/// may be held for it already.
+pub(crate) struct Asked(Stage);
 
-impl Sending {
-    /// For a reader whose answers are counted in `hold`.
-    pub(crate) fn within(hold: &Arc<Hold>) -> Self {
-        Self {
-            waiting: None,
-            hold: Some(Arc::clone(hold)),
-        }
-    }
+enum Stage {
+    Waiting(Pin<Box<dyn Future<Output = Queued> + Send + Sync>>),
+    Queued(Call),
 }
 
 /// A call that has had its turn; its answer is still to come.
 struct Queued(Call);
+
+impl Asked {
+    /// Waits for its turn.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_queued(cx).map(|_| ())
+    }
+
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<&mut Call> {
+        if let Stage::Waiting(turn) = &mut self.0 {
+            let Queued(call) = ready!(turn.as_mut().poll(cx));
+            self.0 = Stage::Queued(call);
+        }
+        match &mut self.0 {
+            Stage::Queued(call) => Poll::Ready(call),
+            Stage::Waiting(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Future for Asked {
+    type Output = Result<Reply, Unanswered>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let call = ready!(self.get_mut().poll_queued(cx));
+        Pin::new(call).poll(cx)
+    }
+}
 
 /// The future of an answer.
 pub(crate) struct Call {

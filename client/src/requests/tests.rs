@@ -21,3 +21,4 @@ mod together;
 #[cfg(unix)]
 mod trees;
 mod vanished;
+mod waiting;
