@@ -833,7 +833,7 @@ async fn a_root_that_cannot_be_listed_takes_nothing_away() {
     }
     assert_eq!(bench.state("1").await, Some(State::Done));
     std::fs::rename(&aside, &root).expect("renamed");
-    flow.scan_now(tokio::time::Instant::now() + Duration::from_secs(20))
+    flow.scan_now(tokio::time::Instant::now() + Duration::from_secs(120))
         .await
         .expect("scanned");
     bench.idle().await;

@@ -14,6 +14,9 @@ const RECONNECTS: usize = 2_000;
 /// What the process may grow by, whatever their number, in bytes: the allocator keeps some pages.
 const GROWTH_MAX: usize = 2 << 20;
 
+/// So often as many may come until the growth is within that.
+const TURNS: usize = 4;
+
 /// Bytes of this process that are in memory.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -110,11 +113,18 @@ async fn strangers_that_come_again_and_again_leave_nothing_behind() {
     for n in 0..500 {
         once(n).await;
     }
-    let before = resident();
-    for n in 0..reconnects {
-        once(n).await;
+    // What the allocator keeps, it keeps once; what is left behind is left each time.
+    let mut growth = 0;
+    for _ in 0..TURNS {
+        let before = resident();
+        for n in 0..reconnects {
+            once(n).await;
+        }
+        growth = resident().saturating_sub(before);
+        println!("{reconnects} connections: {growth} bytes more");
+        if growth <= GROWTH_MAX {
+            return;
+        }
     }
-    let growth = resident().saturating_sub(before);
-    println!("{reconnects} connections: {growth} bytes more");
-    assert!(growth <= GROWTH_MAX, "{growth} bytes in {reconnects}");
+    panic!("{growth} bytes in {reconnects}, after as many before them");
 }

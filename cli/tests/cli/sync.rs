@@ -211,10 +211,7 @@ fn a_sync_that_is_killed_again_and_again_converges_and_leaves_nothing() {
         }
         // sshd's processes for a killed client may still be at their last request, and one that
         // serves SFTP may have lost its parent by then.
-        eventually(|| {
-            let is_idle = mirror.server.process().descendants().is_empty();
-            (is_idle && served.iter().all(|each| each.has_ended())).then_some(())
-        });
+        eventually(|| mirror.server.is_idle(&served).then_some(()));
         let output = mirror.command(is_down).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(mirror.check_what_is_there(), FILES);

@@ -204,6 +204,13 @@ impl OpenSshServer {
         Process::from_id(self.child.id())
     }
 
+    /// Whether nothing is left of its connections: no process that it started, and none of `served`,
+    /// which were its own and may have lost their parents when their clients were killed.
+    #[must_use]
+    pub fn is_idle(&self, served: &[Process]) -> bool {
+        self.process().descendants().is_empty() && served.iter().all(|each| each.has_ended())
+    }
+
     /// Ends all connections at once, as a crash would; new ones are still accepted.
     pub fn kill_connections(&self) {
         self.process().kill_descendants();

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
@@ -10,6 +10,8 @@ use ketch_listener::sink::nats::{Nats, NatsLogin, NatsSettings, SubjectTemplate}
 use super::{deliver, item, peers};
 
 const STREAM: &str = "FILES";
+/// For what must come, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn stream_of(peer: &peers::nats::Nats) -> stream::Stream {
     stream_by(peer, async_nats::ConnectOptions::new()).await
@@ -33,9 +35,9 @@ async fn stream_by(
         .expect("a stream")
 }
 
-fn sink(peer: &peers::nats::Nats) -> Nats {
+fn sink(peer: &peers::nats::Nats, timeout: Duration) -> Nats {
     let mut settings = NatsSettings::new("nats", &peer.url(), STREAM);
-    settings.timeout = Duration::from_secs(2);
+    settings.timeout = timeout;
     Nats::new(settings, "/ketch/orders".to_owned()).expect("a sink")
 }
 
@@ -43,7 +45,7 @@ fn sink(peer: &peers::nats::Nats) -> Nats {
 async fn an_event_is_stored_once_under_its_id() {
     let peer = peers::nats::Nats::start();
     let stream = stream_of(&peer).await;
-    let sink = sink(&peer);
+    let sink = sink(&peer, PATIENCE);
     sink.check().await.expect("the stream is there");
     for _ in 0..3 {
         deliver(&sink, &item(7, b"in/a.csv")).await.expect("stored");
@@ -99,7 +101,7 @@ async fn whoever_is_not_let_in_is_told_so() {
 #[tokio::test]
 async fn a_stream_that_is_not_there_or_not_the_one_is_an_error() {
     let peer = peers::nats::Nats::start();
-    let absent = sink(&peer);
+    let absent = sink(&peer, PATIENCE);
     assert_eq!(
         absent.check().await.expect_err("there is none").kind(),
         Kind::NotFound
@@ -128,10 +130,13 @@ async fn nothing_is_lost_while_the_server_is_killed_again_and_again() {
     const KILLS: u32 = 4;
     let mut peer = peers::nats::Nats::start();
     drop(stream_of(&peer).await);
-    let sink = sink(&peer);
-    let enough = Arc::new(AtomicBool::new(false));
+    let sink = sink(&peer, Duration::from_secs(2));
+    let (enough, stored) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let work = tokio::spawn({
-        let enough = Arc::clone(&enough);
+        let (enough, stored) = (Arc::clone(&enough), Arc::clone(&stored));
         async move {
             let (mut events, mut failures) = (0_u64, 0_u64);
             while !enough.load(Relaxed) {
@@ -142,18 +147,27 @@ async fn nothing_is_lost_while_the_server_is_killed_again_and_again() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 events += 1;
+                stored.store(events, Relaxed);
             }
             (events, failures)
         }
     });
+    // Something was stored before each kill, and after the last.
+    let some_more = async || {
+        let before = stored.load(Relaxed);
+        while stored.load(Relaxed) < before + 3 && !work.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
     for _ in 0..KILLS {
+        some_more().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         tokio::task::block_in_place(|| {
             peer.kill();
             peer.restart();
         });
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    some_more().await;
     enough.store(true, Relaxed);
     let (events, failures) = work.await.expect("it goes on");
     let mut stream = stream_of(&peer).await;

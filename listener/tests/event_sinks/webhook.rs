@@ -143,7 +143,7 @@ async fn an_event_comes_signed_whole_and_with_its_id() {
 async fn answers_decide_about_the_next_attempt() {
     let mut receiver = Receiver::start(&[]);
     let mut settings = settings(&format!("http://127.0.0.1:{}/", receiver.port));
-    settings.timeout = Duration::from_secs(20);
+    settings.timeout = Duration::from_secs(60);
     let hook = hook(settings);
     let mut answer = async |plan: serde_json::Value| {
         receiver.plan(&plan);

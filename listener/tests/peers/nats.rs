@@ -86,11 +86,10 @@ impl Nats {
             let file = fs::read_dir(&ports).ok()?.flatten().next()?;
             let text = fs::read_to_string(file.path()).ok()?;
             // {"nats":["nats://127.0.0.1:39173"]}
+            // It may be half written.
             let port = text.split("://127.0.0.1:").nth(1)?;
-            port.split(|c: char| !c.is_ascii_digit())
-                .next()?
-                .parse()
-                .ok()
+            let (port, _) = port.split_once(|c: char| !c.is_ascii_digit())?;
+            port.parse().ok()
         });
     }
 }

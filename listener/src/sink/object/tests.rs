@@ -340,12 +340,12 @@ impl Moto {
         });
         let moto = Self { port, process };
         // It takes seconds, on a busy machine many.
-        let is_up = (0..600).any(|_| {
+        let is_up = (0..1_800).any(|_| {
             std::thread::sleep(Duration::from_millis(100));
             moto.ask("PUT /bucket")
                 .is_some_and(|answer| answer.contains(" 200 "))
         });
-        assert!(is_up, "moto_server answers within a minute");
+        assert!(is_up, "moto_server answers within three minutes");
         moto
     }
 

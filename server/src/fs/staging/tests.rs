@@ -87,7 +87,7 @@ impl Scene {
 
     /// Until what a drop left to a task is done.
     async fn settle(&self) {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if !self.names().iter().any(|name| name.starts_with(".ketch-")) {
                 return;
             }
