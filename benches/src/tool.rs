@@ -37,6 +37,10 @@ pub enum Tool {
     Russh,
     /// libssh2, by hand.
     Libssh2,
+    /// The crate openssh-sftp-client over `ssh`, by hand.
+    #[value(name = "openssh-crate")]
+    #[serde(rename = "openssh-crate")]
+    OpensshCrate,
 }
 
 /// A kind of work.
@@ -76,7 +80,7 @@ pub struct Job<'a> {
 
 impl Tool {
     /// All of them, ours first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ketch,
         Self::Sftp,
         Self::Tuned,
@@ -86,6 +90,7 @@ impl Tool {
         Self::Asyncssh,
         Self::Russh,
         Self::Libssh2,
+        Self::OpensshCrate,
     ];
 
     /// As it is printed.
@@ -101,6 +106,7 @@ impl Tool {
             Self::Asyncssh => "asyncssh",
             Self::Russh => "russh",
             Self::Libssh2 => "libssh2",
+            Self::OpensshCrate => "openssh-crate",
         }
     }
 
@@ -171,6 +177,7 @@ impl Programs {
             Tool::Asyncssh => built("peers/python/bin/python"),
             Tool::Russh => built("interop/debug/peer-russh"),
             Tool::Libssh2 => built("interop/debug/peer-libssh2"),
+            Tool::OpensshCrate => built("interop/debug/peer-openssh-sftp-client"),
         }
     }
 }
@@ -303,7 +310,9 @@ pub fn command(
             command.arg(project.join("interop/peers/python/bench_asyncssh.py"));
             calling.by_hand(command)
         }
-        Tool::Russh | Tool::Libssh2 => calling.by_hand(Command::new(&calling.path)),
+        Tool::Russh | Tool::Libssh2 | Tool::OpensshCrate => {
+            calling.by_hand(Command::new(&calling.path))
+        }
     };
     // What clients know and remember is here, whoever runs them.
     command
