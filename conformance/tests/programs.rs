@@ -182,8 +182,19 @@ async fn sftp_and_fifty_commands_share_a_connection() {
     for _ in 0..3 {
         let mut processes = Vec::new();
         for n in 0..49_u32 {
-            let process = session.exec(format!("read line; echo $line; exit {n}"));
-            processes.push(process.await.unwrap());
+            // A channel is free when both sides have closed it.
+            let opening = async {
+                loop {
+                    let command = format!("read line; echo $line; exit {n}");
+                    match session.exec(command).await {
+                        Err(OpenError::Refused(_)) => {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        opened => break opened.unwrap(),
+                    }
+                }
+            };
+            processes.push(timeout(PATIENCE, opening).await.unwrap());
         }
         let refused = session.exec("true").await;
         assert!(matches!(refused, Err(OpenError::Refused(_))), "{refused:?}");
@@ -200,10 +211,6 @@ async fn sftp_and_fifty_commands_share_a_connection() {
                 .unwrap();
             assert_eq!(output.exit, Exit::Status(u32::try_from(n).unwrap()));
             assert_eq!(output.stdout, format!("line {n}\n").into_bytes());
-        }
-        // A channel is free when both sides have closed it.
-        while session.exec("true").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
     sftp.stat("/").await.unwrap();

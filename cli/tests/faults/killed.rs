@@ -15,6 +15,8 @@ use super::{LOOK, Scene};
 const FILES: usize = 200;
 /// Kills each way, unless `KETCH_KILLS` says how many.
 const KILLS: u64 = 4;
+/// How fast the first run is at most, which is stopped half-way for certain: a minute is not enough.
+const SLOWLY: [&str; 2] = ["--limit", "50K"];
 
 fn kills() -> u64 {
     let wanted = std::env::var("KETCH_KILLS").ok();
@@ -63,10 +65,14 @@ fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
     let from = scene.path("from");
     make(&from);
     let (wanted, _) = tree(&from);
-    let mut seen_half = false;
+    let (mut seen_half, mut served) = (false, Vec::new());
     for seed in 0..kills() {
         let enough = usize::try_from(seed * 67 % 150).unwrap();
-        let mut child = transfer().spawn().unwrap();
+        let mut first = transfer();
+        if seed == 0 {
+            first.args(SLOWLY);
+        }
+        let mut child = first.spawn().unwrap();
         // When so many files are there, or parts of them, and not a moment later.
         while child.try_wait().unwrap().is_none() {
             let (there, parts) = tree(to);
@@ -75,6 +81,7 @@ fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
             }
             sleep(LOOK);
         }
+        served.extend(scene.server.process().descendants());
         child.kill().unwrap(); // SIGKILL
         drop(child.wait_with_output());
         let (there, parts) = tree(to);
@@ -90,6 +97,9 @@ fn converges(scene: &Scene, transfer: impl Fn() -> Command, to: &Path) {
         finished(&mut transfer());
         let (there, _) = tree(to);
         assert!(there == wanted, "{} files after a second run", there.len());
+        while !scene.server.is_idle(&served) {
+            sleep(LOOK);
+        }
         fs::remove_dir_all(to).unwrap();
     }
     assert!(seen_half, "never stopped half-way");
