@@ -244,10 +244,14 @@ pub struct Claim {
     pub deliveries: Vec<Delivery>,
 }
 
+/// No sink: the [`Delivery`] of this name says where a flow has put the file at its source, or was about
+/// to, so that what has its name in the meantime is another one.
+pub const AT_SOURCE: &str = "";
+
 /// How far one sink has come with an item.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Delivery {
-    /// The sink's name.
+    /// The sink's name; [`AT_SOURCE`] if it tells where the file itself was renamed to.
     pub sink: String,
     /// Where it was about to put the item, recorded before it did.
     pub placement: Placement,

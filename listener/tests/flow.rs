@@ -28,7 +28,7 @@ use ketch_listener::sink::{Answer, Parcel, Sink, SinkError, Takes};
 use ketch_listener::snapshot::Facts;
 use ketch_listener::source::{self, Source};
 use ketch_listener::store::sqlite::SqliteStore;
-use ketch_listener::store::{ClaimAsk, Order, Placement, Record, Row, State, Store};
+use ketch_listener::store::{AT_SOURCE, ClaimAsk, Order, Placement, Record, Row, State, Store};
 use tokio::sync::Semaphore;
 
 struct Bench {
@@ -523,7 +523,15 @@ async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
         max: 1,
     };
     let claims = bench.store.claim(&bench.flow, ask).await.expect("claimed");
-    assert_eq!(claims.len(), 1);
+    let [claim] = &claims[..] else {
+        panic!("{claims:?}");
+    };
+    let work = Placement {
+        name: b"work/1.csv".to_vec(),
+        ..Placement::default()
+    };
+    let placed = bench.store.placed(&claim.id, AT_SOURCE, &work).await;
+    placed.expect("placed");
     std::fs::create_dir(root.join("work")).expect("made");
     std::fs::rename(root.join("1.csv"), root.join("work/1.csv")).expect("renamed");
     // Another consumer has the same place, and was quicker.
@@ -538,6 +546,44 @@ async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
     let names: Vec<_> = tree(&root).into_keys().collect();
     assert_eq!(names, ["done/1.csv", "done/2.csv", "work/3.csv"]);
     assert_eq!(tree(&bench.dir.path().join("a")).len(), 2);
+}
+
+/// A file that was taken waits for its sink. Scans do not find it, its name is used again, and what
+/// has it is taken by mistake: every version is delivered, in its order.
+#[tokio::test]
+async fn what_was_taken_is_no_removal_and_its_name_is_free() {
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.pre_move = Some(Template::parse("work/{path}").expect("a template"));
+    settings.after = After::Delete;
+    let away = moody(vec![Kind::Network; 1_000], "-");
+    let root = bench.dir.path().join("in");
+    bench.put("a", b"1").await;
+    let sinks = vec![
+        away.clone() as Arc<dyn Sink>,
+        bench.directory("b", "{sequence}"),
+    ];
+    let flow = bench.start(settings, sinks).await;
+    let is_taken = async || root.join("work/a").exists();
+    bench.until("it is taken", is_taken).await;
+    let gone = || Change::Removed {
+        path: RemotePath::from("a"),
+    };
+    bench.record(gone()).await;
+    bench.put("a", b"22").await;
+    bench.record(gone()).await;
+    bench.found("a").await;
+    // The next one takes its place before anybody saw it.
+    std::fs::write(root.join("a"), "333").expect("written");
+    away.fails.lock().expect("not poisoned").clear();
+    bench.idle().await;
+    bench.found("a").await;
+    bench.idle().await;
+    flow.stop().await;
+    let got: Vec<_> = tree(&bench.dir.path().join("b")).into_values().collect();
+    assert!(got.contains(&b"1".to_vec()), "{got:?}");
+    assert_eq!(got.last().map(Vec::as_slice), Some(&b"333"[..]), "{got:?}");
+    assert_eq!(tree(&root), BTreeMap::new(), "nothing is left aside");
 }
 
 #[tokio::test]

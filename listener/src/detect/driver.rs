@@ -60,6 +60,8 @@ pub struct Detector {
     /// Where there is a schedule.
     clockwork: Option<Clockwork>,
     want: Want,
+    /// Whether somebody asked for a scan, and none began since.
+    asked: bool,
     /// Scans in a row that did not reach the source.
     failures: u32,
     /// Directories that the last of them had listed.
@@ -87,6 +89,7 @@ impl Detector {
             clockwork,
             handle,
             want: Want::Due,
+            asked: false,
             failures: 0,
             lost_after: 0,
             versions: None,
@@ -187,8 +190,13 @@ impl Detector {
 
     /// Waits until there is a reason to scan. Nothing is lost if the future is dropped.
     pub async fn wait(&mut self) -> Wake {
+        if self.asked {
+            self.want = Want::All;
+            return Wake::Asked;
+        }
         let (wake, want) = self.reason().await;
         self.want = want;
+        self.asked = wake == Wake::Asked;
         wake
     }
 
@@ -202,9 +210,7 @@ impl Detector {
             if reached && self.tree.is_under_way() {
                 return (Wake::More, Want::Part);
             }
-            if reached && self.tree.is_pushed() {
-                return (Wake::Push, Want::Part);
-            }
+            let is_pushed = reached && self.tree.is_pushed();
             let settle = self.tree.poll_timeout().filter(|_| reached);
             let (due, pushes, handle) = (self.due, &mut self.pushes, &self.handle);
             let is_scheduled = handle.pace() == Pace::Scheduled;
@@ -213,9 +219,11 @@ impl Detector {
             let event = tokio::select! {
                 biased;
                 () = handle.now.notified() => return (Wake::Asked, Want::All),
-                event = next_push(pushes) => event,
+                // Before what is pushed, which may never end.
                 () = at(due) => return (Wake::Due, Want::Due),
                 () = scheduled(clockwork) => return (Wake::Due, Want::Due),
+                () = std::future::ready(()), if is_pushed => return (Wake::Push, Want::Part),
+                event = next_push(pushes) => event,
                 () = at(settle) => return (Wake::Settle, Want::Part),
             };
             match event {
@@ -237,12 +245,9 @@ impl Detector {
         let wall = seconds();
         let want = std::mem::replace(&mut self.want, Want::Due);
         if !self.tree.begin(want, wall, forget) {
-            // What was asked for is not forgotten over what waits.
-            if want == Want::All {
-                self.handle.apply_now();
-            }
             return ScanReport::default();
         }
+        self.asked = false;
         self.handle.begins(self.tree.begun());
         if want != Want::Part
             && let Some(clockwork) = &mut self.clockwork

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::events::{FlowEventKind, reason};
 use super::item::{Change, ItemKind};
-use super::shared::Shared;
+use super::shared::{Shared, now};
 use super::work::outage_pause;
 use crate::detect::{Detector, ScanKind, ScanReport, Seen};
 use crate::store::{BATCH_MAX, Record, Row, ScanStart, State, StoreError};
@@ -178,7 +178,7 @@ impl Detection {
         let named: HashSet<RemotePath> = forget.into_iter().collect();
         let forget: Vec<RemotePath> = named.difference(&self.forgotten).cloned().collect();
         self.forgotten = named;
-        let report = self.look(&forget).await;
+        let report = self.look(&forget).await?;
         let items = self.record(scan).await?;
         self.told(&report, items);
         if !self.first_done && self.detector.is_first_done() {
@@ -222,26 +222,33 @@ impl Detection {
     }
 
     /// Scans, and keeps the lease meanwhile.
-    async fn look(&mut self, forget: &[RemotePath]) -> ScanReport {
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if the lease was another's meanwhile, or may have been: what was listed is
+    /// older than what that one has recorded.
+    async fn look(&mut self, forget: &[RemotePath]) -> Result<ScanReport, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let every = shared.settings.lease / 3;
+        let lease = shared.settings.lease;
         let renewing = async {
+            let mut renewed = now();
             loop {
-                sleep(every).await;
-                // A lease that is lost is told when the changes are recorded.
-                let _ = shared
-                    .store
-                    .lease(&self.lease, &shared.owner, shared.settings.lease)
-                    .await;
+                sleep(lease / 3).await;
+                let leads = shared.store.lease(&self.lease, &shared.owner, lease).await;
+                match leads {
+                    Ok(true) => renewed = now(),
+                    Ok(false) => return,
+                    Err(_) if renewed.elapsed() >= lease => return,
+                    Err(_) => {}
+                }
             }
         };
         let scanning = self.detector.scan(forget);
         if !shared.settings.shared {
-            return scanning.await;
+            return Ok(scanning.await);
         }
         tokio::select! {
-            report = scanning => report,
-            () = renewing => ScanReport::default(),
+            report = scanning => Ok(report),
+            () = renewing => Err(StoreError::Lost),
         }
     }
 

@@ -20,7 +20,7 @@ use super::item::Item;
 use super::shared::{Shared, now};
 use super::work::{Ended, let_go, outage_pause, put_aside, work};
 use crate::sink::fence::{Fence, StillOurs};
-use crate::store::{Claim, ClaimAsk, ClaimId, End, StoreError};
+use crate::store::{AT_SOURCE, Claim, ClaimAsk, ClaimId, Delivery, End, Placement, StoreError};
 
 /// How long until the ledger is asked again if there was nothing to claim: retries become due, and
 /// other processes record what is found.
@@ -354,11 +354,14 @@ async fn one(shared: &Shared, mut claim: Claim, fence: &Fence, chance: u64) -> O
             told = Some(FlowEventKind::Delivered(boxed(&claim)));
             if *acted { End::Acted } else { End::Done }
         }
-        // Where removals are told, detection has to find that it is gone, and tell it.
-        Ended::Gone if settings.removals && attempt < settings.attempts => End::Failed {
-            retry: pause,
-            reason: "it is gone",
-        },
+        // Where removals are told, detection has to find that it is gone, and tell it. And where a sink
+        // has it, a source that was away for a moment must not make it new to all of them.
+        Ended::Gone if (settings.removals || is_begun(&claim)) && attempt < settings.attempts => {
+            End::Failed {
+                retry: pause,
+                reason: "it is gone",
+            }
+        }
         Ended::Superseded | Ended::Gone => {
             told = Some(FlowEventKind::Superseded(boxed(&claim)));
             End::Superseded
@@ -369,7 +372,7 @@ async fn one(shared: &Shared, mut claim: Claim, fence: &Fence, chance: u64) -> O
                 is_last: *permanent || attempt >= settings.attempts.max(1),
             };
             if failed.is_last
-                && let Some(failed) = put_aside(shared, &claim.item).await
+                && let Err(failed) = put_aside(shared, &mut claim).await
             {
                 tracing::warn!(flow = %settings.name, ?failed, "a file that was given up stays");
             }
@@ -453,6 +456,13 @@ impl<'a> Failing<'a> {
         };
         counter.fetch_add(1, Relaxed);
     }
+}
+
+/// Whether a sink has the item, or may have it.
+fn is_begun(claim: &Claim) -> bool {
+    let is_of_sink =
+        |d: &Delivery| d.sink != AT_SOURCE && (d.done || d.placement != Placement::default());
+    claim.deliveries.iter().any(is_of_sink)
 }
 
 fn boxed(claim: &Claim) -> Box<Item> {

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// What is booked for one file at most: some hundred years.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
+
 /// A limit on bytes a second, paid after each fetch.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -18,16 +21,28 @@ impl Pace {
     pub(super) fn book(&mut self, now: Instant, bytes: u64) -> Instant {
         let Some(rate) = self.rate else { return now };
         let begin = self.free.map_or(now, |free| free.max(now));
-        // Rates and sizes are far below what a double counts exactly.
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a microsecond does not matter here"
-        )]
-        let seconds = bytes as f64 / rate.max(1) as f64;
-        let took = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let took = taking(bytes, rate);
         self.free = begin.checked_add(took).or(self.free);
         begin
     }
+
+    /// Gives back `bytes` that were booked and not fetched.
+    pub(super) fn unbook(&mut self, bytes: u64) {
+        let Some(rate) = self.rate else { return };
+        if let Some(free) = &mut self.free {
+            *free = free.checked_sub(taking(bytes, rate)).unwrap_or(*free);
+        }
+    }
+}
+
+/// How long `bytes` take; no longer than can be waited for, whatever size a server tells.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a microsecond does not matter here"
+)]
+fn taking(bytes: u64, rate: u64) -> Duration {
+    let seconds = bytes as f64 / rate.max(1) as f64;
+    Duration::try_from_secs_f64(seconds).map_or(LONGEST, |took| took.min(LONGEST))
 }
 
 #[cfg(test)]
@@ -42,7 +57,10 @@ mod tests {
         assert_eq!(pace.book(now, 500), now);
         assert_eq!(pace.book(now, 1), now + Duration::from_millis(500));
         let later = now + Duration::from_secs(9);
-        assert_eq!(pace.book(later, u64::MAX), later);
+        assert_eq!(pace.book(later, 1 << 62), later);
+        // It was not fetched.
+        pace.unbook(1 << 62);
+        assert_eq!(pace.book(later, 1), later);
         assert_eq!(Pace::new(None).book(now, u64::MAX), now);
     }
 }

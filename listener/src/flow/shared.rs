@@ -141,6 +141,12 @@ impl Shared {
         tokio::time::sleep_until(begin.into()).await;
     }
 
+    /// Gives back what was paced and not fetched.
+    pub(super) fn unpaced(&self, bytes: u64) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.unbook(bytes);
+    }
+
     pub(super) fn tell(&self, kind: FlowEventKind) {
         self.events.tell(millis(), &self.settings.name, kind);
     }

@@ -26,7 +26,7 @@ use crate::sink::name::{NUMBERS_MAX, NameFault, Names};
 use crate::sink::template::Template;
 use crate::sink::{Content, Parcel, Sink, SinkError};
 use crate::source::SourceError;
-use crate::store::{Claim, ClaimId, Delivery, Placement, StoreError};
+use crate::store::{AT_SOURCE, Claim, Delivery, Placement, StoreError};
 
 /// How work on a claim ended, for the engine to tell the ledger.
 #[derive(Debug)]
@@ -128,17 +128,17 @@ async fn steps(shared: &Shared, claim: &mut Claim, fence: &Fence) -> Result<bool
             let is_last = index + 1 == sinks.len();
             // The last one's delivery and the commit are one step where nothing comes after: the
             // end of the claim says both.
-            if !(is_last && is_kept(shared, &claim.item)) {
+            if !(is_last && is_kept(shared, claim)) {
                 shared.store.delivered(&claim.id, sink.name()).await?;
             }
         }
-        if is_kept(shared, &claim.item) {
+        if is_kept(shared, claim) {
             return Ok(false);
         }
         shared.store.committed(&claim.id).await?;
         claim.committed = true;
     }
-    after(shared, &claim.item).await?;
+    after(shared, claim).await?;
     Ok(true)
 }
 
@@ -155,44 +155,79 @@ fn sinks_for(shared: &Shared, item: &Item) -> Vec<Arc<dyn Sink>> {
     shared.sinks.iter().filter(wants).cloned().collect()
 }
 
-/// Whether the source's file is left alone.
-fn is_kept(shared: &Shared, item: &Item) -> bool {
-    let settings = &shared.settings;
-    !item.has_content() || (matches!(settings.after, After::Keep) && settings.pre_move.is_none())
+/// Whether the source's file is left alone, and has its name.
+fn is_kept(shared: &Shared, claim: &Claim) -> bool {
+    let is_left = matches!(shared.settings.after, After::Keep) && put_at(claim).is_none();
+    !claim.item.has_content() || is_left
 }
 
-/// Where the content is now: under its name, or where the pre-move puts it.
-fn held_at(shared: &Shared, item: &Item) -> Result<RemotePath, Ended> {
-    match &shared.settings.pre_move {
-        None => Ok(item.path.clone()),
-        Some(template) => template
-            .name(item, Names::Remote)
-            .map_err(|fault| Ended::bad_name(template, fault)),
+/// Where an earlier attempt has put the file, or was about to, as the ledger knows.
+fn put_at(claim: &Claim) -> Option<RemotePath> {
+    let delivery = claim.deliveries.iter().find(|d| d.sink == AT_SOURCE)?;
+    Some(RemotePath::from(delivery.placement.name.clone()))
+}
+
+/// Has the ledger know where the file is about to be put.
+async fn put(shared: &Shared, claim: &mut Claim, at: &RemotePath) -> Result<(), Ended> {
+    let placement = Placement {
+        name: at.as_bytes().to_vec(),
+        ..Placement::default()
+    };
+    shared
+        .store
+        .placed(&claim.id, AT_SOURCE, &placement)
+        .await?;
+    claim.deliveries.retain(|d| d.sink != AT_SOURCE);
+    claim.deliveries.push(Delivery {
+        sink: AT_SOURCE.to_owned(),
+        placement,
+        done: false,
+    });
+    Ok(())
+}
+
+/// Where the content is: under its name, where it was put when it had been given up, or where the
+/// pre-move puts it.
+async fn taken(shared: &Shared, claim: &mut Claim) -> Result<RemotePath, Ended> {
+    if let Some(at) = put_at(claim) {
+        match shared.source.look(&at).await {
+            Ok(facts) if facts == claim.item.facts => return Ok(at),
+            // An earlier attempt took another version, and ended before it saw that.
+            Ok(_) if shared.settings.pre_move.is_some() => {
+                give_back(shared, &at, &claim.item.path).await?;
+            }
+            Ok(_) | Err(SourceError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match shared.settings.pre_move.clone() {
+        Some(template) => pre_move(shared, claim, &template).await,
+        None => Ok(claim.item.path.clone()),
     }
 }
 
-/// Takes the file for ourselves, by a rename that one of several consumers can do. An earlier
-/// attempt may have done it; without one, what has the new name is another consumer's.
+/// Takes the file for ourselves, by a rename that one of several consumers can do.
 async fn pre_move(
     shared: &Shared,
-    claim: &ClaimId,
-    item: &Item,
-    to: &RemotePath,
-) -> Result<(), Ended> {
-    let Err(error) = shared.source.rename(&item.path, to, false).await else {
-        return Ok(());
-    };
-    match error {
-        SourceError::Gone { .. } if claim.number > 1 => {
-            let facts = shared.source.look(to).await?;
-            if facts == item.facts {
-                Ok(())
-            } else {
-                Err(Ended::Superseded)
-            }
+    claim: &mut Claim,
+    template: &Template,
+) -> Result<RemotePath, Ended> {
+    let name = template.name(&claim.item, Names::Remote);
+    let name = name.map_err(|fault| Ended::bad_name(template, fault))?;
+    for number in 0..=NUMBERS_MAX {
+        let to = RemotePath::from(crate::sink::name::numbered(name.as_bytes(), number));
+        put(shared, claim, &to).await?;
+        match shared.source.rename(&claim.item.path, &to, false).await {
+            Ok(()) => return Ok(to),
+            // What an item left there that was given up.
+            Err(error) if error.kind() == Kind::Exists => {}
+            Err(error) => return Err(error.into()),
         }
-        error => Err(error.into()),
     }
+    Err(Ended::Failed {
+        reason: format!("no name is free to take {}", claim.item.path),
+        permanent: false,
+    })
 }
 
 async fn fetch(
@@ -200,7 +235,6 @@ async fn fetch(
     claim: &mut Claim,
     sinks: &[Arc<dyn Sink>],
 ) -> Result<Option<(Spooled, Content)>, Ended> {
-    let item = &claim.item;
     let is_done = |sink: &Arc<dyn Sink>| {
         let delivery = claim.deliveries.iter().find(|d| d.sink == sink.name());
         delivery.is_some_and(|delivery| delivery.done)
@@ -208,31 +242,51 @@ async fn fetch(
     let is_wanted = sinks
         .iter()
         .any(|sink| sink.takes().content && !is_done(sink));
-    if !item.has_content() || !is_wanted {
+    if !claim.item.has_content() || !is_wanted {
         return Ok(None);
     }
-    let path = held_at(shared, item)?;
-    if path != item.path {
-        pre_move(shared, &claim.id, item, &path).await?;
+    let path = taken(shared, claim).await?;
+    let spooled = shared.spool.file(&claim.id);
+    match content(shared, claim, &path, &spooled).await {
+        Ok(content) => Ok(Some((spooled, content))),
+        // What we took is another version: it gets its name again, and is found by it.
+        Err(Ended::Superseded) if path != claim.item.path && shared.settings.pre_move.is_some() => {
+            give_back(shared, &path, &claim.item.path).await?;
+            Err(Ended::Superseded)
+        }
+        Err(ended) => Err(ended),
     }
+}
+
+/// Fetches what is at `path`, if it is the version of `claim`.
+async fn content(
+    shared: &Shared,
+    claim: &mut Claim,
+    path: &RemotePath,
+    spooled: &Spooled,
+) -> Result<Content, Ended> {
+    let item = &claim.item;
     let size = item.facts.size.unwrap_or(0);
     let _room = shared.room(size).await;
     shared.paced(size).await;
-    let spooled = shared.spool.file(&claim.id);
-    let fetched = shared.source.fetch(&path, item.facts, spooled.path()).await;
-    fetched.map_err(|error| match error.kind() {
-        // Nobody else has to have any for a download.
-        Kind::NoSpace => Ended::Outage {
-            what: "spool".to_owned(),
-            reason: format!(
-                "no space for {}: {}",
-                spooled.shown().display(),
-                reason(&error)
-            ),
-            after: None,
-        },
-        _ => error.into(),
-    })?;
+    let fetched = shared.source.fetch(path, item.facts, spooled.path()).await;
+    if let Err(error) = fetched {
+        // Others do not wait for what never came.
+        shared.unpaced(size);
+        return Err(match error.kind() {
+            // Nobody else has to have any for a download.
+            Kind::NoSpace => Ended::Outage {
+                what: "spool".to_owned(),
+                reason: format!(
+                    "no space for {}: {}",
+                    spooled.shown().display(),
+                    reason(&error)
+                ),
+                after: None,
+            },
+            _ => error.into(),
+        });
+    }
     let content = spooled.content().await.map_err(|error| Ended::Outage {
         what: "spool".to_owned(),
         reason: format!("cannot read {}: {error}", spooled.shown().display()),
@@ -247,7 +301,7 @@ async fn fetch(
         shared.store.fetched(&claim.id, content.sha256).await?;
         claim.item.sha256 = Some(content.sha256);
     }
-    Ok(Some((spooled, content)))
+    Ok(content)
 }
 
 /// Puts the item into one sink, unless it is there.
@@ -382,8 +436,9 @@ async fn choose(
 }
 
 /// What becomes of the source's file. All of it may have been done by an earlier attempt.
-async fn after(shared: &Shared, item: &Item) -> Result<(), Ended> {
-    let at = held_at(shared, item)?;
+async fn after(shared: &Shared, claim: &Claim) -> Result<(), Ended> {
+    let item = &claim.item;
+    let at = put_at(claim).unwrap_or_else(|| item.path.clone());
     match &shared.settings.after {
         After::Keep => Ok(()),
         After::Delete => deleted(shared, item, &at).await,
@@ -497,14 +552,44 @@ async fn moved(
     })
 }
 
-/// What is done with the source's file of an item that was given up.
-pub(super) async fn put_aside(shared: &Shared, item: &Item) -> Option<Ended> {
-    let template = shared.settings.failed.as_ref()?;
-    if !item.has_content() {
-        return None;
+/// Puts the source's file of an item that was given up where the flow says, and has the ledger know
+/// where that is, so that it can be tried again from there.
+pub(super) async fn put_aside(shared: &Shared, claim: &mut Claim) -> Result<(), Ended> {
+    let Some(template) = shared.settings.failed.clone() else {
+        return Ok(());
+    };
+    if !claim.item.has_content() {
+        return Ok(());
     }
-    let at = held_at(shared, item).ok()?;
-    moved(shared, item, &at, template, false).await.err()
+    let mut at = claim.item.path.clone();
+    if let Some(put) = put_at(claim)
+        && is_ours(shared, &claim.item, &put).await?
+    {
+        at = put;
+    }
+    if !is_ours(shared, &claim.item, &at).await? {
+        return Ok(());
+    }
+    let name = template.name(&claim.item, Names::Remote);
+    let name = name.map_err(|fault| Ended::bad_name(&template, fault))?;
+    let mut failed = Ended::Failed {
+        reason: format!("no name is free for {}", claim.item.path),
+        permanent: false,
+    };
+    for number in 0..=NUMBERS_MAX {
+        let to = RemotePath::from(crate::sink::name::numbered(name.as_bytes(), number));
+        put(shared, claim, &to).await?;
+        match shared.source.rename(&at, &to, false).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == Kind::Exists => {}
+            Err(error) => {
+                failed = error.into();
+                break;
+            }
+        }
+    }
+    put(shared, claim, &at).await?;
+    Err(failed)
 }
 
 /// How long work is held up after `failures` outages in a row.

@@ -239,7 +239,8 @@ impl CommandSink {
                 let secs = self.settings.timeout.as_secs_f64();
                 Err(failed(
                     &format!("{program} was killed after {secs} s: {said}"),
-                    Kind::Timeout,
+                    // It may be this file alone that it hangs on.
+                    Kind::Local,
                     "it took longer than a command may",
                 ))
             }

@@ -551,9 +551,24 @@ fn kind_of(error: &object_store::Error) -> Kind {
                 }
                 cause = error.source();
             }
-            Kind::Network
+            match is_refused(other) {
+                true => Kind::Peer,
+                false => Kind::Network,
+            }
         }
     }
+}
+
+/// Whether a store was reached and says that this request is not right (HTTP 4xx): so it is for this
+/// object alone. The library tells that in words.
+fn is_refused(error: &object_store::Error) -> bool {
+    let text = std::error::Error::source(error).map(ToString::to_string);
+    let text = text.unwrap_or_default();
+    let code = text.split("status code: ").nth(1).unwrap_or_default();
+    code.starts_with('4')
+        && !["408", "409", "425", "429"]
+            .iter()
+            .any(|wait| code.starts_with(wait))
 }
 
 /// Opens the store that a URL names; gives what of the URL is in front of keys.

@@ -347,7 +347,6 @@ pub fn verdict(status: StatusCode, retry_after: Option<&str>, now: Duration) -> 
         425 | 502 => Verdict::Refused(Kind::Network),
         401 | 407 => Verdict::Refused(Kind::Auth),
         403 => Verdict::Refused(Kind::Permission),
-        404 | 410 => Verdict::Refused(Kind::NotFound),
         405 => Verdict::Refused(Kind::Unsupported),
         _ => Verdict::Refused(Kind::Peer),
     }

@@ -59,11 +59,14 @@ const ASIDE: i16 = 7;
 const ASIDE_MAX: usize = 1_000;
 
 /// What is made at the first start. `@` is the schema.
-const SCHEMA: [&str; 13] = [
+const SCHEMA: [&str; 14] = [
     "CREATE SCHEMA IF NOT EXISTS @",
     "CREATE TABLE IF NOT EXISTS @.ledger (one int PRIMARY KEY CHECK (one = 1), \
      id bytea NOT NULL, format bigint NOT NULL)",
     "CREATE SEQUENCE IF NOT EXISTS @.sequences",
+    // A ledger that is made anew gives no number that the one before it gave.
+    "SELECT setval('@.sequences', (extract(epoch FROM now()) * 1000 * 1024)::bigint) \
+     FROM @.sequences WHERE NOT is_called",
     "CREATE SEQUENCE IF NOT EXISTS @.acts",
     "CREATE TABLE IF NOT EXISTS @.entries (flow text COLLATE \"C\" NOT NULL, path bytea NOT NULL, \
      state smallint NOT NULL, due bigint, sequence bigint, directory bytea, changed bigint, \

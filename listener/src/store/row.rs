@@ -7,7 +7,7 @@
 
 use ketch_client::RemotePath;
 
-use super::{Claim, ClaimId, Delivery, End, Next, Placement, Row, State, StoreError};
+use super::{AT_SOURCE, Claim, ClaimId, Delivery, End, Next, Placement, Row, State, StoreError};
 use crate::flow::item::{FlowName, Item, ItemKind};
 use crate::snapshot::Facts;
 
@@ -189,10 +189,20 @@ impl Entry {
 
     /// Whether it must not be replaced by a newer version before a worker has looked at it: one is
     /// between two steps with it, or an attempt that failed left something at a sink that only this
-    /// row knows of.
+    /// row knows of, or its file stands aside at its source.
     fn is_under_way(&self) -> bool {
         let has_left = |delivery: &Delivery| !delivery.done && !delivery.placement.note.is_empty();
-        self.is_held() || self.state == State::Pending && self.deliveries.iter().any(has_left)
+        let has_more = || self.deliveries.iter().any(has_left) || self.is_taken();
+        self.is_held() || self.state == State::Pending && has_more()
+    }
+
+    /// Whether we have renamed its file, or are about to: what has the name is another version, and that
+    /// nothing has it is no news.
+    fn is_taken(&self) -> bool {
+        let is_left = self.is_active() || self.state == State::Dead;
+        let is_away =
+            |d: &Delivery| d.sink == AT_SOURCE && d.placement.name != self.path.as_bytes();
+        is_left && self.deliveries.iter().any(is_away)
     }
 
     /// Something newer waits behind it now: a worker is to look at it at once.
@@ -340,6 +350,8 @@ impl Entry {
         acted: &mut dyn FnMut() -> u64,
     ) -> Step {
         let committed = self.state == State::Committed;
+        // Where it stands aside at its source, the next version would find that place taken.
+        let has_to_end = committed || self.is_taken();
         self.owner = None;
         match end {
             End::Done | End::Acted => {
@@ -351,7 +363,8 @@ impl Entry {
             }
             _ => {}
         }
-        if let Some(next) = self.next.take() {
+        let goes_on = matches!(end, End::Failed { .. } | End::Released) && has_to_end;
+        if let Some(next) = self.next.take_if(|_| !goes_on) {
             // That it is gone is no news if we took it away.
             if !(matches!(end, End::Acted) && next.facts.is_none()) {
                 return self.follow(next, matches!(end, End::Acted), now, sequence);

@@ -201,7 +201,11 @@ impl Tree {
     ) {
         match self.config.select.selects(&path, &facts, scan.wall) {
             Selected::Yes => {}
-            Selected::No => return,
+            Selected::No => {
+                // A push may have made it a candidate by its name.
+                self.settle.vanished(&path);
+                return;
+            }
             Selected::Later => {
                 found.is_dirty = true;
                 return;

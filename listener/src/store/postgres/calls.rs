@@ -145,7 +145,7 @@ impl Shared {
                 .await?;
             let paths: Vec<Vec<u8>> = heads.iter().map(|row| row.get(0)).collect();
             let sql = "SELECT $columns FROM @.entries \
-                 WHERE flow = $1 AND path = ANY($2) ORDER BY directory, path FOR UPDATE";
+                 WHERE flow = $1 AND path = ANY($2) ORDER BY path FOR UPDATE";
             self.query(&t, sql, &[&flow.as_str(), &paths], "claim")
                 .await?
         };

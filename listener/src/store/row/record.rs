@@ -136,6 +136,8 @@ impl Ground<'_> {
             };
         // A listing that began before our after-action still shows the file that it took away.
         let same = same && (row.state != State::Acted || self.scan < row.acted);
+        // What was given up was put aside: somebody has brought it back.
+        let same = same && !(row.state == State::Dead && row.is_taken());
         if same {
             // Content that was not looked at before is known from now on.
             let learnt = sha256.filter(|_| row.sha256.is_none() && !row.is_held());
@@ -183,6 +185,11 @@ impl Ground<'_> {
         else {
             return Verdict::quiet(Step::Keep);
         };
+        if row.is_taken() {
+            // What is gone is the version that came after it, if there was one.
+            let mut row = row.clone();
+            return Verdict::quiet(row.next.take().map_or(Step::Keep, |_| Step::put(row)));
+        }
         if row.is_under_way() {
             let mut row = row.clone().gone_meanwhile(self.removals);
             row.hasten(self.now);

@@ -1,6 +1,7 @@
 //! The machine against a world that it does not know: one path (and another name for it), changed,
 //! listed, claimed and finished in random order.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ketch_client::FileType;
@@ -257,6 +258,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// How far a worker is with a claim.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Claimed,
+    Taken,
+    Fetched,
+}
+
 /// The world: what is there, who works on it, what sinks have got.
 #[derive(Debug, Default)]
 struct World {
@@ -264,11 +273,16 @@ struct World {
     versions: u32,
     there: Option<u32>,
     listing: Option<(u64, Option<u32>)>,
-    /// The claim, what its item is, and whether it was fetched.
-    worker: Option<(ClaimId, Entry, bool)>,
+    /// The claim, what its item is, and how far it is.
+    worker: Option<(ClaimId, Entry, Stage)>,
+    /// Whether workers take the file away before they fetch it.
+    moves: bool,
+    /// What they took, by the item they did it for.
+    aside: BTreeMap<u64, u32>,
     /// Versions whose content the sink took, by effect: the sink knows a sequence again.
     effects: Vec<(u64, u32)>,
     last_claimed: u64,
+    given_up: Vec<u64>,
 }
 
 fn version(entry: &Entry) -> u32 {
@@ -312,7 +326,11 @@ impl World {
                 retry: Duration::ZERO,
                 reason: "no",
             }),
-            Event::Die => self.finish(End::Dead { reason: "no" }),
+            Event::Die => {
+                self.given_up
+                    .extend(self.worker.as_ref().map(|(id, ..)| id.sequence));
+                self.finish(End::Dead { reason: "no" });
+            }
             Event::Release => self.finish(End::Released),
             Event::Claim => {}
         }
@@ -332,7 +350,7 @@ impl World {
             // P4: the versions of a path follow each other.
             assert!(id.sequence >= self.last_claimed);
             self.last_claimed = id.sequence;
-            self.worker = Some((id, self.ledger.row().clone(), false));
+            self.worker = Some((id, self.ledger.row().clone(), Stage::Claimed));
         }
     }
 
@@ -344,14 +362,19 @@ impl World {
     }
 
     fn work(&mut self, keep: bool) {
-        let Some((id, item, fetched)) = self.worker.take() else {
+        let Some((id, item, stage)) = self.worker.take() else {
             return;
         };
+        if self.moves && self.ledger.row().state != State::Committed {
+            return self.work_aside(id, item, stage);
+        }
         let row = self.ledger.row.as_mut().expect("claimed rows stay");
         row.fence(&id).expect("the claim");
         if row.state == State::Committed {
             // P6: only now may the file be taken away, and only if it is the one that was delivered.
-            if keep || self.there != Some(version(&item)) || item.kind == ItemKind::Removed {
+            if self.moves && self.aside.remove(&id.sequence).is_some() {
+                self.ledger.end(End::Acted);
+            } else if keep || self.there != Some(version(&item)) || item.kind == ItemKind::Removed {
                 self.ledger.end(End::Done);
             } else {
                 self.there = None;
@@ -361,22 +384,75 @@ impl World {
         }
         if item.kind == ItemKind::Removed {
             row.commit();
-        } else if !fetched {
+        } else if stage != Stage::Fetched {
             if self.there != Some(version(&item)) {
                 self.ledger.end(End::Superseded);
                 return;
             }
             row.place("sink", &Placement::default());
         } else {
-            // The sink takes each item once, whoever brings it.
-            let effect = (item.sequence, version(&item));
-            if !self.effects.contains(&effect) {
-                self.effects.push(effect);
-            }
-            row.deliver("sink");
-            row.commit();
+            self.deliver(&item);
         }
-        self.worker = Some((id, item, true));
+        self.worker = Some((id, item, Stage::Fetched));
+    }
+
+    /// The sink takes each item once, whoever brings it.
+    fn deliver(&mut self, item: &Entry) {
+        let effect = (item.sequence, version(item));
+        if !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
+        let row = self.ledger.row.as_mut().expect("claimed rows stay");
+        row.deliver("sink");
+        row.commit();
+    }
+
+    /// The same with a file that is taken away first: a rename takes whatever has the name.
+    fn work_aside(&mut self, id: ClaimId, item: Entry, stage: Stage) {
+        let row = self.ledger.row.as_mut().expect("claimed rows stay");
+        row.fence(&id).expect("the claim");
+        let mine = self.aside.get(&id.sequence).copied();
+        let stage = match stage {
+            _ if item.kind == ItemKind::Removed => {
+                row.commit();
+                Stage::Fetched
+            }
+            Stage::Claimed => {
+                row.place(
+                    AT_SOURCE,
+                    &Placement {
+                        name: b"work".to_vec(),
+                        ..Placement::default()
+                    },
+                );
+                if mine != Some(version(&item)) {
+                    // Another one that an earlier attempt took gets its name again.
+                    if let Some(other) = self.aside.remove(&id.sequence)
+                        && self.there.is_none()
+                    {
+                        self.there = Some(other);
+                    }
+                    if let Some(there) = self.there.take() {
+                        self.aside.insert(id.sequence, there);
+                    }
+                }
+                Stage::Taken
+            }
+            Stage::Taken if mine != Some(version(&item)) => {
+                self.there = self.there.or(self.aside.remove(&id.sequence));
+                self.ledger.end(End::Superseded);
+                return;
+            }
+            Stage::Taken => {
+                row.place("sink", &Placement::default());
+                Stage::Fetched
+            }
+            Stage::Fetched => {
+                self.deliver(&item);
+                Stage::Fetched
+            }
+        };
+        self.worker = Some((id, item, stage));
     }
 }
 
@@ -385,9 +461,12 @@ proptest! {
 
     #[test]
     fn what_is_there_is_delivered_once(
-        events in proptest::collection::vec(event(), 1..60), removals in any::<bool>(),
+        events in proptest::collection::vec(event(), 1..60),
+        removals in any::<bool>(),
+        moves in any::<bool>(),
     ) {
-        let mut world = World { ledger: Ledger { removals, ..Ledger::default() }, ..World::default() };
+        let ledger = Ledger { removals, ..Ledger::default() };
+        let mut world = World { ledger, moves, ..World::default() };
         for event in &events {
             world.step(event);
         }
@@ -398,12 +477,17 @@ proptest! {
                 world.ledger.row.as_mut().expect("a row").replay(0, &mut || 0);
             }
             world.step(&Event::Scan);
-            for _ in 0..8 {
+            for _ in 0..12 {
                 world.step(&Event::Claim);
                 world.step(&Event::Work(true));
             }
         }
         prop_assert!(world.worker.is_none());
+        // P7: nothing that was taken is left, besides what was given up before another one came.
+        for (sequence, version) in &world.aside {
+            prop_assert!(world.given_up.contains(sequence), "{version} is left: {world:?}");
+        }
+        prop_assert!(!moves || world.there.is_none(), "{world:?}");
         // P1: what is there was delivered.
         if let Some(there) = world.there {
             prop_assert!(world.effects.iter().any(|(_, version)| *version == there), "{world:?}");

@@ -31,6 +31,10 @@ pub(super) const BY_NAME: &str =
 pub(super) const BY_TIME: &str =
     "CREATE INDEX by_time ON entries (flow, directory, changed, path) WHERE due IS NOT NULL";
 
+/// More items than a flow makes: the first number of a ledger is its time times this, so that one that
+/// is made anew after a loss gives none again. In JSON they stay exact until the year 2248.
+const NUMBERS_A_MILLISECOND: u64 = 1 << 10;
+
 const GET: &str = "SELECT state, due, sequence, directory, changed, acted, body FROM entries \
      WHERE flow = ?1 AND path = ?2";
 const PUT: &str = "INSERT INTO entries \
@@ -314,6 +318,8 @@ impl<'c> Table<'c> {
             self.meta.flows = self.meta.flows.saturating_add(1);
             let flow = Flow {
                 id: column(self.meta.flows),
+                // A ledger that is made anew gives no number that the one before it gave.
+                sequence: self.now.saturating_mul(NUMBERS_A_MILLISECOND),
                 ..Flow::default()
             };
             let meta = self.meta.encode();
