@@ -2,6 +2,9 @@
 //! SQLite and a real PostgreSQL; and what each of them has to survive.
 #![cfg(all(unix, feature = "flows"))]
 
+#[cfg(target_os = "linux")]
+#[path = "ledger/compact.rs"]
+mod compact;
 #[path = "ledger/contract.rs"]
 mod contract;
 #[cfg(target_os = "linux")]
@@ -15,6 +18,9 @@ mod peers;
 #[cfg(feature = "postgres")]
 #[path = "ledger/postgres.rs"]
 mod postgres;
+#[cfg(target_os = "linux")]
+#[path = "ledger/power.rs"]
+mod power;
 #[path = "ledger/repair.rs"]
 mod repair;
 #[path = "ledger/sqlite.rs"]

@@ -24,27 +24,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ketch_client::RemotePath;
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::encoding::column;
-use super::row::record::Ground;
-use super::row::{Entry, Step, millis};
+use super::row::{Entry, millis};
 use super::{
-    Answer, BATCH_MAX, Claim, ClaimAsk, ClaimId, Counts, End, Placement, Record, Recorded, Row,
-    ScanStart, State, Store, StoreError,
+    Answer, Claim, ClaimAsk, ClaimId, Counts, End, Placement, Record, Recorded, Row, ScanStart,
+    State, Store, StoreError,
 };
-use crate::flow::item::{Change, FlowName};
+use crate::flow::item::FlowName;
 use gate::Gate;
 pub use repair::{Lost, Repaired, RepairedFlow};
-use table::{Flow, Table, checked};
+use table::{Flow, Table};
 use writer::{Job, job};
 
+mod changes;
 mod check;
 mod gate;
 mod open;
 pub(crate) mod place;
+mod reading;
 mod repair;
 mod table;
 mod wal;
@@ -153,7 +153,7 @@ impl SqliteStore {
         }
         let (job, mut answered) = job(move |table| {
             for (flow, path) in &claimed {
-                change(table, flow, path, |entry, _| {
+                changes::change(table, flow, path, |entry, _| {
                     entry.orphan();
                     Ok(())
                 })?;
@@ -215,7 +215,7 @@ impl SqliteStore {
     ) -> Answer<'a, ()> {
         let claim = claim.clone();
         self.write(move |table| {
-            change(table, &claim.flow, claim.path.as_bytes(), |entry, _| {
+            changes::change(table, &claim.flow, claim.path.as_bytes(), |entry, _| {
                 entry.fence(&claim)?;
                 step(entry);
                 Ok(())
@@ -277,55 +277,6 @@ fn damaged(path: &[u8]) -> StoreError {
     }
 }
 
-/// Changes a row that is there.
-fn change<T>(
-    table: &mut Table<'_>,
-    flow: &FlowName,
-    path: &[u8],
-    with: impl FnOnce(&mut Entry, u64) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let old = table.get(flow, path)?.ok_or(StoreError::Lost)?;
-    let mut entry = old.entry.clone();
-    let result = with(&mut entry, table.now)?;
-    if entry != old.entry {
-        table.apply(flow, path, Some(&old), Step::put(entry))?;
-    }
-    Ok(result)
-}
-
-/// Delivers once more what was delivered, or was never news; whether it is such a path.
-fn again(table: &mut Table<'_>, flow: &FlowName, path: &[u8]) -> Result<bool, StoreError> {
-    let Some(old) = table.get(flow, path)? else {
-        return Ok(false);
-    };
-    if !old.entry.may_come_again() {
-        return Ok(false);
-    }
-    let now = table.now;
-    let counters = table.flow(flow)?;
-    counters.sequence = counters.sequence.saturating_add(1);
-    let entry = old.entry.clone().again(now, counters.sequence);
-    table.apply(flow, path, Some(&old), Step::put(entry))?;
-    Ok(true)
-}
-
-/// A flow as a reader sees it.
-fn flow_of(connection: &Connection, name: &FlowName) -> Result<Option<Flow>, StoreError> {
-    let found: Option<(i64, Vec<u8>)> = connection
-        .prepare("SELECT id, body FROM flows WHERE name = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row(params![name.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-        })
-        .map_err(failed("read"))?;
-    found
-        .map(|(id, body)| {
-            Flow::decode(name.as_str(), id, &body).ok_or_else(|| damaged(name.as_str().as_bytes()))
-        })
-        .transpose()
-}
-
 impl Store for SqliteStore {
     fn id(&self) -> [u8; 16] {
         self.id
@@ -335,51 +286,12 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let name = flow.clone();
             let (start, old) = self
-                .read(move |connection| {
-                    // One snapshot for all of it.
-                    let connection = connection.unchecked_transaction().map_err(failed("read"))?;
-                    let Some(flow) = flow_of(&connection, &name)? else {
-                        return Ok((ScanStart::default(), false));
-                    };
-                    let mut statement = connection
-                        .prepare(
-                            "SELECT path, acted FROM entries INDEXED BY acted \
-                             WHERE flow = ?1 AND acted IS NOT NULL",
-                        )
-                        .map_err(failed("read"))?;
-                    let rows: Vec<(Vec<u8>, i64)> = statement
-                        .query_map(params![flow.id], |row| Ok((row.get(0)?, row.get(1)?)))
-                        .and_then(Iterator::collect)
-                        .map_err(failed("read"))?;
-                    let (new, old): (Vec<_>, Vec<_>) = rows
-                        .into_iter()
-                        .partition(|(_, acted)| *acted > column(since));
-                    let start = ScanStart {
-                        scan: flow.acts,
-                        forget: new
-                            .into_iter()
-                            .map(|(path, _)| RemotePath::from(path))
-                            .collect(),
-                    };
-                    Ok((start, !old.is_empty()))
-                })
+                .read(move |connection| reading::acted(connection, &name, since))
                 .await?;
             if old {
                 let name = flow.clone();
-                self.write(move |table| {
-                    for path in table.acted(&name, since)? {
-                        let old = table.get(&name, &path)?;
-                        if old
-                            .as_ref()
-                            .is_none_or(|old| old.entry.state != State::Acted)
-                        {
-                            return Err(damaged(&path));
-                        }
-                        table.apply(&name, &path, old.as_ref(), Step::Delete)?;
-                    }
-                    Ok(())
-                })
-                .await?;
+                self.write(move |table| changes::forget(table, &name, since))
+                    .await?;
             }
             Ok(start)
         })
@@ -391,30 +303,7 @@ impl Store for SqliteStore {
         paths: &'a [RemotePath],
     ) -> Answer<'a, Vec<Option<Row>>> {
         let (name, paths) = (flow.clone(), paths.to_vec());
-        self.read(move |connection| {
-            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
-            let Some(flow) = flow_of(&connection, &name)? else {
-                return Ok(vec![None; paths.len()]);
-            };
-            let mut statement = connection
-                .prepare(
-                    "SELECT state, due, sequence, directory, changed, acted, body FROM entries \
-                     WHERE flow = ?1 AND path = ?2",
-                )
-                .map_err(failed("read"))?;
-            let mut found = Vec::with_capacity(paths.len());
-            for path in &paths {
-                let mut rows = statement
-                    .query(params![flow.id, path.as_bytes()])
-                    .map_err(failed("read"))?;
-                let row = rows.next().map_err(failed("read"))?;
-                let stored = row
-                    .map(|row| checked(&name, path.as_bytes(), row, 0))
-                    .transpose()?;
-                found.push(stored.map(|stored| stored.entry.row(&name)));
-            }
-            Ok(found)
-        })
+        self.read(move |connection| reading::lookup(connection, &name, &paths))
     }
 
     fn record<'a>(&'a self, flow: &'a FlowName, record: Record<'a>) -> Answer<'a, Recorded> {
@@ -425,6 +314,11 @@ impl Store for SqliteStore {
             removals,
             renames,
         } = record;
+        let scanned = changes::Scanned {
+            scan,
+            removals,
+            renames,
+        };
         let lease = lease.map(|(name, owner)| (name.to_owned(), owner.to_owned()));
         let leases = Arc::clone(&self.leases);
         let (flow, changes) = (flow.clone(), changes.to_vec());
@@ -438,44 +332,7 @@ impl Store for SqliteStore {
             if lost {
                 return Err(StoreError::Lost);
             }
-            let mut recorded = Recorded::default();
-            for change in &changes {
-                let row = table.get(&flow, change.path().as_bytes())?;
-                let from = match change {
-                    Change::Renamed { from, .. } => {
-                        Some((from, table.get(&flow, from.as_bytes())?))
-                    }
-                    _ => None,
-                };
-                let from_row = from.as_ref().and_then(|(_, row)| row.as_ref());
-                let mut last = table.flows.get(&flow).map_or(0, |flow| flow.sequence);
-                let before = last;
-                let steps = Ground {
-                    scan,
-                    removals,
-                    renames,
-                    now: table.now,
-                    sequence: &mut || {
-                        last = last.saturating_add(1);
-                        last
-                    },
-                }
-                .record(
-                    change,
-                    row.as_ref().map(|row| &row.entry),
-                    from_row.map(|row| &row.entry),
-                    &mut recorded,
-                );
-                if last != before {
-                    table.flow(&flow)?.sequence = last;
-                }
-                // The old name goes first: the same item is never in two rows.
-                if let Some((path, row)) = &from {
-                    table.apply(&flow, path.as_bytes(), row.as_ref(), steps.from)?;
-                }
-                table.apply(&flow, change.path().as_bytes(), row.as_ref(), steps.row)?;
-            }
-            Ok(recorded)
+            changes::record(table, &flow, scanned, &changes)
         })
     }
 
@@ -487,42 +344,12 @@ impl Store for SqliteStore {
             max,
         } = ask;
         let (flow, owner) = (flow.clone(), owner.to_owned());
-        self.write(move |table| {
-            let mut claims = Vec::new();
-            for path in table.due(&flow, order, max.min(BATCH_MAX))? {
-                let Some(old) = table.get(&flow, &path)? else {
-                    return Err(damaged(&path));
-                };
-                let mut entry = old.entry.clone();
-                if !entry.is_active() || entry.due > table.now {
-                    return Err(damaged(&path));
-                }
-                entry.take(&owner, table.now.saturating_add(millis(lease)));
-                claims.push(entry.claim(&flow));
-                table.apply(&flow, &path, Some(&old), Step::put(entry))?;
-            }
-            Ok(claims)
-        })
+        self.write(move |table| changes::claim(table, &flow, &owner, lease, order, max))
     }
 
     fn renew<'a>(&'a self, claims: &'a [ClaimId], lease: Duration) -> Answer<'a, Vec<ClaimId>> {
         let claims = claims.to_vec();
-        self.write(move |table| {
-            let mut lost = Vec::new();
-            for claim in claims {
-                let renewed = change(table, &claim.flow, claim.path.as_bytes(), |entry, now| {
-                    entry.fence(&claim)?;
-                    entry.due = now.saturating_add(millis(lease));
-                    Ok(())
-                });
-                match renewed {
-                    Ok(()) => {}
-                    Err(StoreError::Lost) => lost.push(claim),
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(lost)
-        })
+        self.write(move |table| changes::renew(table, claims, lease))
     }
 
     fn fetched<'a>(&'a self, claim: &'a ClaimId, sha256: [u8; 32]) -> Answer<'a, ()> {
@@ -550,29 +377,8 @@ impl Store for SqliteStore {
 
     fn finish<'a>(&'a self, claim: &'a ClaimId, end: End<'a>) -> Answer<'a, ()> {
         let claim = claim.clone();
-        let end = OwnedEnd::of(end);
-        self.write(move |table| {
-            let path = claim.path.as_bytes();
-            let old = table.get(&claim.flow, path)?.ok_or(StoreError::Lost)?;
-            old.entry.fence(&claim)?;
-            let now = table.now;
-            let flow = table.flow(&claim.flow)?;
-            let (mut sequence, mut acts) = (flow.sequence, flow.acts);
-            let step = old.entry.clone().end(
-                end.borrow(),
-                now,
-                &mut || {
-                    sequence = sequence.saturating_add(1);
-                    sequence
-                },
-                &mut || {
-                    acts = acts.saturating_add(1);
-                    acts
-                },
-            );
-            (flow.sequence, flow.acts) = (sequence, acts);
-            table.apply(&claim.flow, path, Some(&old), step)
-        })
+        let end = changes::OwnedEnd::of(end);
+        self.write(move |table| changes::finish(table, &claim, &end))
     }
 
     fn lease<'a>(&'a self, name: &'a str, owner: &'a str, lease: Duration) -> Answer<'a, bool> {
@@ -608,141 +414,35 @@ impl Store for SqliteStore {
         max: usize,
     ) -> Answer<'a, Vec<Row>> {
         let (name, after) = (flow.clone(), after.cloned());
-        self.read(move |connection| {
-            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
-            let Some(flow) = flow_of(&connection, &name)? else {
-                return Ok(Vec::new());
-            };
-            // Dead rows have an index, which a state in the text of the statement makes use of.
-            let only = state.map_or_else(String::new, |state| {
-                format!("AND state = {}", super::encoding::state_byte(state))
-            });
-            let sql = format!(
-                "SELECT state, due, sequence, directory, changed, acted, body, path FROM entries \
-                 WHERE flow = ?1 AND path > ?2 {only} ORDER BY path LIMIT ?3"
-            );
-            let mut statement = connection.prepare(&sql).map_err(failed("read"))?;
-            let after = after.map_or_else(Vec::new, RemotePath::into_bytes);
-            let max = i64::try_from(max.min(BATCH_MAX)).unwrap_or(0);
-            let mut rows = statement
-                .query(params![flow.id, after, max])
-                .map_err(failed("read"))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next().map_err(failed("read"))? {
-                let path: Vec<u8> = row.get(7).map_err(failed("read"))?;
-                found.push(checked(&name, &path, row, 0)?.entry.row(&name));
-            }
-            Ok(found)
-        })
+        self.read(move |connection| reading::rows(connection, &name, state, after, max))
     }
 
     fn counts<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Counts> {
         let name = flow.clone();
         self.read(move |connection| {
-            let flow = flow_of(connection, &name)?;
+            let flow = reading::flow_of(connection, &name)?;
             Ok(flow.map_or_else(Counts::default, |flow| flow.counts()))
         })
     }
 
     fn oldest<'a>(&'a self, flow: &'a FlowName) -> Answer<'a, Option<u64>> {
         let name = flow.clone();
-        self.read(move |connection| {
-            let connection = connection.unchecked_transaction().map_err(failed("read"))?;
-            let Some(flow) = flow_of(&connection, &name)? else {
-                return Ok(None);
-            };
-            let sql = "SELECT state, due, sequence, directory, changed, acted, body, path \
-                       FROM entries INDEXED BY queue \
-                       WHERE flow = ?1 AND due IS NOT NULL ORDER BY sequence LIMIT 1";
-            let mut statement = connection.prepare(sql).map_err(failed("read"))?;
-            let mut rows = statement.query(params![flow.id]).map_err(failed("read"))?;
-            let Some(row) = rows.next().map_err(failed("read"))? else {
-                return Ok(None);
-            };
-            let path: Vec<u8> = row.get(7).map_err(failed("read"))?;
-            let row = checked(&name, &path, row, 0)?.entry.row(&name);
-            Ok(Some(row.item.recorded))
-        })
+        self.read(move |connection| reading::oldest(connection, &name))
     }
 
     fn replay<'a>(&'a self, flow: &'a FlowName, path: Option<&'a RemotePath>) -> Answer<'a, u64> {
         let (flow, path) = (flow.clone(), path.cloned());
-        self.write(move |table| {
-            let paths = match path {
-                Some(path) => {
-                    let path = path.into_bytes();
-                    if again(table, &flow, &path)? {
-                        return Ok(1);
-                    }
-                    vec![path]
-                }
-                None => table.dead(&flow)?,
-            };
-            let mut replayed = 0_u64;
-            for path in paths {
-                let mut acts = table.flows.get(&flow).map_or(0, |flow| flow.acts);
-                let before = acts;
-                let mut act = || {
-                    acts = acts.saturating_add(1);
-                    acts
-                };
-                let replayed_one = change(table, &flow, &path, |entry, now| {
-                    Ok(entry.replay(now, &mut act))
-                });
-                let dead = match replayed_one {
-                    Err(StoreError::Lost) => false,
-                    other => other?,
-                };
-                if acts != before {
-                    table.flow(&flow)?.acts = acts;
-                }
-                replayed = replayed.saturating_add(u64::from(dead));
-            }
-            Ok(replayed)
-        })
+        self.write(move |table| changes::replay(table, &flow, path))
     }
 
     fn import<'a>(&'a self, flow: &'a FlowName, rows: &'a [Row]) -> Answer<'a, ()> {
         let (flow, rows) = (flow.clone(), rows.to_vec());
-        self.write(move |table| {
-            for row in &rows {
-                let entry = Entry::imported(row);
-                let path = row.item.path.as_bytes();
-                let old = table.get(&flow, path)?;
-                // The same part may come twice; what has gone on since stays.
-                if old
-                    .as_ref()
-                    .is_some_and(|old| old.entry.sequence >= entry.sequence)
-                {
-                    continue;
-                }
-                let counters = table.flow(&flow)?;
-                counters.sequence = counters.sequence.max(entry.sequence);
-                table.apply(&flow, path, old.as_ref(), Step::put(entry))?;
-            }
-            Ok(())
-        })
+        self.write(move |table| changes::import(table, &flow, &rows))
     }
 
     fn value<'a>(&'a self, flow: &'a FlowName, key: &'a str) -> Answer<'a, Option<String>> {
         let (name, key) = (flow.clone(), key.to_owned());
-        self.read(move |connection| {
-            let Some(flow) = flow_of(connection, &name)? else {
-                return Ok(None);
-            };
-            let body: Option<Vec<u8>> = connection
-                .prepare("SELECT body FROM notes WHERE flow = ?1 AND name = ?2")
-                .and_then(|mut statement| {
-                    statement
-                        .query_row(params![flow.id, key], |row| row.get(0))
-                        .optional()
-                })
-                .map_err(failed("read"))?;
-            body.map(|body| {
-                table::decode_note(&name, &key, &body).ok_or_else(|| damaged(key.as_bytes()))
-            })
-            .transpose()
-        })
+        self.read(move |connection| reading::value(connection, &name, &key))
     }
 
     fn set_value<'a>(
@@ -762,48 +462,5 @@ impl Store for SqliteStore {
             jobs.send(Job::Compact(answer)).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         })
-    }
-}
-
-/// An [`End`] that may wait for the writer.
-#[derive(Debug)]
-enum OwnedEnd {
-    Done,
-    Acted,
-    Failed { retry: Duration, reason: String },
-    Dead { reason: String },
-    Superseded,
-    Released,
-}
-
-impl OwnedEnd {
-    fn of(end: End<'_>) -> Self {
-        match end {
-            End::Done => Self::Done,
-            End::Acted => Self::Acted,
-            End::Failed { retry, reason } => Self::Failed {
-                retry,
-                reason: reason.to_owned(),
-            },
-            End::Dead { reason } => Self::Dead {
-                reason: reason.to_owned(),
-            },
-            End::Superseded => Self::Superseded,
-            End::Released => Self::Released,
-        }
-    }
-
-    fn borrow(&self) -> End<'_> {
-        match self {
-            Self::Done => End::Done,
-            Self::Acted => End::Acted,
-            Self::Failed { retry, reason } => End::Failed {
-                retry: *retry,
-                reason,
-            },
-            Self::Dead { reason } => End::Dead { reason },
-            Self::Superseded => End::Superseded,
-            Self::Released => End::Released,
-        }
     }
 }

@@ -54,9 +54,10 @@ ssize_t pwrite64(int fd, const void *b, size_t n, off_t at) {
 }
 "#;
 
-fn shim(directory: &Path) -> PathBuf {
+/// Builds a library that stands before the C library's functions.
+pub(crate) fn shim(directory: &Path, text: &str) -> PathBuf {
     let (source, library) = (directory.join("shim.c"), directory.join("shim.so"));
-    fs::write(&source, SHIM).expect("written");
+    fs::write(&source, text).expect("written");
     // What builds SQLite is there.
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-o"])
@@ -73,7 +74,7 @@ fn after_errors_of_its_disk_it_is_opened_again_by_itself() {
     let ended = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "disk::child", "--nocapture"])
         .env(CHILD, directory.path())
-        .env("LD_PRELOAD", shim(directory.path()))
+        .env("LD_PRELOAD", shim(directory.path(), SHIM))
         .status()
         .expect("a child");
     assert!(ended.success(), "{ended}");
@@ -87,7 +88,7 @@ fn rows(from: u32, count: u32) -> Vec<Change> {
 }
 
 /// Asks again until the ledger answers.
-async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+pub(crate) async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     for _ in 0..6_000 {
         match ask().await {
             Ok(answer) => return answer,

@@ -8,7 +8,9 @@
 //! transaction, behind a damaged one that does not belong to that transaction, is damage.
 //!
 //! What cannot be told is damage inside the last transaction from a write that a loss of power tore:
-//! that transaction is dropped, as SQLite does, and its work is done again.
+//! that transaction is dropped, as SQLite does, and its work is done again. Any of its frames may be
+//! torn then, and others of it be whole, its last one too; what is whole of a transaction that was
+//! taken back may stand behind it, but ends none.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -21,6 +23,8 @@ use crate::store::StoreError;
 /// Bytes of the log's header, and of each frame's.
 const HEADER_LEN: usize = 32;
 const FRAME_HEADER_LEN: usize = 24;
+/// What a disk writes whole or not at all, in bytes.
+const SECTOR_LEN: usize = 512;
 /// Largest page that SQLite has, in bytes.
 const PAGE_MAX: usize = 65_536;
 
@@ -97,6 +101,7 @@ fn is_whole(file: &mut impl Read) -> std::io::Result<bool> {
     let mut frame = vec![0; FRAME_HEADER_LEN.saturating_add(page)];
     // Whether a frame was damaged, and whether its transaction has ended since.
     let (mut bad, mut ended) = (false, false);
+    let mut at = HEADER_LEN;
     while fill(file, &mut frame)? {
         let (head, content) = frame.split_at(FRAME_HEADER_LEN);
         let (counted, _) = head.split_at(8);
@@ -110,11 +115,14 @@ fn is_whole(file: &mut impl Read) -> std::io::Result<bool> {
             }
             ended = bad;
         } else if !whole {
-            // The frame may itself have ended its transaction.
-            ended = ended || (bad && ours) || (ours && commits);
+            // The frame may itself have ended its transaction. A loss of power leaves sectors of
+            // different age, so what its header says counts only if that is in one of them.
+            let one_sector = at % SECTOR_LEN <= SECTOR_LEN.saturating_sub(FRAME_HEADER_LEN);
+            ended = ended || (one_sector && ours && commits);
             bad = true;
         }
         sum = said;
+        at = at.saturating_add(frame.len());
     }
     Ok(true)
 }

@@ -33,6 +33,9 @@ const ROOM: u64 = 64 * 1024 * 1024;
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 /// See [`AGAIN_FIRST`].
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Writes the log into the ledger's own file, and makes it short.
+const EMPTY_LOG: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
 /// How often it is looked meanwhile whether somebody waits for an answer.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -97,7 +100,7 @@ pub(super) fn run(mut opened: Opened, mut lock: File, gate: &Gate, mut jobs: mps
         } = opened;
         let Some(trouble) = serve(&connection, meta, flows, &now, gate, &mut jobs) else {
             // What a reader still holds open is checkpointed when the ledger is opened again.
-            let _ = connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+            let _ = carry_out(&connection, EMPTY_LOG);
             let _ = connection.close();
             return;
         };
@@ -130,8 +133,11 @@ fn serve(
         match first {
             Job::Compact(answer) => {
                 let done = compact(&table);
-                let trouble = done.as_ref().err().filter(|error| is_broken(error));
-                let trouble = trouble.map(error_text);
+                let trouble = match done.as_ref().map_err(Failure::of) {
+                    Err(Failure::Broken(why)) => Some(why),
+                    Err(Failure::Full(_)) => make_room(&table),
+                    _ => None,
+                };
                 if let Some(trouble) = &trouble {
                     gate.shut(trouble.clone());
                 }
@@ -203,6 +209,8 @@ fn refuse(job: Job, why: &str) {
 enum Failure {
     /// The next one may succeed.
     Passing(String),
+    /// The disk has no room.
+    Full(String),
     /// The file cannot be trusted as it is open now.
     Broken(String),
 }
@@ -212,6 +220,8 @@ impl Failure {
         let text = error_text(error);
         if is_broken(error) {
             Self::Broken(text)
+        } else if code(error) == Some(ErrorCode::DiskFull) {
+            Self::Full(text)
         } else {
             Self::Passing(text)
         }
@@ -219,7 +229,7 @@ impl Failure {
 
     fn text(&self) -> &str {
         match self {
-            Self::Passing(text) | Self::Broken(text) => text,
+            Self::Passing(text) | Self::Full(text) | Self::Broken(text) => text,
         }
     }
 }
@@ -251,7 +261,7 @@ fn transaction(table: &mut Table<'_>, group: Vec<Work>, gate: &Gate) -> Option<S
             .and_then(|()| execute(table, "COMMIT"))
             .map_err(|error| Failure::of(&error)),
     };
-    let Err(failure) = result else {
+    let Err(mut failure) = result else {
         for tell in told {
             tell(None);
         }
@@ -261,6 +271,11 @@ fn transaction(table: &mut Table<'_>, group: Vec<Work>, gate: &Gate) -> Option<S
         let _ = execute(table, "ROLLBACK");
     }
     table.restore(before);
+    if matches!(failure, Failure::Full(_))
+        && let Some(why) = make_room(table)
+    {
+        failure = Failure::Broken(why);
+    }
     if let Failure::Broken(why) = &failure {
         gate.shut(why.clone());
     }
@@ -269,8 +284,16 @@ fn transaction(table: &mut Table<'_>, group: Vec<Work>, gate: &Gate) -> Option<S
     }
     match failure {
         Failure::Broken(why) => Some(why),
-        Failure::Passing(_) => None,
+        Failure::Passing(_) | Failure::Full(_) => None,
     }
+}
+
+/// Empties the log into the ledger's own file, where there is room for all rows that were there before:
+/// on a full disk those can be worked on. If the file cannot be trusted any more after that it answers
+/// why.
+fn make_room(table: &Table<'_>) -> Option<String> {
+    let emptied = carry_out(table.connection(), EMPTY_LOG).map_err(failed("write its log into it"));
+    emptied.err().filter(is_broken).as_ref().map(error_text)
 }
 
 /// Does one job, and takes it back if it failed. The error is that of the whole transaction.
@@ -292,7 +315,7 @@ fn one(table: &mut Table<'_>, work: Work) -> Result<Tell, (Failure, Option<Tell>
     }
     if table.connection().is_autocommit() {
         // SQLite has ended the transaction itself, as it does when the disk is full.
-        return Err((Failure::Passing("SQLite rolled back".to_owned()), tell));
+        return Err((Failure::Full("SQLite rolled back".to_owned()), tell));
     }
     let ended = if matches!(went, Went::Well) {
         execute(table, "RELEASE job")
@@ -335,38 +358,41 @@ fn compact(table: &Table<'_>) -> Result<(), StoreError> {
             .execute_batch("VACUUM")
             .map_err(failed("compact"))?;
     }
-    let run = |sql: &str| {
-        // Rows that come as answers are steps of the work.
-        let mut statement = connection.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while rows.next()?.is_some() {}
-        Ok(())
-    };
-    run("PRAGMA incremental_vacuum")
-        .and_then(|()| run("PRAGMA wal_checkpoint(TRUNCATE)"))
+    carry_out(connection, "PRAGMA incremental_vacuum")
+        .and_then(|()| carry_out(connection, EMPTY_LOG))
         .map_err(failed("compact"))
+}
+
+/// Carries out a statement whose answers, if there are any, are steps of its work.
+fn carry_out(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// Whether nobody knows any more what is in the file: its disk failed, a sync above all, or what was
 /// read is not what was written. A disk that is full is no such thing.
 fn is_broken(error: &StoreError) -> bool {
-    match error {
-        StoreError::Damaged { .. } => true,
-        StoreError::Unavailable { source, .. } => {
-            let source = source.downcast_ref::<rusqlite::Error>();
-            let code = source.and_then(rusqlite::Error::sqlite_error_code);
-            matches!(
-                code,
-                Some(
-                    ErrorCode::SystemIoFailure
-                        | ErrorCode::CannotOpen
-                        | ErrorCode::ReadOnly
-                        | ErrorCode::FileLockingProtocolFailed
-                )
+    matches!(error, StoreError::Damaged { .. })
+        || matches!(
+            code(error),
+            Some(
+                ErrorCode::SystemIoFailure
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::FileLockingProtocolFailed
             )
-        }
-        _ => false,
-    }
+        )
+}
+
+/// What SQLite says, if it is what failed.
+fn code(error: &StoreError) -> Option<ErrorCode> {
+    let StoreError::Unavailable { source, .. } = error else {
+        return None;
+    };
+    let source = source.downcast_ref::<rusqlite::Error>();
+    source.and_then(rusqlite::Error::sqlite_error_code)
 }
 
 fn error_text(error: &StoreError) -> String {
