@@ -330,10 +330,11 @@ impl Core {
             ),
             _ => (WRITE_PACKET_LEN_PORTABLE, DATA_LEN_PORTABLE),
         };
-        // A packet longer than the largest window that the server offers would wait for ever.
-        let packet_len = match link.sendable_peak() {
+        // Servers open their window again when a third or a half of it was used (dropbear: a third):
+        // what is longer than half of it may wait for ever though nothing is under way.
+        let packet_len = match link.sendable_peak() / 2 {
             0 => packet_len,
-            peak => packet_len.min(peak),
+            half => packet_len.min(half),
         };
         let data = packet_len.saturating_sub(header_len).max(1);
         let data_len = data_len.min(self.server.quirks.write_len_max());

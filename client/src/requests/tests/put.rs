@@ -591,3 +591,25 @@ fn an_embedder_s_source_is_sent_whole_and_read_on_threads_only() {
         assert!(sim.server.data("/a") == Some(&content(3_000_000)[..]));
     }
 }
+
+/// Servers may wait until a part of their window was used before they open it again.
+#[test]
+fn an_upload_ends_though_a_server_keeps_a_part_of_its_window_back() {
+    let window = 24_576; // dropbear's
+    for part in [3, 2] {
+        for len in [1000, 24_000, 24_576, 400_000] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a"), content(len)).unwrap();
+            let mut sim = Sim::new(Habits::default(), 1);
+            sim.settle();
+            sim.link.window_max = window;
+            sim.link.window = window - 100; // what introduced the client
+            sim.link.adjusts_at = window / part;
+            let sftp = sim.sftp.clone();
+            let options = PutOptions::new();
+            let report = sim.run(sftp.put(dir.path().join("a"), "/a", options));
+            assert_eq!(report.unwrap().bytes, len as u64);
+            assert!(sim.server.data("/a") == Some(&content(len)[..]));
+        }
+    }
+}

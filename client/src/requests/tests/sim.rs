@@ -48,6 +48,8 @@ pub(crate) struct SimLink {
     /// Bytes that the server's window admits.
     pub(crate) window: usize,
     pub(crate) window_max: usize,
+    /// The server opens its window again when so much of it was used.
+    pub(crate) adjusts_at: usize,
     pub(crate) credit: usize,
     pub(crate) closed: bool,
 }
@@ -148,6 +150,7 @@ impl Sim {
                 queue: Vec::new(),
                 window: 2 << 20,
                 window_max: 2 << 20,
+                adjusts_at: 1,
                 credit: 0,
                 closed: false,
             },
@@ -187,7 +190,11 @@ impl Sim {
         let out = std::mem::take(&mut self.link.out);
         moved |= !out.is_empty();
         self.server.receive(&out);
-        self.link.window = self.link.window_max; // the server reads at once
+        // The server reads at once.
+        let used = self.link.window_max.checked_sub(self.link.window);
+        if used.is_none_or(|used| used >= self.link.adjusts_at) {
+            self.link.window = self.link.window_max;
+        }
         moved || self.server.has_answers()
     }
 
