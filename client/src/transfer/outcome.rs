@@ -153,9 +153,6 @@ impl Opener {
                 match sftp {
                     Some(sftp) => {
                         add_worker(plan, options, &sftp.shared().clone(), Some(sftp));
-                        if self.trial.is_holding() {
-                            plan.order_further(Order::Hold);
-                        }
                     }
                     // What was lost with its connection was not refused.
                     None if step == Step::Channel && self.session.is_closed() => {}

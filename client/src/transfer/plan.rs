@@ -7,6 +7,7 @@
 //! a connection was lost. The caller waits for the outcome (`outcome.rs`), and gives the plan up
 //! by no longer waiting.
 
+mod members;
 mod workers;
 
 use std::{
@@ -21,7 +22,11 @@ use std::{
 
 use ketch_protocol::RemotePath;
 
-pub(crate) use self::workers::{Facts, Orders, Rest};
+use self::members::{Member, Members};
+pub(crate) use self::{
+    members::Orders,
+    workers::{Facts, Rest},
+};
 use super::{
     control::{Control, Controlled, Wanted},
     crew::Direction,
@@ -35,10 +40,7 @@ use super::{
 use crate::{
     progress::Progress,
     quirks::Quirks,
-    requests::{
-        calls::{Shared, Submission},
-        job::Job,
-    },
+    requests::{calls::Shared, job::Job},
     sftp::Sftp,
 };
 
@@ -135,8 +137,7 @@ struct State<W: Work> {
     /// Temporary files that a server may still create, of a connection that is gone: to be removed
     /// when all is done, for until then others may have their names.
     doubtful: Vec<RemotePath>,
-    members: Vec<Member>,
-    next_member: u32,
+    members: Members,
     entries: u64,
     /// Bytes that files and directories hold which nobody has begun.
     waiting: usize,
@@ -165,14 +166,6 @@ struct State<W: Work> {
     is_paused: bool,
 }
 
-/// A channel that works on the plan.
-struct Member {
-    id: u32,
-    shared: Arc<Shared>,
-    resting: bool,
-    orders: Orders,
-}
-
 impl<W: Work> Plan<W> {
     /// An empty plan.
     pub(crate) fn new(
@@ -187,8 +180,7 @@ impl<W: Work> Plan<W> {
                 joints: Vec::new(),
                 leftovers: Vec::new(),
                 doubtful: Vec::new(),
-                members: Vec::new(),
-                next_member: 0,
+                members: Members::new(),
                 entries: 0,
                 waiting: 0,
                 report: Report::default(),
@@ -433,7 +425,7 @@ impl<W: Work> Controlled for Plan<W> {
         if self.control.is_cancelled() {
             self.stop(Some(TransferError::Cancelled));
             // Before the first worker came, it is that one's to say the last word.
-            if self.lock().next_member > 0 {
+            if self.lock().members.had_any() {
                 self.finish_alone();
             }
             return;
@@ -457,18 +449,13 @@ impl<W: Work> State<W> {
     }
 
     fn wake_resting(&mut self) {
-        for member in &mut self.members {
-            if std::mem::replace(&mut member.resting, false) {
-                member.shared.submit(Submission::Look);
-            }
+        for member in self.members.iter_mut().filter(|member| member.resting) {
+            member.wake();
         }
     }
 
     fn wake_all(&mut self) {
-        for member in &mut self.members {
-            member.resting = false;
-            member.shared.submit(Submission::Look);
-        }
+        self.members.iter_mut().for_each(Member::wake);
     }
 
     fn wake_crew(&mut self) {

@@ -1,6 +1,8 @@
 //! One plan on several channels, of which some are lost: every file whole, once, and no trace of
 //! anything else.
 
+mod held;
+
 use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc, time::Duration};
 
 use ketch_protocol::{
@@ -27,6 +29,8 @@ struct Team {
     seed: u64,
     /// Whether others come when all were lost.
     may_be_lost: bool,
+    /// See [`Sim::only_woken`].
+    only_woken: bool,
 }
 
 impl Team {
@@ -37,6 +41,7 @@ impl Team {
             habits,
             seed,
             may_be_lost: true,
+            only_woken: true,
         };
         team.add();
         team
@@ -46,6 +51,7 @@ impl Team {
         self.seed = self.seed.wrapping_mul(31).wrapping_add(7);
         let mut sim = Sim::new(self.habits.clone(), self.seed);
         sim.packets_max = 4;
+        sim.only_woken = self.only_woken;
         self.sims.push(sim);
     }
 
@@ -70,7 +76,7 @@ impl Team {
     /// A connection is lost, with all that was on its way.
     fn lose(&mut self, index: usize) {
         let index = index % self.sims.len();
-        let mut sim = self.sims.swap_remove(index);
+        let mut sim = self.sims.remove(index);
         let why = io::Error::from(io::ErrorKind::ConnectionReset);
         sim.requests.on_closed(Arc::new(why));
         sim.run_threads();

@@ -39,6 +39,11 @@ pub(crate) struct Sim {
     pub(crate) cut_max: usize,
     /// Packets that the server answers in one turn.
     pub(crate) packets_max: usize,
+    /// Nothing is driven without a reason that the task of a real connection has: a byte, room, a
+    /// wake-up or a deadline.
+    pub(crate) only_woken: bool,
+    /// The wake-ups that were followed.
+    woken: Option<usize>,
 }
 
 pub(crate) struct SimLink {
@@ -52,6 +57,8 @@ pub(crate) struct SimLink {
     pub(crate) adjusts_at: usize,
     pub(crate) credit: usize,
     pub(crate) closed: bool,
+    /// Something was sent, so there will be more room than there was.
+    was_full: bool,
 }
 
 struct Buffer(Vec<u8>);
@@ -153,6 +160,7 @@ impl Sim {
                 adjusts_at: 1,
                 credit: 0,
                 closed: false,
+                was_full: false,
             },
             server: Server::new(habits, seed),
             sftp: Sftp::new(shared, ()),
@@ -161,6 +169,8 @@ impl Sim {
             wakes: Arc::default(),
             cut_max: 300_000,
             packets_max: 16,
+            only_woken: false,
+            woken: None,
         };
         let wakes = Arc::clone(&sim.wakes);
         let wake = Arc::new(move || {
@@ -185,8 +195,15 @@ impl Sim {
             }
         }
         self.link.now += Duration::from_micros(50);
-        self.requests.drive(&mut self.link);
+        let wakes = Some(self.wakes.load(Ordering::Relaxed));
+        let is_due = (self.requests.deadline()).is_some_and(|deadline| deadline <= self.link.now);
+        let has_room = std::mem::take(&mut self.link.was_full);
+        if !self.only_woken || moved || is_due || has_room || self.woken != wakes {
+            self.woken = wakes;
+            self.requests.drive(&mut self.link);
+        }
         self.link.flush();
+        self.link.was_full = self.link.window < self.link.window_max;
         let out = std::mem::take(&mut self.link.out);
         moved |= !out.is_empty();
         self.server.receive(&out);

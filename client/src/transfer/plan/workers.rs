@@ -4,18 +4,12 @@
 //! server stalls, or when it is told to because it does not pay. What it had goes back to the plan
 //! before it says so.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{Joint, Member, Plan, State, Work};
+use super::{Joint, Orders, Plan, State, Work};
 use crate::{
     quirks::Quirks,
-    requests::calls::{Ended, Shared, Submission},
+    requests::calls::{Ended, Shared},
     transfer::{
         control::Priority,
         crew::MANY_FILES,
@@ -27,35 +21,6 @@ use crate::{
 
 /// Channels that stall with nobody else at work, until a plan ends with the next.
 const STALLS_MAX: u32 = 8;
-
-/// What one worker is told: it looks in every turn.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Orders(Arc<AtomicU8>);
-
-const WORK: u8 = 0;
-const HOLD: u8 = 1;
-const LEAVE: u8 = 2;
-
-impl Orders {
-    /// Whether to send nothing for now.
-    pub(crate) fn are_to_hold(&self) -> bool {
-        self.0.load(Ordering::Acquire) == HOLD
-    }
-
-    /// Whether to give back everything, and to go.
-    pub(crate) fn are_to_leave(&self) -> bool {
-        self.0.load(Ordering::Acquire) == LEAVE
-    }
-
-    fn set(&self, order: Order) {
-        let number = match order {
-            Order::Work => WORK,
-            Order::Hold => HOLD,
-            Order::Leave => LEAVE,
-        };
-        self.0.store(number, Ordering::Release);
-    }
-}
 
 /// What the crew wants to know of a plan (`crew.rs`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -91,38 +56,22 @@ pub(crate) enum Rest {
 impl<W: Work> Plan<W> {
     /// A channel comes to work on the plan.
     pub(crate) fn join(&self, shared: &Arc<Shared>) -> (u32, Orders) {
-        let mut state = self.lock();
-        let (id, orders) = (state.next_member, Orders::default());
-        state.next_member = id.wrapping_add(1);
-        state.members.push(Member {
-            id,
-            shared: Arc::clone(shared),
-            resting: false,
-            orders: orders.clone(),
-        });
-        (id, orders)
+        self.lock().members.add(shared)
     }
 
-    /// Has all who came after the first do as they are told.
+    /// Has all who came after the first do as they are told, those who are still to come as well.
     pub(crate) fn order_further(&self, order: Order) {
-        for member in self.lock().members.iter_mut().skip(1) {
-            member.orders.set(order);
-            member.resting = false;
-            member.shared.submit(Submission::Look);
-        }
+        self.lock().members.order_further(order);
     }
 
-    /// A worker that was told to leave has given back what it had. False if it is the last, and has
-    /// to stay.
+    /// A worker that was told to leave has given back what it had. False if it has become the
+    /// first meanwhile, and has to stay.
     pub(crate) fn dismiss(&self, id: u32) -> bool {
         let mut state = self.lock();
-        let is_last = state.members.len() < 2;
-        if is_last {
-            let member = state.members.iter().find(|member| member.id == id);
-            member.inspect(|member| member.orders.set(Order::Work));
+        if state.members.is_first(id) {
             return false;
         }
-        state.members.retain(|member| member.id != id);
+        state.members.remove(id);
         state.wake_all();
         state.wake_crew();
         true
@@ -149,7 +98,7 @@ impl<W: Work> Plan<W> {
         if !(state.finished || is_done) {
             return Rest::Wait;
         }
-        state.members.retain(|member| member.id != id);
+        state.members.remove(id);
         state.wake_all();
         self.finish_with(&mut state);
         Rest::Over
@@ -158,7 +107,7 @@ impl<W: Work> Plan<W> {
     /// Whether what a lost connection leaves may be worked off by others, or over another one.
     pub(crate) fn may_go_on(&self, id: u32, ended: &Ended) -> bool {
         let state = self.lock();
-        let others = state.members.iter().any(|member| member.id != id);
+        let others = state.members.are_others(id);
         let is_possible = match ended {
             Ended::Closed(_) => others || state.has_second_chance,
             // A server that answers nothing at all would not answer on another channel either.
@@ -184,7 +133,7 @@ impl<W: Work> Plan<W> {
         let mut has_second_chance = state.has_second_chance;
         if matches!(error, TransferError::TimedOut { .. }) {
             has_second_chance |= state.has_other_channels;
-            let left = state.members.iter().find(|member| member.id == id);
+            let left = state.members.find(id);
             if let Some(habits) = left.map(|left| left.shared.server_now().quirks) {
                 state.habits = habits;
             }
@@ -193,7 +142,7 @@ impl<W: Work> Plan<W> {
                 state.moved_at_stall = self.moved();
             }
         }
-        state.members.retain(|member| member.id != id);
+        state.members.remove(id);
         if state.members.is_empty() && (self.is_over() || !has_second_chance) {
             if state.fatal.is_none() && !self.is_over() {
                 state.fatal = Some(error);
