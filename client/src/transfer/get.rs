@@ -177,7 +177,9 @@ impl Get {
                     continue;
                 }
                 Some(Taken::Joint(joint)) if joint.hands.take() => GetFile::join(joint),
-                Some(Taken::Joint(_)) | None => return,
+                // Somebody was quicker, or it is done: there may be others.
+                Some(Taken::Joint(_)) => continue,
+                None => return,
             };
             backlog = backlog.saturating_add(file.left_to_ask());
             if let Some(key) = self.items.insert(Item::File(Box::new(file))) {
@@ -435,8 +437,10 @@ impl Job for Get {
             self.advance(cx);
         }
         let idle = self.items.is_empty() && self.at_disk == 0 && self.closing.is_empty();
-        if idle && self.plan.rest(self.id) == Rest::Over {
-            return Progress::Finished;
+        match idle.then(|| self.plan.rest(self.id)) {
+            Some(Rest::Over) => return Progress::Finished,
+            Some(Rest::More) if cx.can_ask() => self.shared.submit(Submission::Look),
+            Some(Rest::More | Rest::Wait) | None => {}
         }
         Progress::Working
     }

@@ -106,10 +106,11 @@ impl Hands {
         self.left.load(Relaxed)
     }
 
-    /// Another hand comes; it takes no part if the file is done.
+    /// Another hand comes; it takes no part if the file is done, or if whoever has it is alone: it
+    /// may be about to get its name.
     pub(crate) fn take(&self) -> bool {
         let mut shares = self.lock();
-        if self.is_over() {
+        if self.is_over() || shares.is_alone && shares.hands > 0 {
             return false;
         }
         shares.hands += 1;
@@ -319,6 +320,21 @@ mod tests {
         assert!(hands.is_closing());
         hands.on_closed();
         assert!(!hands.is_closing());
+    }
+
+    #[test]
+    fn nobody_comes_to_a_file_that_the_last_one_finishes() {
+        let hands = two_ranges();
+        while hands.deal().is_some() {}
+        let end = 2 * u64::from(RANGE_LEN);
+        assert_eq!(hands.leave_written(true), Some(Written::Last { end }));
+        assert!(
+            !hands.take(),
+            "whoever saw it in the plan before comes too late"
+        );
+        // When its connection is lost somebody has to.
+        assert_eq!(hands.leave([], 0), Left::Orphan);
+        assert!(hands.take());
     }
 
     #[test]

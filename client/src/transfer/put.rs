@@ -205,7 +205,9 @@ impl Put {
                     continue;
                 }
                 Some(Taken::Joint(joint)) if joint.hands.take() => PutFile::for_joint(joint),
-                Some(Taken::Joint(_)) | None => return,
+                // Somebody was quicker, or it is done: there may be others.
+                Some(Taken::Joint(_)) => continue,
+                None => return,
             };
             backlog = backlog.saturating_add(file.left_to_send());
             if self.insert(Item::File(Box::new(file))) {
@@ -498,7 +500,7 @@ impl Job for Put {
         while let Some(path) = self.plan.take_leftover() {
             self.undoing.push_back(Undo::Remove(path));
         }
-        let undone = self.undo(cx);
+        self.undo(cx);
         self.begin_dirs(cx);
         self.plan.on_many_files(cx.core.up.min_rtt());
         self.begin_files(cx);
@@ -506,12 +508,15 @@ impl Job for Put {
         self.write(cx);
         // Behind the last data of a file, its attributes and its close leave at once.
         self.advance(cx);
-        let idle = self.items.is_empty() && self.at_disk == 0 && self.removing == 0;
         self.end_dirs(cx);
-        let idle = idle && undone && self.undoing.is_empty();
-        let idle = idle && self.items.is_empty() && self.plan.endings.is_empty();
-        if idle && self.plan.rest(self.id) == Rest::Over {
-            return Progress::Finished;
+        // What failed on the way left something to take back.
+        let undone = self.undo(cx);
+        let idle = self.items.is_empty() && self.at_disk == 0 && self.removing == 0;
+        let idle = idle && undone && self.plan.endings.is_empty();
+        match idle.then(|| self.plan.rest(self.id)) {
+            Some(Rest::Over) => return Progress::Finished,
+            Some(Rest::More) if cx.can_ask() => self.shared.submit(Submission::Look),
+            Some(Rest::More | Rest::Wait) | None => {}
         }
         Progress::Working
     }

@@ -2,6 +2,7 @@
 //! anything else.
 
 mod held;
+mod striped;
 
 use std::{collections::BTreeMap, fs, io, pin::Pin, sync::Arc, time::Duration};
 

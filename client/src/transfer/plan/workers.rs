@@ -48,6 +48,8 @@ pub(crate) struct Facts {
 pub(crate) enum Rest {
     /// Others are at work, and may bring more.
     Wait,
+    /// Something was added while it looked elsewhere: nobody else may come to it.
+    More,
     /// All is done.
     Over,
 }
@@ -96,7 +98,11 @@ impl<W: Work> Plan<W> {
             return Rest::Wait;
         }
         if !(state.finished || is_done) {
-            return Rest::Wait;
+            return if state.has_more() {
+                Rest::More
+            } else {
+                Rest::Wait
+            };
         }
         state.members.remove(id);
         state.wake_all();
@@ -243,6 +249,18 @@ impl<W: Work> Plan<W> {
 }
 
 impl<W: Work> State<W> {
+    /// Whether somebody with nothing to do would find something now.
+    fn has_more(&self) -> bool {
+        let is_for_one_more = |joint: &Arc<W::Joint>| {
+            let hands = joint.hands();
+            hands.are_gone() || hands.left_for_others() > 0
+        };
+        !self.files.is_empty()
+            || !self.dirs.is_empty()
+            || !self.leftovers.is_empty()
+            || self.joints.iter().any(is_for_one_more)
+    }
+
     /// Bytes of joint files that nobody has taken on. The sizes are the peer's word.
     fn joint_bytes(&self) -> u64 {
         let left = self

@@ -20,9 +20,13 @@ impl Get {
     pub(in crate::transfer::get) fn discard(&mut self, key: Key, file: GetFile, cx: &mut Cx<'_>) {
         let is_last = match file.joint() {
             Some(joint) => {
-                joint.hands.end();
+                let is_news = joint.hands.end();
                 self.plan.remove_joint(joint);
-                joint.hands.leave([], 0) == Left::Orphan
+                let is_last = joint.hands.leave([], 0) == Left::Orphan;
+                if is_news {
+                    self.plan.wake_workers(); // the others let go of it
+                }
+                is_last
             }
             None => true,
         };

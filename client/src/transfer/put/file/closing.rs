@@ -31,14 +31,7 @@ impl Put {
             return;
         };
         let end = match &file.hold {
-            Hold::Joint(joint) if joint.hands.is_over() => {
-                // Somebody else failed, and said so.
-                if let Some(Item::File(file)) = self.items.remove(key) {
-                    self.files -= 1;
-                    self.discard(key, *file, cx);
-                }
-                return;
-            }
+            Hold::Joint(joint) if joint.hands.is_over() => return self.let_go(key, cx),
             Hold::Joint(_) if !upload.is_sent() => return,
             Hold::Joint(joint) => match joint.hands.leave_written(upload.is_quiet()) {
                 None => return,
@@ -63,6 +56,15 @@ impl Put {
         file.size = end;
         file.block = None;
         file.state = State::SettingOwner;
+    }
+
+    /// Another channel could not write its share of a file, and said so: nothing becomes of it here
+    /// either.
+    pub(super) fn let_go(&mut self, key: Key, cx: &mut Cx<'_>) {
+        if let Some(Item::File(file)) = self.items.remove(key) {
+            self.files -= 1;
+            self.discard(key, *file, cx);
+        }
     }
 
     /// Sends attributes, fsync, a look at the size, and the close, as far as they are wanted.
@@ -150,10 +152,14 @@ impl Put {
         }
     }
 
+    /// Goes on when all is answered, and all who wrote the file have closed it.
     pub(super) fn see_whether_settled(&mut self, key: Key, cx: &mut Cx<'_>) {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if file.is_over() {
+            return self.let_go(key, cx);
+        }
         let written = file.upload.as_ref().map(Upload::poll);
         let is_closing = matches!(&file.hold, Hold::Joint(joint) if joint.hands.is_closing());
         let is_written = matches!(written, Some(upload::Step::Done { .. }));

@@ -29,14 +29,19 @@ impl Put {
             }
             Hold::Joint(joint) => {
                 cx.orphan(key, None);
-                joint.hands.end();
+                let is_news = joint.hands.end();
                 self.plan.remove_joint(joint);
-                if file.has_left {
+                let is_last = if file.has_left {
                     joint.hands.on_closed();
                     false
                 } else {
                     joint.hands.leave([], 0) == Left::Orphan
+                };
+                if is_news {
+                    // Those who wait for each other let go of it.
+                    self.plan.wake_workers();
                 }
+                is_last
             }
         };
         if file.is_in_place && file.created {

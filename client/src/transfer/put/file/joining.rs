@@ -52,6 +52,11 @@ impl PutFile {
         self.hold.joint()
     }
 
+    /// Whether others had a share of it and it failed, or has its name: nothing more is to be done.
+    pub(super) fn is_over(&self) -> bool {
+        self.joint().is_some_and(|joint| joint.hands.is_over())
+    }
+
     /// Whether it is in a state of which this module takes the answers.
     pub(super) const fn is_joining(&self) -> bool {
         matches!(

@@ -36,8 +36,11 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
-        let (from, to) = (file.temporary.as_bytes(), file.path.as_bytes());
         let again = file.state == State::NamingAgain;
+        if file.is_over() && !again {
+            return self.let_go(key, cx);
+        }
+        let (from, to) = (file.temporary.as_bytes(), file.path.as_bytes());
         let request = if posix && overwrite == Overwrite::Replace {
             Request::Extended(Extension::PosixRename(PosixRename { from, to }))
         } else {
@@ -62,6 +65,9 @@ impl Put {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return;
         };
+        if file.is_over() {
+            return self.let_go(key, cx);
+        }
         let request = Request::Remove(Remove {
             path: file.path.as_bytes(),
         });
