@@ -279,7 +279,7 @@ impl Get {
         let Some(Item::File(file)) = self.items.get_mut(key) else {
             return false;
         };
-        match file.next_read(cx, key) {
+        match file.next_read(cx, key, &self.plan.progress) {
             Ok(asked) => {
                 if !self.has_told && file.has_asked() >= SURE_LEN {
                     self.has_told = true;

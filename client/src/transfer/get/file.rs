@@ -7,6 +7,7 @@ use ketch_protocol::{Attrs, RemotePath, StatusCode};
 use self::opening::is_same;
 use super::{FileTask, Get, Item, Known, Local, joint::Joint, may_ask};
 use crate::{
+    progress::Progress,
     requests::{
         calls::message_of,
         job::{Answer, Cx},
@@ -363,7 +364,12 @@ impl GetFile {
     }
 
     /// Sends the next READ, if one is wanted, and says whether it did.
-    pub(super) fn next_read(&mut self, cx: &mut Cx<'_>, key: Key) -> Result<bool, TransferError> {
+    pub(super) fn next_read(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: Key,
+        progress: &Progress,
+    ) -> Result<bool, TransferError> {
         if self.state != State::Reading {
             return Ok(false);
         }
@@ -371,7 +377,7 @@ impl GetFile {
         if !may_ask(self.target.as_ref(), cx, read_len as usize) {
             return Ok(false);
         }
-        if !self.is_part_good()? {
+        if !self.is_part_good(progress)? {
             return Ok(false);
         }
         let (Some(handle), Some(download)) = (&self.handle, &mut self.download) else {

@@ -1,8 +1,8 @@
 //! Downloads.
 
-use std::{fs, path::Path, pin::pin};
+use std::{fs, path::Path, pin::pin, sync::Arc};
 
-use ketch_protocol::{ExtensionName, PacketType, StatusCode};
+use ketch_protocol::{ExtensionName, PacketType, Request, StatusCode};
 
 use super::{
     LEN, content,
@@ -10,7 +10,8 @@ use super::{
     sim::{Sim, poll},
 };
 use crate::{
-    GetOptions, Preserve, ReadFault, Remarkable, Report, Resume, Sparse, TransferError, Verify,
+    GetOptions, Preserve, Progress, ReadFault, Remarkable, Report, Resume, Sparse, TransferError,
+    Verify,
 };
 
 fn names(dir: &Path) -> Vec<String> {
@@ -116,11 +117,14 @@ fn two_versions_are_never_spliced() {
         let mut other = content(LEN);
         other[at] ^= 1;
         sim.server.file("/a", other.clone());
+        let progress = Arc::new(Progress::new());
+        let full = full.progress(Arc::clone(&progress));
         let report = get(&mut sim, dir.path(), full).unwrap();
         assert!(
             fs::read(dir.path().join("a")).unwrap() == other,
             "seed {seed}, byte {at}"
         );
+        assert_eq!(progress.bytes_done(), LEN as u64, "nothing counts twice");
         assert_eq!(report.remarks[0].what, Remarkable::PartDiffered);
         assert_eq!(names(dir.path()), ["a"]);
     }
@@ -223,10 +227,54 @@ fn a_file_that_ends_before_its_size_is_whole_if_it_does_so_twice() {
     let mut sim = sim(habits, 1);
     for len in [0, 5, 100_000] {
         sim.server.file("/a", content(len));
-        let report = get(&mut sim, dir.path(), GetOptions::new()).unwrap();
-        assert_eq!(report.bytes, len as u64);
+        let progress = Arc::new(Progress::new());
+        let options = GetOptions::new().progress(Arc::clone(&progress));
+        let report = get(&mut sim, dir.path(), options).unwrap();
+        assert_eq!(
+            (report.bytes, progress.bytes_done()),
+            (len as u64, len as u64)
+        );
         assert!(fs::read(dir.path().join("a")).unwrap() == content(len));
     }
+}
+
+#[test]
+fn a_second_reading_leaves_no_holes_in_what_a_part_is_believed_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let habits = Habits {
+        boasts: 4000,
+        ..Habits::default()
+    };
+    let mut sim = sim(habits, 1);
+    sim.server.file("/a", content(LEN));
+    // The second time, one READ is not answered: what lies far behind it is not to come.
+    let mut times = 0;
+    sim.server.lies = Some(Box::new(move |_, request| match request {
+        Request::Read(read) if read.offset == 1 << 20 => {
+            times += 1;
+            (times == 2).then(Vec::new)
+        }
+        _ => None,
+    }));
+    let progress = Arc::new(Progress::new());
+    let options = GetOptions::new().resume(Resume::Verified);
+    let sftp = sim.sftp.clone();
+    {
+        let options = options.clone().progress(Arc::clone(&progress));
+        let mut get = pin!(sftp.get("/a", dir.path().join("a"), options));
+        let mut idle = 0;
+        while idle < 5 {
+            assert!(poll(get.as_mut()).is_none(), "it is over");
+            idle = if sim.turn() { 0 } else { idle + 1 };
+        }
+    }
+    // What came twice is not counted twice.
+    assert!(progress.bytes_done() <= LEN as u64);
+    sim.settle();
+    sim.server.lies = None;
+    get(&mut sim, dir.path(), options).unwrap();
+    assert!(fs::read(dir.path().join("a")).unwrap() == content(LEN));
+    assert_eq!(names(dir.path()), ["a"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use ketch_protocol::{
 
 use super::{Check, GetFile, State, Target, opening::is_same};
 use crate::{
+    progress::Progress,
     requests::{
         job::{Answer, Cx},
         slots::Key,
@@ -34,7 +35,7 @@ use crate::{
 impl GetFile {
     /// Whether more may be asked for. A part that turned out to be of another file is thrown away
     /// when nothing is under way any more, and all is read anew.
-    pub(super) fn is_part_good(&mut self) -> Result<bool, TransferError> {
+    pub(super) fn is_part_good(&mut self, progress: &Progress) -> Result<bool, TransferError> {
         let Some(Target::File(created, _)) = &self.target else {
             return Ok(true);
         };
@@ -47,15 +48,25 @@ impl GetFile {
         if !download.is_idle() || !self.writing.is_empty() {
             return Ok(false);
         }
-        let result = created.begin_anew();
-        result.map_err(|error| created.fault(LocalAction::Write, error))?;
-        let chunk = download.chunk();
-        self.download = Some(Download::new(self.size(), chunk));
-        self.hold = Hold::Alone(Ranges::new(self.size()));
-        self.front = Some(Front::new(0));
-        self.asked = 0;
+        self.read_anew(self.size(), progress)?;
         self.remarks.add(Remarkable::PartDiffered);
         Ok(true)
+    }
+
+    /// Forgets all that came: the file is read from its first byte on, as if it had `size` bytes.
+    /// Nothing is under way.
+    fn read_anew(&mut self, size: Option<u64>, progress: &Progress) -> Result<(), TransferError> {
+        if let Some(Target::File(created, _)) = &self.target {
+            let result = created.begin_anew();
+            result.map_err(|error| created.fault(LocalAction::Write, error))?;
+        }
+        let chunk = self.download.as_ref().map(Download::chunk);
+        self.download = chunk.map(|chunk| Download::new(size, chunk));
+        self.hold = Hold::Alone(Ranges::new(size));
+        self.front = self.front.as_ref().map(|_| Front::new(0));
+        self.asked = 0;
+        progress.take_back(std::mem::take(&mut self.came));
+        Ok(())
     }
 
     /// A file ended at `got`, before the size that the server tells: files made on the fly (`/sys`)
@@ -77,11 +88,8 @@ impl GetFile {
     /// wherever it ends, and has to end there again.
     pub(super) fn on_looked_again(&mut self, answer: Answer<'_>) -> Result<(), TransferError> {
         let known = self.attrs.unwrap_or_default();
-        match (answer, &self.download) {
-            (Answer::Attrs(attrs), Some(download)) if is_same(&known, &attrs) => {
-                self.download = Some(Download::new(None, download.chunk()));
-                self.hold = Hold::Alone(Ranges::new(None));
-                self.asked = 0;
+        match answer {
+            Answer::Attrs(attrs) if is_same(&known, &attrs) => {
                 self.state = State::Reading;
                 Ok(())
             }
@@ -133,16 +141,14 @@ impl Get {
         if !is_quiet || !file.writing.is_empty() || !cx.can_ask() {
             return;
         }
-        // What was written beyond its end may be of an earlier version.
-        if let Some(Target::File(created, _)) = &file.target
-            && let Err(error) = created.begin_anew()
-        {
-            let error = created.fault(LocalAction::Write, error).into();
-            return self.fail_file(key, error, cx);
-        }
         let request = Request::Fstat(Fstat { handle });
-        if cx.ask(key, Asked::Fstat, &request, Expect::Attrs).is_ok() {
-            file.state = State::LookingAgainAsked;
+        if cx.ask(key, Asked::Fstat, &request, Expect::Attrs).is_err() {
+            return;
+        }
+        file.state = State::LookingAgainAsked;
+        // What was written beyond its end may be of an earlier version.
+        if let Err(error) = file.read_anew(None, &self.plan.progress) {
+            self.fail_file(key, error, cx);
         }
     }
 
