@@ -33,9 +33,10 @@ pub(crate) enum Step {
     Write(Span),
     /// All that was dealt has been sent: [`Upload::deal`] another range.
     Starved,
-    /// Everything is sent; answers are still to come.
+    /// All that was dealt is sent, and the end of the source was met; answers are still to come.
+    /// There may be ranges before it that others gave back: [`Upload::deal`] another, if there is one.
     Sent,
-    /// Everything is sent and was acknowledged.
+    /// As [`Step::Sent`], and everything was acknowledged.
     Done {
         /// Bytes of the whole file.
         size: u64,
@@ -76,7 +77,7 @@ impl Upload {
         }
     }
 
-    /// Adds a range to send. Only after [`Step::Starved`].
+    /// Adds a range to send. Only after [`Step::Starved`], [`Step::Sent`] or [`Step::Done`].
     pub(crate) const fn deal(&mut self, range: Span) {
         self.range = range;
     }
@@ -87,22 +88,22 @@ impl Upload {
         if let Some(code) = self.failed {
             return Step::Failed(code);
         }
+        if self.range.len > 0 {
+            // The probing byte behind the expected end rides in the last piece.
+            let len = if self.range.len == self.chunk.saturating_add(1) {
+                self.range.len
+            } else {
+                self.range.len.min(self.chunk)
+            };
+            return Step::Write(Span {
+                offset: self.range.offset,
+                len,
+            });
+        }
         match self.end {
             Some(size) if self.in_flight == 0 => Step::Done { size },
             Some(_) => Step::Sent,
-            None if self.range.len == 0 => Step::Starved,
-            None => {
-                // The probing byte behind the expected end rides in the last piece.
-                let len = if self.range.len == self.chunk.saturating_add(1) {
-                    self.range.len
-                } else {
-                    self.range.len.min(self.chunk)
-                };
-                Step::Write(Span {
-                    offset: self.range.offset,
-                    len,
-                })
-            }
+            None => Step::Starved,
         }
     }
 
@@ -210,6 +211,29 @@ mod tests {
     use super::*;
     use crate::transfer::ranges::Ranges;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_lies_before_the_end_is_sent_after_the_end_was_met() {
+        let mut upload = Upload::new(Some(100), 40);
+        // Somebody else was lost: the last range comes first.
+        upload.deal(Span {
+            offset: 80,
+            len: 21,
+        });
+        let Step::Write(last) = upload.poll() else {
+            panic!("nothing to send");
+        };
+        upload.on_sent(last, 20).unwrap();
+        assert_eq!(upload.poll(), Step::Sent);
+        upload.deal(Span { offset: 0, len: 30 });
+        let first = Span { offset: 0, len: 30 };
+        assert_eq!(upload.poll(), Step::Write(first));
+        upload.on_sent(first, 30).unwrap();
+        upload.on_status(20, StatusCode::OK);
+        assert_eq!((upload.poll(), upload.end()), (Step::Sent, Some(100)));
+        upload.on_status(30, StatusCode::OK);
+        assert_eq!(upload.poll(), Step::Done { size: 100 });
+    }
 
     /// Sends `source`, thought to have `expected` bytes, to a server whose `fails`th answer is a
     /// failure; answers come in an order that `order` picks.

@@ -121,15 +121,13 @@ impl PutFile {
                         _ => break span,
                     }
                 }
-                Step::Starved => {
+                Step::Starved | Step::Sent | Step::Done { .. } => {
                     let Some(range) = self.hold.deal() else {
                         return Ok(Next::Did(Sending::Nothing));
                     };
                     upload.deal(range);
                 }
-                Step::Sent | Step::Done { .. } | Step::Failed(_) => {
-                    return Ok(Next::Did(Sending::Nothing));
-                }
+                Step::Failed(_) => return Ok(Next::Did(Sending::Nothing)),
             }
         };
         let front = self.front.as_ref();
