@@ -239,6 +239,26 @@ fn a_file_that_ends_before_its_size_is_whole_if_it_does_so_twice() {
 }
 
 #[test]
+fn a_file_of_overstated_size_is_whole_though_much_was_asked_for_behind_its_end() {
+    for seed in 1..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut habits = Habits {
+            boasts: 100_000,
+            shuffle: seed > 1,
+            ..Habits::default()
+        };
+        habits.limits.read_len = 32 * 1024;
+        let mut sim = sim(habits, seed);
+        for len in [0, 40_000, 32 * 1024, 130_000] {
+            sim.server.file("/a", content(len));
+            let report = get(&mut sim, dir.path(), GetOptions::new()).unwrap();
+            assert_eq!(report.bytes, len as u64, "seed {seed}");
+            assert!(fs::read(dir.path().join("a")).unwrap() == content(len));
+        }
+    }
+}
+
+#[test]
 fn a_second_reading_leaves_no_holes_in_what_a_part_is_believed_for() {
     let dir = tempfile::tempdir().unwrap();
     let habits = Habits {

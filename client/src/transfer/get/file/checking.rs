@@ -73,6 +73,8 @@ impl GetFile {
     /// do so, others were cut. Says whether it is worth a second look.
     pub(super) fn may_be_short(&mut self, got: u64) -> bool {
         if self.state == State::LookingAgain {
+            // Answers come in any order, and the first is not the one that says most.
+            self.short = self.short.map(|short| short.min(got));
             return true;
         }
         let is_first = self.short.is_none() && self.check == Check::Due;
@@ -146,6 +148,9 @@ impl Get {
             return;
         }
         file.state = State::LookingAgainAsked;
+        // Where the last bytes came short it ended, though more was asked for behind.
+        let came = file.download.as_ref().map(Download::highest);
+        file.short = file.short.min(came.or(file.short));
         // What was written beyond its end may be of an earlier version.
         if let Err(error) = file.read_anew(None, &self.plan.progress) {
             self.fail_file(key, error, cx);
