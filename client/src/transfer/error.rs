@@ -100,7 +100,8 @@ pub enum TransferError {
         path: RemotePath,
     },
     /// The old file was removed, as the server cannot replace one, and then the new one could not
-    /// be given its name.
+    /// be given its name. Or a connection was lost that had been asked to remove it: the server may
+    /// still do so, and would remove the new file with that name.
     #[error("{path} could not be replaced, and is on the server as {temporary}")]
     LeftAs {
         /// The name it should have.

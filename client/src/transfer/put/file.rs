@@ -74,6 +74,8 @@ pub(super) struct PutFile {
     listed: Option<u64>,
     /// A lost connection had been asked to rename it, and had not done so when it was looked at.
     was_found: bool,
+    /// A lost connection had been asked to remove the old file, and may do so late.
+    may_be_cleared: bool,
     upload: Option<Upload>,
     /// Data that a thread read.
     block: Option<Block>,
@@ -211,6 +213,7 @@ impl PutFile {
             is_dir_new: task.is_dir_new,
             listed: task.listed,
             was_found: false,
+            may_be_cleared: false,
             upload: None,
             block: None,
             reading: 0,

@@ -5,6 +5,8 @@
 //! once those who left have been told that their handles are closed. Who comes after a connection
 //! was lost opens the same temporary file: it is ours.
 
+use std::sync::atomic::AtomicBool;
+
 use ketch_protocol::RemotePath;
 
 use super::file::From;
@@ -18,6 +20,9 @@ pub(crate) struct Joint {
     pub temporary: RemotePath,
     /// Who writes it.
     pub hands: Hands,
+    /// A lost connection was asked to remove the old file, and may still do so: what has the name
+    /// then would go with it.
+    pub may_be_cleared: AtomicBool,
 }
 
 impl plan::Joint for Joint {

@@ -1,7 +1,7 @@
 //! The first steps of an upload: the local file is opened, what has its name on the server is looked
 //! at, and the temporary file is created.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use ketch_protocol::{
     Attrs, ExtensionName, FileType, Open, OpenFlags, RemotePath, Request, WireAttrs,
@@ -218,6 +218,7 @@ impl Put {
             path: file.path.clone(),
             temporary: file.temporary.clone(),
             hands: Hands::new(ranges, stripes),
+            may_be_cleared: AtomicBool::new(false),
         });
         file.hold = Hold::Joint(Arc::clone(&joint));
         if let Some(rtt) = cx.core.up.min_rtt() {

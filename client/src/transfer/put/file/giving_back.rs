@@ -1,6 +1,9 @@
 //! What is left of an upload when its connection is lost, or nobody wants it any more.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::{PutFile, State};
 use crate::{
@@ -113,6 +116,7 @@ impl PutFile {
     /// The connection is lost: what was acknowledged stays, what was not goes back to the plan.
     pub(in crate::transfer::put) fn give_back(mut self, plan: &Plan<Up>) {
         let is_named = self.is_being_named();
+        let may_be_cleared = self.may_be_cleared || self.state == State::ClearingAsked;
         match &self.hold {
             Hold::Joint(joint) if self.has_left => {
                 joint.hands.on_closed();
@@ -121,6 +125,9 @@ impl PutFile {
             Hold::Joint(joint) => {
                 if is_named {
                     joint.hands.set_whole(self.size);
+                }
+                if may_be_cleared {
+                    joint.may_be_cleared.store(true, Ordering::Relaxed);
                 }
                 let rest = self.upload.as_mut().and_then(Upload::give_back);
                 joint.hands.leave(rest, 0);
@@ -133,6 +140,7 @@ impl PutFile {
                     path: self.path,
                     temporary: self.temporary,
                     hands: Hands::unnamed(self.size),
+                    may_be_cleared: AtomicBool::new(may_be_cleared),
                 }));
             }
             Hold::Alone(_) => {

@@ -4,7 +4,7 @@
 //! open it, those who have it go on alone; where nobody has, the file is begun anew. A file that was
 //! being named when its connection was lost has one name or the other: a look at both tells.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use ketch_protocol::{
     Close, FileType, Open, OpenFlags, RemotePath, Remove, Request, StatusCode, WireAttrs,
@@ -41,6 +41,7 @@ impl PutFile {
             }
             None => State::Joining,
         };
+        file.may_be_cleared = joint.may_be_cleared.load(Ordering::Relaxed);
         // Others have written before.
         file.gap_at = Some(0);
         file.hold = Hold::Joint(joint);

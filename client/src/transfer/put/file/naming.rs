@@ -109,7 +109,13 @@ impl Put {
             .extensions
             .contains(ExtensionName::PosixRename);
         match (step, status) {
-            (Step::Rename, StatusCode::OK) => self.file_done(key),
+            (Step::Rename, StatusCode::OK) => {
+                if file.may_be_cleared {
+                    // The name was free: what a lost connection was asked to remove is gone.
+                    file.remarks.add(Remarkable::NotReplacedAtomically);
+                }
+                self.file_done(key);
+            }
             (Step::RenameAgain, StatusCode::OK) => {
                 file.remarks.add(Remarkable::NotReplacedAtomically);
                 self.file_done(key);
@@ -119,6 +125,12 @@ impl Put {
                 if overwrite == Overwrite::Never =>
             {
                 file.state = State::Checking { status };
+            }
+            // Something has the name, and whatever has it may be removed at any time.
+            (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS)
+                if file.may_be_cleared =>
+            {
+                self.leave_as(key, status, cx);
             }
             // Any other refusal would be given to the second rename, too: the old file stays.
             (Step::Rename, StatusCode::FAILURE | StatusCode::FILE_ALREADY_EXISTS)
@@ -131,22 +143,28 @@ impl Put {
                 file.state = State::FindingName;
             }
             (Step::RemoveOld, StatusCode::OK) => file.state = State::NamingAgain,
-            (Step::RenameAgain, status) => {
-                // The old file is gone: what was sent is all there is, and stays.
-                file.created = false;
-                let (path, temporary) = (file.path.clone(), file.temporary.clone());
-                let error = TransferError::LeftAs {
-                    path,
-                    temporary,
-                    status,
-                };
-                self.fail_file(key, error, cx);
-            }
+            (Step::RenameAgain, status) => self.leave_as(key, status, cx),
             (_, status) => {
                 let error = file.refused(Operation::Rename, status, message);
                 self.fail_file(key, error, cx);
             }
         }
+    }
+
+    /// The old file is gone, or may go: what was sent is all there is, and stays under its
+    /// temporary name.
+    fn leave_as(&mut self, key: Key, status: StatusCode, cx: &mut Cx<'_>) {
+        let Some(Item::File(file)) = self.items.get_mut(key) else {
+            return;
+        };
+        file.created = false;
+        let (path, temporary) = (file.path.clone(), file.temporary.clone());
+        let error = TransferError::LeftAs {
+            path,
+            temporary,
+            status,
+        };
+        self.fail_file(key, error, cx);
     }
 
     pub(super) fn file_done(&mut self, key: Key) {
