@@ -29,6 +29,8 @@ mod confirm;
 mod file;
 mod guard;
 mod known;
+mod listed;
+mod looks;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -37,19 +39,15 @@ mod times;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Instant;
 
-use ketch_client::{Attrs, Kind, RemotePath};
+use ketch_client::{Attrs, RemotePath};
 
 pub use self::file::SnapshotError;
 pub use self::guard::Guard;
 pub use self::known::Snapshot;
-use self::known::{parent_of, split};
+use self::known::split;
 pub use self::times::HOT;
-use self::times::Trust;
-use crate::detect::{
-    DetectConfig, DirectoryTimes, First, LOOKS_MAX, ListError, ScanKind, ScanReport, Seen,
-};
+use crate::detect::{DetectConfig, DirectoryTimes, First, ListError, ScanKind, ScanReport, Seen};
 use crate::flow::item::Change;
-use crate::listing::Listing;
 use crate::push::{PushEvent, Touch};
 use crate::settle::Settle;
 use crate::snapshot::Facts;
@@ -353,240 +351,6 @@ impl Tree {
                 scan.report.looked += paths.len() as u64;
                 return Step::Look(paths);
             }
-        }
-    }
-
-    /// The times of directories that are asked for next.
-    fn times_to_ask(&self, scan: &mut Scan) -> Vec<RemotePath> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let root = RemotePath::from("");
-        let rest = match &scan.cursor {
-            None => Unbounded,
-            Some(last) => Excluded(last),
-        };
-        let paths: Vec<_> = match (&scan.cursor, scan.report.kind) {
-            (None, ScanKind::Full | ScanKind::Part) => vec![root],
-            (Some(_), ScanKind::Full | ScanKind::Part) => Vec::new(),
-            (cursor, ScanKind::Quiet) => {
-                if cursor.is_none() {
-                    scan.telling = self.known.telling(|path| self.errors.contains_key(path));
-                }
-                let telling = &scan.telling;
-                let is_asked = |path: &RemotePath| {
-                    telling.contains(path.as_bytes())
-                        || parent_of(path).is_none_or(|parent| !telling.contains(parent))
-                };
-                let known = self
-                    .known
-                    .directories
-                    .range::<RemotePath, _>((rest, Unbounded));
-                let known = known.map(|(path, _)| path);
-                known
-                    .filter(|path| is_asked(path))
-                    .take(LOOKS_MAX)
-                    .cloned()
-                    .collect()
-            }
-        };
-        if let Some(last) = paths.last() {
-            scan.cursor = Some(last.clone());
-        }
-        scan.asked = vec![Why::Times; paths.len()];
-        paths
-    }
-
-    /// What pushes told of, and files that may have settled.
-    fn paths_to_ask(&mut self, scan: &mut Scan, now: Instant) -> Vec<RemotePath> {
-        let mut paths = Vec::new();
-        while paths.len() < LOOKS_MAX
-            && let Some(path) = self.pushed.pop_first()
-        {
-            paths.push(path);
-        }
-        if scan.report.kind == ScanKind::Part {
-            while paths.len() < LOOKS_MAX
-                && let Some(path) = self.settle.poll_look(now)
-            {
-                // Companions come behind: they are not to be older than what they vouch for.
-                let companions: Vec<_> = self.settle.companions(&path).collect();
-                paths.push(path);
-                paths.extend(companions);
-            }
-        }
-        scan.asked = vec![Why::Asked; paths.len()];
-        paths
-    }
-
-    /// Takes the answers to [`Step::Look`].
-    pub fn on_looks(
-        &mut self,
-        now: Instant,
-        paths: Vec<RemotePath>,
-        answers: Vec<Result<Attrs, ListError>>,
-    ) {
-        let Some(mut scan) = self.scan.take() else {
-            return;
-        };
-        let asked = std::mem::take(&mut scan.asked);
-        for ((path, why), answer) in paths.into_iter().zip(asked).zip(answers) {
-            if let Err(error) = &answer
-                && error.is_lost()
-            {
-                self.lose(&mut scan, error.clone());
-                continue;
-            }
-            match why {
-                Why::Times => self.on_time(&mut scan, now, path, answer),
-                Why::Asked => self.on_asked(&mut scan, now, path, answer),
-                Why::Missing(index) => self.on_missing(&mut scan, index, answer),
-                Why::Suspect(mtime) => {
-                    let stays = answer.is_ok_and(|attrs| mtime_of(&attrs) == Some(mtime));
-                    if stays {
-                        self.known.trust = Trust::GivenUp;
-                    }
-                }
-            }
-        }
-        self.scan = Some(scan);
-    }
-
-    /// The time of a directory: is it to be listed?
-    fn on_time(
-        &mut self,
-        scan: &mut Scan,
-        now: Instant,
-        path: RemotePath,
-        answer: Result<Attrs, ListError>,
-    ) {
-        let is_root = path.as_bytes().is_empty();
-        match answer {
-            Ok(attrs) => {
-                let mtime = mtime_of(&attrs);
-                let is_listed = is_root && scan.report.kind == ScanKind::Full
-                    || scan.telling.contains(path.as_bytes());
-                if is_listed || !self.is_quiet(&path, mtime) {
-                    scan.plan_at(path, mtime, Some(now));
-                }
-            }
-            // Its directory is listed instead, and says whether the name is still there.
-            Err(error) if error.kind() == Kind::NotFound && !is_root => {
-                scan.plan(split(&path).0, None);
-            }
-            // The listing fails as well, and tells.
-            Err(_) => scan.plan(path, None),
-        }
-    }
-
-    /// Whether a directory with this time need not be listed.
-    fn is_quiet(&self, directory: &RemotePath, mtime: Option<u32>) -> bool {
-        let settled = self.known.node(directory).and_then(|node| node.mtime);
-        mtime.is_some()
-            && settled == mtime
-            && !self.dirty.contains(directory)
-            && !self.errors.contains_key(directory)
-    }
-
-    /// The next directory to list; `None` if there is none now.
-    pub fn next_directory(&mut self, now: Instant) -> Option<RemotePath> {
-        let is_full = self.is_full();
-        let scan = self.scan.as_mut()?;
-        if is_full || scan.report.lost.is_some() || scan.phase != Phase::List {
-            return None;
-        }
-        let mut waiting = scan.waiting.pop()?;
-        waiting.since.get_or_insert(now);
-        let path = waiting.path.clone();
-        scan.in_flight.insert(path.clone(), waiting);
-        Some(path)
-    }
-
-    /// Takes a complete, finished listing, or why there is none.
-    pub fn on_listing(
-        &mut self,
-        now: Instant,
-        directory: &RemotePath,
-        result: Result<Listing, ListError>,
-    ) {
-        let Some(mut scan) = self.scan.take() else {
-            return;
-        };
-        if let Some(waiting) = scan.in_flight.remove(directory) {
-            match result {
-                Ok(listing) => {
-                    scan.report.directories += 1;
-                    scan.report.entries += listing.len() as u64;
-                    scan.report.refused += listing.refused();
-                    if self.errors.remove(directory).is_some() {
-                        self.tell(Seen::ErrorCeased {
-                            directory: directory.clone(),
-                        });
-                    }
-                    if scan.report.lost.is_none() {
-                        self.is_back();
-                    }
-                    self.on_complete(&mut scan, now, &waiting, &listing);
-                    if scan.report.entries > self.config.entries_max {
-                        let error = crate::listing::ListingTooLarge {
-                            entries_max: usize::try_from(self.config.entries_max)
-                                .unwrap_or(usize::MAX),
-                        };
-                        scan.report.refused += scan.waiting.len() as u64;
-                        scan.waiting.clear();
-                        self.raise(&mut scan, RemotePath::from(""), error.into());
-                    }
-                }
-                Err(error) if error.is_lost() => {
-                    scan.waiting.push(waiting);
-                    self.lose(&mut scan, error);
-                }
-                Err(error) => self.on_unreadable(&mut scan, directory, error),
-            }
-        }
-        self.scan = Some(scan);
-    }
-
-    /// Nothing below counts as gone, and what is known below is listed where it can be.
-    fn on_unreadable(&mut self, scan: &mut Scan, directory: &RemotePath, error: ListError) {
-        self.dirty.insert(directory.clone());
-        if error.kind() == Kind::NotFound && !directory.as_bytes().is_empty() {
-            // Gone since its name was seen: the next listing of its parent says so, or not.
-            self.dirty.insert(split(directory).0);
-        } else {
-            self.raise(scan, directory.clone(), error);
-        }
-        // Their times were to come with it.
-        let is_telling = scan.telling.contains(directory.as_bytes());
-        if scan.report.kind == ScanKind::Full || is_telling {
-            for inner in self.known.inner(directory) {
-                scan.plan(inner, None);
-            }
-        }
-    }
-
-    fn raise(&mut self, scan: &mut Scan, directory: RemotePath, error: ListError) {
-        scan.report.unreadable += 1;
-        if self
-            .errors
-            .insert(directory.clone(), error.clone())
-            .is_none()
-        {
-            self.tell(Seen::ErrorRaised { directory, error });
-        }
-    }
-
-    fn lose(&mut self, scan: &mut Scan, error: ListError) {
-        if scan.report.lost.is_none() {
-            self.raise(scan, RemotePath::from(""), error.clone());
-        }
-        scan.report.lost = Some(error);
-    }
-
-    /// A directory was listed, so the source is not lost any more.
-    fn is_back(&mut self) {
-        let root = RemotePath::from("");
-        if self.errors.get(&root).is_some_and(ListError::is_lost) {
-            self.errors.remove(&root);
-            self.tell(Seen::ErrorCeased { directory: root });
         }
     }
 

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use ketch_client::{FileType, Times};
+use ketch_client::{FileType, Kind, Times};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::listing::Listing;
 use crate::settle::SettleConfig;
 
 const WALL: u64 = 1_790_000_000;

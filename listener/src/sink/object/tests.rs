@@ -1,10 +1,9 @@
 //! Stores in memory, in a directory, and an emulator of S3 that is killed and started again.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[path = "../../../tests/peers/mod.rs"]
+mod peers;
 
+use self::peers::s3::Moto;
 use super::*;
 use crate::sink::fence::Fence;
 use crate::sink::trial::{self, item, trial_content};
@@ -316,80 +315,15 @@ fn what_is_no_store_is_said() {
     );
 }
 
-/// moto's server: S3 in a process, without anything on a disk.
-struct Moto {
-    port: u16,
-    process: Child,
-}
-
-impl Moto {
-    fn start(port: u16) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let program: PathBuf = root.join("target/peers/moto/bin/moto_server");
-        let process = Command::new(&program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let process = process.unwrap_or_else(|error| {
-            panic!(
-                "{}: {error}; scripts/setup-peers installs it",
-                program.display()
-            )
-        });
-        let moto = Self { port, process };
-        // It takes seconds, on a busy machine many.
-        let is_up = (0..1_800).any(|_| {
-            std::thread::sleep(Duration::from_millis(100));
-            moto.ask("PUT /bucket")
-                .is_some_and(|answer| answer.contains(" 200 "))
-        });
-        assert!(is_up, "moto_server answers within three minutes");
-        moto
-    }
-
-    fn ask(&self, what: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .ok()?;
-        write!(
-            stream,
-            "{what} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-
-    fn open(&self) -> (Arc<dyn ObjectStore>, String) {
-        let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let options = [
-            option("endpoint", &format!("http://127.0.0.1:{}", self.port)),
-            option("region", "us-east-1"),
-            option("access_key_id", "ann"),
-            option("secret_access_key", "secret"),
-        ];
-        open("s3://bucket/some/prefix", &options).unwrap()
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn in_bucket(moto: &Moto, url: &str) -> (Arc<dyn ObjectStore>, String) {
+    open(url, &moto.options()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emulator_of_s3_does_as_the_policy_says_and_may_be_killed() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let moto = Moto::start(port);
-    let (store, prefix) = moto.open();
+    let moto = Moto::start();
+    let port = moto.port();
+    let (store, prefix) = in_bucket(&moto, "s3://bucket/some/prefix");
     assert_eq!(prefix, "some/prefix");
     policies(&store, WHOLE_LEN_MAX, "p").await;
     let points = kills(&store, &[10], WHOLE_LEN_MAX, "k").await;
@@ -421,25 +355,13 @@ async fn an_emulator_of_s3_does_as_the_policy_says_and_may_be_killed() {
         .unwrap_err();
     assert!(error.kind().is_transient(), "{error:?}");
     assert!(sink.check().await.is_err());
-    let moto = Moto::start(port);
+    let moto = Moto::start_at(port);
     trial::deliver_again(&sink, &item, placement, &content)
         .await
         .unwrap();
     let key = Key::parse("some/prefix/b.csv").unwrap();
     assert_eq!(store.head(&key).await.unwrap().size, 5);
-    let (nowhere, _) = open(
-        "s3://other",
-        &[
-            (
-                "endpoint".to_owned(),
-                format!("http://127.0.0.1:{}", moto.port),
-            ),
-            ("region".to_owned(), "us-east-1".to_owned()),
-            ("access_key_id".to_owned(), "ann".to_owned()),
-            ("secret_access_key".to_owned(), "secret".to_owned()),
-        ],
-    )
-    .unwrap();
+    let (nowhere, _) = in_bucket(&moto, "s3://other");
     let sink = ObjectSink::over(nowhere, "", settings(Exists::Error)).unwrap();
     let error = sink.check().await.unwrap_err();
     assert!(format!("{error:?}").contains("NoSuchBucket"), "{error:?}");
