@@ -154,6 +154,24 @@ impl Drop for Suspended {
 
 /// Starts a transfer and waits until its temporary file in `dir` has grown.
 fn started(command: &mut Command, dir: &Path) -> Child {
+    let begun = begun(command, dir);
+    begun.unwrap_or_else(|ended| panic!("{ended:?}"))
+}
+
+/// The same with a deadline for a server that says nothing: a longer one where the machine alone
+/// was too slow for it.
+fn started_with_deadline(command: impl Fn() -> Command, dir: &Path) -> Child {
+    let mut ended = None;
+    for time in ["2s", "15s", "60s"] {
+        match begun(command().args(["--timeout", time]), dir) {
+            Ok(child) => return child,
+            Err(early) => ended = Some(early),
+        }
+    }
+    panic!("{ended:?}")
+}
+
+fn begun(command: &mut Command, dir: &Path) -> Result<Child, Output> {
     let mut child = command.spawn().unwrap();
     let grown = || {
         let temporary = names(dir).into_iter().find(|name| name.contains(".ketch-"));
@@ -161,11 +179,12 @@ fn started(command: &mut Command, dir: &Path) -> Child {
         metadata.is_some_and(|metadata| metadata.len() >= GROWN)
     };
     while !grown() {
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "{:?}", child.wait_with_output());
+        if child.try_wait().unwrap().is_some() {
+            return Err(child.wait_with_output().unwrap());
+        }
         std::thread::sleep(LOOK);
     }
-    child
+    Ok(child)
 }
 
 /// What a directory holds, hidden names included.
@@ -302,11 +321,12 @@ fn an_sftp_server_that_stops_in_mid_upload_ends_it_at_the_deadline() {
     endless(&scene.path("here/file"));
     let remote = scene.path("there/file");
     fs::write(&remote, OLD).unwrap();
-    let mut put = scene.put(&scene.path("here/file"), &remote);
-    let put = started(
-        put.args(["--sparse", "never", "--timeout", "2s"]),
-        &scene.path("there"),
-    );
+    let put = || {
+        let mut put = scene.put(&scene.path("here/file"), &remote);
+        put.args(["--sparse", "never"]);
+        put
+    };
+    let put = started_with_deadline(put, &scene.path("there"));
     // sshd goes on: it takes what its window admits, answers keepalives, and starts SFTP on other
     // channels, which stops there as well.
     let ended = AtomicBool::new(false);
@@ -332,10 +352,13 @@ fn a_server_that_stops_altogether_ends_the_download_at_the_deadline() {
     endless(&scene.path("there/file"));
     let local = scene.path("here/file");
     fs::write(&local, OLD).unwrap();
-    let mut get = scene.get(&scene.path("there/file"), &local);
-    let get = started(get.args(["--timeout", "2s"]), &scene.path("here"));
+    let get = || scene.get(&scene.path("there/file"), &local);
+    let get = started_with_deadline(get, &scene.path("here"));
     // Not even keepalives are answered; the stream stays open, as if a cable were cut.
-    let _suspended = Suspended::new(scene.server.process().descendants());
+    // Who is stopped first starts nothing for another connection.
+    let sshd = scene.server.process();
+    sshd.suspend();
+    let _suspended = Suspended::new([vec![sshd], sshd.descendants()].concat());
     failed(get, TIMEOUT);
     is_untouched(&scene.path("here"), "file");
 }
