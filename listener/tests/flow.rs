@@ -548,6 +548,47 @@ async fn a_pre_move_is_taken_up_where_an_earlier_run_left_it() {
     assert_eq!(tree(&bench.dir.path().join("a")).len(), 2);
 }
 
+/// What was given up is tried again where it is: where it was put aside, brought back from there, or
+/// under its name, if it could not be put aside. No sink gets it twice.
+#[tokio::test]
+async fn what_was_given_up_is_delivered_once_from_wherever_it_is() {
+    let cases = ["aside", "back", "refused"];
+    for (case, has_content) in cases.into_iter().flat_map(|c| [(c, false), (c, true)]) {
+        let bench = Bench::new();
+        let root = bench.dir.path().join("in");
+        if case == "refused" {
+            std::fs::write(root.join("failed"), "no directory").expect("written");
+        }
+        let mut settings = bench.settings();
+        settings.attempts = 1;
+        settings.failed = Some(Template::parse("failed/{name}").expect("a template"));
+        let sink = moody(vec![Kind::Local], "-");
+        let mut sinks = vec![sink.clone() as Arc<dyn Sink>];
+        if has_content {
+            sinks.push(bench.directory("b", "{sequence}"));
+        }
+        let flow = bench.start(settings, sinks).await;
+        bench.put("1", b"one").await;
+        bench.idle().await;
+        assert_eq!(bench.state("1").await, Some(State::Dead), "{case}");
+        let aside = root.join("failed/1");
+        assert_eq!(aside.exists(), case != "refused", "{case}");
+        if case == "back" {
+            std::fs::rename(&aside, root.join("1")).expect("renamed");
+        }
+        assert_eq!(flow.replay(None).await.expect("replayed"), 1);
+        bench.idle().await;
+        if case != "aside" {
+            bench.found("1").await;
+            bench.idle().await;
+        }
+        flow.stop().await;
+        assert_eq!(sink.seen.lock().expect("not poisoned").len(), 1, "{case}");
+        let copies = tree(&bench.dir.path().join("b")).len();
+        assert_eq!(copies, usize::from(has_content), "{case}");
+    }
+}
+
 /// A file that was taken waits for its sink. Scans do not find it, its name is used again, and what
 /// has it is taken by mistake: every version is delivered, in its order.
 #[tokio::test]

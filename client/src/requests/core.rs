@@ -331,10 +331,10 @@ impl Core {
             _ => (WRITE_PACKET_LEN_PORTABLE, DATA_LEN_PORTABLE),
         };
         // Servers open their window again when a third or a half of it was used (dropbear: a third):
-        // what is longer than half of it may wait for ever though nothing is under way.
+        // what is half of it or longer may wait for ever though nothing is under way.
         let packet_len = match link.sendable_peak() / 2 {
             0 => packet_len,
-            half => packet_len.min(half),
+            half => packet_len.min(half - 1),
         };
         let data = packet_len.saturating_sub(header_len).max(1);
         let data_len = data_len.min(self.server.quirks.write_len_max());

@@ -110,7 +110,8 @@ impl Hands {
     /// may be about to get its name.
     pub(crate) fn take(&self) -> bool {
         let mut shares = self.lock();
-        if self.is_over() || shares.is_alone && shares.hands > 0 {
+        let is_for_one = shares.is_alone || shares.whole.is_some();
+        if self.is_over() || is_for_one && shares.hands > 0 {
             return false;
         }
         shares.hands += 1;

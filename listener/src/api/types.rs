@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::Pace;
 use crate::flow::events::{FlowEvent, FlowEventKind};
 use crate::sink::event;
-use crate::store::{Counts, Row};
+use crate::store::{AT_SOURCE, Counts, Row};
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -284,6 +284,7 @@ impl From<&Row> for FileInfo {
             reason: reason.clone(),
             deliveries: deliveries
                 .iter()
+                .filter(|delivery| delivery.sink != AT_SOURCE)
                 .map(|delivery| DeliveryInfo {
                     sink: delivery.sink.clone(),
                     name: PathText::of(&delivery.placement.name),

@@ -19,7 +19,7 @@ use super::item::{Change, ItemKind};
 use super::shared::{Shared, now};
 use super::work::outage_pause;
 use crate::detect::{Detector, ScanKind, ScanReport, Seen};
-use crate::store::{BATCH_MAX, Record, Row, ScanStart, State, StoreError};
+use crate::store::{AT_SOURCE, BATCH_MAX, Delivery, Record, Row, ScanStart, State, StoreError};
 
 /// What is known is written to its file so long after the start, while things change: a process that
 /// is killed again and again finds its way all the same.
@@ -436,7 +436,12 @@ impl Detection {
 
 /// Whether a row says that its file is there.
 fn is_there(row: &Row) -> bool {
-    row.state != State::Acted && row.item.kind != ItemKind::Removed
+    let is_aside = |d: &Delivery| {
+        d.sink == AT_SOURCE && !d.done && d.placement.name != row.item.path.as_bytes()
+    };
+    row.state != State::Acted
+        && row.item.kind != ItemKind::Removed
+        && !row.deliveries.iter().any(is_aside)
 }
 
 /// How long until the next time, after a pause of `before` and a write that took `took`.

@@ -161,22 +161,40 @@ fn is_kept(shared: &Shared, claim: &Claim) -> bool {
     !claim.item.has_content() || is_left
 }
 
-/// Where an earlier attempt has put the file, or was about to, as the ledger knows.
+/// Where the file was put at its source, as far as the ledger knows: `None` if it has its name.
 fn put_at(claim: &Claim) -> Option<RemotePath> {
-    let delivery = claim.deliveries.iter().find(|d| d.sink == AT_SOURCE)?;
-    Some(RemotePath::from(delivery.placement.name.clone()))
+    noted(claim).into_iter().next()
 }
 
-/// Has the ledger know where the file is about to be put.
-async fn put(shared: &Shared, claim: &mut Claim, at: &RemotePath) -> Result<(), Ended> {
-    let placement = Placement {
-        name: at.as_bytes().to_vec(),
-        ..Placement::default()
+/// The places where an earlier attempt may have put the file: the last one, and the one before that if
+/// nobody knows whether it left that.
+fn noted(claim: &Claim) -> Vec<RemotePath> {
+    let Some(delivery) = claim.deliveries.iter().find(|d| d.sink == AT_SOURCE) else {
+        return Vec::new();
     };
-    shared
-        .store
-        .placed(&claim.id, AT_SOURCE, &placement)
-        .await?;
+    let Placement { name, note, .. } = &delivery.placement;
+    let is_place = |place: &&Vec<u8>| !place.is_empty() && *place != claim.item.path.as_bytes();
+    let places = [name, note].into_iter().filter(is_place);
+    places.cloned().map(RemotePath::from).collect()
+}
+
+/// Has the ledger know where the file is about to be put, and where it is.
+async fn put(
+    shared: &Shared,
+    claim: &mut Claim,
+    to: &RemotePath,
+    from: &RemotePath,
+) -> Result<(), Ended> {
+    let placement = Placement {
+        name: to.as_bytes().to_vec(),
+        length: None,
+        note: match *from == claim.item.path {
+            true => Vec::new(),
+            false => from.as_bytes().to_vec(),
+        },
+    };
+    let store = &shared.store;
+    store.placed(&claim.id, AT_SOURCE, &placement).await?;
     claim.deliveries.retain(|d| d.sink != AT_SOURCE);
     claim.deliveries.push(Delivery {
         sink: AT_SOURCE.to_owned(),
@@ -186,46 +204,88 @@ async fn put(shared: &Shared, claim: &mut Claim, at: &RemotePath) -> Result<(), 
     Ok(())
 }
 
+/// Has the ledger know that the file has its name, or none.
+async fn put_nowhere(shared: &Shared, claim: &mut Claim) -> Result<(), Ended> {
+    let path = claim.item.path.clone();
+    put(shared, claim, &path, &path).await
+}
+
+/// Which of `places` has the version of `claim`, if one has.
+async fn found_at(
+    shared: &Shared,
+    claim: &Claim,
+    places: &[RemotePath],
+) -> Result<Option<RemotePath>, Ended> {
+    for at in places {
+        if is_ours(shared, &claim.item, at).await? {
+            return Ok(Some(at.clone()));
+        }
+    }
+    Ok(None)
+}
+
 /// Where the content is: under its name, where it was put when it had been given up, or where the
 /// pre-move puts it.
 async fn taken(shared: &Shared, claim: &mut Claim) -> Result<RemotePath, Ended> {
-    if let Some(at) = put_at(claim) {
-        match shared.source.look(&at).await {
-            Ok(facts) if facts == claim.item.facts => return Ok(at),
-            // An earlier attempt took another version, and ended before it saw that.
-            Ok(_) if shared.settings.pre_move.is_some() => {
-                give_back(shared, &at, &claim.item.path).await?;
-            }
-            Ok(_) | Err(SourceError::Gone { .. }) => {}
-            Err(error) => return Err(error.into()),
+    let noted = noted(claim);
+    if let Some(at) = found_at(shared, claim, &noted).await? {
+        if put_at(claim).as_ref() != Some(&at) {
+            put(shared, claim, &at, &at).await?;
         }
+        return Ok(at);
     }
     match shared.settings.pre_move.clone() {
-        Some(template) => pre_move(shared, claim, &template).await,
-        None => Ok(claim.item.path.clone()),
+        Some(template) => {
+            // An earlier attempt took another version, and ended before it saw that.
+            for at in &noted {
+                give_back(shared, at, &claim.item.path).await?;
+            }
+            pre_move(shared, claim, &template, &noted).await
+        }
+        None => {
+            if !noted.is_empty() {
+                put_nowhere(shared, claim).await?;
+            }
+            Ok(claim.item.path.clone())
+        }
     }
 }
 
-/// Takes the file for ourselves, by a rename that one of several consumers can do.
+/// Takes the file for ourselves, by a rename that one of several consumers can do. `noted` are the
+/// places where earlier attempts may have put it.
 async fn pre_move(
     shared: &Shared,
     claim: &mut Claim,
     template: &Template,
+    noted: &[RemotePath],
 ) -> Result<RemotePath, Ended> {
     let name = template.name(&claim.item, Names::Remote);
     let name = name.map_err(|fault| Ended::bad_name(template, fault))?;
+    let path = claim.item.path.clone();
     for number in 0..=NUMBERS_MAX {
         let to = RemotePath::from(crate::sink::name::numbered(name.as_bytes(), number));
-        put(shared, claim, &to).await?;
-        match shared.source.rename(&claim.item.path, &to, false).await {
+        put(shared, claim, &to, &path).await?;
+        match shared.source.rename(&path, &to, false).await {
             Ok(()) => return Ok(to),
             // What an item left there that was given up.
             Err(error) if error.kind() == Kind::Exists => {}
-            Err(error) => return Err(error.into()),
+            // A connection that was lost says nothing of what its server does.
+            Err(error) if is_outage(error.kind()) => return Err(error.into()),
+            Err(error) => {
+                // A rename of an earlier attempt may have been done since. Without one, what is there
+                // is another consumer's.
+                if let Some(at) = found_at(shared, claim, noted).await? {
+                    put(shared, claim, &at, &at).await?;
+                    return Ok(at);
+                }
+                put_nowhere(shared, claim).await?;
+                return Err(error.into());
+            }
         }
     }
+    put_nowhere(shared, claim).await?;
     Err(Ended::Failed {
-        reason: format!("no name is free to take {}", claim.item.path),
+        reason: format!("no name is free to take {path}"),
         permanent: false,
     })
 }
@@ -242,7 +302,15 @@ async fn fetch(
     let is_wanted = sinks
         .iter()
         .any(|sink| sink.takes().content && !is_done(sink));
-    if !claim.item.has_content() || !is_wanted {
+    if !claim.item.has_content() {
+        return Ok(None);
+    }
+    if !is_wanted {
+        // Where it is decides what comes after.
+        let noted = noted(claim);
+        if !noted.is_empty() && found_at(shared, claim, &noted).await?.is_none() {
+            put_nowhere(shared, claim).await?;
+        }
         return Ok(None);
     }
     let path = taken(shared, claim).await?;
@@ -272,7 +340,9 @@ async fn content(
     let fetched = shared.source.fetch(path, item.facts, spooled.path()).await;
     if let Err(error) = fetched {
         // Others do not wait for what never came.
-        shared.unpaced(size);
+        if matches!(error, SourceError::Gone { .. }) {
+            shared.unpaced(size);
+        }
         return Err(match error.kind() {
             // Nobody else has to have any for a download.
             Kind::NoSpace => Ended::Outage {
@@ -561,15 +631,11 @@ pub(super) async fn put_aside(shared: &Shared, claim: &mut Claim) -> Result<(), 
     if !claim.item.has_content() {
         return Ok(());
     }
-    let mut at = claim.item.path.clone();
-    if let Some(put) = put_at(claim)
-        && is_ours(shared, &claim.item, &put).await?
-    {
-        at = put;
-    }
-    if !is_ours(shared, &claim.item, &at).await? {
+    let mut places = noted(claim);
+    places.push(claim.item.path.clone());
+    let Some(at) = found_at(shared, claim, &places).await? else {
         return Ok(());
-    }
+    };
     let name = template.name(&claim.item, Names::Remote);
     let name = name.map_err(|fault| Ended::bad_name(&template, fault))?;
     let mut failed = Ended::Failed {
@@ -578,17 +644,18 @@ pub(super) async fn put_aside(shared: &Shared, claim: &mut Claim) -> Result<(), 
     };
     for number in 0..=NUMBERS_MAX {
         let to = RemotePath::from(crate::sink::name::numbered(name.as_bytes(), number));
-        put(shared, claim, &to).await?;
+        put(shared, claim, &to, &at).await?;
         match shared.source.rename(&at, &to, false).await {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == Kind::Exists => {}
+            Err(error) if is_outage(error.kind()) => return Err(error.into()),
             Err(error) => {
                 failed = error.into();
                 break;
             }
         }
     }
-    put(shared, claim, &at).await?;
+    put(shared, claim, &at, &at).await?;
     Err(failed)
 }
 

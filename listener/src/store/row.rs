@@ -191,9 +191,14 @@ impl Entry {
     /// between two steps with it, or an attempt that failed left something at a sink that only this
     /// row knows of, or its file stands aside at its source.
     fn is_under_way(&self) -> bool {
-        let has_left = |delivery: &Delivery| !delivery.done && !delivery.placement.note.is_empty();
-        let has_more = || self.deliveries.iter().any(has_left) || self.is_taken();
-        self.is_held() || self.state == State::Pending && has_more()
+        self.is_held() || self.state == State::Pending && self.has_left_something()
+    }
+
+    /// Whether an attempt left something that only this row knows of: at a sink, or the file itself
+    /// aside at its source.
+    fn has_left_something(&self) -> bool {
+        let waits = |delivery: &Delivery| !delivery.done && !delivery.placement.note.is_empty();
+        self.is_taken() || self.deliveries.iter().any(waits)
     }
 
     /// Whether we have renamed its file, or are about to: what has the name is another version, and that
@@ -350,8 +355,8 @@ impl Entry {
         acted: &mut dyn FnMut() -> u64,
     ) -> Step {
         let committed = self.state == State::Committed;
-        // Where it stands aside at its source, the next version would find that place taken.
-        let has_to_end = committed || self.is_taken();
+        // The next version knows nothing of what this one left.
+        let has_to_end = committed || self.has_left_something();
         self.owner = None;
         match end {
             End::Done | End::Acted => {
@@ -433,7 +438,7 @@ impl Entry {
     fn is_untold(&self) -> bool {
         self.kind == ItemKind::Created
             && !matches!(self.state, State::Done | State::Known)
-            && self.deliveries.is_empty()
+            && self.deliveries.iter().all(|d| d.sink == AT_SOURCE)
     }
 
     /// What happened to a path whose row this is, if another version of it is there now.

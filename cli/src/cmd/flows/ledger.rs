@@ -11,7 +11,7 @@ use ketch_listener::daemon::DaemonError;
 use ketch_listener::flow::item::FlowName;
 use ketch_listener::store::portable;
 use ketch_listener::store::sqlite::{Lost, SqliteStore};
-use ketch_listener::store::{BATCH_MAX, Row, Store, StoreError};
+use ketch_listener::store::{AT_SOURCE, BATCH_MAX, Row, Store, StoreError};
 use tokio::task::spawn_blocking;
 
 use super::{failed, named, read, wrong};
@@ -174,7 +174,8 @@ fn json(row: &Row) -> String {
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
     };
-    let deliveries = row.deliveries.iter().map(|delivery| {
+    let of_sinks = row.deliveries.iter().filter(|d| d.sink != AT_SOURCE);
+    let deliveries = of_sinks.map(|delivery| {
         serde_json::json!({
             "sink": delivery.sink,
             "name": String::from_utf8_lossy(&delivery.placement.name),

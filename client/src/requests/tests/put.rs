@@ -596,15 +596,15 @@ fn an_embedder_s_source_is_sent_whole_and_read_on_threads_only() {
 #[test]
 fn an_upload_ends_though_a_server_keeps_a_part_of_its_window_back() {
     let window = 24_576; // dropbear's
-    for part in [3, 2] {
-        for len in [1000, 24_000, 24_576, 400_000] {
+    for adjusts_at in [window / 3, window / 2, window / 2 + 1] {
+        for len in [1000, 12_287, 12_288, 24_000, 24_576, 400_000] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join("a"), content(len)).unwrap();
             let mut sim = Sim::new(Habits::default(), 1);
             sim.settle();
             sim.link.window_max = window;
             sim.link.window = window - 100; // what introduced the client
-            sim.link.adjusts_at = window / part;
+            sim.link.adjusts_at = adjusts_at;
             let sftp = sim.sftp.clone();
             let options = PutOptions::new();
             let report = sim.run(sftp.put(dir.path().join("a"), "/a", options));

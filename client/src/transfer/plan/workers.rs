@@ -98,11 +98,14 @@ impl<W: Work> Plan<W> {
             return Rest::Wait;
         }
         if !(state.finished || is_done) {
-            return if state.has_more() {
-                Rest::More
-            } else {
-                Rest::Wait
-            };
+            if !state.has_more() {
+                return Rest::Wait;
+            }
+            // It goes on at once, so nobody may take it for one who rests.
+            if let Some(member) = state.members.iter_mut().find(|member| member.id == id) {
+                member.resting = false;
+            }
+            return Rest::More;
         }
         state.members.remove(id);
         state.wake_all();

@@ -82,3 +82,22 @@ fn an_attribute_in_a_header_is_printable_ascii() {
         "100%25%20%22%C3%A4%E2%82%AC%22%0A"
     );
 }
+
+#[test]
+fn what_receivers_know_us_by_is_not_shown() {
+    let mut settings = WebhookSettings::new(
+        "erp",
+        "https://erp.example/hooks/path-secret?t=query-secret",
+    );
+    settings.headers = vec![("Authorization".to_owned(), "header-secret".to_owned())];
+    let shown = format!("{settings:?}");
+    let webhook = Webhook::new(settings, "ketch".to_owned()).expect("a webhook");
+    let shown = format!("{shown}{webhook:?}");
+    for part in ["path-secret", "query-secret", "header-secret"] {
+        assert!(!shown.contains(part), "{shown}");
+    }
+    assert!(
+        shown.contains("erp.example") && shown.contains("Authorization"),
+        "{shown}"
+    );
+}

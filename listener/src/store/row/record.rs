@@ -225,6 +225,7 @@ impl Ground<'_> {
                 && row.newest() == Some(facts)
                 && row.next.is_none()
                 && row.state != State::Claimed
+                && !row.is_taken()
                 && !to_row.is_some_and(Entry::is_under_way)
         });
         let Some(row) = same else {
