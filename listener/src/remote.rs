@@ -143,11 +143,13 @@ impl Remote {
     }
 
     /// How many channels a scan may list over.
+    #[cfg(feature = "flows")]
     pub(crate) fn channels_max(&self) -> usize {
         self.shared.channels_max
     }
 
     /// The channels beside the first that are open already.
+    #[cfg(feature = "flows")]
     pub(crate) fn open_beside(&self) -> Vec<Sftp> {
         let max = self.channels_max().saturating_sub(1);
         self.shared.channels.open(max)
@@ -155,6 +157,7 @@ impl Remote {
 
     /// One more channel for a scan that has `first`, the `number`th beside it; `None` if there is
     /// none to be had.
+    #[cfg(feature = "flows")]
     pub(crate) async fn beside(&self, first: &Sftp, number: usize) -> Option<Sftp> {
         self.shared.channels.beside(first, number).await
     }

@@ -22,10 +22,8 @@ use std::time::Duration;
 use ketch_client::{FileType, RemotePath};
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use crate::settle::OURS;
 use crate::snapshot::Facts;
-
-/// How names begin that this program gives to what is unfinished, on its way out, or a note of its own.
-pub(crate) const OURS: &[u8] = b".ketch-";
 
 /// Levels below the root that are looked at, at most.
 pub const DEPTH_MAX: u32 = 64;

@@ -30,8 +30,10 @@ use std::time::{Duration, Instant};
 use ketch_client::{Pattern, RemotePath};
 
 pub use self::names::{Marker, MarkerError, TEMPORARY_NAMES};
-use crate::select::OURS;
 use crate::snapshot::Facts;
+
+/// How names begin that this program gives to what is unfinished, on its way out, or a note of its own.
+pub(crate) const OURS: &[u8] = b".ketch-";
 
 /// How long a file must stay as it is, unless configured.
 pub const PERIOD: Duration = Duration::from_secs(5);

@@ -6,6 +6,10 @@
 //! connection. A server that refuses one (`MaxSessions` of sshd(8)), or loses one, is asked for no
 //! more until there is another connection.
 #![expect(clippy::disallowed_methods, reason = "drivers own tasks")]
+#![cfg_attr(
+    not(feature = "flows"),
+    expect(dead_code, reason = "only flows list over several channels")
+)]
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::SinkError;
 use super::event::shown;
-pub(crate) use crate::select::OURS;
+pub(crate) use crate::settle::OURS;
 
 /// Longest component, in bytes: what nearly every file system allows.
 pub const COMPONENT_LEN_MAX: usize = 255;

@@ -72,7 +72,7 @@ impl Tree {
         paths
     }
 
-    /// Takes the answers to [`Step::Look`].
+    /// Takes the answers to [`Step::Look`](super::Step::Look).
     pub fn on_looks(
         &mut self,
         now: Instant,
